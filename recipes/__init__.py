@@ -1,0 +1,1 @@
+"""Recipes: hackable training scripts, one for each method."""

@@ -1,0 +1,51 @@
+"""Fine-tune an encoder for retrieval: triplet loss, batch-hard mining (Hermans et al. 2017).
+
+    accelerate launch recipes/finetune_triplet.py --data products/ --init runs/simclr --out runs/b
+
+Labels are the names of sub-folders or a manifest's column. The embedding head is exported with the
+encoder, so every tool and timm itself load embeddings.
+"""
+
+from dataclasses import dataclass, replace
+
+from selfsup.cli import run as launch
+from selfsup.config import FinetuneConfig, OptimConfig, TripletConfig, ViewsConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(FinetuneConfig):
+    """Fine-tune an encoder for retrieval with triplets."""
+
+    views: ViewsConfig = ViewsConfig(
+        size=96, views=1, area=(0.5, 1.0), strength=0.25, grey=0.0, blur=0.0
+    )
+    optim: OptimConfig = OptimConfig(name="adamw", lr=1e-3, weight_decay=0.01)
+    epochs: int = 50
+    method: TripletConfig = TripletConfig()
+
+
+def main(config: Config) -> None:
+    """Train and export."""
+    from selfsup.finetune import finetune, starting_encoder, views_of
+    from selfsup.methods.triplet import Triplet
+    from selfsup.pretrain import export
+    from selfsup.run import Run
+
+    config = replace(config, views=views_of(config))
+    run = Run(config)
+    method = Triplet(starting_encoder(config), config.method)
+
+    # An ordinary loop: what you want done on the way goes in its body.
+    for _ in finetune(run, method, config):
+        pass
+
+    export(run, method.encoder, config.views)
+
+
+def command() -> None:
+    """Run from the command line."""
+    launch(main, Config)
+
+
+if __name__ == "__main__":
+    command()

@@ -1,0 +1,54 @@
+"""The `selfsup` command: names the recipes and tools and runs one of them."""
+
+import importlib
+import importlib.util
+import sys
+
+import selfsup
+from selfsup.errors import did_you_mean
+
+COMMANDS = {
+    "demo": ("tools.demo", "the whole main job on real images, in a few minutes on a laptop"),
+    "pretrain-simclr": ("recipes.pretrain_simclr", "pretrain an encoder on unlabelled images"),
+    "finetune-triplet": ("recipes.finetune_triplet", "fine-tune it with labels, for retrieval"),
+    "knn": ("tools.knn", "weighted k-NN accuracy of frozen features"),
+    "linear": ("tools.linear", "linear-probe accuracy of frozen features"),
+    "retrieval": ("tools.retrieval", "Recall@k, R-precision and MAP@R of frozen features"),
+}
+
+
+def usage() -> str:
+    """What `selfsup --help` prints."""
+    lines = [f"  {name:<18}{about}" for name, (_, about) in COMMANDS.items()]
+    return "\n".join(
+        [
+            f"selfsup {selfsup.__version__}: unlabelled images -> a proven embedding model",
+            "",
+            "usage: selfsup COMMAND [--help] [flags]",
+            "",
+            *lines,
+            "",
+            "On several GPUs, the same recipes through accelerate:",
+            "  accelerate launch -m selfsup.recipes.pretrain_simclr --data images/ --out runs/a",
+        ]
+    )
+
+
+def main() -> None:
+    """Run one command; help needs no torch."""
+    command = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if command in ("-h", "--help", "help"):
+        print(usage())
+    elif command == "--version":
+        print(selfsup.__version__)
+    elif command not in COMMANDS:
+        print(f"error: no command {command!r}{did_you_mean(command, COMMANDS)}", file=sys.stderr)
+        sys.exit(2)
+    else:
+        module = importlib.import_module(f"selfsup.{COMMANDS[command][0]}")
+        sys.argv = [f"selfsup {command}", *sys.argv[2:]]
+        module.command()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Random views: drawn for the global batch from (seed, step), applied on the device."""

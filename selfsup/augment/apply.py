@@ -1,0 +1,86 @@
+"""Applying draws: from cropped pixels to what the network sees, on the device, with no randomness.
+
+Colours are kornia's where it agrees with torchvision's functions (tests compare them op by op).
+
+Shape letters: b images, v views, s side in pixels.
+"""
+
+import math
+
+import torch
+from kornia.color import rgb_to_grayscale
+from kornia.enhance import (
+    adjust_brightness_accumulative,
+    adjust_contrast_with_mean_subtraction,
+    adjust_hue,
+    adjust_saturation_with_gray_subtraction,
+)
+from kornia.filters import gaussian_blur2d
+from torch import Tensor
+
+from selfsup.augment.draws import Draws
+from selfsup.config import ViewsConfig
+
+
+def apply(crops: Tensor, draws: Draws, config: ViewsConfig) -> Tensor:
+    """Flip, colour, grey, blur, solarize and normalise each view by its own draws.
+
+    Args:
+        crops: uint8 [b, v, 3, s, s], as the reader cut them.
+        draws: of these b images.
+        config: for the mean and deviation of channels.
+
+    Returns:
+        float32 [b, v, 3, s, s] on the device of `crops`.
+    """
+    b, v = crops.shape[:2]
+    draws = draws.to(crops.device)
+    x = crops.flatten(0, 1).float() / 255  # [bv, 3, s, s]
+    x = torch.where(_flat(draws.flip), x.flip(-1), x)
+    x = _jitter(x, draws)
+    x = torch.where(_flat(draws.grey), rgb_to_grayscale(x).expand_as(x), x)
+    x = _blur(x, draws)
+    x = torch.where(_flat(draws.solarize) & (x >= 128 / 255), 1 - x, x)
+    return standardize(x, config.mean, config.std).unflatten(0, (b, v))
+
+
+def standardize(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Subtract each channel's mean and divide by its deviation. [..., 3, s, s], values in [0, 1]."""
+    shift, scale = (torch.tensor(c, device=x.device, dtype=x.dtype)[:, None, None] for c in (mean, std))
+    return (x - shift) / scale
+
+
+def _flat(field: Tensor) -> Tensor:
+    """[b, v] -> [bv, 1, 1, 1], to stand beside images."""
+    return field.flatten()[:, None, None, None]
+
+
+def _jitter(x: Tensor, draws: Draws) -> Tensor:
+    """Four colour changes, each image in its own order."""
+    changes = (
+        lambda x, i: adjust_brightness_accumulative(x, draws.brightness.flatten()[i]),
+        lambda x, i: adjust_contrast_with_mean_subtraction(x, draws.contrast.flatten()[i]),
+        lambda x, i: adjust_saturation_with_gray_subtraction(x, draws.saturation.flatten()[i]),
+        lambda x, i: adjust_hue(x, draws.hue.flatten()[i] * (2 * math.pi)),
+    )
+    order = draws.order.flatten(0, 1)  # [bv, 4]
+    chosen = draws.jitter.flatten()
+    x = x.clone()
+    for turn in range(4):
+        for which, change in enumerate(changes):
+            i = (chosen & (order[:, turn] == which)).nonzero()[:, 0]
+            if len(i):
+                x[i] = change(x[i], i)
+    return x
+
+
+def _blur(x: Tensor, draws: Draws) -> Tensor:
+    """Gaussian blur of the chosen images; the kernel is a tenth of the side, made odd, 3 at least."""
+    i = draws.blur.flatten().nonzero()[:, 0]
+    if len(i) == 0:
+        return x
+    side = max(3, x.shape[-1] // 10 | 1)
+    sigma = draws.sigma.flatten()[i, None].expand(-1, 2)
+    x = x.clone()
+    x[i] = gaussian_blur2d(x[i], (side, side), sigma, border_type="reflect")
+    return x

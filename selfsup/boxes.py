@@ -1,0 +1,85 @@
+"""Crop boxes, drawn before the size of an image is known and resolved when it is.
+
+Shape letters: n images, v views.
+"""
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Boxes(Protocol):
+    """Something that knows where to cut each view of each image of a batch."""
+
+    def row(self, i: int) -> "Boxes":
+        """The boxes of image i alone."""
+
+    def resolve(self, height: int, width: int) -> Tensor:
+        """Boxes of images of that size: int64 [n, v, 4] as top, left, height, width in pixels."""
+
+
+class RandomBoxes(NamedTuple):
+    """Random resized crops (Szegedy et al. 2015) as torchvision defines them.
+
+    tries: [n, v, 10, 2], ten proposals of area share and width / height.
+    place: [n, v, 2], where in the room that is left, vertically and horizontally, in [0, 1).
+    limits: the smallest and largest width / height of the fallback.
+    """
+
+    tries: Tensor
+    place: Tensor
+    limits: tuple[float, float]
+
+    def row(self, i: int) -> "RandomBoxes":
+        """The boxes of image i alone."""
+        return self.rows(slice(i, i + 1))
+
+    def rows(self, part: slice) -> "RandomBoxes":
+        """The boxes of some of the images."""
+        return RandomBoxes(self.tries[part], self.place[part], self.limits)
+
+    def resolve(self, height: int, width: int) -> Tensor:
+        """The first proposal that fits the image; where none does, the largest centred crop."""
+        area = self.tries[..., 0] * (height * width)  # [n, v, 10]
+        ratio = self.tries[..., 1]
+        w = (area * ratio).sqrt().round()
+        h = (area / ratio).sqrt().round()
+        fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
+        first = fits.to(torch.uint8).argmax(-1, keepdim=True)
+        size = torch.stack([h.gather(-1, first), w.gather(-1, first)], -1)[..., 0, :]  # [n, v, 2]
+        room = torch.tensor([height, width]) - size + 1
+        corner = (self.place * room).floor().clamp(max=room - 1)
+        box = torch.cat([corner, size], -1).long()
+        return torch.where(fits.any(-1, keepdim=True), box, self._fallback(height, width))
+
+    def _fallback(self, height: int, width: int) -> Tensor:
+        narrow, wide = self.limits
+        h, w = height, width
+        if width / height < narrow:
+            h = round(width / narrow)
+        elif width / height > wide:
+            w = round(height * wide)
+        return torch.tensor([(height - h) // 2, (width - w) // 2, h, w])
+
+
+class CenterBoxes(NamedTuple):
+    """The evaluation view: a centred square whose side is `share` of the image's shorter side.
+
+    Cutting this square and resizing it is resizing the short side to size / share and cutting the
+    centre, to half a pixel of the original; share 1 is the whole of a square image.
+    """
+
+    count: int
+    share: float
+
+    def row(self, i: int) -> "CenterBoxes":
+        """The box of image i alone."""
+        assert 0 <= i < self.count
+        return CenterBoxes(1, self.share)
+
+    def resolve(self, height: int, width: int) -> Tensor:
+        """The same square for each image."""
+        side = max(1, round(min(height, width) * self.share))
+        box = torch.tensor([(height - side) // 2, (width - side) // 2, side, side])
+        return box.expand(self.count, 1, 4)

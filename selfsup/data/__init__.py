@@ -1,0 +1,1 @@
+"""Images and labels by position: sources, decoding, samplers and the loader."""

@@ -1,0 +1,61 @@
+"""Resizing a batch of crops at once, antialiased, by two small matrices for each crop.
+
+Shape letters: m crops, s side of the result in pixels, h and w of the image.
+"""
+
+import torch
+from torch import Tensor
+
+from selfsup.config import Interpolation
+
+
+def resized_crops(images: Tensor, boxes: Tensor, size: int, interpolation: Interpolation) -> Tensor:
+    """Cut each image's boxes and resize them to squares, as Pillow does after cropping.
+
+    Args:
+        images: uint8 [b, h, w, c].
+        boxes: int64 [b, v, 4] as top, left, height, width.
+        size: side of the squares, in pixels.
+        interpolation: the filter, widened when it shrinks (antialiasing).
+
+    Returns:
+        uint8 [b, v, c, size, size]; at most one level from Pillow's fixed-point result, which
+        rounds between the two directions.
+    """
+    b, v = boxes.shape[:2]
+    _, h, w, c = images.shape
+    top, left, height, width = boxes.flatten(0, 1).unbind(-1)
+    rows = _weights(top, height, h, size, interpolation).unflatten(0, (b, v))  # [b, v, s, h]
+    columns = _weights(left, width, w, size, interpolation).unflatten(0, (b, v))  # [b, v, s, w]
+    x = images.float().flatten(2)  # [b, h, wc]
+    x = (rows.flatten(1, 2) @ x).view(b, v, size, w, c)  # one product for all views
+    x = x.round_().clamp_(0, 255)  # Pillow keeps eight bits between the directions
+    x = columns[:, :, None] @ x  # [b, v, s, s, c]
+    return x.round_().clamp_(0, 255).to(torch.uint8).permute(0, 1, 4, 2, 3).contiguous()
+
+
+def _weights(start: Tensor, length: Tensor, full: int, size: int, kind: Interpolation) -> Tensor:
+    """One direction as matrices. [m], [m] -> [m, size, full]; rows sum to 1, zero outside the box."""
+    scale = length.float()[:, None, None] / size
+    wide = scale.clamp(min=1)  # shrinking widens the filter, enlarging does not narrow it
+    place = torch.arange(full) - start[:, None, None] + 0.5  # [m, 1, full], pixel centres
+    centre = (torch.arange(size)[:, None] + 0.5) * scale  # [m, size, 1]
+    weight = _FILTERS[kind]((place - centre) / wide)
+    inside = (place > 0) & (place < length[:, None, None])
+    weight = torch.where(inside, weight, 0)
+    return weight / weight.sum(-1, keepdim=True)
+
+
+def _bilinear(x: Tensor) -> Tensor:
+    return (1 - x.abs()).clamp(min=0)
+
+
+def _bicubic(x: Tensor) -> Tensor:
+    """Keys' cubic with a = -0.5, Pillow's."""
+    x = x.abs()
+    near = (1.5 * x - 2.5) * x * x + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return torch.where(x < 1, near, torch.where(x < 2, far, 0))
+
+
+_FILTERS = {"bilinear": _bilinear, "bicubic": _bicubic}

@@ -1,0 +1,123 @@
+"""Samplers: which images make up the batch of a step, from seed and step alone."""
+
+import heapq
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from selfsup.errors import UserError
+from selfsup.seeds import generator
+
+
+class ShuffleSampler:
+    """Every image once an epoch, in a new order each time; the last partial batch is left out.
+
+    Which images are left out changes with the order, so over epochs all are seen alike.
+    """
+
+    def __init__(self, n: int, *, batch: int, seed: int) -> None:
+        """Batches of `batch` of n images.
+
+        Raises:
+            UserError: there are fewer images than the batch holds.
+        """
+        if n < batch:
+            raise UserError(f"{n} images are fewer than the batch of {batch}; lower --batch")
+        self.n = n
+        self.batch = batch
+        self.seed = seed
+        self.steps_per_epoch = n // batch
+
+    def __call__(self, step: int) -> Tensor:
+        """Positions [batch] of the global batch of `step`."""
+        epoch, turn = divmod(step, self.steps_per_epoch)
+        return _order(self.n, self.seed, epoch)[turn * self.batch : (turn + 1) * self.batch]
+
+
+@lru_cache(maxsize=2)
+def _order(n: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(n, generator=generator(seed, epoch, "shuffle"))
+
+
+class PKSampler:
+    """Batches of P classes x K images, for losses that compare within a batch.
+
+    An epoch cuts each class's images, in a new order, into groups of K. A batch takes P different
+    classes, those with the most groups left; when fewer than P have any left, more groups are cut.
+    So within `steps_per_epoch` steps every image of a class with two or more is seen. A group
+    repeats an image only where the class has fewer than K. Classes with one image cannot be
+    anchors: they are left out and listed in `singles`.
+    """
+
+    def __init__(self, labels: Tensor, *, p: int, k: int, seed: int) -> None:
+        """Batches over `labels` [n].
+
+        Raises:
+            UserError: too few classes have two images.
+        """
+        if p < 2 or k < 2:
+            raise UserError(f"a batch needs 2 classes x 2 images or more, not {p} x {k}")
+        members: dict[int, list[int]] = {}
+        for position, label in enumerate(labels.tolist()):
+            members.setdefault(label, []).append(position)
+        self.singles = sorted(label for label, images in members.items() if len(images) < 2)
+        self.members = [members[label] for label in sorted(members) if len(members[label]) > 1]
+        if len(self.members) < p:
+            raise UserError(_too_few(self.members, len(members), p, k))
+        self.p, self.k, self.seed = p, k, seed
+        groups = [-(-len(images) // k) for images in self.members]
+        self.steps_per_epoch = max(max(groups), -(-sum(groups) // p))
+        self._epoch: tuple[int, list[list[int]]] = (-1, [])
+
+    def __call__(self, step: int) -> Tensor:
+        """Positions [p * k] of the global batch of `step`; each class's K stand together."""
+        epoch, turn = divmod(step, self.steps_per_epoch)
+        if self._epoch[0] != epoch:  # only remembered: any epoch can be made again
+            self._epoch = (epoch, self._plan(epoch))
+        return torch.tensor(self._epoch[1][turn])
+
+    def _plan(self, epoch: int) -> list[list[int]]:
+        """The batches of one epoch, in random order."""
+        g = generator(self.seed, epoch, "pk")
+        left = [_groups(images, self.k, g) for images in self.members]
+        ties = torch.randperm(len(left), generator=g).tolist()
+        heap = [(-len(groups), ties[c], c) for c, groups in enumerate(left)]
+        heapq.heapify(heap)
+        batches = []
+        for _ in range(self.steps_per_epoch):
+            chosen = [heapq.heappop(heap)[2] for _ in range(self.p)]
+            batch: list[int] = []
+            for c in chosen:
+                if not left[c]:
+                    left[c] = _groups(self.members[c], self.k, g)[:1]
+                batch += left[c].pop()
+                tie = int(torch.randint(2**31, (), generator=g))
+                heapq.heappush(heap, (-len(left[c]), tie, c))
+            batches.append(batch)
+        order = torch.randperm(len(batches), generator=g).tolist()
+        return [batches[i] for i in order]
+
+
+def _groups(images: Sequence[int], k: int, g: torch.Generator) -> list[list[int]]:
+    """All images, shuffled, in groups of k; the last group is filled up with images before it."""
+    shuffled = [images[i] for i in torch.randperm(len(images), generator=g).tolist()]
+    while len(shuffled) < k:
+        shuffled += shuffled
+    groups = [shuffled[start : start + k] for start in range(0, len(shuffled), k)]
+    short = k - len(groups[-1])
+    if short:
+        groups[-1] = groups[-1] + shuffled[:short]
+    return groups
+
+
+def _too_few(members: Sequence[Sequence[int]], classes: int, p: int, k: int) -> str:
+    if classes < 2:
+        return "all labels are the same: ranking needs 2 classes or more"
+    if len(members) < 2:
+        return f"{len(members)} of {classes} classes have 2 images or more; ranking needs 2 such"
+    return (
+        f"{len(members)} of {classes} classes have 2 images or more, --p {p} needs {p}; "
+        f"the largest that fits is --p {len(members)} --k {k}"
+    )

@@ -1,0 +1,191 @@
+"""The encoder: a timm model without its classifier, its small-image stem, loading and export."""
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import yaml
+from torch import Tensor, nn
+
+from selfsup.config import EncoderConfig, ViewsConfig
+from selfsup.errors import UserError, did_you_mean
+from selfsup.weights import fill
+
+SMALL = 64
+"""Views up to this side, in pixels, get the small stem by default."""
+
+
+class Encoder(nn.Module):
+    """Images [b, 3, s, s] to features [b, dim]."""
+
+    def __init__(self, model: nn.Module, *, channels_last: bool = True) -> None:
+        """Wrap a timm model that ends in features or in an embedding."""
+        super().__init__()
+        self.model = model
+        self.channels_last = channels_last
+        if channels_last:
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def dim(self) -> int:
+        """Width of the features."""
+        model: Any = self.model
+        return int(model.num_classes or model.head_hidden_size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features of images, [b, 3, s, s] -> [b, dim]."""
+        if self.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        features: Tensor = self.model(images)
+        return features
+
+
+def build(config: EncoderConfig, size: int) -> Encoder:
+    """A new encoder for images of `size` pixels.
+
+    Raises:
+        UserError: timm has no such model, or not with these arguments, or the weights do not fit.
+    """
+    if not timm.is_model(config.name):
+        near = did_you_mean(config.name, timm.list_models())
+        raise UserError(f"timm has no model {config.name!r}{near}")
+    name, args = _stem(config, size)
+    try:
+        model = timm.create_model(name, num_classes=0, **(args | _extra(config.args)))
+    except (TypeError, AssertionError, ValueError) as error:
+        raise UserError(f"timm cannot make {config.name} with {args}: {error}") from None
+    if config.weights:
+        fill(model, Path(config.weights), config.name)
+    encoder = Encoder(model, channels_last=config.channels_last)
+    if config.compile:
+        encoder.model.compile()
+    return encoder
+
+
+def _extra(text: str) -> dict[str, Any]:
+    try:
+        args = yaml.safe_load(text) or {}
+    except yaml.YAMLError:
+        args = None
+    if not isinstance(args, dict):
+        raise UserError(f"encoder arguments must read like '{{channels: [32, 64]}}', not {text!r}")
+    return args
+
+
+def _stem(config: EncoderConfig, size: int) -> tuple[str, dict[str, Any]]:
+    """The model's name and arguments for images of that size."""
+    entry = timm.model_entrypoint(config.name)
+    family = entry.__module__.rsplit(".", 1)[-1]
+    small = config.stem == "small" or (config.stem == "auto" and size <= SMALL)
+    args: dict[str, Any] = {}
+    if family in ("vision_transformer", "deit"):
+        args["img_size"] = size
+    if not small:
+        return config.name, args
+    if family == "resnet":
+        return small_stem_resnet.__name__, {"base": config.name}
+    if family in ("vision_transformer", "deit"):
+        return config.name, args | {"patch_size": max(1, size // 8)}
+    if family == "convnext":
+        return config.name, args | {"patch_size": 2 if size > 32 else 1}
+    if config.stem == "small":
+        raise UserError(
+            f"{config.name} has no small stem here (ResNet, ViT and ConvNeXt have); "
+            "use --encoder.stem standard"
+        )
+    return config.name, args
+
+
+@timm.models.register_model
+def small_stem_resnet(pretrained: bool = False, base: str = "resnet18", **kwargs: Any) -> nn.Module:
+    """Any ResNet of timm's with the stem for small images: 3 x 3, stride 1, no pooling.
+
+    Source: He et al. 2016, section 4.2, as SimCLR uses it on CIFAR-10 (appendix B.9).
+    """
+    config = kwargs.pop("pretrained_cfg", None)
+    model: Any = timm.create_model(base, **kwargs)
+    old = model.conv1[0] if isinstance(model.conv1, nn.Sequential) else model.conv1
+    width = model.bn1.num_features
+    model.conv1 = nn.Conv2d(old.in_channels, width, 3, stride=1, padding=1, bias=False)
+    nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+    model.maxpool = nn.Identity()
+    model.pretrained_cfg = model.default_cfg = {
+        **model.pretrained_cfg,
+        **({} if config is None else _plain(config)),
+        "architecture": small_stem_resnet.__name__,
+    }
+    if pretrained:
+        timm.models.load_pretrained(model, model.pretrained_cfg, num_classes=model.num_classes)
+    return model
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    settings = config if isinstance(config, dict) else config.to_dict()
+    return {key: value for key, value in settings.items() if value is not None}
+
+
+def export(encoder: Encoder, folder: Path, views: ViewsConfig) -> None:
+    """Write config.json and model.safetensors that `timm.create_model("local-dir:...")` loads.
+
+    The preprocessing in the configuration is the evaluation view: the shorter side resized to
+    size / crop_pct and its centre cut.
+    """
+    preprocessing = {
+        "input_size": (3, views.size, views.size),
+        "interpolation": views.interpolation,
+        "crop_pct": crop_share(views.size),
+        "crop_mode": "center",
+        "mean": views.mean,
+        "std": views.std,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    model = encoder.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    timm.models.save_for_hf(
+        model,
+        str(folder),
+        model_config={"pretrained_cfg": preprocessing},
+        safe_serialization=True,
+        **_data_config(preprocessing),
+    )
+    encoder.to(memory_format=torch.channels_last if encoder.channels_last else torch.contiguous_format)
+
+
+def _data_config(preprocessing: dict[str, Any]) -> dict[str, Any]:
+    takes_it = "data_config" in inspect.signature(timm.models.save_for_hf).parameters
+    return {"data_config": preprocessing} if takes_it else {}
+
+
+def crop_share(size: int) -> float:
+    """Share of the shorter side that the evaluation view keeps: 224 of 256; all of small images."""
+    return 1.0 if size <= SMALL else 0.875
+
+
+def load(folder: Path) -> tuple[Encoder, ViewsConfig]:
+    """An exported encoder and the view it was trained for.
+
+    Args:
+        folder: a run folder with `encoder/`, or a folder with timm's config.json.
+
+    Raises:
+        UserError: there is no encoder, or its files do not fit together.
+    """
+    inner = folder / "encoder" if (folder / "encoder" / "config.json").is_file() else folder
+    try:
+        settings = json.loads((inner / "config.json").read_text())
+        view = settings["pretrained_cfg"]
+        size = int(view["input_size"][-1])
+        kind = "bicubic" if view.get("interpolation") == "bicubic" else "bilinear"
+        views = ViewsConfig(
+            size=size, interpolation=kind, mean=tuple(view["mean"]), std=tuple(view["std"])
+        )
+        model = timm.create_model(f"local-dir:{inner}", pretrained=True)
+    except FileNotFoundError:
+        unfinished = (folder / "checkpoints").is_dir()
+        why = "its run has not finished" if unfinished else "no encoder/config.json"
+        raise UserError(f"{folder} holds no exported encoder: {why}") from None
+    except (KeyError, ValueError, RuntimeError, OSError) as error:
+        raise UserError(f"{inner} cannot be loaded: {' '.join(str(error).split())[:300]}") from None
+    return Encoder(model), views

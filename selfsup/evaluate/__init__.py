@@ -1,0 +1,1 @@
+"""Evaluation: frozen features in, numbers with intervals out."""

@@ -1,0 +1,1 @@
+"""Losses: pure functions of the embeddings of the whole global batch, by family."""

@@ -1,0 +1,1 @@
+"""Methods: one file each, a network and what it learns from."""

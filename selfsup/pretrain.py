@@ -1,0 +1,62 @@
+"""Pretraining: unlabelled images, views and a method put together."""
+
+from collections.abc import Iterator
+from functools import partial
+
+from selfsup.augment.draws import draw
+from selfsup.config import PretrainConfig, TrainConfig, ViewsConfig
+from selfsup.data.loader import Batches, Sampler
+from selfsup.data.open import open_source
+from selfsup.data.samplers import ShuffleSampler
+from selfsup.data.sources import Source
+from selfsup.distributed import world
+from selfsup.encoder import Encoder
+from selfsup.encoder import export as export_encoder
+from selfsup.methods.method import Method
+from selfsup.run import Run
+from selfsup.train import train
+
+
+def pretrain(run: Run, method: Method, config: PretrainConfig) -> Iterator[int]:
+    """Train on the images of `config.data`; yields the number of steps done.
+
+    Raises:
+        UserError: the images, the batch or the views do not fit.
+    """
+    source = open_source(config.data, split=config.split)
+    sampler = ShuffleSampler(len(source), batch=config.batch, seed=config.seed)
+    total = length(config, sampler)
+    announce(run, source, config.batch, total)
+    batches = local_batches(source, sampler, config.views, config.seed)
+    yield from train(run, method, batches, config=config, batch=config.batch, total=total)
+
+
+def local_batches(source: Source, sampler: Sampler, views: ViewsConfig, seed: int) -> Batches:
+    """This process's share of each step's batch."""
+    return Batches(source, sampler, views, draw=partial(draw, views, seed=seed), part=world())
+
+
+def length(config: TrainConfig, sampler: Sampler) -> int:
+    """Steps of the run."""
+    return config.steps or config.epochs * sampler.steps_per_epoch
+
+
+def announce(run: Run, source: Source, batch: int, total: int) -> None:
+    """One line on what is about to happen."""
+    run.tell(f"{len(source)} images, {total} steps of {batch}, {describe(run)} -> {run.folder}")
+
+
+def describe(run: Run) -> str:
+    """Device, processes and precision in words."""
+    a = run.accelerator
+    precision = "" if a.mixed_precision == "no" else f" in {a.mixed_precision}"
+    return f"{a.num_processes} x {a.device.type}{precision}"
+
+
+def export(run: Run, encoder: Encoder, views: ViewsConfig) -> None:
+    """Write the encoder into the run folder, which makes the run whole."""
+    if run.main:
+        export_encoder(encoder, run.folder / "encoder", views)
+    run.tell(f"encoder in {run.folder / 'encoder'}")
+    if run.config.track:
+        run.accelerator.end_training()

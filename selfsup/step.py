@@ -1,0 +1,144 @@
+"""One training step: the loss sees the whole global batch, whatever held it.
+
+Each process, and within it each micro-batch, embeds its share. The embeddings of all are gathered
+without gradient into leaves; the loss runs on them as if there were one process; the gradient at
+the local rows, times the number of processes (whose gradients are then averaged), goes backward
+through the local network. With micro-batches the first pass keeps no graph, and a second pass
+embeds each again, with the same random state, to send its rows' gradient backward.
+
+Sources: Gao et al. 2021, https://arxiv.org/abs/2101.06983 (two passes).
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from selfsup.augment.apply import apply
+from selfsup.config import ViewsConfig
+from selfsup.data.loader import Batch
+from selfsup.distributed import gather_rows, world
+from selfsup.methods.method import Embeddings, Method
+from selfsup.numerics import at_least_float32
+from selfsup.seeds import seed_for
+
+
+class Stepper:
+    """A method and its optimiser on this process's device, one step at a time."""
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        method: Method,
+        optimizer: torch.optim.Optimizer,
+        *,
+        views: ViewsConfig,
+        micro_batch: int | None,
+        seed: int,
+    ) -> None:
+        """`micro_batch` is in images of this process; None takes its whole share at once."""
+        self.accelerator = accelerator
+        self.method = method
+        self.network, self.optimizer = accelerator.prepare(method, optimizer)
+        self.views = views
+        self.micro_batch = micro_batch
+        self.seed = seed
+        self.embeddings: Embeddings = None
+        self.labels: Tensor | None = None
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Move the weights by one step, in place; the loss before it."""
+        loss = self.gradient(batch)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss
+
+    def gradient(self, batch: Batch) -> Tensor:
+        """Add the gradient of this batch to the parameters' `.grad`; the loss."""
+        parts = self._cut(len(batch.crops))
+        alone = len(parts) == 1
+        if alone:
+            local = whole = self._embed(batch, 0, parts)
+        else:
+            with torch.no_grad(), still_statistics(self.method):
+                several = [self._embed(batch, i, parts) for i in range(len(parts))]
+            local = type(several[0])(*(torch.cat(fields) for fields in zip(*several, strict=True)))
+        leaves = type(local)(*(at_least_float32(gather_rows(x)).requires_grad_() for x in local))
+        labels = None
+        if batch.labels is not None:
+            labels = gather_rows(batch.labels.to(self.accelerator.device))
+        loss = self.method.loss(leaves, labels)
+        gradients = torch.autograd.grad(loss, leaves)
+        rank, processes = world()
+        own = [g.split(len(batch.crops))[rank] * processes for g in gradients]
+        for i, part in enumerate(parts):
+            with self._only_sync_at(last=i == len(parts) - 1):
+                embedded = whole if alone else self._embed(batch, i, parts)
+                self._backward(embedded, [g[part] for g in own])
+        self.embeddings = type(local)(*(leaf.detach() for leaf in leaves))
+        self.labels = labels
+        return loss.detach()
+
+    def settle(self, batch: Batch) -> None:
+        """Two backward passes whose gradient is zero, leaving nothing behind.
+
+        DistributedDataParallel orders its buckets anew after the first backward pass, and with
+        four processes sums change with the order. After this, a resumed run adds in the order of
+        one that was never interrupted.
+        """
+        buffers = {name: buffer.clone() for name, buffer in self.method.named_buffers()}
+        for _ in range(2):
+            parts = self._cut(len(batch.crops))
+            embedded = self._embed(batch, 0, parts)
+            self._backward(embedded, [torch.zeros_like(at_least_float32(x)) for x in embedded])
+        for name, buffer in self.method.named_buffers():
+            buffer.copy_(buffers[name])
+        self.optimizer.zero_grad()
+
+    def _cut(self, images: int) -> list[slice]:
+        size = self.micro_batch or images
+        return [slice(start, start + size) for start in range(0, images, size)]
+
+    def _embed(self, batch: Batch, i: int, parts: list[slice]) -> Embeddings:
+        """Embed micro-batch i as the virtual process it is, with random numbers of its own."""
+        rank, _ = world()
+        torch.manual_seed(seed_for(self.seed, batch.step, f"network/{rank * len(parts) + i}"))
+        crops = batch.crops[parts[i]].to(self.accelerator.device, non_blocking=True)
+        views = apply(crops, batch.draws.rows(parts[i]), self.views)
+        dtype = next(self.method.parameters()).dtype
+        with self.accelerator.autocast():
+            return self.network(views.to(dtype))
+
+    def _backward(self, embedded: Embeddings, gradients: list[Tensor]) -> None:
+        """Send gradients into embeddings backward, as the gradient of a scalar product with them.
+
+        A scalar is what accelerate scales for float16; the factor reaches the embeddings before
+        they are cast to half precision.
+        """
+        pairs = zip(embedded, gradients, strict=True)
+        products = [(at_least_float32(x) * g).sum() for x, g in pairs if x.requires_grad]
+        self.accelerator.backward(torch.stack(products).sum())
+
+    def _only_sync_at(self, *, last: bool) -> contextlib.AbstractContextManager[Any]:
+        """Processes average their gradients once, at the last micro-batch."""
+        return contextlib.nullcontext() if last else self.accelerator.no_sync(self.network)
+
+
+@contextlib.contextmanager
+def still_statistics(module: nn.Module) -> Iterator[None]:
+    """Batch norms use the batch's statistics without moving their running ones."""
+    norms = [
+        m
+        for m in module.modules()
+        if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats
+    ]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True

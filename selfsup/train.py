@@ -1,0 +1,116 @@
+"""The loop, written once: a generator that yields after each step."""
+
+import math
+import time
+from collections.abc import Iterator
+
+from torch import nn
+
+from selfsup.config import TrainConfig
+from selfsup.data.loader import Batches, read_ahead
+from selfsup.errors import UserError
+from selfsup.methods.method import Method
+from selfsup.monitor import warning
+from selfsup.optim import optimizer, peak_lr, set_lr
+from selfsup.run import Run
+from selfsup.schedule import warmup_cosine
+from selfsup.step import Stepper
+
+
+def train(
+    run: Run, method: Method, batches: Batches, *, config: TrainConfig, batch: int, total: int
+) -> Iterator[int]:
+    """Train `method` in place, from the run's newest checkpoint if it has one.
+
+    Yields the number of steps done, after each step. What the caller does in between (evaluate,
+    draw, stop) cannot change the steps that follow: each step seeds itself.
+
+    Args:
+        run: where to log, save and resume.
+        method: what to train.
+        batches: the local part of each step's batch.
+        config: of the run.
+        batch: images of the global batch, for the learning rate and the log.
+        total: length of the run in steps.
+
+    Raises:
+        UserError: sizes do not divide, the loss is not finite, too many images are bad.
+    """
+    device = run.accelerator.device
+    _check(run, config, batch)
+    if config.sync_bn:
+        method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
+    moved = optimizer(method.to(device), config.optim)
+    start = run.resume(method, moved)
+    if start >= total:
+        run.tell(f"{run.folder} has done all its {total} steps; nothing is left to train")
+        return
+    stepper = Stepper(
+        run.accelerator,
+        method,
+        moved,
+        views=config.views,
+        micro_batch=_local_micro_batch(config, batch, run.accelerator.num_processes),
+        seed=config.seed,
+    )
+    peak = peak_lr(config.optim, batch)
+    warmup = round(config.optim.warmup * total)
+    bad: dict[str, str] = {}
+    reader = read_ahead(batches, range(start, total), workers=config.workers)
+    with run.watch(total, start) as progress:
+        began, waited, since = time.monotonic(), 0.0, start
+        for step in range(start, total):
+            asked = time.monotonic()
+            read = next(reader)
+            waited += time.monotonic() - asked
+            bad |= {batches.source.name(position): why for position, why in read.bad.items()}
+            if step == start:
+                stepper.settle(read)
+            lr = warmup_cosine(step, total, warmup=warmup, peak=peak)
+            set_lr(moved, lr)
+            loss = stepper(read)
+            method.after_step(step, total)
+            done = step + 1
+            progress.step(done)
+            if done % config.log_every == 0 or done in (1, total):
+                run.report_bad(bad, len(batches.source))
+                value = loss.item()
+                if not math.isfinite(value):
+                    raise UserError(f"the loss is {value} at step {done}; try a lower --optim.lr")
+                spent = time.monotonic() - began
+                signs = method.signs(stepper.embeddings, stepper.labels)
+                figures = {
+                    "loss": value,
+                    "images_per_s": (done - since) * batch / spent,
+                    "waiting": waited / spent,
+                    "lr": lr,
+                    **signs,
+                }
+                run.log(done, figures)
+                trouble = warning(signs)
+                if trouble is not None:
+                    run.tell(f"warning at step {done}: {trouble}")
+                began, waited, since = time.monotonic(), 0.0, done
+            if done % config.save_every == 0 or done == total:
+                run.save(done, method, moved)
+            yield done
+
+
+def _check(run: Run, config: TrainConfig, batch: int) -> None:
+    processes = run.accelerator.num_processes
+    if batch % processes:
+        raise UserError(
+            f"a batch of {batch} images does not divide among {processes} processes; "
+            f"the next that does is {-(-batch // processes) * processes}"
+        )
+    if config.sync_bn and run.accelerator.device.type != "cuda":
+        raise UserError("--sync-bn needs GPUs; on a CPU use a norm without batch statistics")
+
+
+def _local_micro_batch(config: TrainConfig, batch: int, processes: int) -> int | None:
+    own = batch // processes
+    if config.micro_batch is not None and (config.micro_batch < 1 or own % config.micro_batch):
+        raise UserError(
+            f"--micro-batch {config.micro_batch} does not divide the {own} images of a process"
+        )
+    return config.micro_batch

@@ -1,0 +1,69 @@
+"""Weight files: the one function that reads them, and how they are matched to a network."""
+
+import pickle
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from selfsup.errors import UserError
+
+WRAPPERS = ("state_dict", "model", "teacher", "student")  # where files of weights keep them
+PREFIXES = ("module.", "_orig_mod.", "model.", "encoder.", "backbone.")
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file or of a torch file; code in a pickle is never run.
+
+    Raises:
+        UserError: there is no such file, or it holds something other than named tensors.
+    """
+    try:
+        if file.suffix == ".safetensors":
+            return safetensors.torch.load_file(file)
+        found = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{file} does not exist") from None
+    except pickle.UnpicklingError:
+        raise UserError(
+            f"{file} is a pickle with more than tensors in it; it was not opened, because that can "
+            "run code; save the state_dict alone, best as .safetensors"
+        ) from None
+    except (safetensors.SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:
+        first = str(error).split("\n")[0]
+        raise UserError(f"{file} is no file of weights: {first}") from None
+    for wrapper in WRAPPERS:
+        if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
+            found = found[wrapper]
+    if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):
+        raise UserError(f"{file} holds no named tensors")
+    return found
+
+
+def fill(model: nn.Module, file: Path, name: str) -> None:
+    """Load a file's weights into `model`, all of them or none.
+
+    Prefixes of wrappers are taken off; tensors that the model does not have (a classifier, a
+    projector) are passed over.
+
+    Raises:
+        UserError: a tensor of the model is missing in the file or has another shape.
+    """
+    given = {_bare(key): value for key, value in read_weights(file).items()}
+    wanted = model.state_dict()
+    matched = {k: given[k] for k, v in wanted.items() if k in given and given[k].shape == v.shape}
+    if len(matched) < len(wanted):
+        first = next(key for key in wanted if key not in matched)
+        told = f"shape {list(given[first].shape)}" if first in given else "missing"
+        raise UserError(
+            f"{file} matches {len(matched)} of {len(wanted)} tensors of {name}; the first that does "
+            f"not is {first}: {told}, needed {list(wanted[first].shape)}"
+        )
+    model.load_state_dict(matched)
+
+
+def _bare(key: str) -> str:
+    prefix = next((p for p in PREFIXES if key.startswith(p)), None)
+    return key if prefix is None else _bare(key[len(prefix) :])

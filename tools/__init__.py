@@ -1,0 +1,1 @@
+"""Tools: what a person runs on finished runs and on data."""
