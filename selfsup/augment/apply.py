@@ -35,12 +35,11 @@ def apply(crops: Tensor, draws: Draws, config: ViewsConfig) -> Tensor:
     """
     b, v = crops.shape[:2]
     draws = draws.to(crops.device)
-    x = crops.flatten(0, 1).float() / 255  # [bv, 3, s, s]
-    x = torch.where(_flat(draws.flip), x.flip(-1), x)
-    x = _jitter(x, draws)
-    x = torch.where(_flat(draws.grey), rgb_to_grayscale(x).expand_as(x), x)
-    x = _blur(x, draws)
-    x = torch.where(_flat(draws.solarize) & (x >= 128 / 255), 1 - x, x)
+    crops = crops.flatten(0, 1)
+    flip = draws.flip.flatten()[:, None, None, None]
+    x = torch.where(flip, crops.flip(-1), crops).float().div_(255)  # [bv, 3, s, s]
+    for change in (_jitter, _grey, _blur, _solarize):
+        change(x, draws)
     return standardize(x, config.mean, config.std).unflatten(0, (b, v))
 
 
@@ -50,13 +49,8 @@ def standardize(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> T
     return (x - shift) / scale
 
 
-def _flat(field: Tensor) -> Tensor:
-    """[b, v] -> [bv, 1, 1, 1], to stand beside images."""
-    return field.flatten()[:, None, None, None]
-
-
-def _jitter(x: Tensor, draws: Draws) -> Tensor:
-    """Four colour changes, each image in its own order."""
+def _jitter(x: Tensor, draws: Draws) -> None:
+    """Four colour changes, in place, each image in its own order."""
     changes = (
         lambda x, i: adjust_brightness_accumulative(x, draws.brightness.flatten()[i]),
         lambda x, i: adjust_contrast_with_mean_subtraction(x, draws.contrast.flatten()[i]),
@@ -65,22 +59,29 @@ def _jitter(x: Tensor, draws: Draws) -> Tensor:
     )
     order = draws.order.flatten(0, 1)  # [bv, 4]
     chosen = draws.jitter.flatten()
-    x = x.clone()
     for turn in range(4):
         for which, change in enumerate(changes):
             i = (chosen & (order[:, turn] == which)).nonzero()[:, 0]
             if len(i):
                 x[i] = change(x[i], i)
-    return x
 
 
-def _blur(x: Tensor, draws: Draws) -> Tensor:
-    """Gaussian blur of the chosen images; the kernel is a tenth of the side, made odd, 3 at least."""
+def _grey(x: Tensor, draws: Draws) -> None:
+    """The chosen images without colour, in place."""
+    i = draws.grey.flatten().nonzero()[:, 0]
+    x[i] = rgb_to_grayscale(x[i]).expand(-1, 3, -1, -1)
+
+
+def _blur(x: Tensor, draws: Draws) -> None:
+    """Gaussian blur of the chosen images, in place; the kernel is a tenth of the side, made odd."""
     i = draws.blur.flatten().nonzero()[:, 0]
-    if len(i) == 0:
-        return x
-    side = max(3, x.shape[-1] // 10 | 1)
-    sigma = draws.sigma.flatten()[i, None].expand(-1, 2)
-    x = x.clone()
-    x[i] = gaussian_blur2d(x[i], (side, side), sigma, border_type="reflect")
-    return x
+    if len(i):
+        side = max(3, x.shape[-1] // 10 | 1)
+        sigma = draws.sigma.flatten()[i, None].expand(-1, 2)
+        x[i] = gaussian_blur2d(x[i], (side, side), sigma, border_type="reflect")
+
+
+def _solarize(x: Tensor, draws: Draws) -> None:
+    """Values from 128 of 255 up inverted in the chosen images, in place."""
+    i = draws.solarize.flatten().nonzero()[:, 0]
+    x[i] = torch.where(x[i] >= 128 / 255, 1 - x[i], x[i])

@@ -27,11 +27,12 @@ def resized_crops(images: Tensor, boxes: Tensor, size: int, interpolation: Inter
     top, left, height, width = boxes.flatten(0, 1).unbind(-1)
     rows = _weights(top, height, h, size, interpolation).unflatten(0, (b, v))  # [b, v, s, h]
     columns = _weights(left, width, w, size, interpolation).unflatten(0, (b, v))  # [b, v, s, w]
-    x = images.float().flatten(2)  # [b, h, wc]
-    x = (rows.flatten(1, 2) @ x).view(b, v, size, w, c)  # one product for all views
-    x = x.round_().clamp_(0, 255)  # Pillow keeps eight bits between the directions
-    x = columns[:, :, None] @ x  # [b, v, s, s, c]
-    return x.round_().clamp_(0, 255).to(torch.uint8).permute(0, 1, 4, 2, 3).contiguous()
+    x = images.transpose(2, 3).float().reshape(b, h * c, w)
+    x = torch.bmm(x, columns.flatten(1, 2).mT)  # [b, hc, vs]: sideways first, as Pillow does
+    x = x.round_().clamp_(0, 255).view(b, h, c, v, size).permute(0, 3, 1, 2, 4)  # as eight bits
+    x = torch.bmm(rows.flatten(0, 1), x.reshape(b * v, h, c * size))  # [bv, s, cs]
+    x = x.round_().clamp_(0, 255).to(torch.uint8)
+    return x.view(b, v, size, c, size).transpose(2, 3).contiguous()
 
 
 def _weights(start: Tensor, length: Tensor, full: int, size: int, kind: Interpolation) -> Tensor:
