@@ -97,6 +97,9 @@ class SimCLRConfig:
     """Width of the projector's hidden layer."""
     dim: int = 128
     """Width of a projection."""
+    norm: Literal["batch", "layer"] = "batch"
+    """In the projector: batch as in the paper, or layer, whose result is the same on any number of
+    processes and micro-batches."""
 
 
 @dataclass(frozen=True, kw_only=True)

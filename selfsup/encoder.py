@@ -107,9 +107,9 @@ def small_stem_resnet(pretrained: bool = False, base: str = "resnet18", **kwargs
     """
     config = kwargs.pop("pretrained_cfg", None)
     model: Any = timm.create_model(base, **kwargs)
-    old = model.conv1[0] if isinstance(model.conv1, nn.Sequential) else model.conv1
-    width = model.bn1.num_features
-    model.conv1 = nn.Conv2d(old.in_channels, width, 3, stride=1, padding=1, bias=False)
+    old = model.conv1 if isinstance(model.conv1, nn.Sequential) else [model.conv1]
+    width = old[-1].out_channels
+    model.conv1 = nn.Conv2d(old[0].in_channels, width, 3, stride=1, padding=1, bias=False)
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
     model.maxpool = nn.Identity()
     model.pretrained_cfg = model.default_cfg = {

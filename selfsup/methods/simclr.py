@@ -15,16 +15,17 @@ class SimCLR(Method):
     """An encoder with a projector of two layers, thrown away after training."""
 
     def __init__(self, encoder: Encoder, config: SimCLRConfig) -> None:
-        """The projector has batch norm after both layers, as the paper's code has."""
+        """The projector has a norm after both layers, as the paper's code has."""
         super().__init__()
         self.encoder = encoder
         self.temperature = config.temperature
+        norm = nn.BatchNorm1d if config.norm == "batch" else nn.LayerNorm
         self.projector = nn.Sequential(
             nn.Linear(encoder.dim, config.hidden, bias=False),
-            nn.BatchNorm1d(config.hidden),
+            norm(config.hidden),
             nn.ReLU(inplace=True),
             nn.Linear(config.hidden, config.dim, bias=False),
-            nn.BatchNorm1d(config.dim),
+            norm(config.dim),
         )
 
     def embed(self, views: Tensor) -> TwoViews:
