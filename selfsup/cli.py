@@ -83,8 +83,7 @@ def _fill(config: type[C], values: dict[str, Any], missing: Any) -> C:
     for field in dataclasses.fields(config):  # type: ignore[arg-type]
         value = values.get(field.name, field.default)
         if isinstance(value, dict):
-            nested = to_dict(field.default) | value
-            value = _fill(hints[field.name], nested, missing)
+            value = _fill(hints[field.name], vars(field.default) | value, missing)
         filled[field.name] = missing if value is dataclasses.MISSING else value
     return config(**filled)
 

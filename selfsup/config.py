@@ -1,7 +1,6 @@
 """Every setting, with its default, unit and source: frozen dataclasses that import no torch.
 
-They live in one file so that a recipe can show its help, and the command line check a file of
-settings, without loading the libraries that do the work.
+They live in one file so that help comes without loading the libraries that do the work.
 """
 
 from dataclasses import dataclass

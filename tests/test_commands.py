@@ -1,0 +1,225 @@
+"""Every recipe and tool from its command line, and what it says to wrong input."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from launch import ROOT, recipe, run
+from pictures import folder, picture
+
+pytestmark = pytest.mark.slow
+
+SMALL = "{stem_type: deep, stem_width: 4, channels: [8, 8, 8, 8], layers: [1, 1, 1, 1]}"
+TINY = ("--encoder.args", SMALL, "--views.size", "16", "--log-every", "2")
+PRETRAIN = (*TINY, "--method.hidden", "16", "--method.dim", "8", "--batch", "8", "--steps", "4")
+FINETUNE = (*TINY, "--p", "3", "--k", "2", "--steps", "4", "--method.dim", "8")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return folder(tmp_path_factory.mktemp("data") / "images")
+
+
+@pytest.fixture(scope="module")
+def pretrained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "simclr"
+    flags = ("--data", data, "--out", out, *PRETRAIN, "--track", "tensorboard")
+    done = recipe("recipes/pretrain_simclr.py", *flags, "--probe.data", data, "--probe.every", "2")
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_the_main_job_from_the_command_line(data: Path, pretrained: Path, tmp_path: Path) -> None:
+    log = [json.loads(line) for line in (pretrained / "log.jsonl").read_text().splitlines()]
+    assert {"loss", "images_per_s", "waiting", "lr", "std", "rank", "cosine"} <= log[0].keys()
+    assert [line["step"] for line in log if "knn" in line] == [2, 4]
+    assert list(pretrained.rglob("events.out.tfevents.*"))
+
+    out = tmp_path / "triplet"
+    flags = ("--data", data, "--init", pretrained, "--out", out, *FINETUNE)
+    done = recipe("recipes/finetune_triplet.py", *flags)
+    assert done.returncode == 0, done.stderr
+    log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert {"active", "active_loss", "from_margin"} <= log[0].keys()
+
+    for tool, name in (("knn", "k-NN accuracy"), ("linear", "linear-probe accuracy")):
+        done = recipe(f"tools/{tool}.py", "--model", out, "--data", data, "--test", data)
+        assert done.returncode == 0, done.stderr
+        assert name in done.stdout
+        found = json.loads((out / f"{tool}.json").read_text())
+        assert 0 <= found["figures"][name]["low"] <= found["figures"][name]["high"] <= 1
+        assert found["facts"]["unreadable"] == 0
+
+
+def test_retrieval_on_two_processes_has_the_figures_of_one(data: Path, pretrained: Path) -> None:
+    flags = ("--model", pretrained, "--data", data)
+    one = recipe("tools/retrieval.py", *flags, "--out", pretrained / "one.json")
+    two = recipe("tools/retrieval.py", *flags, "--out", pretrained / "two.json", processes=2)
+    assert one.returncode == two.returncode == 0, one.stderr + two.stderr
+    a, b = (json.loads((pretrained / f"{n}.json").read_text()) for n in ("one", "two"))
+    assert a["figures"] == b["figures"]
+    assert b["facts"]["images"] == 24
+    assert two.stdout.count("MAP@R") == 1
+
+
+def test_a_timm_name_and_raw_pixels_are_subjects_too(data: Path, tmp_path: Path) -> None:
+    for model, title in (("test_resnet", "test_resnet (random weights)"), ("pixels", "raw pixels")):
+        flags = ("--model", model, "--data", data, "--size", "32", "--out", tmp_path / "found.json")
+        done = recipe("tools/knn.py", *flags)
+        assert done.returncode == 0, done.stderr
+        assert title in done.stdout
+    assert json.loads((tmp_path / "found.json").read_text())["facts"]["queries"] == 24
+
+
+def test_a_run_starts_again_from_its_own_config_file(pretrained: Path, tmp_path: Path) -> None:
+    flags = ("--config", pretrained / "config.yaml", "--out", tmp_path / "again", "--track", "")
+    done = recipe("recipes/pretrain_simclr.py", *flags)
+    assert done.returncode == 0, done.stderr
+    same = [(r / "encoder" / "model.safetensors").read_bytes() for r in (pretrained, tmp_path / "again")]
+    assert same[0] == same[1]
+
+
+def test_a_bad_image_is_replaced_counted_and_named(tmp_path: Path) -> None:
+    data = folder(tmp_path / "images")
+    (data / "class0" / "0.png").write_bytes(b"no image")
+    flags = ("--data", data, "--out", tmp_path / "run", *PRETRAIN)
+    stopped = recipe("recipes/pretrain_simclr.py", *flags)
+    assert stopped.returncode == 2
+    assert "1 of 24 images cannot be read (4.2%), more than --max-bad 1.0%" in stopped.stderr
+    done = recipe("recipes/pretrain_simclr.py", *flags, "--max-bad", "0.1")
+    assert done.returncode == 0, done.stderr
+    assert "class0/0.png,UnidentifiedImageError" in (tmp_path / "run" / "bad_images.csv").read_text()
+
+
+def test_nothing_needs_the_network(data: Path, tmp_path: Path) -> None:
+    blocked = tmp_path / "blocked"
+    blocked.mkdir()
+    (blocked / "sitecustomize.py").write_text(
+        "import socket\n"
+        "def refuse(self, address, *rest):\n"
+        "    raise AssertionError(f'connection to {address}')\n"
+        "socket.socket.connect = socket.socket.connect_ex = refuse\n"
+    )
+    paths = f"{blocked}:{ROOT}"
+    script = ROOT / "recipes" / "pretrain_simclr.py"
+    flags = ("--data", data, "--out", tmp_path / "run", *PRETRAIN)
+    done = run(sys.executable, script, *flags, PYTHONPATH=paths)
+    assert done.returncode == 0, done.stderr
+    tool = ROOT / "tools" / "knn.py"
+    done = run(sys.executable, tool, "--model", tmp_path / "run", "--data", data, PYTHONPATH=paths)
+    assert done.returncode == 0, done.stderr
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (exec, ("open('executed', 'w')",))
+
+
+def prepare(root: Path) -> None:
+    """Wrong inputs, by name, in one folder."""
+    folder(root / "images")
+    folder(root / "one_class", classes=1)
+    (root / "empty").mkdir()
+    (root / "flat").mkdir()
+    for i in range(12):
+        picture(0, i).save(root / "flat" / f"{i}.png")
+    torch.save({"conv1.weight": Evil()}, root / "evil.pth")
+    torch.save({"other.weight": torch.zeros(2)}, root / "other.pth")
+    np.savez(root / "float.npz", images=np.zeros((4, 8, 8, 3), np.float32))
+    (root / "typo.yaml").write_text("seed: 1\noptim:\n  learning: 0.1\n")
+    (root / "mistyped.yaml").write_text("seed: 1\n\nbatch: many\n")
+
+
+PRE, FINE = "recipes/pretrain_simclr.py", "recipes/finetune_triplet.py"
+WRONG = {
+    "missing folder": (PRE, ["--data", "imagse", *PRETRAIN], "imagse does not exist (did you mean"),
+    "no images": (PRE, ["--data", "empty", *PRETRAIN], "empty holds no images"),
+    "small folder": (PRE, ["--data", "flat", *PRETRAIN, "--batch", "64"], "12 images are fewer than"),
+    "no labels": (FINE, ["--data", "flat", *FINETUNE], "flat has no labels"),
+    "one class": (FINE, ["--data", "one_class", *FINETUNE], "all labels are the same"),
+    "few classes": (FINE, ["--data", "images", *FINETUNE, "--p", "9"], "fits is --p 4 --k 2"),
+    "code in a pickle": (
+        PRE,
+        ["--data", "images", *PRETRAIN, "--encoder.weights", "evil.pth"],
+        "evil.pth is a pickle with more than tensors in it",
+    ),
+    "other weights": (
+        PRE,
+        ["--data", "images", *PRETRAIN, "--encoder.weights", "other.pth"],
+        "other.pth matches 0 of ",
+    ),
+    "unknown setting": (
+        PRE,
+        ["--data", "images", "--config", "typo.yaml"],
+        "typo.yaml, line 3: unknown setting 'learning'",
+    ),
+    "mistyped setting": (
+        PRE,
+        ["--data", "images", "--config", "mistyped.yaml"],
+        "mistyped.yaml, line 3: batch must be a whole number, not 'many'",
+    ),
+    "wrong arrays": (PRE, ["--data", "float.npz", *PRETRAIN], "float.npz must hold images as uint8"),
+    "no such model": (
+        PRE,
+        ["--data", "images", *PRETRAIN, "--encoder.name", "resnet81"],
+        "timm has no model 'resnet81' (did you mean",
+    ),
+    "micro-batch": (
+        PRE,
+        ["--data", "images", *PRETRAIN, "--micro-batch", "3"],
+        "--micro-batch 3 does not divide the 8 images",
+    ),
+    "no encoder": (FINE, ["--data", "images", *FINETUNE, "--init", "empty"], "no exported encoder"),
+    "tracker": (PRE, ["--data", "images", *PRETRAIN, "--track", "nonesuch"], "nonesuch"),
+}
+
+
+@pytest.fixture(scope="module")
+def wrong(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("wrong")
+    prepare(root)
+    return root
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_wrong_input_gets_one_sentence_and_status_2(wrong: Path, what: str) -> None:
+    script, flags, sentence = WRONG[what]
+    out = wrong / "runs" / what.replace(" ", "-")
+    done = run(sys.executable, ROOT / script, "--out", out, *flags, cwd=wrong)
+    assert done.returncode == 2, done.stderr
+    assert sentence in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "Traceback" not in done.stderr
+    assert not (wrong / "executed").exists()
+
+
+def test_a_batch_that_does_not_divide_is_said_once(wrong: Path) -> None:
+    flags = ("--data", wrong / "images", "--out", wrong / "runs" / "odd", *PRETRAIN, "--batch", "9")
+    done = recipe(PRE, *flags, processes=2)
+    assert done.returncode != 0
+    sentence = "error: a batch of 9 images does not divide among 2 processes; the next that does is 10"
+    assert done.stderr.count(sentence) == 1
+
+
+def test_an_unknown_flag_is_told_with_a_guess(wrong: Path) -> None:
+    done = recipe(PRE, "--data", wrong / "images", "--out", wrong / "x", "--optim.lrr", "1")
+    assert done.returncode == 2
+    assert "--optim.lr" in done.stderr + done.stdout
+
+
+def test_the_wheel_has_recipes_and_tools(tmp_path: Path) -> None:
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "-q")
+    built = run(*pip, "wheel", "--no-deps", "-w", tmp_path, ROOT, cwd=tmp_path)
+    assert built.returncode == 0, built.stderr
+    (wheel,) = tmp_path.glob("selfsup-*.whl")
+    made = run(*pip, "install", "--no-deps", "--target", tmp_path / "site", wheel)
+    assert made.returncode == 0, made.stderr
+    for module in ("selfsup", "selfsup.recipes.pretrain_simclr", "selfsup.tools.knn"):
+        command = (sys.executable, "-P", "-m", module, "--help")
+        done = run(*command, cwd=tmp_path, PYTHONPATH=str(tmp_path / "site"))
+        assert done.returncode == 0, done.stderr
+        assert "usage:" in done.stdout

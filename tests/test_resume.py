@@ -1,0 +1,148 @@
+"""Killing a run and giving the same command again, through real processes and signals."""
+
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from launch import ROOT, environment, recipe, recipe_command, run, torchrun
+from pictures import folder
+
+pytestmark = pytest.mark.slow
+
+STEPS = 14
+TINY = (
+    *("--encoder.args", "{stem_type: deep, stem_width: 4, channels: [8, 8, 8, 8], layers: [1, 1, 1, 1]}"),
+    *("--views.size", "16", "--method.hidden", "16", "--method.dim", "8", "--batch", "8"),
+    *("--steps", str(STEPS), "--log-every", "1", "--save-every", "3"),
+)
+
+
+def command(data: Path, out: Path, processes: int, workers: int) -> list[str | Path]:
+    flags = ("--data", data, "--out", out, "--workers", str(workers), *TINY)
+    return recipe_command("recipes/pretrain_simclr.py", *flags, processes=processes)
+
+
+def weights(out: Path) -> str:
+    """What a finished run computed: weights and optimiser of the last step."""
+    last = out / "checkpoints" / f"step-{STEPS:08d}"
+    files = ("model.safetensors", "optimizer.safetensors")
+    return hashlib.sha256(b"".join((last / name).read_bytes() for name in files)).hexdigest()
+
+
+def lines(out: Path) -> int:
+    log = out / "log.jsonl"
+    return log.read_text().count("\n") if log.exists() else 0
+
+
+def kill_after(step: int, args: list[str | Path], out: Path) -> None:
+    """Start the run and SIGKILL its whole process group once it has logged `step` steps."""
+    process = subprocess.Popen(
+        [str(a) for a in args],
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    until = time.monotonic() + 120
+    while lines(out) < step and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.01)
+    assert process.poll() is None, "the run ended before it could be killed"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.parametrize(("processes", "workers"), [(1, 0), (1, 2), (2, 0), (2, 2)])
+def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(
+    tmp_path: Path, processes: int, workers: int
+) -> None:
+    data = folder(tmp_path / "images")
+    unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
+    done = run(*command(data, unbroken, processes, workers))
+    assert done.returncode == 0, done.stderr
+    again = command(data, killed, processes, workers)
+    kill_after(random.randint(4, STEPS - 3), again, killed)
+    done = run(*again)
+    assert done.returncode == 0, done.stderr
+    assert "going on from step" in done.stdout
+    assert f"{processes} x cpu" in done.stdout
+    assert weights(killed) == weights(unbroken)
+    assert lines(killed) == STEPS  # steps done twice are logged once
+
+
+def test_a_damaged_newest_checkpoint_is_skipped_and_named(tmp_path: Path) -> None:
+    data, out = folder(tmp_path / "images"), tmp_path / "run"
+    args = command(data, out, 1, 0)
+    assert run(*args).returncode == 0
+    whole = weights(out)
+    with (out / "checkpoints" / f"step-{STEPS:08d}" / "model.safetensors").open("r+b") as file:
+        file.truncate(100)
+    done = run(*args)
+    assert done.returncode == 0, done.stderr
+    assert f"skipped step-{STEPS:08d}: model.safetensors has 100 bytes" in done.stdout
+    assert weights(out) == whole
+
+
+def test_no_whole_checkpoint_stops_and_starts_nothing(tmp_path: Path) -> None:
+    data, out = folder(tmp_path / "images"), tmp_path / "run"
+    args = command(data, out, 1, 0)
+    assert run(*args).returncode == 0
+    for manifest in out.glob("checkpoints/*/manifest.json"):
+        manifest.unlink()
+    before = lines(out)
+    done = run(*args)
+    assert done.returncode == 2
+    assert "no checkpoint in" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert lines(out) == before
+
+
+def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
+    data, out = folder(tmp_path / "images"), tmp_path / "run"
+    args = command(data, out, 1, 0)
+    assert run(*args).returncode == 0
+    before = weights(out)
+    done = run(*args)
+    assert done.returncode == 0
+    assert f"has done all its {STEPS} steps" in done.stdout
+    assert weights(out) == before
+
+
+def test_other_settings_do_not_go_on_with_an_old_run(tmp_path: Path) -> None:
+    data, out = folder(tmp_path / "images"), tmp_path / "run"
+    args = command(data, out, 1, 0)
+    assert run(*args).returncode == 0
+    done = run(*args, "--seed", "1")
+    assert done.returncode == 2
+    assert "started with other settings (seed 0 -> 1)" in done.stderr
+
+
+def test_started_on_two_processes_and_finished_on_one_sees_the_same_views(tmp_path: Path) -> None:
+    data = folder(tmp_path / "images")
+    script = ROOT / "tests" / "workers" / "views_hash.py"
+    whole = run(*recipe_command(str(script), data, "0", "6", "0")).stdout.split("\n")
+    two = run(*torchrun(2), script, data, "0", "4", "2").stdout.split("\n")
+    rest = run(*recipe_command(str(script), data, "4", "6", "2")).stdout.split("\n")
+    assert (whole[0], two[0], rest[0]) == ("world 1", "world 2", "world 1")
+    assert len(whole[1:7]) == len(set(whole[1:7])) == 6
+    assert [*two[1:5], *rest[1:3]] == whole[1:7]
+
+
+def test_a_run_of_two_processes_goes_on_with_one(tmp_path: Path) -> None:
+    data, out = folder(tmp_path / "images"), tmp_path / "run"
+    kill_after(7, command(data, out, 2, 0), out)
+    done = run(*command(data, out, 1, 0))
+    assert done.returncode == 0, done.stderr
+    assert "going on from step 6" in done.stdout
+    assert (out / "encoder" / "model.safetensors").exists()
+
+
+def test_every_recipe_says_what_it_is_about_to_do(tmp_path: Path) -> None:
+    data = folder(tmp_path / "images")
+    flags = ("--data", data, "--out", tmp_path / "run", *TINY)
+    done = recipe("recipes/pretrain_simclr.py", *flags)
+    assert "24 images, 14 steps of 8, 1 x cpu" in done.stdout

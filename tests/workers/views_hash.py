@@ -1,0 +1,38 @@
+"""Prints a hash of what each step sees: positions and finished views, in global order."""
+
+import hashlib
+import sys
+from pathlib import Path
+
+import torch
+
+from selfsup import distributed
+from selfsup.augment.apply import apply
+from selfsup.config import ViewsConfig
+from selfsup.data.loader import read_ahead
+from selfsup.data.open import open_source
+from selfsup.data.samplers import ShuffleSampler
+from selfsup.pretrain import local_batches
+
+
+def hashes(folder: Path, start: int, stop: int, workers: int) -> list[str]:
+    source = open_source(str(folder))
+    views = ViewsConfig(size=16)
+    batches = local_batches(source, ShuffleSampler(len(source), batch=8, seed=0), views, 0)
+    found = []
+    for batch in read_ahead(batches, range(start, stop), workers=workers):
+        seen = distributed.gather_rows(apply(batch.crops, batch.draws, views))
+        positions = distributed.gather_rows(batch.positions)
+        digest = hashlib.sha256(positions.numpy().tobytes() + seen.numpy().tobytes()).hexdigest()
+        found.append(f"{batch.step} {digest}")
+    return found
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    distributed.start()
+    lines = hashes(Path(sys.argv[1]), *map(int, sys.argv[2:5]))
+    rank, processes = distributed.world()
+    if rank == 0:
+        print(f"world {processes}", *lines, sep="\n")
+    distributed.finish()
