@@ -29,7 +29,7 @@ class Config:
 
     out: str = "runs/demo"
     """Where runs and figures go; the same command goes on with an unfinished demo."""
-    steps: int = 400
+    steps: int = 240
     """Steps of pretraining; fine-tuning takes half as many."""
     resamples: int = 1000
     """Bootstrap samples behind each 95 % interval."""
@@ -57,7 +57,7 @@ def main(config: Config) -> None:
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     train, test = make_data(out, config.seed)
-    shared: dict[str, Any] = {"data": str(train), "encoder": ENCODER, "seed": config.seed}
+    shared: dict[str, Any] = {"data": str(train), "encoder": ENCODER, "seed": config.seed, "save_every": 60}
     pretrained, finetuned = str(out / "pretrained"), str(out / "finetuned")
     print("1 of 3: pretraining without names")
     pretrain_simclr.main(
