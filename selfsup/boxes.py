@@ -70,16 +70,16 @@ class CenterBoxes(NamedTuple):
     centre, to half a pixel of the original; share 1 is the whole of a square image.
     """
 
-    count: int
+    images: int
     share: float
 
     def row(self, i: int) -> "CenterBoxes":
         """The box of image i alone."""
-        assert 0 <= i < self.count
+        assert 0 <= i < self.images
         return CenterBoxes(1, self.share)
 
     def resolve(self, height: int, width: int) -> Tensor:
         """The same square for each image."""
         side = max(1, round(min(height, width) * self.share))
         box = torch.tensor([(height - side) // 2, (width - side) // 2, side, side])
-        return box.expand(self.count, 1, 4)
+        return box.expand(self.images, 1, 4)

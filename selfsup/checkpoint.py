@@ -23,7 +23,13 @@ FILES = ("model.safetensors", "optimizer.safetensors")
 
 
 def save(
-    folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, *, keep: int, extra: Any
+    folder: Path,
+    step: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    keep: int,
+    extra: Any,
 ) -> None:
     """Write folder/step-XXXXXXXX and remove all but the newest `keep`."""
     final = folder / f"step-{step:08d}"
@@ -61,7 +67,7 @@ def newest(folder: Path, tell: Callable[[str], None]) -> Path | None:
         UserError: there are checkpoints and all are damaged.
     """
     found = sorted(folder.glob("step-*"), reverse=True)
-    reasons = []
+    reasons: list[str] = []
     for path in found:
         why = _damage(path)
         if why is None:
@@ -83,7 +89,9 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tupl
     try:
         model.load_state_dict(safetensors.torch.load_file(path / FILES[0]))
     except RuntimeError as error:
-        raise UserError(f"{path} is of another network: {str(error).splitlines()[-1].strip()}") from None
+        raise UserError(
+            f"{path} is of another network: {str(error).splitlines()[-1].strip()}"
+        ) from None
     tensors = safetensors.torch.load_file(path / FILES[1])
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
@@ -115,7 +123,10 @@ def _own(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _fingerprint(file: Path) -> dict[str, Any]:
     with file.open("rb") as data:
-        return {"bytes": file.stat().st_size, "sha256": hashlib.file_digest(data, "sha256").hexdigest()}
+        return {
+            "bytes": file.stat().st_size,
+            "sha256": hashlib.file_digest(data, "sha256").hexdigest(),
+        }
 
 
 def _damage(path: Path) -> str | None:

@@ -80,7 +80,7 @@ def _fill(config: type[C], values: dict[str, Any], missing: Any) -> C:
     """An instance with the file's values, the defaults, and `missing` where neither is."""
     hints = typing.get_type_hints(config)
     filled: dict[str, Any] = {}
-    for field in dataclasses.fields(config):  # type: ignore[arg-type]
+    for field in dataclasses.fields(config):
         value = values.get(field.name, field.default)
         if isinstance(value, dict):
             value = _fill(hints[field.name], vars(field.default) | value, missing)
@@ -118,7 +118,7 @@ def _settings(tree: yaml.MappingNode, config: type, file: Path) -> dict[str, Any
             values[name] = _settings(node, typing.cast(type, hint), file)
             continue
         raw = yaml.SafeLoader("")
-        value = raw.construct_object(node, deep=True)  # type: ignore[no-untyped-call]
+        value = raw.construct_object(node, deep=True)
         fits, values[name] = _convert(value, hint)
         if not fits:
             raise UserError(f"{place}: {name} must be {_spell(hint)}, not {value!r}")

@@ -19,7 +19,7 @@ class EncoderConfig:
     """First layers: timm's own (standard) or for small images (ResNet: 3 x 3, stride 1, no pooling;
     ViT and ConvNeXt: finer patches). auto takes small at 64 pixels and below where there is one."""
     args: str = ""
-    """More arguments for timm.create_model as YAML, for example "{channels: [32, 64, 128, 256]}"."""
+    """More arguments for timm.create_model as YAML: "{channels: [32, 64, 128, 256]}"."""
     weights: str = ""
     """Start from this file (.safetensors, or .pth without code in it); empty: random weights."""
     channels_last: bool = True
@@ -77,7 +77,7 @@ class OptimConfig:
     name: Literal["sgd", "adamw"] = "sgd"
     """SGD with momentum, or AdamW."""
     lr: float = 0.12
-    """Peak learning rate for a batch of 256, scaled linearly with the batch (lightly's for CIFAR)."""
+    """Peak learning rate at a batch of 256, scaled linearly with it (lightly's for CIFAR)."""
     momentum: float = 0.9
     """SGD's momentum; AdamW uses its usual 0.9 and 0.999."""
     weight_decay: float = 5e-4

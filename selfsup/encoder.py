@@ -10,7 +10,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from selfsup.config import EncoderConfig, ViewsConfig
+from selfsup.config import EncoderConfig, Interpolation, ViewsConfig
 from selfsup.errors import UserError, did_you_mean
 from selfsup.weights import fill
 
@@ -24,16 +24,15 @@ class Encoder(nn.Module):
     def __init__(self, model: nn.Module, *, channels_last: bool = True) -> None:
         """Wrap a timm model that ends in features or in an embedding."""
         super().__init__()
-        self.model = model
+        self.model: Any = model
         self.channels_last = channels_last
         if channels_last:
-            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.to(memory_format=torch.channels_last)
 
     @property
     def dim(self) -> int:
         """Width of the features."""
-        model: Any = self.model
-        return int(model.num_classes or model.head_hidden_size)
+        return int(self.model.num_classes or self.model.head_hidden_size)
 
     def forward(self, images: Tensor) -> Tensor:
         """Features of images, [b, 3, s, s] -> [b, dim]."""
@@ -100,14 +99,14 @@ def _stem(config: EncoderConfig, size: int) -> tuple[str, dict[str, Any]]:
 
 
 @timm.models.register_model
-def small_stem_resnet(pretrained: bool = False, base: str = "resnet18", **kwargs: Any) -> nn.Module:
+def small_stem_resnet(pretrained: bool = False, base: str = "resnet18", **kwargs: Any) -> Any:
     """Any ResNet of timm's with the stem for small images: 3 x 3, stride 1, no pooling.
 
     Source: He et al. 2016, section 4.2, as SimCLR uses it on CIFAR-10 (appendix B.9).
     """
     config = kwargs.pop("pretrained_cfg", None)
     model: Any = timm.create_model(base, **kwargs)
-    old = model.conv1 if isinstance(model.conv1, nn.Sequential) else [model.conv1]
+    old: Any = model.conv1 if isinstance(model.conv1, nn.Sequential) else [model.conv1]
     width = old[-1].out_channels
     model.conv1 = nn.Conv2d(old[0].in_channels, width, 3, stride=1, padding=1, bias=False)
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
@@ -142,7 +141,7 @@ def export(encoder: Encoder, folder: Path, views: ViewsConfig) -> None:
         "std": views.std,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    model = encoder.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    model = encoder.model.to(memory_format=torch.contiguous_format)
     timm.models.save_for_hf(
         model,
         str(folder),
@@ -150,7 +149,9 @@ def export(encoder: Encoder, folder: Path, views: ViewsConfig) -> None:
         safe_serialization=True,
         **_data_config(preprocessing),
     )
-    encoder.to(memory_format=torch.channels_last if encoder.channels_last else torch.contiguous_format)
+    encoder.to(
+        memory_format=torch.channels_last if encoder.channels_last else torch.contiguous_format
+    )
 
 
 def _data_config(preprocessing: dict[str, Any]) -> dict[str, Any]:
@@ -161,6 +162,13 @@ def _data_config(preprocessing: dict[str, Any]) -> dict[str, Any]:
 def crop_share(size: int) -> float:
     """Share of the shorter side that the evaluation view keeps: 224 of 256; all of small images."""
     return 1.0 if size <= SMALL else 0.875
+
+
+def evaluation_view(settings: dict[str, Any], size: int) -> ViewsConfig:
+    """What timm's preprocessing settings say of a model, at that size."""
+    kind: Interpolation = "bicubic" if settings.get("interpolation") == "bicubic" else "bilinear"
+    mean, std = tuple(settings["mean"]), tuple(settings["std"])
+    return ViewsConfig(size=size, interpolation=kind, mean=mean, std=std)
 
 
 def load(folder: Path) -> tuple[Encoder, ViewsConfig]:
@@ -176,11 +184,7 @@ def load(folder: Path) -> tuple[Encoder, ViewsConfig]:
     try:
         settings = json.loads((inner / "config.json").read_text())
         view = settings["pretrained_cfg"]
-        size = int(view["input_size"][-1])
-        kind = "bicubic" if view.get("interpolation") == "bicubic" else "bilinear"
-        views = ViewsConfig(
-            size=size, interpolation=kind, mean=tuple(view["mean"]), std=tuple(view["std"])
-        )
+        views = evaluation_view(view, int(view["input_size"][-1]))
         model = timm.create_model(f"local-dir:{inner}", pretrained=True)
     except FileNotFoundError:
         unfinished = (folder / "checkpoints").is_dir()

@@ -46,7 +46,7 @@ def warning(signs: dict[str, float]) -> str | None:
         )
     if signs["rank"] < FEW_DIRECTIONS:
         return (
-            f"collapsing: embeddings lie along {signs['rank']:.1f} directions; try a lower learning "
-            "rate or stronger views"
+            f"collapsing: embeddings lie along {signs['rank']:.1f} directions; try a lower "
+            "learning rate or stronger views"
         )
     return None

@@ -1,10 +1,10 @@
 """The run folder: what a run was told, what it saw, where it stands, and the encoder it made.
 
-    config.yaml     the settings, for --config
-    log.jsonl       one line of figures per interval
-    bad_images.csv  images that could not be read, and why
-    checkpoints/    the newest few
-    encoder/        config.json and model.safetensors for timm, once the run is whole
+config.yaml     the settings, for --config
+log.jsonl       one line of figures per interval
+bad_images.csv  images that could not be read, and why
+checkpoints/    the newest few
+encoder/        config.json and model.safetensors for timm, once the run is whole
 """
 
 import contextlib
@@ -73,7 +73,10 @@ class Run:
             )
 
     def _track(self, settings: dict[str, Any]) -> None:
-        flat = {k: v if isinstance(v, int | float | bool) else str(v) for k, v in _flat(settings).items()}
+        flat = {
+            k: v if isinstance(v, int | float | bool) else str(v)
+            for k, v in _flat(settings).items()
+        }
         self.accelerator.init_trackers("selfsup", config=flat)
         if not self.accelerator.trackers:
             raise UserError(f"--track {self.config.track} is not installed: pip install it")
@@ -174,8 +177,8 @@ class Run:
         share = len(everyone) / total
         if share > self.config.max_bad:
             raise UserError(
-                f"{len(everyone)} of {total} images cannot be read ({share:.1%}), more than --max-bad "
-                f"{self.config.max_bad:.1%}; {file} lists them"
+                f"{len(everyone)} of {total} images cannot be read ({share:.1%}), more than "
+                f"--max-bad {self.config.max_bad:.1%}; {file} lists them"
             )
 
 

@@ -58,8 +58,8 @@ def fill(model: nn.Module, file: Path, name: str) -> None:
         first = next(key for key in wanted if key not in matched)
         told = f"shape {list(given[first].shape)}" if first in given else "missing"
         raise UserError(
-            f"{file} matches {len(matched)} of {len(wanted)} tensors of {name}; the first that does "
-            f"not is {first}: {told}, needed {list(wanted[first].shape)}"
+            f"{file} matches {len(matched)} of {len(wanted)} tensors of {name}; the first that "
+            f"does not is {first}: {told}, needed {list(wanted[first].shape)}"
         )
     model.load_state_dict(matched)
 

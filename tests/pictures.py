@@ -5,7 +5,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-COLOURS = ((220, 40, 40), (40, 200, 60), (50, 80, 230), (230, 200, 40), (200, 60, 200), (60, 200, 200))
+COLOURS = (
+    (220, 40, 40),
+    (40, 200, 60),
+    (50, 80, 230),
+    (230, 200, 40),
+    (200, 60, 200),
+    (60, 200, 200),
+)
 
 
 def picture(label: int, seed: int, side: int = 24) -> Image.Image:

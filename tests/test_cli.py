@@ -42,7 +42,10 @@ def test_a_config_cannot_be_changed() -> None:
     [
         ("sede: 1", "line 1: unknown setting 'sede' (did you mean 'seed'?)"),
         ("views:\n  size: big", "line 2: size must be a whole number, not 'big'"),
-        ("views:\n  interpolation: cubic", "line 2: interpolation must be one of bilinear, bicubic"),
+        (
+            "views:\n  interpolation: cubic",
+            "line 2: interpolation must be one of bilinear, bicubic",
+        ),
         ("views: 3", "line 1: views must hold settings of its own"),
         ("micro_batch: x", "line 1: micro_batch must be a whole number or empty, not 'x'"),
         ("views: {area: [1]}", "line 1: area must be a list of 2 numbers, not [1]"),

@@ -78,7 +78,9 @@ def test_a_run_starts_again_from_its_own_config_file(pretrained: Path, tmp_path:
     flags = ("--config", pretrained / "config.yaml", "--out", tmp_path / "again", "--track", "")
     done = recipe("recipes/pretrain_simclr.py", *flags)
     assert done.returncode == 0, done.stderr
-    same = [(r / "encoder" / "model.safetensors").read_bytes() for r in (pretrained, tmp_path / "again")]
+    same = [
+        (r / "encoder" / "model.safetensors").read_bytes() for r in (pretrained, tmp_path / "again")
+    ]
     assert same[0] == same[1]
 
 
@@ -91,7 +93,9 @@ def test_a_bad_image_is_replaced_counted_and_named(tmp_path: Path) -> None:
     assert "1 of 24 images cannot be read (4.2%), more than --max-bad 1.0%" in stopped.stderr
     done = recipe("recipes/pretrain_simclr.py", *flags, "--max-bad", "0.1")
     assert done.returncode == 0, done.stderr
-    assert "class0/0.png,UnidentifiedImageError" in (tmp_path / "run" / "bad_images.csv").read_text()
+    assert (
+        "class0/0.png,UnidentifiedImageError" in (tmp_path / "run" / "bad_images.csv").read_text()
+    )
 
 
 def test_nothing_needs_the_network(data: Path, tmp_path: Path) -> None:
@@ -137,7 +141,11 @@ PRE, FINE = "recipes/pretrain_simclr.py", "recipes/finetune_triplet.py"
 WRONG = {
     "missing folder": (PRE, ["--data", "imagse", *PRETRAIN], "imagse does not exist (did you mean"),
     "no images": (PRE, ["--data", "empty", *PRETRAIN], "empty holds no images"),
-    "small folder": (PRE, ["--data", "flat", *PRETRAIN, "--batch", "64"], "12 images are fewer than"),
+    "small folder": (
+        PRE,
+        ["--data", "flat", *PRETRAIN, "--batch", "64"],
+        "12 images are fewer than",
+    ),
     "no labels": (FINE, ["--data", "flat", *FINETUNE], "flat has no labels"),
     "one class": (FINE, ["--data", "one_class", *FINETUNE], "all labels are the same"),
     "few classes": (FINE, ["--data", "images", *FINETUNE, "--p", "9"], "fits is --p 4 --k 2"),
@@ -161,7 +169,11 @@ WRONG = {
         ["--data", "images", "--config", "mistyped.yaml"],
         "mistyped.yaml, line 3: batch must be a whole number, not 'many'",
     ),
-    "wrong arrays": (PRE, ["--data", "float.npz", *PRETRAIN], "float.npz must hold images as uint8"),
+    "wrong arrays": (
+        PRE,
+        ["--data", "float.npz", *PRETRAIN],
+        "float.npz must hold images as uint8",
+    ),
     "no such model": (
         PRE,
         ["--data", "images", *PRETRAIN, "--encoder.name", "resnet81"],
@@ -201,7 +213,9 @@ def test_a_batch_that_does_not_divide_is_said_once(wrong: Path) -> None:
     flags = ("--data", wrong / "images", "--out", wrong / "runs" / "odd", *PRETRAIN, "--batch", "9")
     done = recipe(PRE, *flags, processes=2)
     assert done.returncode != 0
-    sentence = "error: a batch of 9 images does not divide among 2 processes; the next that does is 10"
+    sentence = (
+        "error: a batch of 9 images does not divide among 2 processes; the next that does is 10"
+    )
     assert done.stderr.count(sentence) == 1
 
 

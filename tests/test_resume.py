@@ -16,7 +16,10 @@ pytestmark = pytest.mark.slow
 
 STEPS = 14
 TINY = (
-    *("--encoder.args", "{stem_type: deep, stem_width: 4, channels: [8, 8, 8, 8], layers: [1, 1, 1, 1]}"),
+    *(
+        "--encoder.args",
+        "{stem_type: deep, stem_width: 4, channels: [8, 8, 8, 8], layers: [1, 1, 1, 1]}",
+    ),
     *("--views.size", "16", "--method.hidden", "16", "--method.dim", "8", "--batch", "8"),
     *("--steps", str(STEPS), "--log-every", "1", "--save-every", "3"),
 )

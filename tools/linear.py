@@ -1,6 +1,6 @@
 """Linear-probe accuracy of frozen features, on a run folder or any timm model.
 
-    python tools/linear.py --model runs/simclr --data train/ --test test/
+python tools/linear.py --model runs/simclr --data train/ --test test/
 """
 
 from selfsup.cli import run as launch

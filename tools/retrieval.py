@@ -1,6 +1,6 @@
 """Retrieval figures of frozen features, leave-one-out, on a run folder or any timm model.
 
-    python tools/retrieval.py --model runs/triplet --data products/
+python tools/retrieval.py --model runs/triplet --data products/
 """
 
 from selfsup.cli import run as launch

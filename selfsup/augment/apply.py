@@ -6,6 +6,7 @@ Shape letters: b images, v views, s side in pixels.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from kornia.color import rgb_to_grayscale
@@ -40,18 +41,20 @@ def apply(crops: Tensor, draws: Draws, config: ViewsConfig) -> Tensor:
     x = torch.where(flip, crops.flip(-1), crops).float().div_(255)  # [bv, 3, s, s]
     for change in (_jitter, _grey, _blur, _solarize):
         change(x, draws)
-    return standardize(x, config.mean, config.std).unflatten(0, (b, v))
+    return standardize(x, config.mean, config.std).view(b, v, *x.shape[1:])
 
 
 def standardize(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Subtract each channel's mean and divide by its deviation. [..., 3, s, s], values in [0, 1]."""
-    shift, scale = (torch.tensor(c, device=x.device, dtype=x.dtype)[:, None, None] for c in (mean, std))
+    """Subtract each channel's mean and divide by its deviation. [..., 3, s, s] in [0, 1]."""
+    shift, scale = (
+        torch.tensor(c, device=x.device, dtype=x.dtype)[:, None, None] for c in (mean, std)
+    )
     return (x - shift) / scale
 
 
 def _jitter(x: Tensor, draws: Draws) -> None:
     """Four colour changes, in place, each image in its own order."""
-    changes = (
+    changes: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (
         lambda x, i: adjust_brightness_accumulative(x, draws.brightness.flatten()[i]),
         lambda x, i: adjust_contrast_with_mean_subtraction(x, draws.contrast.flatten()[i]),
         lambda x, i: adjust_saturation_with_gray_subtraction(x, draws.saturation.flatten()[i]),

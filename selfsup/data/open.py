@@ -33,7 +33,7 @@ def open_source(data: str, *, split: str = "") -> Source:
     if data == "cifar10":
         return _torchvision("CIFAR10", DOWNLOADS, split, download=True)
     if data.startswith("torchvision:"):
-        _, name, folder = (data.split(":", 2) + ["", ""])[:3]
+        _, name, folder = [*data.split(":", 2), "", ""][:3]
         return _torchvision(name, Path(folder), split, download=False)
     path = Path(data)
     if not path.exists():
@@ -108,7 +108,9 @@ def _arrays(file: Path) -> Source:
     """An .npz with `images` and perhaps `labels`, `classes` (names)."""
     try:
         with np.load(file, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in ("images", "labels", "classes") if name in arrays}
+            found = {
+                name: arrays[name] for name in ("images", "labels", "classes") if name in arrays
+            }
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {file}: {error}") from None
     images = found.get("images")

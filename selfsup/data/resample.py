@@ -36,7 +36,7 @@ def resized_crops(images: Tensor, boxes: Tensor, size: int, interpolation: Inter
 
 
 def _weights(start: Tensor, length: Tensor, full: int, size: int, kind: Interpolation) -> Tensor:
-    """One direction as matrices. [m], [m] -> [m, size, full]; rows sum to 1, zero outside the box."""
+    """One direction as matrices. [m], [m] -> [m, size, full]; rows sum to 1 over the box."""
     scale = length.float()[:, None, None] / size
     wide = scale.clamp(min=1)  # shrinking widens the filter, enlarging does not narrow it
     place = torch.arange(full) - start[:, None, None] + 0.5  # [m, 1, full], pixel centres

@@ -45,7 +45,9 @@ class Features(NamedTuple):
 class _Chunks(Dataset[tuple[Tensor, dict[int, str]]]):
     """The evaluation view of chunk i of some positions."""
 
-    def __init__(self, source: Source, positions: list[int], views: ViewsConfig, batch: int) -> None:
+    def __init__(
+        self, source: Source, positions: list[int], views: ViewsConfig, batch: int
+    ) -> None:
         self.source = source
         self.chunks = [positions[i : i + batch] for i in range(0, len(positions), batch)]
         self.views = views

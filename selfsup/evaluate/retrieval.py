@@ -48,7 +48,7 @@ def retrieval(
         ValueError: no image has another of its class.
     """
     x = normalize(features.float()) if distance == "cosine" else features.float()
-    classes, index, counts = labels.unique(return_inverse=True, return_counts=True)
+    _, index, counts = labels.unique(return_inverse=True, return_counts=True)
     others = counts[index] - 1  # [n]
     queries = (others > 0).nonzero()[:, 0]
     if len(queries) == 0:

@@ -1,5 +1,6 @@
 """The subject of an evaluation: a run, a timm model or raw pixels, and its features."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,13 +13,12 @@ from selfsup import distributed
 from selfsup.config import (
     EncoderConfig,
     EvaluateConfig,
-    Interpolation,
     KNNConfig,
     LinearConfig,
     ViewsConfig,
 )
 from selfsup.data.open import open_source
-from selfsup.encoder import Encoder, build, load
+from selfsup.encoder import Encoder, build, evaluation_view, load
 from selfsup.errors import UserError, did_you_mean
 from selfsup.evaluate.features import Features, Pixels, extract
 from selfsup.seeds import seed_for
@@ -44,7 +44,7 @@ def open_subject(config: EvaluateConfig) -> Subject:
     folder = Path(config.model)
     if folder.is_dir():
         encoder, views = load(folder)
-        return Subject(str(folder), encoder, _sized(views, config), folder)
+        return Subject(str(folder), encoder, replace(views, size=config.size or views.size), folder)
     if config.model == "pixels":
         plain = ViewsConfig(size=config.size or 32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
         return Subject("raw pixels", Pixels(), plain, None)
@@ -74,19 +74,9 @@ def _timm(config: EvaluateConfig) -> Subject:
         encoder = build(named, config.size or 224)
         state = Path(config.weights).name if config.weights else "random weights"
     own = encoder.model.pretrained_cfg
-    kind: Interpolation = "bicubic" if own.get("interpolation") == "bicubic" else "bilinear"
     size = config.size or (own["input_size"][-1] if cached else 224)
-    views = ViewsConfig(
-        size=size, interpolation=kind, mean=tuple(own["mean"]), std=tuple(own["std"])
-    )
+    views = evaluation_view(own, size)
     return Subject(f"{config.model} ({state})", encoder, views, None)
-
-
-def _sized(views: ViewsConfig, config: EvaluateConfig) -> ViewsConfig:
-    size = config.size or views.size
-    return ViewsConfig(
-        size=size, interpolation=views.interpolation, mean=views.mean, std=views.std
-    )
 
 
 def train_and_test(

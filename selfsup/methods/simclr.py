@@ -30,8 +30,7 @@ class SimCLR(Method):
 
     def embed(self, views: Tensor) -> TwoViews:
         """Both views through the network at once. [b, 2, 3, s, s] -> two of [b, dim]."""
-        b, v = views.shape[:2]
-        assert v == 2, "SimCLR compares two views"
+        assert views.shape[1] == 2, "SimCLR compares two views"
         z = self.projector(self.encoder(views.transpose(0, 1).flatten(0, 1)))  # [2b, dim]
         return TwoViews(*z.chunk(2))
 

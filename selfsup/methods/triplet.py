@@ -25,7 +25,7 @@ class Triplet(Method):
         self.config = config
         self.distance = Distance(config.distance, config.normalize)
         if config.dim and encoder.model.num_classes != config.dim:
-            encoder.model.reset_classifier(config.dim)  # type: ignore[operator]
+            encoder.model.reset_classifier(config.dim)
 
     def embed(self, views: Tensor) -> OneView:
         """[b, 1, 3, s, s] -> [b, dim]."""

@@ -12,6 +12,7 @@ import torch
 
 from selfsup import distributed
 from selfsup.config import EncoderConfig, SimCLRConfig, TripletConfig, ViewsConfig
+from selfsup.data.loader import Sampler
 from selfsup.data.samplers import PKSampler, ShuffleSampler
 from selfsup.data.sources import ArraySource
 from selfsup.encoder import build
@@ -23,8 +24,7 @@ from selfsup.step import Stepper
 
 BATCH = 16
 NORMS = {
-    "group": "{norm_layer: groupnorm, "
-    "channels: [32, 32, 32, 32], layers: [1, 1, 1, 1]}",
+    "group": "{norm_layer: groupnorm, channels: [32, 32, 32, 32], layers: [1, 1, 1, 1]}",
     "batch": "{stem_type: deep, stem_width: 4, channels: [8, 8, 8, 8], layers: [1, 1, 1, 1]}",
 }
 
@@ -43,7 +43,8 @@ def gradients(micro_batches: int) -> dict[str, Any]:
     """{"simclr/group": {parameter: gradient}, ...} and the number of processes."""
     images = np.random.default_rng(0).integers(0, 256, (64, 20, 20, 3), dtype=np.uint8)
     source = ArraySource(images, torch.arange(64) % 8, [str(c) for c in range(8)])
-    samplers = {
+    assert source.labels is not None
+    samplers: dict[str, Sampler] = {
         "simclr": ShuffleSampler(64, batch=BATCH, seed=0),
         "triplet": PKSampler(source.labels, p=4, k=4, seed=0),
     }
