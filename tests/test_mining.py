@@ -36,7 +36,8 @@ def hardest_by_loops(
     """Each valid anchor, the distance to its farthest positive and to its nearest negative."""
     found = []
     for i, row in enumerate(rows):
-        positives, negatives = [], []
+        positives: list[float] = []
+        negatives: list[float] = []
         for j, other in enumerate(rows):
             if j != i:
                 same = labels[i] == labels[j]

@@ -53,11 +53,32 @@ def test_pairs_of_distances_are_the_diagonal_of_the_matrix(distance: Distance) -
     torch.testing.assert_close(distance.pairs(x, y), distance.matrix(x, y).diagonal())
 
 
-@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("distance", [d for d in DISTANCES if d.kind != "cosine"])
 def test_identical_rows_are_exactly_0_apart(distance: Distance) -> None:
-    x = normal(1, 8).float().repeat(40, 1)  # the product form errs from 26 rows on
-    assert (distance.matrix(x, x) == 0).all()
-    assert (distance.pairs(x, x) == 0).all()
+    for seed in range(10):
+        x = normal(1, 8, seed=seed).float().repeat(40, 1)  # the product form errs from 26 rows on
+        assert (distance.matrix(x, x) == 0).all()
+        assert (distance.pairs(x, x) == 0).all()
+
+
+@pytest.mark.xfail(strict=True, reason="1 - x.y of unit rows is off by a rounding, and below 0")
+def test_identical_rows_are_exactly_0_apart_by_cosine_too() -> None:
+    for seed in range(10):
+        x = normal(1, 8, seed=seed).float().repeat(40, 1)
+        assert (Distance(kind="cosine").matrix(x, x) == 0).all()
+
+
+def test_identical_rows_are_0_apart_by_cosine_to_a_rounding() -> None:
+    x = normal(10, 8).float().repeat(4, 1)
+    apart = Distance(kind="cosine").matrix(x, x)[:10, 10:20].diagonal()
+    torch.testing.assert_close(apart, torch.zeros(10), rtol=0, atol=5e-7)
+
+
+@pytest.mark.xfail(strict=True, reason="not a number counts as a row without length")
+def test_a_row_that_is_not_a_number_stays_visible() -> None:
+    x = torch.tensor([[math.nan, 1.0], [3.0, 4.0]])
+    assert normalize(x)[0].isnan().all()
+    assert Distance(normalize=False).pairs(x, x.flip(0)).isnan().all()
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
