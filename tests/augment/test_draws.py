@@ -1,0 +1,140 @@
+"""Draws of views: reproducible, the same however a batch is cut, and distributed as asked."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from selfsup.augment.draws import Draws, draw
+from selfsup.config import ViewsConfig
+
+CONFIG = ViewsConfig(solarize=0.2, strength=0.5, area=(0.2, 0.9), ratio=(0.5, 2.0))
+N = 5000  # images of two views: 10,000 draws
+MANY = draw(CONFIG, N, seed=0, step=0)
+
+
+def tensors(draws: Draws) -> list[Tensor]:
+    return [draws.boxes.tries, draws.boxes.place, *draws[1:]]
+
+
+def same(a: Draws, b: Draws) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(tensors(a), tensors(b), strict=True))
+
+
+def test_a_step_draws_the_same_when_asked_again() -> None:
+    assert same(draw(CONFIG, 6, seed=3, step=8), draw(CONFIG, 6, seed=3, step=8))
+
+
+@pytest.mark.parametrize(("seed", "step"), [(3, 9), (4, 8), (8, 3)])
+def test_another_step_or_seed_draws_otherwise(seed: int, step: int) -> None:
+    here, there = draw(CONFIG, 24, seed=3, step=8), draw(CONFIG, 24, seed=seed, step=step)
+    for x, y in zip(tensors(here), tensors(there), strict=True):
+        assert not torch.equal(x, y)
+
+
+def test_drawing_does_not_touch_the_global_generator() -> None:
+    before = torch.get_rng_state()
+    draw(CONFIG, 4, seed=0, step=0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_parts_of_a_batch_are_cut_from_the_draws_of_the_whole(parts: int) -> None:
+    whole, size = draw(CONFIG, 8, seed=1, step=2), 8 // parts
+    cut = [whole.rows(slice(k * size, (k + 1) * size)) for k in range(parts)]
+    for fields in zip(tensors(whole), *(tensors(part) for part in cut), strict=True):
+        assert torch.equal(fields[0], torch.cat(fields[1:]))
+    boxes = torch.cat([part.boxes.resolve(50, 70) for part in cut])
+    assert torch.equal(boxes, whole.boxes.resolve(50, 70))
+
+
+def test_every_field_has_a_row_for_each_image_and_a_column_for_each_view() -> None:
+    draws = draw(ViewsConfig(views=3), 5, seed=0, step=0)
+    assert {field.shape[:2] for field in tensors(draws)} == {(5, 3)}
+    assert draws.order.shape == (5, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "probability"),
+    [("flip", 0.5), ("jitter", 0.8), ("grey", 0.2), ("blur", 0.5), ("solarize", 0.2)],
+)
+def test_a_change_happens_as_often_as_its_probability(name: str, probability: float) -> None:
+    chosen = getattr(MANY, name)
+    assert chosen.dtype == torch.bool
+    deviation = math.sqrt(probability * (1 - probability) / (2 * N))
+    assert abs(chosen.float().mean().item() - probability) < 4 * deviation
+
+
+@pytest.mark.parametrize("probability", [0.0, 1.0])
+def test_probabilities_0_and_1_are_never_and_always(probability: float) -> None:
+    config = ViewsConfig(
+        flip=probability,
+        jitter=probability,
+        grey=probability,
+        blur=probability,
+        solarize=probability,
+    )
+    draws = draw(config, 500, seed=0, step=0)
+    for chosen in (draws.flip, draws.jitter, draws.grey, draws.blur, draws.solarize):
+        assert (chosen == bool(probability)).all()
+
+
+def farthest_from_uniform(values: Tensor, low: float, high: float) -> float:
+    """Kolmogorov's statistic, in units of 1 / sqrt(count): above 2 once in 1,500 samples."""
+    share = ((values.flatten().double() - low) / (high - low)).sort().values
+    assert share[0] >= -1e-6
+    assert share[-1] <= 1 + 1e-6
+    even = (torch.arange(len(share), dtype=torch.float64) + 0.5) / len(share)
+    return (share - even).abs().max().item() * math.sqrt(len(share))
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [
+        ("brightness", 0.6, 1.4),
+        ("contrast", 0.6, 1.4),
+        ("saturation", 0.6, 1.4),
+        ("hue", -0.1, 0.1),
+        ("sigma", 0.1, 2.0),
+    ],
+)
+def test_amounts_are_uniform_over_their_range(name: str, low: float, high: float) -> None:
+    assert farthest_from_uniform(getattr(MANY, name), low, high) < 2
+
+
+def test_proposals_of_crops_are_uniform_in_area_and_in_the_logarithm_of_the_ratio() -> None:
+    area, ratio = MANY.boxes.tries.unbind(-1)
+    assert area.shape == (N, 2, 10)
+    assert farthest_from_uniform(area, 0.2, 0.9) < 2
+    assert farthest_from_uniform(ratio.log(), -math.log(2), math.log(2)) < 2
+    assert farthest_from_uniform(MANY.boxes.place, 0, 1) < 2
+    assert MANY.boxes.place.max() < 1
+    assert MANY.boxes.limits == (0.5, 2.0)
+
+
+def test_a_factor_is_never_negative_however_strong_the_jitter() -> None:
+    draws = draw(ViewsConfig(strength=1.5), N, seed=0, step=0)
+    for factor in (draws.brightness, draws.contrast, draws.saturation):
+        assert farthest_from_uniform(factor, 0.0, 2.2) < 2
+
+
+def test_the_order_of_colour_changes_is_any_of_24_alike() -> None:
+    order = MANY.order.flatten(0, 1)
+    assert (order.sort(-1).values == torch.arange(4)).all()
+    code = order @ torch.tensor([64, 16, 4, 1])
+    counts = code.flatten().bincount().double()
+    counts = counts[counts > 0]
+    expected = 2 * N / 24
+    assert len(counts) == 24
+    # Chi-square of 23 degrees of freedom: above 60 once in 25,000 samples.
+    assert ((counts - expected) ** 2 / expected).sum() < 60
+
+
+def test_views_and_kinds_of_change_are_drawn_independently() -> None:
+    columns = [field.double() for field in tensors(MANY)[1:]]
+    wide = torch.cat([field.flatten(1) for field in columns if field is not columns[7]], 1)
+    order = columns[7]  # its four entries depend on each other: one of them stands for all
+    wide = torch.cat([wide, order[..., 0]], 1)
+    correlation = torch.corrcoef(wide.T) - torch.eye(wide.shape[1])
+    assert correlation.abs().max() < 5 / math.sqrt(N)

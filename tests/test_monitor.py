@@ -1,0 +1,94 @@
+"""Collapse signs of batches whose shape is known."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from selfsup.monitor import collapse_signs, warning
+
+
+def sphere(n: int, d: int) -> Tensor:
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def test_a_cross_has_every_sign_in_closed_form() -> None:
+    # +e and -e of each of 4 axes: spread 1 / sqrt(4) in each dimension, all directions alike.
+    signs = collapse_signs(torch.cat([torch.eye(4), -torch.eye(4)]))
+    assert signs["std"] == pytest.approx(1, rel=1e-5)
+    assert signs["rank"] == pytest.approx(4, rel=1e-5)
+    # Of the 28 pairs, 4 are opposite and the rest at right angles.
+    assert signs["cosine"] == pytest.approx(-4 / 28, rel=1e-4)
+    assert warning(signs) is None
+
+
+def test_signs_are_their_definition() -> None:
+    x = sphere(9, 4) + 0.5
+    z = [[value / math.hypot(*row) for value in row] for row in x.tolist()]
+    centred = np.array(z) - np.mean(z, axis=0)
+    share = np.linalg.svd(centred, compute_uv=False)
+    share = share / share.sum()
+    cosines = [
+        sum(p * q for p, q in zip(z[i], z[j], strict=True))
+        for i in range(9)
+        for j in range(9)
+        if i != j
+    ]
+    signs = collapse_signs(x)
+    assert signs["std"] == pytest.approx(np.std(z, axis=0).mean() * 2, rel=1e-6)
+    assert signs["rank"] == pytest.approx(math.exp(-(share * np.log(share)).sum()), rel=1e-6)
+    assert signs["cosine"] == pytest.approx(sum(cosines) / len(cosines), rel=1e-6)
+
+
+def test_a_random_sphere_is_healthy() -> None:
+    signs = collapse_signs(sphere(400, 8))
+    assert signs["std"] == pytest.approx(1, abs=0.03)
+    assert 7.8 < signs["rank"] <= 8
+    assert signs["cosine"] == pytest.approx(0, abs=0.02)
+    assert warning(signs) is None
+
+
+def test_signs_do_not_care_about_the_length_of_rows() -> None:
+    x = sphere(6, 4)
+    scaled = x * torch.tensor([1.0, 10, 0.1, 3, 7, 100], dtype=torch.float64)[:, None]
+    assert collapse_signs(scaled) == pytest.approx(collapse_signs(x))
+
+
+@pytest.mark.parametrize("row", [[1.0, 2.0, -3.0], [0.0, 0.0, 0.0]])
+def test_equal_rows_are_flat_and_warned_of(row: list[float]) -> None:
+    signs = collapse_signs(torch.tensor([row]).repeat(12, 1))
+    assert signs["std"] == pytest.approx(0, abs=1e-6)
+    assert all(math.isfinite(value) for value in signs.values())
+    assert warning(signs) is not None
+
+
+def test_the_mean_cosine_of_equal_rows_is_1() -> None:
+    signs = collapse_signs(torch.tensor([[1.0, 2.0, -3.0]]).repeat(12, 1))
+    assert signs["cosine"] == pytest.approx(1, abs=1e-6)
+
+
+def test_a_line_is_spread_but_has_one_direction_and_is_warned_of() -> None:
+    along = torch.tensor([1.0, -1.0, 2.0, -2.0])[:, None] * torch.tensor([[1.0, 0, 0, 0]])
+    signs = collapse_signs(along)
+    # One dimension of four has spread 1: mean 1 / 4, times sqrt(4).
+    assert signs["std"] == pytest.approx(0.5, abs=1e-6)
+    assert signs["rank"] == pytest.approx(1, abs=1e-4)
+    assert warning(signs) is not None
+
+
+def test_warnings_of_flat_and_of_thin_embeddings_say_different_things() -> None:
+    flat = warning({"std": 0.01, "rank": 30.0, "cosine": 0.99})
+    thin = warning({"std": 0.9, "rank": 1.1, "cosine": 0.0})
+    assert flat is not None
+    assert thin is not None
+    assert flat != thin
+    assert min(len(flat.split()), len(thin.split())) > 3
+
+
+def test_signs_of_bfloat16_under_autocast_are_those_of_float32() -> None:
+    x = sphere(8, 4).bfloat16()
+    expected = collapse_signs(x.float())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert collapse_signs(x) == pytest.approx(expected, rel=1e-6)
