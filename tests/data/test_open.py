@@ -163,9 +163,7 @@ def test_labels_may_be_numbers(three: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize(("kind", "text"), [("jsonl", "{'path'"), ("parquet", "PAR?")])
-def test_a_manifest_that_cannot_be_parsed_is_an_error(
-    tmp_path: Path, kind: str, text: str
-) -> None:
+def test_a_manifest_that_cannot_be_parsed_is_an_error(tmp_path: Path, kind: str, text: str) -> None:
     (tmp_path / f"x.{kind}").write_text(text)
     with pytest.raises(UserError, match="cannot read"):
         open_source(str(tmp_path / f"x.{kind}"))

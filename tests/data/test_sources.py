@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from selfsup.augment.draws import draw
 from selfsup.boxes import CenterBoxes, RandomBoxes
 from selfsup.config import Interpolation, ViewsConfig
-from selfsup.augment.draws import draw
 from selfsup.data.sources import ArraySource, ImageSource, encode_labels, file_source
 
 
@@ -92,9 +92,7 @@ def test_a_view_of_the_whole_image_at_its_own_size_is_the_image(tmp_path: Path) 
 def test_grey_arrays_become_three_equal_channels() -> None:
     pixels = noise(3, 12, 12, 1)
     found = ArraySource(pixels, None, []).crops([0, 1, 2], boxes(3, 8), 8, "bicubic").images
-    colour = ArraySource(pixels.repeat(3, -1), None, []).crops(
-        [0, 1, 2], boxes(3, 8), 8, "bicubic"
-    )
+    colour = ArraySource(pixels.repeat(3, -1), None, []).crops([0, 1, 2], boxes(3, 8), 8, "bicubic")
     assert found.shape == (3, 2, 3, 8, 8)
     assert torch.equal(found, colour.images)
     assert torch.equal(found[:, :, 0], found[:, :, 2])

@@ -27,7 +27,6 @@ def votes_by_definition(
     return votes
 
 
-
 def data(seed: int, n: int, classes: int = 3) -> tuple[Tensor, Tensor]:
     g = torch.Generator().manual_seed(seed)
     scale = torch.rand(n, 1, generator=g) * 5 + 0.1  # lengths must not matter

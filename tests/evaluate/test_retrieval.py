@@ -82,9 +82,7 @@ def test_every_figure_of_every_query_is_as_defined(
 
 def test_recall_is_given_at_1_2_4_and_8() -> None:
     # the one match of the first image is its 3rd nearest; far away, so that it is not a query's
-    found = retrieval(
-        line(0, 1, 2, 3, 30), torch.tensor([0, 1, 2, 0, 3]), distance="euclidean"
-    )
+    found = retrieval(line(0, 1, 2, 3, 30), torch.tensor([0, 1, 2, 0, 3]), distance="euclidean")
     first = {k: bool(hit[0]) for k, hit in found.recall.items()}
     assert first == {1: False, 2: False, 4: True, 8: True}
 
