@@ -110,13 +110,13 @@ def test_a_missing_folder_is_told_with_the_nearest_name(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     with pytest.raises(UserError, match=r"does not exist \(did you mean 'images'\?\)"):
         open_source(str(tmp_path / "imagse"))
-    with pytest.raises(UserError, match="does not exist$"):
+    with pytest.raises(UserError, match=r"does not exist$"):
         open_source(str(tmp_path / "no" / "where"))
 
 
 def test_a_file_of_another_kind_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "x.zip").write_bytes(b"PK")
-    with pytest.raises(UserError, match="no folder, .npz, .csv"):
+    with pytest.raises(UserError, match=r"no folder, \.npz, \.csv"):
         open_source(str(tmp_path / "x.zip"))
 
 

@@ -34,8 +34,8 @@ def test_separable_classes_are_predicted_as_scikit_learn_does() -> None:
 def test_the_last_fit_is_on_all_of_the_training_images_with_the_chosen_strength(
     strength: float,
 ) -> None:
-    train, labels = blobs(2, 39, 1.0)  # clouds that overlap: every image moves the border
-    test, _ = blobs(3, 40, 1.0)
+    train, labels = blobs(2, 12, 1.0)  # so few that each image moves the border
+    test, _ = blobs(3, 400, 1.0)
     found = linear_probe(train, labels, test, seed=0, strengths=(strength,))
     x = train.double()
     mean, std = x.mean(0), x.std(0)
@@ -43,7 +43,7 @@ def test_the_last_fit_is_on_all_of_the_training_images_with_the_chosen_strength(
     oracle.fit(((x - mean) / std).numpy(), labels.numpy())
     expected = oracle.predict(((test.double() - mean) / std).numpy())
     assert found.strength == strength
-    assert float(np.mean(found.predictions.numpy() == expected)) >= 0.95
+    assert float(np.mean(found.predictions.numpy() == expected)) >= 0.99
 
 
 def test_the_test_images_take_no_part_in_any_choice() -> None:

@@ -24,7 +24,7 @@ def similarity(a: Tensor, b: Tensor, kind: Kind) -> float:
 def figures_by_definition(
     features: Tensor, labels: list[int], kind: Kind
 ) -> tuple[dict[int, list[float]], list[float], list[float], int]:
-    """Recall at each k, R-precision and MAP@R of each query that has a match; how many have none."""
+    """Recall at each k, R-precision and MAP@R of queries with a match, and how many have none."""
     recall: dict[int, list[float]] = {k: [] for k in RECALLS}
     r_precision, map_at_r, left_out = [], [], 0
     for i in range(len(labels)):
