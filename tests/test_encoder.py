@@ -110,7 +110,7 @@ def test_an_exported_encoder_gives_the_same_features_through_timm(
     before = features(encoder, size)
     export(encoder, tmp_path, VIEWS)
     again = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
-    plain = encoder.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    plain = encoder.model.to(memory_format=torch.contiguous_format)
     assert torch.equal(features(again, size), features(plain, size))
     torch.testing.assert_close(features(again, size), before, atol=1e-4, rtol=1e-4)
 
@@ -155,7 +155,7 @@ x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 with torch.no_grad():
     print(model(x).double().sum().item())
 """
-    plain = encoder.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    plain = encoder.model.to(memory_format=torch.contiguous_format)
     assert float(run(script)) == pytest.approx(float(features(plain, 32).double().sum()), rel=1e-4)
 
 
