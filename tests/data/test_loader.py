@@ -1,0 +1,89 @@
+"""The loader: neither processes, workers nor restarts change what a step sees."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from selfsup.augment.draws import draw
+from selfsup.config import ViewsConfig
+from selfsup.data.loader import Batch, Batches, read_ahead
+from selfsup.data.samplers import ShuffleSampler
+from selfsup.data.sources import ArraySource, Source, file_source
+
+VIEWS = ViewsConfig(size=8)
+N, BATCH = 20, 8
+
+
+def arrays() -> ArraySource:
+    pixels = np.random.default_rng(0).integers(0, 256, (N, 10, 10, 3), dtype=np.uint8)
+    return ArraySource(pixels, torch.arange(N) * 3, [str(i) for i in range(60)])
+
+
+def batches(source: Source, part: tuple[int, int] = (0, 1)) -> Batches:
+    sampler = ShuffleSampler(len(source), batch=BATCH, seed=0)
+    return Batches(source, sampler, VIEWS, draw=partial(draw, VIEWS, seed=0), part=part)
+
+
+def tensors(batch: Batch) -> list[Tensor]:
+    """All that a batch holds."""
+    assert batch.labels is not None
+    return [batch.positions, batch.crops, batch.labels, *batch.draws.boxes[:2], *batch.draws[1:]]
+
+
+def equal(a: list[Tensor], b: list[Tensor]) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+@pytest.mark.parametrize("step", [0, 3])
+def test_parts_put_together_in_the_order_of_ranks_are_the_global_batch(
+    processes: int, step: int
+) -> None:
+    whole = tensors(batches(arrays())[step])
+    parts = [tensors(batches(arrays(), (rank, processes))[step]) for rank in range(processes)]
+    together = [torch.cat(pieces) for pieces in zip(*parts, strict=True)]
+    assert len(parts[0][0]) == BATCH // processes
+    assert equal(together, whole)
+
+
+def test_crops_are_of_the_images_that_the_positions_name() -> None:
+    source = arrays()
+    batch = batches(source, (1, 2))[2]
+    crops = source.crops(batch.positions.tolist(), batch.draws.boxes, 8, "bicubic").images
+    assert torch.equal(batch.crops, crops)
+    assert batch.labels is not None
+    assert torch.equal(batch.labels, batch.positions * 3)
+    assert batch.crops.shape == (BATCH // 2, 2, 3, 8, 8)
+
+
+def test_workers_do_not_change_batches() -> None:
+    alone = list(read_ahead(batches(arrays()), range(4), workers=0))
+    helped = list(read_ahead(batches(arrays()), range(4), workers=2))
+    assert [b.step for b in alone] == [b.step for b in helped] == [0, 1, 2, 3]
+    for a, b in zip(alone, helped, strict=True):
+        assert equal(tensors(a), tensors(b))
+
+
+def test_starting_at_a_later_step_gives_the_same_batches() -> None:
+    whole = list(read_ahead(batches(arrays()), range(6), workers=0))
+    later = list(read_ahead(batches(arrays()), range(3, 6), workers=0))
+    assert [b.step for b in later] == [3, 4, 5]
+    for a, b in zip(whole[3:], later, strict=True):
+        assert equal(tensors(a), tensors(b))
+
+
+def test_unreadable_images_come_with_their_batch(tmp_path: Path) -> None:
+    paths = [f"{i}.png" for i in range(BATCH)]
+    for path in paths:
+        Image.new("RGB", (9, 9)).save(tmp_path / path)
+    (tmp_path / paths[3]).write_bytes(b"broken")
+    source = file_source(tmp_path, paths, None, [])
+    (batch,) = read_ahead(batches(source), [0], workers=0)
+    assert list(batch.bad) == [3]
+    assert batch.labels is None
+    assert sorted(batch.positions.tolist()) == list(range(BATCH))

@@ -1,0 +1,118 @@
+"""Sources: what crops hold, and what stands in for an image that cannot be read."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from selfsup.augment.draws import draw
+from selfsup.boxes import CenterBoxes, RandomBoxes
+from selfsup.config import Interpolation, ViewsConfig
+from selfsup.data.sources import ArraySource, ImageSource, encode_labels, file_source
+
+
+def grey_files(folder: Path, levels: list[int | None]) -> ImageSource:
+    """Flat images of those levels; None is a broken file."""
+    paths = [f"{i}.png" for i in range(len(levels))]
+    for path, level in zip(paths, levels, strict=True):
+        if level is None:
+            (folder / path).write_bytes(b"broken")
+        else:
+            Image.new("L", (8, 8), level).save(folder / path)
+    return file_source(folder, paths, None, [])
+
+
+def levels_of(images: Tensor) -> list[int]:
+    return [int(x) for x in images[:, 0, 0, 0, 0]]
+
+
+def noise(n: int, h: int, w: int, c: int = 3) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (n, h, w, c), dtype=np.uint8)
+
+
+def boxes(n: int, size: int) -> RandomBoxes:
+    return draw(ViewsConfig(size=size), n, seed=0, step=0).boxes
+
+
+def test_the_next_good_image_stands_in_for_a_bad_one_which_is_named(tmp_path: Path) -> None:
+    source = grey_files(tmp_path, [0, None, None, 30, 40])
+    crops = source.crops([0, 1, 4, 2], CenterBoxes(4, 1.0), 8, "bilinear")
+    assert levels_of(crops.images) == [0, 30, 40, 30]
+    assert sorted(crops.bad) == [1, 2]
+    assert all(": " in reason for reason in crops.bad.values())
+
+
+def test_after_the_last_image_comes_the_first(tmp_path: Path) -> None:
+    source = grey_files(tmp_path, [None, 10, None])
+    crops = source.crops([2], CenterBoxes(1, 1.0), 8, "bilinear")
+    assert levels_of(crops.images) == [10]
+    assert sorted(crops.bad) == [0, 2]
+
+
+def test_a_bad_image_that_nobody_asked_for_is_not_named(tmp_path: Path) -> None:
+    source = grey_files(tmp_path, [0, None, 20])
+    assert source.crops([0, 2], CenterBoxes(2, 1.0), 8, "bilinear").bad == {}
+
+
+def test_where_all_are_bad_all_are_named(tmp_path: Path) -> None:
+    source = grey_files(tmp_path, [None, None, None])
+    crops = source.crops([1, 0], CenterBoxes(2, 1.0), 8, "bilinear")
+    assert sorted(crops.bad) == [0, 1, 2]
+    assert crops.images.shape == (2, 1, 3, 8, 8)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(("h", "w", "size"), [(40, 40, 16), (30, 47, 24), (12, 20, 32)])
+def test_files_and_arrays_of_the_same_pixels_give_the_same_crops(
+    tmp_path: Path, h: int, w: int, size: int, interpolation: Interpolation
+) -> None:
+    pixels = noise(4, h, w)
+    paths = [f"{i}.png" for i in range(4)]
+    for path, image in zip(paths, pixels, strict=True):
+        Image.fromarray(image).save(tmp_path / path)
+    files = file_source(tmp_path, paths, None, [])
+    arrays = ArraySource(pixels, None, [])
+    for box in (boxes(3, size), CenterBoxes(3, 0.875)):
+        one = files.crops([2, 0, 3], box, size, interpolation)
+        two = arrays.crops([2, 0, 3], box, size, interpolation)
+        assert one.images.dtype == two.images.dtype == torch.uint8
+        assert one.images.shape == two.images.shape
+        assert int((one.images.int() - two.images.int()).abs().max()) <= 2
+
+
+def test_a_view_of_the_whole_image_at_its_own_size_is_the_image(tmp_path: Path) -> None:
+    pixels = noise(2, 9, 9)
+    found = ArraySource(pixels, None, []).crops([1, 0], CenterBoxes(2, 1.0), 9, "bicubic").images
+    assert np.array_equal(found[:, 0].permute(0, 2, 3, 1).numpy(), pixels[[1, 0]])
+
+
+def test_grey_arrays_become_three_equal_channels() -> None:
+    pixels = noise(3, 12, 12, 1)
+    found = ArraySource(pixels, None, []).crops([0, 1, 2], boxes(3, 8), 8, "bicubic").images
+    colour = ArraySource(pixels.repeat(3, -1), None, []).crops([0, 1, 2], boxes(3, 8), 8, "bicubic")
+    assert found.shape == (3, 2, 3, 8, 8)
+    assert torch.equal(found, colour.images)
+    assert torch.equal(found[:, :, 0], found[:, :, 2])
+
+
+def test_alpha_of_arrays_is_dropped() -> None:
+    pixels = noise(2, 8, 8, 4)
+    box = CenterBoxes(2, 1.0)
+    found = ArraySource(pixels, None, []).crops([0, 1], box, 8, "bicubic").images
+    three = ArraySource(pixels[..., :3], None, []).crops([0, 1], box, 8, "bicubic").images
+    assert torch.equal(found, three)
+
+
+def test_label_words_are_numbered_in_sorted_order() -> None:
+    labels, classes = encode_labels(["dog", "Ant", "dog", "bee"])
+    assert classes == ["Ant", "bee", "dog"]
+    assert labels.tolist() == [2, 0, 2, 1]
+    assert labels.dtype == torch.int64
+
+
+def test_sources_say_what_an_image_is_called(tmp_path: Path) -> None:
+    assert grey_files(tmp_path, [0, 1]).name(1) == "1.png"
+    assert ArraySource(noise(2, 4, 4), None, []).name(1) == "image 1"

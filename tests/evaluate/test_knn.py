@@ -1,0 +1,168 @@
+"""Weighted k-NN against the definition, one query and one neighbour at a time."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from selfsup.evaluate.knn import knn_predict
+
+
+def votes_by_definition(
+    bank: Tensor, labels: Tensor, query: Tensor, k: int, temperature: float, skip: int = -1
+) -> dict[int, float]:
+    """The sum of exp(cosine / T) that each class gets from the k nearest rows, but for `skip`."""
+    near = []
+    for i, row in enumerate(bank.double()):
+        if i != skip:
+            q = query.double()
+            near.append((float(row @ q) / (float(row.norm()) * float(q.norm())), int(labels[i])))
+    near.sort(reverse=True)
+    votes: dict[int, float] = {}
+    for cosine, label in near[:k]:
+        votes[label] = votes.get(label, 0.0) + math.exp(cosine / temperature)
+    return votes
+
+
+def data(seed: int, n: int, classes: int = 3) -> tuple[Tensor, Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    scale = torch.rand(n, 1, generator=g) * 5 + 0.1  # lengths must not matter
+    return torch.randn(n, 6, generator=g) * scale, torch.randint(classes, (n,), generator=g)
+
+
+def at(degrees: float) -> list[float]:
+    return [math.cos(math.radians(degrees)), math.sin(math.radians(degrees))]
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.integers(0, 10**6), st.integers(2, 15), st.integers(1, 20), st.sampled_from([0.07, 0.1, 1.0])
+)
+def test_queries_get_the_class_with_the_largest_sum_of_weights(
+    seed: int, n: int, k: int, temperature: float
+) -> None:
+    bank, labels = data(seed, n)
+    queries, _ = data(seed + 1, 5)
+    found = knn_predict(bank, labels, queries, k=k, temperature=temperature)
+    for query, label in zip(queries, found.tolist(), strict=True):
+        votes = votes_by_definition(bank, labels, query, k, temperature)
+        assert votes[label] == pytest.approx(max(votes.values()), rel=1e-4)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.integers(2, 12), st.integers(1, 20), st.sampled_from([0.1, 1.0]))
+def test_without_queries_each_row_is_classified_by_all_the_others(
+    seed: int, n: int, k: int, temperature: float
+) -> None:
+    bank, labels = data(seed, n)
+    found = knn_predict(bank, labels, k=k, temperature=temperature)
+    for i in range(n):
+        votes = votes_by_definition(bank, labels, bank[i], k, temperature, skip=i)
+        assert votes[int(found[i])] == pytest.approx(max(votes.values()), rel=1e-4)
+
+
+def test_a_near_neighbour_outweighs_two_far_ones_only_when_the_temperature_is_low() -> None:
+    bank = torch.tensor([at(5), at(50), at(52)])
+    labels = torch.tensor([0, 1, 1])
+    query = torch.tensor([at(0)])
+    assert knn_predict(bank, labels, query, k=3, temperature=0.1).tolist() == [0]
+    assert knn_predict(bank, labels, query, k=3, temperature=10.0).tolist() == [1]
+
+
+def test_only_k_neighbours_vote() -> None:
+    bank = torch.tensor([at(5), at(20), at(20)])
+    labels = torch.tensor([0, 1, 1])
+    query = torch.tensor([at(0)])
+    found = [int(knn_predict(bank, labels, query, k=k, temperature=1.0)) for k in (1, 2, 3)]
+    assert found == [0, 0, 1]
+
+
+def test_the_direction_of_a_feature_counts_and_not_its_length() -> None:
+    bank = torch.tensor([[0.01, 0.0], [60.0, 80.0]])
+    found = knn_predict(bank, torch.tensor([4, 9]), torch.tensor([[9.0, 1.0]]), k=1, temperature=1)
+    assert found.tolist() == [4]
+
+
+def test_k_larger_than_the_bank_is_the_whole_bank() -> None:
+    bank, labels = data(3, 9)
+    queries, _ = data(4, 6)
+    whole = knn_predict(bank, labels, queries, k=9, temperature=0.1)
+    assert torch.equal(knn_predict(bank, labels, queries, k=200, temperature=0.1), whole)
+    others = knn_predict(bank, labels, k=8, temperature=0.1)
+    assert torch.equal(knn_predict(bank, labels, k=200, temperature=0.1), others)
+
+
+def test_a_row_does_not_vote_for_itself() -> None:
+    # each row is nearest to one of the other class, and to itself if it were let
+    bank = torch.tensor([at(0), at(1), at(90), at(91)])
+    found = knn_predict(bank, torch.tensor([0, 1, 0, 1]), k=1, temperature=0.1)
+    assert found.tolist() == [1, 0, 1, 0]
+
+
+def test_equal_rows_are_neighbours_of_each_other() -> None:
+    bank = torch.tensor([at(0), at(0), at(90), at(90)])
+    assert knn_predict(bank, torch.tensor([5, 7, 8, 8]), k=1, temperature=0.1).tolist() == [
+        7,
+        5,
+        8,
+        8,
+    ]
+
+
+@pytest.mark.parametrize("labels", [[3, 8], [8, 3]])
+def test_of_classes_with_equal_sums_the_smaller_label_wins(labels: list[int]) -> None:
+    bank = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    query = torch.tensor([[1.0, 0.0]])
+    assert knn_predict(bank, torch.tensor(labels), query, k=2, temperature=0.1).tolist() == [3]
+
+
+def test_predictions_are_labels_of_the_bank_whatever_their_values() -> None:
+    # float32 cannot tell 2**24 from 2**24 + 1
+    bank = torch.tensor([at(0), at(40), at(80)])
+    labels = torch.tensor([2**24 + 1, 2**24, -5])
+    found = knn_predict(bank, labels, torch.tensor([at(2), at(41), at(79)]), k=1, temperature=0.1)
+    assert found.dtype == torch.int64
+    assert torch.equal(found, labels)
+
+
+def test_a_bank_of_one_class_gives_that_class() -> None:
+    bank, _ = data(5, 7)
+    ones = torch.full((7,), 6)
+    assert torch.equal(knn_predict(bank, ones, k=3, temperature=0.1), ones)
+
+
+def test_a_low_temperature_does_not_overflow() -> None:
+    # exp(1 / 0.001) is infinite in float32
+    bank = torch.tensor([at(0), at(10), at(10)])
+    found = knn_predict(
+        bank, torch.tensor([0, 1, 1]), torch.tensor([at(0.5)]), k=3, temperature=1e-3
+    )
+    assert found.tolist() == [0]
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 7, 20])
+def test_the_chunk_size_does_not_matter(chunk: int) -> None:
+    bank, labels = data(6, 20)
+    for queries in (None, data(7, 11)[0]):
+        whole = knn_predict(bank, labels, queries, k=5, temperature=0.1)
+        found = knn_predict(bank, labels, queries, k=5, temperature=0.1, chunk=chunk)
+        assert torch.equal(found, whole)
+
+
+def test_the_order_of_the_bank_does_not_matter() -> None:
+    bank, labels = data(8, 20)
+    queries, _ = data(9, 11)
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(1))
+    found = knn_predict(bank[order], labels[order], queries, k=5, temperature=0.1)
+    assert torch.equal(found, knn_predict(bank, labels, queries, k=5, temperature=0.1))
+
+
+@pytest.mark.parametrize(("n", "queries"), [(0, torch.ones(1, 2)), (1, None), (0, None)])
+def test_a_bank_without_neighbours_is_an_error(n: int, queries: Tensor | None) -> None:
+    with pytest.raises(ValueError, match="too few"):
+        knn_predict(
+            torch.ones(n, 2), torch.zeros(n, dtype=torch.int64), queries, k=1, temperature=1
+        )
