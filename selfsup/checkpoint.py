@@ -45,6 +45,7 @@ def save(
         "optimizer": settings,
         "extra": extra,
     }
+    manifest["sha256"] = _digest(manifest)
     (aside / "manifest.json").write_text(json.dumps(manifest, indent=1))
     for name in (*FILES, "manifest.json"):
         _flush(aside / name)
@@ -129,10 +130,17 @@ def _fingerprint(file: Path) -> dict[str, Any]:
         }
 
 
+def _digest(manifest: dict[str, Any]) -> str:
+    """Of a manifest without its own sha256."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
 def _damage(path: Path) -> str | None:
     """Why a checkpoint cannot be used, or None."""
     try:
         manifest = json.loads((path / "manifest.json").read_text())
+        if manifest.pop("sha256") != _digest(manifest):
+            return "manifest.json has changed since it was written"
         for name, expected in manifest["files"].items():
             found = _fingerprint(path / name)
             if found["bytes"] != expected["bytes"]:

@@ -49,7 +49,7 @@ def parse(config: type[C], args: Sequence[str]) -> C:
     file = _take(args, "--config")
     values = _read(Path(file), config) if file is not None else {}
     missing = tyro.MISSING
-    default = _fill(config, values, missing)
+    default: C = _fill(config, values, missing)
     about = f"{config.__doc__}\n\n--config FILE.yaml reads settings from a file; flags override it."
     return tyro.cli(config, args=args, default=default, description=about)
 
@@ -76,7 +76,7 @@ def _take(args: list[str], flag: str) -> str | None:
     return None
 
 
-def _fill(config: type[C], values: dict[str, Any], missing: Any) -> C:
+def _fill(config: Any, values: dict[str, Any], missing: Any) -> Any:
     """An instance with the file's values, the defaults, and `missing` where neither is."""
     hints = typing.get_type_hints(config)
     filled: dict[str, Any] = {}

@@ -30,21 +30,22 @@ def normalize(x: Tensor) -> Tensor:
     send gradients of 1e11 backward.
     """
     length = _sqrt((x * x).sum(1, keepdim=True))
-    usable = length > SMALLEST_NORM
-    return torch.where(usable, x, 0) / torch.where(usable, length, 1)
+    short = length <= SMALLEST_NORM  # false of a row with nan, which has to show
+    return torch.where(short, 0, x) / torch.where(short, 1, length)
 
 
 def _sqrt(square: Tensor) -> Tensor:
     """Square root whose gradient at 0 is 0 by definition, not infinite."""
-    positive = square > 0
-    return torch.where(positive, torch.where(positive, square, 1).sqrt(), 0)
+    zero = square == 0
+    return torch.where(zero, 0, torch.where(zero, 1, square).sqrt())
 
 
 @dataclass(frozen=True)
 class Distance:
     """How far apart two embeddings are: one object for miner and loss, so that they agree.
 
-    kind: euclidean |x - y|, squared |x - y|^2, or cosine 1 - cos(x, y).
+    kind: euclidean |x - y|, squared |x - y|^2, or cosine 1 - cos(x, y), formed as half the square
+        so that equal rows are at exactly 0; a row of zeros is at 1/2 from all others.
     normalize: scale rows to length 1 first (cosine always does).
     """
 
@@ -63,16 +64,15 @@ class Distance:
         """
         with full_precision(x):
             x, y = self._prepare(x), self._prepare(y)
-            if self.kind == "cosine":
-                return 1 - x @ y.T
             apart = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
-            return apart if self.kind == "euclidean" else apart.square()
+            return apart if self.kind == "euclidean" else self._of_square(apart.square())
 
     def pairs(self, x: Tensor, y: Tensor) -> Tensor:
         """Distance of row i of x to row i of y, differentiable. [n, d], [n, d] -> [n]."""
         with full_precision(x):
             x, y = self._prepare(x), self._prepare(y)
-            if self.kind == "cosine":
-                return 1 - (x * y).sum(1)
             square = (x - y).square().sum(1)
-            return square if self.kind == "squared" else _sqrt(square)
+            return _sqrt(square) if self.kind == "euclidean" else self._of_square(square)
+
+    def _of_square(self, square: Tensor) -> Tensor:
+        return square / 2 if self.kind == "cosine" else square

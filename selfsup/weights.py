@@ -26,7 +26,9 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         found = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{file} does not exist") from None
-    except pickle.UnpicklingError:
+    except pickle.UnpicklingError as error:
+        if "invalid load key" in str(error):
+            raise UserError(f"{file} is no file of weights, or damaged") from None
         raise UserError(
             f"{file} is a pickle with more than tensors in it; it was not opened, because that can "
             "run code; save the state_dict alone, best as .safetensors"
@@ -37,7 +39,9 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     for wrapper in WRAPPERS:
         if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
             found = found[wrapper]
-    if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):
+    if not isinstance(found, dict) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items()
+    ):
         raise UserError(f"{file} holds no named tensors")
     return found
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,12 +54,17 @@ def open_source(data: str, *, split: str = "") -> Source:
 
 def _folder(root: Path) -> Source:
     """Every image below `root`, sorted by the bytes of its path; labels if all are in folders."""
-    found = [
-        os.path.relpath(os.path.join(folder, name), root)
-        for folder, _, names in os.walk(root, followlinks=True)
-        for name in names
-        if name.lower().endswith(SUFFIXES) and not name.startswith(".")
-    ]
+    found = []
+    seen: set[str] = set()
+    for folder, inner, names in os.walk(root, followlinks=True):
+        inner[:] = [] if os.path.realpath(folder) in seen else inner
+        names = [] if os.path.realpath(folder) in seen else names  # a link back to where we were
+        seen.add(os.path.realpath(folder))
+        found += [
+            os.path.relpath(os.path.join(folder, name), root)
+            for name in names
+            if name.lower().endswith(SUFFIXES) and not name.startswith(".")
+        ]
     if not found:
         raise UserError(f"{root} holds no images ({', '.join(SUFFIXES)})")
     paths = sorted((Path(p).as_posix() for p in found), key=os.fsencode)
@@ -72,9 +78,12 @@ def _folder(root: Path) -> Source:
 def _manifest(file: Path, split: str) -> Source:
     """A table with a path on each row, relative to the manifest's folder."""
     rows = _rows(file)
-    columns = list(rows[0]) if rows else []
-    if "path" not in columns:
-        raise UserError(f"{file} has no column path (its columns: {', '.join(columns) or 'none'})")
+    for i, row in enumerate(rows):
+        if not isinstance(row, dict) or not row.get("path"):
+            told = ", ".join(row) if isinstance(row, dict) else "none"
+            raise UserError(f"{file} has no column path (its columns: {told}) in row {i + 1}")
+    if not rows:
+        raise UserError(f"{file} has no rows")
     if split:
         known = sorted({str(row.get("split", "")) for row in rows})
         rows = [row for row in rows if str(row.get("split", "")) == split]
@@ -96,7 +105,7 @@ def _rows(file: Path) -> list[dict[str, Any]]:
                 raise UserError(f"{file} needs pyarrow: pip install 'selfsup[data]'") from None
             table: list[dict[str, Any]] = pyarrow.parquet.read_table(file).to_pylist()
             return table
-        with file.open(newline="", encoding="utf-8") as lines:
+        with file.open(newline="", encoding="utf-8-sig") as lines:
             if file.suffix.lower() == ".csv":
                 return list(csv.DictReader(lines))
             return [json.loads(line) for line in lines if line.strip()]
@@ -111,7 +120,7 @@ def _arrays(file: Path) -> Source:
             found = {
                 name: arrays[name] for name in ("images", "labels", "classes") if name in arrays
             }
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise UserError(f"cannot read {file}: {error}") from None
     images = found.get("images")
     if images is not None and images.ndim == 3:

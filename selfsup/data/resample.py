@@ -29,10 +29,15 @@ def resized_crops(images: Tensor, boxes: Tensor, size: int, interpolation: Inter
     columns = _weights(left, width, w, size, interpolation).unflatten(0, (b, v))  # [b, v, s, w]
     x = images.transpose(2, 3).float().reshape(b, h * c, w)
     x = torch.bmm(x, columns.flatten(1, 2).mT)  # [b, hc, vs]: sideways first, as Pillow does
-    x = x.round_().clamp_(0, 255).view(b, h, c, v, size).permute(0, 3, 1, 2, 4)  # as eight bits
+    x = _eight_bits(x).view(b, h, c, v, size).permute(0, 3, 1, 2, 4)
     x = torch.bmm(rows.flatten(0, 1), x.reshape(b * v, h, c * size))  # [bv, s, cs]
-    x = x.round_().clamp_(0, 255).to(torch.uint8)
+    x = _eight_bits(x).to(torch.uint8)
     return x.view(b, v, size, c, size).transpose(2, 3).contiguous()
+
+
+def _eight_bits(x: Tensor) -> Tensor:
+    """Whole levels, in place; halves go up, as Pillow rounds."""
+    return x.add_(0.5).floor_().clamp_(0, 255)
 
 
 def _weights(start: Tensor, length: Tensor, full: int, size: int, kind: Interpolation) -> Tensor:

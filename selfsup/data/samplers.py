@@ -3,6 +3,7 @@
 import heapq
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import cycle
 
 import torch
 from torch import Tensor
@@ -101,14 +102,12 @@ class PKSampler:
 
 
 def _groups(images: Sequence[int], k: int, g: torch.Generator) -> list[list[int]]:
-    """All images, shuffled, in groups of k; the last group is filled up with images before it."""
+    """All images, shuffled, in groups of k; the last group is filled up with the first images."""
     shuffled = [images[i] for i in torch.randperm(len(images), generator=g).tolist()]
-    while len(shuffled) < k:
-        shuffled += shuffled
     groups = [shuffled[start : start + k] for start in range(0, len(shuffled), k)]
-    short = k - len(groups[-1])
-    if short:
-        groups[-1] = groups[-1] + shuffled[:short]
+    fill = cycle(shuffled)
+    while len(groups[-1]) < k:
+        groups[-1].append(next(fill))
     return groups
 
 

@@ -125,7 +125,8 @@ class ImageSource:
         for top, left, height, width in boxes.resolve(image.height, image.width)[0].tolist():
             crop = image.crop((left, top, left + width, top + height))
             if crop.size != (size, size):
-                crop = crop.resize((size, size), method)
+                # sideways first, in two steps: Pillow 13 chooses the order by the shape
+                crop = crop.resize((size, crop.height), method).resize((size, size), method)
             views.append(np.asarray(crop))
         return torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2)
 

@@ -92,7 +92,6 @@ def test_pixels_outside_the_box_do_not_matter(kind: Interpolation) -> None:
     assert torch.equal(resized_crops(images, box, 7, kind), resized_crops(other, box, 7, kind))
 
 
-@pytest.mark.xfail(strict=True, reason="halves are rounded to even, Pillow rounds them up")
 @pytest.mark.parametrize("kind", ["bilinear", "bicubic"])
 def test_a_value_halfway_between_two_levels_goes_up_as_in_pillow(kind: Interpolation) -> None:
     image = torch.tensor([[[2], [3]], [[2], [3]]], dtype=torch.uint8)
