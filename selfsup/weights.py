@@ -27,7 +27,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise UserError(f"{file} does not exist") from None
     except pickle.UnpicklingError as error:
-        if "invalid load key" in str(error):
+        if "Unsupported operand" in str(error):
             raise UserError(f"{file} is no file of weights, or damaged") from None
         raise UserError(
             f"{file} is a pickle with more than tensors in it; it was not opened, because that can "
