@@ -10,7 +10,7 @@ from selfsup.config import Interpolation
 
 
 def resized_crops(images: Tensor, boxes: Tensor, size: int, interpolation: Interpolation) -> Tensor:
-    """Cut each image's boxes and resize them to squares, as Pillow does after cropping.
+    """Cut each image's boxes and resize them to squares, sideways first, then downwards.
 
     Args:
         images: uint8 [b, h, w, c].
@@ -19,8 +19,8 @@ def resized_crops(images: Tensor, boxes: Tensor, size: int, interpolation: Inter
         interpolation: the filter, widened when it shrinks (antialiasing).
 
     Returns:
-        uint8 [b, v, c, size, size]; at most one level from Pillow's fixed-point result, which
-        rounds between the two directions.
+        uint8 [b, v, c, size, size]; at most two levels from Pillow's fixed-point result for the same
+        two steps (which of them comes first depends on the shape since Pillow 13).
     """
     b, v = boxes.shape[:2]
     _, h, w, c = images.shape
@@ -28,7 +28,7 @@ def resized_crops(images: Tensor, boxes: Tensor, size: int, interpolation: Inter
     rows = _weights(top, height, h, size, interpolation).unflatten(0, (b, v))  # [b, v, s, h]
     columns = _weights(left, width, w, size, interpolation).unflatten(0, (b, v))  # [b, v, s, w]
     x = images.transpose(2, 3).float().reshape(b, h * c, w)
-    x = torch.bmm(x, columns.flatten(1, 2).mT)  # [b, hc, vs]: sideways first, as Pillow does
+    x = torch.bmm(x, columns.flatten(1, 2).mT)  # [b, hc, vs], sideways first
     x = _eight_bits(x).view(b, h, c, v, size).permute(0, 3, 1, 2, 4)
     x = torch.bmm(rows.flatten(0, 1), x.reshape(b * v, h, c * size))  # [bv, s, cs]
     x = _eight_bits(x).to(torch.uint8)

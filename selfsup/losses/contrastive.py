@@ -37,7 +37,7 @@ def nt_xent(a: Tensor, b: Tensor, *, temperature: float) -> Tensor:
     """
     if a.shape != b.shape:
         raise ValueError(f"views differ in shape: {tuple(a.shape)} and {tuple(b.shape)}")
-    if temperature <= 0:
+    if not temperature > 0:
         raise ValueError(f"temperature must be above 0, not {temperature}")
     n = len(a)
     with full_precision(a):  # half precision blurs similarities
