@@ -19,8 +19,8 @@ def resized_crops(images: Tensor, boxes: Tensor, size: int, interpolation: Inter
         interpolation: the filter, widened when it shrinks (antialiasing).
 
     Returns:
-        uint8 [b, v, c, size, size]; at most two levels from Pillow's fixed-point result for the same
-        two steps (which of them comes first depends on the shape since Pillow 13).
+        uint8 [b, v, c, size, size]; at most two levels from Pillow's fixed-point result for the
+        same two steps (which of them comes first depends on the shape since Pillow 13).
     """
     b, v = boxes.shape[:2]
     _, h, w, c = images.shape
