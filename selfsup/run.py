@@ -25,6 +25,7 @@ from selfsup.cli import to_dict
 from selfsup.config import TrainConfig
 from selfsup.errors import UserError
 from selfsup.progress import TrainProgress
+from selfsup.seeds import seed_for
 
 FREE = {"out", "workers", "micro_batch", "log_every", "save_every", "keep", "track", "max_bad"}
 """Settings that may differ when a run goes on: they do not change what it computes (a micro-batch
@@ -55,6 +56,7 @@ class Run:
             _replace(self.folder / "config.yaml", text)
         if config.track:
             self._track(settings)
+        torch.manual_seed(seed_for(config.seed, 0, "weights"))  # of the network made next
 
     def _check(self, settings: dict[str, Any]) -> None:
         file = self.folder / "config.yaml"

@@ -162,7 +162,7 @@ with torch.no_grad():
 @pytest.mark.parametrize("name", ["resnet18", "test_vit"])
 def test_an_embedding_head_is_exported_with_the_encoder(tmp_path: Path, name: str) -> None:
     encoder = trained(TINY if name == "resnet18" else VIT, 32)
-    encoder.model.reset_classifier(16)  # type: ignore[operator]
+    encoder.model.reset_classifier(16)
     assert encoder.dim == 16
     export(encoder, tmp_path, VIEWS)
     again, _ = load(tmp_path)
