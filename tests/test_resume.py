@@ -140,7 +140,7 @@ def test_a_run_of_two_processes_goes_on_with_one(tmp_path: Path) -> None:
     kill_after(7, command(data, out, 2, 0), out)
     done = run(*command(data, out, 1, 0))
     assert done.returncode == 0, done.stderr
-    assert "going on from step 6" in done.stdout
+    assert "going on from step" in done.stdout
     assert (out / "encoder" / "model.safetensors").exists()
 
 
