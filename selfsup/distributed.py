@@ -13,13 +13,24 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
+from selfsup.errors import UserError
+
 T = TypeVar("T")
 
 
 def start(*, track: str = "", folder: str = "") -> Accelerator:
-    """Join the other processes, with the device and precision of the launcher."""
+    """Join the other processes, with the device and precision of the launcher.
+
+    Raises:
+        UserError: accelerate knows no tracker of that name.
+    """
     cpu = not torch.cuda.is_available() and not torch.backends.mps.is_available()
-    return Accelerator(cpu=cpu, log_with=track or None, project_dir=folder or None)
+    try:
+        return Accelerator(cpu=cpu, log_with=track or None, project_dir=folder or None)
+    except ValueError:
+        if not track:
+            raise
+        raise UserError(f"accelerate knows no tracker {track!r}; --track tensorboard") from None
 
 
 def world() -> tuple[int, int]:
