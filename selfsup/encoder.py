@@ -1,6 +1,5 @@
 """The encoder: a timm model without its classifier, its small-image stem, loading and export."""
 
-import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -147,16 +146,11 @@ def export(encoder: Encoder, folder: Path, views: ViewsConfig) -> None:
         str(folder),
         model_config={"pretrained_cfg": preprocessing},
         safe_serialization=True,
-        **_data_config(preprocessing),
+        data_config=preprocessing,
     )
     encoder.to(
         memory_format=torch.channels_last if encoder.channels_last else torch.contiguous_format
     )
-
-
-def _data_config(preprocessing: dict[str, Any]) -> dict[str, Any]:
-    takes_it = "data_config" in inspect.signature(timm.models.save_for_hf).parameters
-    return {"data_config": preprocessing} if takes_it else {}
 
 
 def crop_share(size: int) -> float:

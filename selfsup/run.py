@@ -83,11 +83,6 @@ class Run:
         if not self.accelerator.trackers:
             raise UserError(f"--track {self.config.track} is not installed: pip install it")
 
-    @property
-    def finished(self) -> bool:
-        """Whether the encoder has been exported."""
-        return (self.folder / "encoder" / "config.json").is_file()
-
     def tell(self, sentence: str) -> None:
         """Say something to the person who watches, once."""
         if self.progress is not None:

@@ -57,9 +57,11 @@ def _folder(root: Path) -> Source:
     found = []
     seen: set[str] = set()
     for folder, inner, names in os.walk(root, followlinks=True):
-        inner[:] = [] if os.path.realpath(folder) in seen else inner
-        names = [] if os.path.realpath(folder) in seen else names  # a link back to where we were
-        seen.add(os.path.realpath(folder))
+        real = os.path.realpath(folder)
+        if real in seen:  # a link back to where we were
+            inner.clear()
+            continue
+        seen.add(real)
         found += [
             os.path.relpath(os.path.join(folder, name), root)
             for name in names
