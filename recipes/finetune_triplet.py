@@ -3,24 +3,21 @@
     accelerate launch recipes/finetune_triplet.py --data products/ --init runs/simclr --out runs/b
 
 Labels are the names of sub-folders or a manifest's column. The embedding head is exported with the
-encoder, so every tool and timm itself load embeddings.
+encoder, so every tool and timm itself load embeddings. Other miners (--method.miner): semi-hard,
+semi-hard-all, batch-all, random, easy-positive, hard-positive, distance-weighted; other losses
+(--method.loss): soft margin, angular hinge.
 """
 
 from dataclasses import dataclass, replace
 
 from selfsup.cli import run as launch
-from selfsup.config import FinetuneConfig, OptimConfig, TripletConfig, ViewsConfig
+from selfsup.config import FinetuneConfig, TripletConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(FinetuneConfig):
     """Fine-tune an encoder for retrieval with triplets."""
 
-    views: ViewsConfig = ViewsConfig(
-        size=96, views=1, area=(0.5, 1.0), strength=0.25, grey=0.0, blur=0.0
-    )
-    optim: OptimConfig = OptimConfig(name="adamw", lr=1e-3, weight_decay=0.01)
-    epochs: int = 50
     method: TripletConfig = TripletConfig()
 
 

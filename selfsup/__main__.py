@@ -11,6 +11,8 @@ COMMANDS = {
     "demo": ("tools.demo", "the whole main job on real images, in a few minutes on a laptop"),
     "pretrain-simclr": ("recipes.pretrain_simclr", "pretrain an encoder on unlabelled images"),
     "finetune-triplet": ("recipes.finetune_triplet", "fine-tune it with labels, for retrieval"),
+    "finetune-pairs": ("recipes.finetune_pairs", "the same with losses of pairs"),
+    "finetune-proxies": ("recipes.finetune_proxies", "the same with one proxy for each class"),
     "knn": ("tools.knn", "weighted k-NN accuracy of frozen features"),
     "linear": ("tools.linear", "linear-probe accuracy of frozen features"),
     "retrieval": ("tools.retrieval", "Recall@k, R-precision and MAP@R of frozen features"),

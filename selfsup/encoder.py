@@ -33,6 +33,14 @@ class Encoder(nn.Module):
         """Width of the features."""
         return int(self.model.num_classes or self.model.head_hidden_size)
 
+    def give_head(self, dim: int) -> None:
+        """End in a new linear embedding of that width, unless it is 0 or there already; in place.
+
+        It is the model's last layer, so it is exported with the rest.
+        """
+        if dim and self.model.num_classes != dim:
+            self.model.reset_classifier(dim)
+
     def forward(self, images: Tensor) -> Tensor:
         """Features of images, [b, 3, s, s] -> [b, dim]."""
         if self.channels_last:

@@ -4,9 +4,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from torch import Tensor
+
 from selfsup.config import FinetuneConfig, ViewsConfig
+from selfsup.data.census import census
 from selfsup.data.open import open_source
 from selfsup.data.samplers import PKSampler
+from selfsup.data.sources import Source
 from selfsup.encoder import Encoder, build, load
 from selfsup.errors import UserError
 from selfsup.methods.method import Method
@@ -29,11 +33,11 @@ def starting_encoder(config: FinetuneConfig) -> Encoder:
     return load(folder)[0]
 
 
-def finetune(run: Run, method: Method, config: FinetuneConfig) -> Iterator[int]:
-    """Train on the labelled images of `config.data`; yields the number of steps done.
+def labelled(config: FinetuneConfig) -> tuple[Source, Tensor]:
+    """The images of `config.data` and their labels.
 
     Raises:
-        UserError: there are no labels, or too few classes or images for P x K.
+        UserError: there are no such images, or they have no labels.
     """
     source = open_source(config.data, split=config.split)
     if source.labels is None:
@@ -41,15 +45,40 @@ def finetune(run: Run, method: Method, config: FinetuneConfig) -> Iterator[int]:
             f"{config.data} has no labels: put each class in a sub-folder, or give a manifest with "
             "a label on each row"
         )
-    sampler = PKSampler(source.labels, p=config.p, k=config.k, seed=config.seed)
+    return source, source.labels
+
+
+def finetune(run: Run, method: Method, config: FinetuneConfig) -> Iterator[int]:
+    """Train on the labelled images of `config.data`; yields the number of steps done.
+
+    Raises:
+        UserError: there are no labels, or too few classes or images for P x K.
+    """
+    source, labels = labelled(config)
+    sampler = PKSampler(labels, p=config.p, k=config.k, seed=config.seed)
     total = length(config, sampler)
     batch = config.p * config.k
     announce(run, source, batch, total)
-    if sampler.singles:
-        names = ", ".join(source.classes[label] for label in sampler.singles[:5])
-        run.tell(f"left out {len(sampler.singles)} classes with one image: {names}...")
+    run.tell(preflight(source, sampler, labels))
     batches = local_batches(source, sampler, config.views, config.seed)
     yield from train(run, method, batches, config=config, batch=batch, total=total)
+
+
+def preflight(source: Source, sampler: PKSampler, labels: Tensor) -> str:
+    """What an epoch will hold, as a table in plain text, at most 80 columns wide."""
+    found = census(sampler, labels)
+    names = ", ".join(source.classes[label] for label in sampler.singles[:3])
+    more = "..." if len(sampler.singles) > 3 else ""
+    left_out = f"{len(sampler.singles)} with one image: {names}{more}" if names else "none"
+    rows = {
+        "epoch": f"{found.steps} batches of {sampler.p} classes x {sampler.k} images",
+        "images": f"{found.images}; {found.unseen} never seen, {found.repeated} places repeated",
+        "classes": f"{len(source.classes)}; left out: {left_out}",
+        "anchors": f"{found.anchors} valid in a batch of {sampler.p * sampler.k}",
+        "positives": f"{found.positives} per anchor",
+        "negatives": f"{found.negatives} per anchor",
+    }
+    return "\n".join(f"  {name:<11}{value}"[:80] for name, value in rows.items())
 
 
 def views_of(config: FinetuneConfig) -> ViewsConfig:

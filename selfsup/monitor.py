@@ -3,10 +3,13 @@
 Shape letters: n embeddings, d width.
 """
 
+from typing import Literal, NamedTuple
+
 import torch
 from torch import Tensor
 
-from selfsup.numerics import at_least_float32, full_precision, normalize
+from selfsup.numerics import Distance, at_least_float32, full_precision, normalize
+from selfsup.rows import Relations
 
 FLAT_STD = 0.1
 """Below this share of the spread of a healthy sphere, embeddings are as good as equal."""
@@ -37,16 +40,39 @@ def collapse_signs(embeddings: Tensor) -> dict[str, float]:
     return {"std": std.item(), "rank": rank.item(), "cosine": cosine.item()}
 
 
-def warning(signs: dict[str, float]) -> str | None:
-    """What a person should know about these signs, or None if all is well."""
+@torch.no_grad()
+def pair_signs(embeddings: Tensor, labels: Tensor, distance: Distance) -> dict[str, float]:
+    """Mean distance over all pairs of one class (positive) and of two classes (negative)."""
+    relations = Relations(labels)
+    sums = embeddings.new_zeros(2, dtype=torch.float64)
+    for _, apart, *sides in relations.blocks(distance.prepare(embeddings), distance):
+        sums += torch.stack([apart.masked_fill(~side, 0).double().sum() for side in sides])
+    counts = torch.stack(relations.counts()).sum(1)
+    positive, negative = (sums / counts.clamp(min=1)).tolist()
+    return {"positive": positive, "negative": negative}
+
+
+class Health(NamedTuple):
+    """How a run is, in a word, and what to change."""
+
+    state: Literal["healthy", "starving", "collapsing", "collapsed"]
+    advice: str
+
+
+def diagnose(signs: dict[str, float]) -> Health:
+    """What a person should know about these signs."""
     if signs["std"] < FLAT_STD:
-        return (
-            f"collapsed: embeddings are nearly equal (std {signs['std']:.3f} of a healthy 1, mean "
-            f"cosine {signs['cosine']:.2f}); try a lower learning rate or a longer warm-up"
+        return Health(
+            "collapsed",
+            f"embeddings are nearly equal (std {signs['std']:.3f} of a healthy 1, mean cosine "
+            f"{signs['cosine']:.2f}); try a lower learning rate or a longer warm-up",
         )
     if signs["rank"] < FEW_DIRECTIONS:
-        return (
-            f"collapsing: embeddings lie along {signs['rank']:.1f} directions; try a lower "
-            "learning rate or stronger views"
+        return Health(
+            "collapsing",
+            f"embeddings lie along {signs['rank']:.1f} directions; try a lower learning rate or "
+            "stronger views",
         )
-    return None
+    if signs.get("active") == 0:
+        return Health("starving", "no triplet or pair of the batch has a gradient")
+    return Health("healthy", "")

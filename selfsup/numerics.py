@@ -5,12 +5,13 @@ Shape letters: n and m rows, d embedding width.
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 SMALLEST_NORM = 1e-8  # a shorter row has no direction that float32 can tell
+EQUAL = 1e-14  # rows whose squared distance is a smaller share of their squared lengths are equal
 
 
 def full_precision(like: Tensor) -> AbstractContextManager[None]:
@@ -40,6 +41,42 @@ def _sqrt(square: Tensor) -> Tensor:
     return torch.where(zero, 0, torch.where(zero, 1, square).sqrt())
 
 
+class Measure(Protocol):
+    """How two rows compare: a value for each pair, and the way back for its gradient."""
+
+    def prepare(self, x: Tensor) -> Tensor:
+        """Rows as they are compared: float32 at least, scaled if wanted. Differentiable."""
+
+    def values(self, x: Tensor, y: Tensor) -> Tensor:
+        """Prepared rows compared, without gradient. [n, d], [m, d] -> [n, m]."""
+
+    def pull(self, gradient: Tensor, values: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradient at the values [n, m] brought to x [n, d] and y [m, d]."""
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """Dot product of two rows.
+
+    normalize: scale rows to length 1 first, which makes it the cosine.
+    """
+
+    normalize: bool = True
+
+    def prepare(self, x: Tensor) -> Tensor:
+        """Rows as they are compared. [n, d] -> [n, d]."""
+        x = at_least_float32(x)
+        return normalize(x) if self.normalize else x
+
+    def values(self, x: Tensor, y: Tensor) -> Tensor:
+        """[n, d], [m, d] -> [n, m]."""
+        return x @ y.T
+
+    def pull(self, gradient: Tensor, values: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """[n, m] -> [n, d], [m, d]."""
+        return gradient @ y, gradient.T @ x
+
+
 @dataclass(frozen=True)
 class Distance:
     """How far apart two embeddings are: one object for miner and loss, so that they agree.
@@ -52,25 +89,47 @@ class Distance:
     kind: Literal["euclidean", "squared", "cosine"] = "euclidean"
     normalize: bool = True
 
-    def _prepare(self, x: Tensor) -> Tensor:
+    def prepare(self, x: Tensor) -> Tensor:
+        """Rows as they are compared. [n, d] -> [n, d]."""
         x = at_least_float32(x)
         return normalize(x) if self.normalize or self.kind == "cosine" else x
 
     def matrix(self, x: Tensor, y: Tensor) -> Tensor:
-        """Every distance. [n, d], [m, d] -> [n, m].
+        """Every distance, of rows in any scale, without gradient. [n, d], [m, d] -> [n, m]."""
+        with torch.no_grad(), full_precision(x):
+            return self.values(self.prepare(x), self.prepare(y))
 
-        Differences are formed one by one: the product form of `torch.cdist` gives identical rows
-        distances up to 7e-4 in float32, which would break ties and duplicates.
+    def values(self, x: Tensor, y: Tensor) -> Tensor:
+        """Every distance of prepared rows, equal rows at exactly 0. [n, d], [m, d] -> [n, m].
+
+        The product form of `torch.cdist` errs by up to 7e-4 in float32, which would break ties and
+        duplicates, and differences one by one take ten times as long. So float32 rows are
+        multiplied in float64 and the result is rounded: it is the nearest float32 to the true
+        distance, where that is above 1e-7 of the rows' length; below, the rows count as equal.
         """
-        with full_precision(x):
-            x, y = self._prepare(x), self._prepare(y)
+        if x.dtype == torch.float64:
             apart = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
             return apart if self.kind == "euclidean" else self._of_square(apart.square())
+        x, y = x.double(), y.double()
+        lengths = x.square().sum(1)[:, None] + y.square().sum(1)
+        square = torch.addmm(lengths, x, y.T, alpha=-2)
+        square.masked_fill_(square <= lengths.mul_(EQUAL), 0)
+        return (square.sqrt_() if self.kind == "euclidean" else self._of_square(square)).float()
+
+    def pull(self, gradient: Tensor, values: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """[n, m] -> [n, d], [m, d]. The gradient of a distance of 0 is 0."""
+        if self.kind == "euclidean":
+            gradient = (gradient / values).masked_fill_(values == 0, 0)
+        elif self.kind == "squared":
+            gradient = 2 * gradient
+        to_x = gradient.sum(1, keepdim=True) * x - gradient @ y
+        to_y = gradient.sum(0)[:, None] * y - gradient.T @ x
+        return to_x, to_y
 
     def pairs(self, x: Tensor, y: Tensor) -> Tensor:
         """Distance of row i of x to row i of y, differentiable. [n, d], [n, d] -> [n]."""
         with full_precision(x):
-            x, y = self._prepare(x), self._prepare(y)
+            x, y = self.prepare(x), self.prepare(y)
             square = (x - y).square().sum(1)
             return _sqrt(square) if self.kind == "euclidean" else self._of_square(square)
 

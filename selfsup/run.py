@@ -27,7 +27,10 @@ from selfsup.errors import UserError
 from selfsup.progress import TrainProgress
 from selfsup.seeds import seed_for
 
-FREE = {"out", "workers", "micro_batch", "log_every", "save_every", "keep", "track", "max_bad"}
+FREE = {
+    *("out", "workers", "micro_batch", "log_every", "save_every", "keep", "track", "max_bad"),
+    "on_collapse",
+}
 """Settings that may differ when a run goes on: they do not change what it computes (a micro-batch
 changes only batch statistics)."""
 
@@ -122,10 +125,10 @@ class Run:
             checkpoint.save(folder, step, method, optimizer, keep=self.config.keep, extra=extra)
         distributed.wait()
 
-    def log(self, step: int, values: dict[str, float]) -> None:
-        """Append figures to log.jsonl, to the tracker, and show them."""
+    def log(self, step: int, values: dict[str, float], **words: str) -> None:
+        """Append figures to log.jsonl, to the tracker, and show them; words to log.jsonl alone."""
         if self.main:
-            line = json.dumps({"step": step, "time": round(time.time(), 3), **values})
+            line = json.dumps({"step": step, "time": round(time.time(), 3), **values, **words})
             with (self.folder / "log.jsonl").open("a") as log:
                 log.write(line + "\n")
         if self.config.track:

@@ -1,6 +1,7 @@
 """The one place that random numbers come from: every draw is a function of (seed, step, stream)."""
 
 import hashlib
+from typing import NamedTuple
 
 import torch
 
@@ -18,3 +19,23 @@ def seed_for(seed: int, step: int, stream: str) -> int:
 def generator(seed: int, step: int, stream: str) -> torch.Generator:
     """A CPU generator at the start of that stream, so that devices do not change the draws."""
     return torch.Generator().manual_seed(seed_for(seed, step, stream))
+
+
+class Moment(NamedTuple):
+    """Where a run is: what else may vary is a function of this."""
+
+    step: int
+    """Steps done before this one."""
+    total: int
+    """Steps of the whole run."""
+    seed: int
+    """The run's."""
+
+    @property
+    def share(self) -> float:
+        """How much of the run is done, from 0 to 1."""
+        return self.step / self.total
+
+    def generator(self, stream: str) -> torch.Generator:
+        """Random numbers of this step, the same on every process."""
+        return generator(self.seed, self.step, stream)

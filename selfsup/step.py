@@ -10,7 +10,7 @@ Sources: Gao et al. 2021, https://arxiv.org/abs/2101.06983 (two passes).
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from selfsup.data.loader import Batch
 from selfsup.distributed import gather_rows, world
 from selfsup.methods.method import Embeddings, Method
 from selfsup.numerics import at_least_float32
-from selfsup.seeds import seed_for
+from selfsup.seeds import Moment, seed_for
 
 
 class Stepper:
@@ -38,14 +38,18 @@ class Stepper:
         views: ViewsConfig,
         micro_batch: int | None,
         seed: int,
+        total: int,
     ) -> None:
         """`micro_batch` is in images of this process; None takes its whole share at once."""
         self.accelerator = accelerator
         self.method = method
-        self.network, self.optimizer = accelerator.prepare(method, optimizer)
+        self.alone = method.loss_parameters()
+        with unseen(self.alone):
+            self.network, self.optimizer = accelerator.prepare(method, optimizer)
         self.views = views
         self.micro_batch = micro_batch
         self.seed = seed
+        self.total = total
         self.embeddings: Embeddings = None
         self.labels: Tensor | None = None
 
@@ -54,7 +58,12 @@ class Stepper:
         loss = self.gradient(batch)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        self.method.after_step(self.embeddings, self.labels, self.moment(batch))
         return loss
+
+    def moment(self, batch: Batch) -> Moment:
+        """Where the run is at this batch."""
+        return Moment(batch.step, self.total, self.seed)
 
     def gradient(self, batch: Batch) -> Tensor:
         """Add the gradient of this batch to the parameters' `.grad`; the loss."""
@@ -70,14 +79,20 @@ class Stepper:
         labels = None
         if batch.labels is not None:
             labels = gather_rows(batch.labels.to(self.accelerator.device))
-        loss = self.method.loss(leaves, labels)
-        gradients = torch.autograd.grad(loss, leaves)
+        loss = self.method.loss(leaves, labels, self.moment(batch))
+        gradients = torch.autograd.grad(
+            loss, [*leaves, *self.alone], allow_unused=True, materialize_grads=True
+        )
         rank, processes = world()
-        own = [g.split(len(batch.crops))[rank] * processes for g in gradients]
+        own = [g.split(len(batch.crops))[rank] * processes for g in gradients[: len(leaves)]]
         for i, part in enumerate(parts):
-            with self._only_sync_at(last=i == len(parts) - 1):
+            last = i == len(parts) - 1
+            with self._only_sync_at(last=last):
                 embedded = whole if alone else self._embed(batch, i, parts)
-                self._backward(embedded, [g[part] for g in own])
+                ends, found = list(embedded), [g[part] for g in own]
+                if last:  # the gradient of the loss's own parameters is whole already
+                    ends, found = [*ends, *self.alone], [*found, *gradients[len(leaves) :]]
+                self._backward(ends, found)
         self.embeddings = type(local)(*(leaf.detach() for leaf in leaves))
         self.labels = labels
         return loss.detach()
@@ -112,19 +127,31 @@ class Stepper:
         with self.accelerator.autocast():
             return self.network(views.to(dtype))
 
-    def _backward(self, embedded: Embeddings, gradients: list[Tensor]) -> None:
+    def _backward(self, ends: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
         """Send gradients into embeddings backward, as the gradient of a scalar product with them.
 
         A scalar is what accelerate scales for float16; the factor reaches the embeddings before
         they are cast to half precision.
         """
-        pairs = zip(embedded, gradients, strict=True)
+        pairs = zip(ends, gradients, strict=True)
         products = [(at_least_float32(x) * g).sum() for x, g in pairs if x.requires_grad]
         self.accelerator.backward(torch.stack(products).sum())
 
     def _only_sync_at(self, *, last: bool) -> contextlib.AbstractContextManager[Any]:
         """Processes average their gradients once, at the last micro-batch."""
         return contextlib.nullcontext() if last else self.accelerator.no_sync(self.network)
+
+
+@contextlib.contextmanager
+def unseen(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """A wrapper made meanwhile does not wait for these parameters' gradients to average them."""
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,5 @@
 """The loop, written once: a generator that yields after each step."""
 
-import math
-import time
 from collections.abc import Iterator
 
 from torch import nn
@@ -10,11 +8,11 @@ from selfsup.config import TrainConfig
 from selfsup.data.loader import Batches, read_ahead
 from selfsup.errors import UserError
 from selfsup.methods.method import Method
-from selfsup.monitor import warning
 from selfsup.optim import optimizer, peak_lr, set_lr
 from selfsup.run import Run
 from selfsup.schedule import warmup_cosine
 from selfsup.step import Stepper
+from selfsup.watch import Watch
 
 
 def train(
@@ -40,7 +38,9 @@ def train(
     _check(run, config, batch)
     if config.sync_bn:
         method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
-    moved = optimizer(method.to(device), config.optim)
+    moved = optimizer(
+        method.to(device), config.optim, apart=method.loss_parameters(), factor=method.loss_lr
+    )
     start = run.resume(method, moved)
     if start >= total:
         run.tell(f"{run.folder} has done all its {total} steps; nothing is left to train")
@@ -52,45 +52,26 @@ def train(
         views=config.views,
         micro_batch=_local_micro_batch(config, batch, run.accelerator.num_processes),
         seed=config.seed,
+        total=total,
     )
     peak = peak_lr(config.optim, batch)
     warmup = round(config.optim.warmup * total)
-    bad: dict[str, str] = {}
     reader = read_ahead(batches, range(start, total), workers=config.workers)
     with run.watch(total, start) as progress:
-        began, waited, since = time.monotonic(), 0.0, start
+        watch = Watch(run, method, batches.source, batch=batch, start=start)
         for step in range(start, total):
-            asked = time.monotonic()
-            read = next(reader)
-            waited += time.monotonic() - asked
-            bad |= {batches.source.name(position): why for position, why in read.bad.items()}
+            with watch.waiting():
+                read = next(reader)
+            watch.saw(read)
             if step == start:
                 stepper.settle(read)
             lr = warmup_cosine(step, total, warmup=warmup, peak=peak)
             set_lr(moved, lr)
             loss = stepper(read)
-            method.after_step(step, total)
             done = step + 1
             progress.step(done)
             if done % config.log_every == 0 or done in (1, total):
-                run.report_bad(bad, len(batches.source))
-                value = loss.item()
-                if not math.isfinite(value):
-                    raise UserError(f"the loss is {value} at step {done}; try a lower --optim.lr")
-                spent = time.monotonic() - began
-                signs = method.signs(stepper.embeddings, stepper.labels)
-                figures = {
-                    "loss": value,
-                    "images_per_s": (done - since) * batch / spent,
-                    "waiting": waited / spent,
-                    "lr": lr,
-                    **signs,
-                }
-                run.log(done, figures)
-                trouble = warning(signs)
-                if trouble is not None:
-                    run.tell(f"warning at step {done}: {trouble}")
-                began, waited, since = time.monotonic(), 0.0, done
+                watch.report(done, loss.item(), lr, stepper, stepper.moment(read))
             if done % config.save_every == 0 or done == total:
                 run.save(done, method, moved)
             yield done

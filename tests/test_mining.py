@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfsup.mining import batch_hard
+from selfsup.mining.distances import batch_hard
 from selfsup.numerics import Distance
 
 DISTANCES = [

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from selfsup.monitor import collapse_signs, warning
+from selfsup.monitor import collapse_signs, diagnose
 
 
 def sphere(n: int, d: int) -> Tensor:
@@ -21,7 +21,7 @@ def test_a_cross_has_every_sign_in_closed_form() -> None:
     assert signs["rank"] == pytest.approx(4, rel=1e-5)
     # Of the 28 pairs, 4 are opposite and the rest at right angles.
     assert signs["cosine"] == pytest.approx(-4 / 28, rel=1e-4)
-    assert warning(signs) is None
+    assert diagnose(signs).state == "healthy"
 
 
 def test_signs_are_their_definition() -> None:
@@ -47,7 +47,7 @@ def test_a_random_sphere_is_healthy() -> None:
     assert signs["std"] == pytest.approx(1, abs=0.03)
     assert 7.8 < signs["rank"] <= 8
     assert signs["cosine"] == pytest.approx(0, abs=0.02)
-    assert warning(signs) is None
+    assert diagnose(signs).state == "healthy"
 
 
 def test_signs_do_not_care_about_the_length_of_rows() -> None:
@@ -61,7 +61,7 @@ def test_equal_rows_are_flat_and_warned_of(row: list[float]) -> None:
     signs = collapse_signs(torch.tensor([row]).repeat(12, 1))
     assert signs["std"] == pytest.approx(0, abs=1e-6)
     assert all(math.isfinite(value) for value in signs.values())
-    assert warning(signs) is not None
+    assert diagnose(signs).state == "collapsed"
 
 
 def test_the_mean_cosine_of_equal_rows_is_1() -> None:
@@ -75,16 +75,21 @@ def test_a_line_is_spread_but_has_one_direction_and_is_warned_of() -> None:
     # One dimension of four has spread 1: mean 1 / 4, times sqrt(4).
     assert signs["std"] == pytest.approx(0.5, abs=1e-6)
     assert signs["rank"] == pytest.approx(1, abs=1e-4)
-    assert warning(signs) is not None
+    assert diagnose(signs).state == "collapsing"
 
 
 def test_warnings_of_flat_and_of_thin_embeddings_say_different_things() -> None:
-    flat = warning({"std": 0.01, "rank": 30.0, "cosine": 0.99})
-    thin = warning({"std": 0.9, "rank": 1.1, "cosine": 0.0})
-    assert flat is not None
-    assert thin is not None
-    assert flat != thin
-    assert min(len(flat.split()), len(thin.split())) > 3
+    flat = diagnose({"std": 0.01, "rank": 30.0, "cosine": 0.99})
+    thin = diagnose({"std": 0.9, "rank": 1.1, "cosine": 0.0})
+    assert (flat.state, thin.state) == ("collapsed", "collapsing")
+    assert flat.advice != thin.advice
+    assert min(len(flat.advice.split()), len(thin.advice.split())) > 3
+
+
+def test_a_batch_without_a_gradient_starves() -> None:
+    signs = {"std": 0.9, "rank": 30.0, "cosine": 0.0, "active": 0.0}
+    assert diagnose(signs).state == "starving"
+    assert diagnose(signs | {"active": 0.01}).state == "healthy"
 
 
 def test_signs_of_bfloat16_under_autocast_are_those_of_float32() -> None:

@@ -3,14 +3,17 @@
 Every loss here is a pure function of the embeddings of the whole global batch. It does not own a
 projector, a queue or a temperature, and knows nothing of processes.
 
-Shape letters: n images, d embedding width.
+Shape letters: n images, d embedding width, q rows of a queue.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from selfsup.numerics import at_least_float32, full_precision, normalize
+from selfsup.losses.symmetric import cross_entropy_of_views
+from selfsup.numerics import Similarity, full_precision
+from selfsup.rows import each_row, log_sum_exp
+
+COSINE = Similarity(normalize=True)
 
 
 def nt_xent(a: Tensor, b: Tensor, *, temperature: float) -> Tensor:
@@ -20,7 +23,8 @@ def nt_xent(a: Tensor, b: Tensor, *, temperature: float) -> Tensor:
     the mean over 2n anchors of -log(exp(s_ip / T) / sum over j != i of exp(s_ij / T)).
 
     Source: Chen et al. 2020, https://arxiv.org/abs/2002.05709, section 2.1. As there, a view is
-    never its own negative. (The paper's TensorFlow code returns twice this value.)
+    never its own negative. (The paper's TensorFlow code returns twice this value.) The matrix of
+    similarities is never held: memory is linear in n.
 
     Args:
         a: [n, d] embeddings of the first views, in any scale.
@@ -29,19 +33,128 @@ def nt_xent(a: Tensor, b: Tensor, *, temperature: float) -> Tensor:
             negatives more.
 
     Returns:
-        Scalar, in nats. Chance is log(2n - 1): embeddings that all agree score that too, with
-        gradient zero.
+        Scalar, in nats, at least 0. Chance is log(2n - 1): embeddings that all agree score that
+        too, with gradient zero.
 
     Raises:
         ValueError: the views differ in shape, or the temperature is not positive.
     """
+    _check(a, b, temperature)
+    with full_precision(a):  # half precision blurs similarities
+        return cross_entropy_of_views(COSINE.prepare(torch.cat([a, b])), temperature)
+
+
+def info_nce(a: Tensor, b: Tensor, *, temperature: float, queue: Tensor | None = None) -> Tensor:
+    """One-directional cross-entropy of a query against its key and other keys (MoCo, equation 1).
+
+    The mean over n queries of -log(exp(a_i.b_i / T) / sum over k of exp(a_i.k / T)), all rows at
+    length 1. The keys k are b_i and the queue; without a queue, all rows of b.
+
+    Source: He et al. 2020, https://arxiv.org/abs/1911.05722, equation 1; van den Oord et al. 2018,
+    https://arxiv.org/abs/1807.03748, equation 4. MoCo v3 returns 2 T times this; CLIP takes the
+    mean with the other direction.
+
+    Args:
+        a: [n, d] queries, in any scale.
+        b: [n, d] keys; row i is the positive of `a[i]`. Detach them where they come from a teacher.
+        temperature: divides cosine similarities (0.07 in MoCo, 0.2 in MoCo v2).
+        queue: [q, d] keys of earlier batches.
+
+    Returns:
+        Scalar, in nats, at least 0. Collapsed: log(1 + q), without a queue log(n); gradient zero.
+
+    Raises:
+        ValueError: queries and keys differ in shape, or the temperature is not positive.
+    """
+    _check(a, b, temperature)
+    with full_precision(a):
+        queries, keys = COSINE.prepare(a), COSINE.prepare(b)
+        positive = (queries * keys).sum(1) / temperature
+        others = keys if queue is None else COSINE.prepare(queue)
+
+        def value(similar: Tensor, part: slice) -> Tensor:
+            return (similar / temperature).logsumexp(1)
+
+        total = each_row(queries, others, COSINE, value)
+        if queue is not None:
+            total = torch.logaddexp(total, positive)
+        return (total - positive).mean()
+
+
+def dcl(a: Tensor, b: Tensor, *, temperature: float) -> Tensor:
+    """Decoupled contrastive loss: NT-Xent without the positive in the denominator (equation 6).
+
+    The mean over 2n anchors of -s_ip / T + log(sum over the 2n - 2 negatives of exp(s_ij / T)).
+
+    Source: Yeh et al. 2022, https://arxiv.org/abs/2110.06848. The negatives of both views stand in
+    one log-sum-exp; some implementations add one for each view.
+
+    Args:
+        a: [n, d] embeddings of the first views, in any scale.
+        b: [n, d] embeddings of the second views; row i is the image of `a[i]`.
+        temperature: divides cosine similarities; 0.1 in the paper.
+
+    Returns:
+        Scalar, in nats, of any sign. Collapsed: log(2n - 2), with gradient zero.
+
+    Raises:
+        ValueError: the views differ in shape, there is one image, or the temperature is not
+            positive.
+    """
+    return _decoupled(a, b, temperature, torch.ones(len(a), device=a.device))
+
+
+def dclw(a: Tensor, b: Tensor, *, temperature: float, sigma: float) -> Tensor:
+    """Decoupled contrastive loss whose positives weigh less the more alike they are (equation 7).
+
+    As `dcl`, with -w_i s_ip / T and w_i = 2 - exp(s_i / sigma) / mean over j of exp(s_j / sigma),
+    where s_i is the similarity of image i's two views. The weights have no gradient.
+
+    Source: Yeh et al. 2022, https://arxiv.org/abs/2110.06848, section 3.3 (von Mises-Fisher
+    weights). The paper does not say whether weights have a gradient; its code lets them, lightly
+    does not.
+
+    Args:
+        a: [n, d] embeddings of the first views, in any scale.
+        b: [n, d] embeddings of the second views; row i is the image of `a[i]`.
+        temperature: divides cosine similarities.
+        sigma: the smaller, the more weights differ; 0.5 in the paper.
+
+    Returns:
+        Scalar, in nats, of any sign. Collapsed: log(2n - 2), with gradient zero.
+
+    Raises:
+        ValueError: as `dcl`, or sigma is not positive.
+    """
+    if not sigma > 0:
+        raise ValueError(f"sigma must be above 0, not {sigma}")
+    with torch.no_grad(), full_precision(a):
+        alike = (COSINE.prepare(a) * COSINE.prepare(b)).sum(1)
+        weights = 2 - len(a) * (alike / sigma).softmax(0)
+    return _decoupled(a, b, temperature, weights)
+
+
+def _decoupled(a: Tensor, b: Tensor, temperature: float, weights: Tensor) -> Tensor:
+    _check(a, b, temperature)
+    n = len(a)
+    if n < 2:
+        raise ValueError("one image has no negatives; the loss needs 2 or more")
+    with full_precision(a):
+        z = COSINE.prepare(torch.cat([a, b]))
+
+        def value(similar: Tensor, part: slice) -> Tensor:
+            negative = torch.ones_like(similar, dtype=torch.bool)
+            row = torch.arange(len(similar), device=similar.device)
+            negative[row, part.start + row] = False
+            negative[row, (part.start + row + n) % (2 * n)] = False
+            return log_sum_exp(similar / temperature, negative)
+
+        alike = (z[:n] * z[n:]).sum(1) / temperature
+        return each_row(z, z, COSINE, value).mean() - (weights * alike).mean()
+
+
+def _check(a: Tensor, b: Tensor, temperature: float) -> None:
     if a.shape != b.shape:
         raise ValueError(f"views differ in shape: {tuple(a.shape)} and {tuple(b.shape)}")
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, not {temperature}")
-    n = len(a)
-    with full_precision(a):  # half precision blurs similarities
-        z = normalize(at_least_float32(torch.cat([a, b])))
-        logits = (z @ z.T / temperature).fill_diagonal_(-torch.inf)  # [2n, 2n]
-    positive = torch.arange(2 * n, device=z.device).roll(n)
-    return F.cross_entropy(logits, positive)

@@ -7,8 +7,11 @@ from torch import Tensor, nn
 
 from selfsup.config import SimCLRConfig
 from selfsup.encoder import Encoder
-from selfsup.losses.contrastive import nt_xent
+from selfsup.errors import UserError
+from selfsup.losses.contrastive import dcl, dclw, info_nce, nt_xent
+from selfsup.methods.memory import Memory
 from selfsup.methods.method import Method, TwoViews
+from selfsup.seeds import Moment
 
 
 class SimCLR(Method):
@@ -18,7 +21,10 @@ class SimCLR(Method):
         """The projector has a norm after both layers, as the paper's code has."""
         super().__init__()
         self.encoder = encoder
-        self.temperature = config.temperature
+        self.config = config
+        if config.queue and config.loss != "info-nce":
+            raise UserError(f"--method.queue is for info-nce; --method.loss is {config.loss}")
+        self.queue = Memory(config.queue, config.dim)
         norm = nn.BatchNorm1d if config.norm == "batch" else nn.LayerNorm
         self.projector = nn.Sequential(
             nn.Linear(encoder.dim, config.hidden, bias=False),
@@ -34,6 +40,21 @@ class SimCLR(Method):
         z = self.projector(self.encoder(views.transpose(0, 1).flatten(0, 1)))  # [2b, dim]
         return TwoViews(*z.chunk(2))
 
-    def loss(self, embeddings: TwoViews, labels: Tensor | None) -> Tensor:
-        """NT-Xent over the global batch."""
-        return nt_xent(embeddings.first, embeddings.second, temperature=self.temperature)
+    def loss(self, embeddings: TwoViews, labels: Tensor | None, moment: Moment) -> Tensor:
+        """The chosen loss over the global batch."""
+        a, b, temperature = *embeddings, self.config.temperature
+        match self.config.loss:
+            case "nt-xent":
+                return nt_xent(a, b, temperature=temperature)
+            case "dcl":
+                return dcl(a, b, temperature=temperature)
+            case "dclw":
+                return dclw(a, b, temperature=temperature, sigma=self.config.sigma)
+            case "info-nce":
+                held = self.queue.held()[0]
+                queue = held if len(held) else None
+                return info_nce(a, b, temperature=temperature, queue=queue)
+
+    def after_step(self, embeddings: TwoViews, labels: Tensor | None, moment: Moment) -> None:
+        """The second views' embeddings are compared with in later steps."""
+        self.queue.add(embeddings.second)

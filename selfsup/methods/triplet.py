@@ -1,18 +1,33 @@
-"""Triplet fine-tuning with batch-hard mining over the global batch.
+"""Triplet fine-tuning: mined over the global batch and, if wanted, a memory behind it.
 
-Source: Hermans et al. 2017, https://arxiv.org/abs/1703.07737.
+Sources: Hermans et al. 2017, https://arxiv.org/abs/1703.07737 (batch-hard, soft margin); Schroff et
+al. 2015, https://arxiv.org/abs/1503.03832 (semi-hard); Wang et al. 2020,
+https://arxiv.org/abs/1912.06798 (memory).
 """
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from selfsup.config import TripletConfig
+from selfsup.config.ranking import Miner
 from selfsup.encoder import Encoder
-from selfsup.losses.triplet import gaps, triplet_margin, triplet_soft
-from selfsup.methods.method import Method, OneView
-from selfsup.mining import batch_hard
-from selfsup.monitor import collapse_signs
+from selfsup.losses.triplet import (
+    angular_hinge,
+    gaps,
+    triplet_margin,
+    triplet_soft,
+    triplet_windows,
+)
+from selfsup.methods.memory import Memory
+from selfsup.methods.method import Method, OneView, one_view
+from selfsup.mining import chance, distances
+from selfsup.monitor import collapse_signs, pair_signs
 from selfsup.numerics import Distance
+from selfsup.rows import Triplets
+from selfsup.seeds import Moment
 
 
 class Triplet(Method):
@@ -22,45 +37,113 @@ class Triplet(Method):
         """Give the encoder a linear head of `config.dim`, unless that is 0 or there already."""
         super().__init__()
         self.encoder = encoder
+        self.encoder.give_head(config.dim)
         self.config = config
         self.distance = Distance(config.distance, config.normalize)
-        if config.dim and encoder.model.num_classes != config.dim:
-            encoder.model.reset_classifier(config.dim)
+        self.memory = Memory(config.memory.size, encoder.dim)
 
     def embed(self, views: Tensor) -> OneView:
         """[b, 1, 3, s, s] -> [b, dim]."""
-        assert views.shape[1] == 1, "ranking sees one view of each image"
-        return OneView(self.encoder(views[:, 0]))
+        return one_view(self.encoder, views)
 
-    def loss(self, embeddings: OneView, labels: Tensor | None) -> Tensor:
-        """Batch-hard triplets of the global batch, by margin or soft margin."""
+    def loss(self, embeddings: OneView, labels: Tensor | None, moment: Moment) -> Tensor:
+        """The mined triplets' loss; where the miner finds none, 0 with a gradient of 0."""
         assert labels is not None
         z = embeddings.embedding
-        triplets = batch_hard(z, labels, distance=self.distance)
-        if self.config.soft:
-            return triplet_soft(z, triplets, distance=self.distance)
-        return triplet_margin(z, triplets, distance=self.distance, margin=self.config.margin)
+        n, c = len(z), self.config
+        z, labels = self._with_memory(z, labels, moment)
+        miner = self._miner(moment)
+        if c.loss == "margin" and not c.swap and miner in ("batch-all", "semi-hard-all"):
+            return triplet_windows(
+                z,
+                labels,
+                distance=self.distance,
+                margin=c.margin,
+                semi_hard=miner == "semi-hard-all",
+                active_only=c.active_only,
+                anchors=n,
+            )[0]
+        triplets = self._mine(miner, z, labels, moment, n)
+        if len(triplets[0]) == 0:
+            return z.sum() * 0
+        match c.loss:
+            case "margin":
+                return triplet_margin(
+                    z,
+                    triplets,
+                    distance=self.distance,
+                    margin=c.margin,
+                    active_only=c.active_only,
+                    swap=c.swap,
+                )
+            case "soft":
+                return triplet_soft(z, triplets, distance=self.distance, swap=c.swap)
+            case "angular":
+                return angular_hinge(z, triplets, degrees=c.degrees)
+
+    def after_step(self, embeddings: OneView, labels: Tensor | None, moment: Moment) -> None:
+        """The batch is compared with in later steps."""
+        self.memory.add(embeddings.embedding, labels)
 
     @torch.no_grad()
-    def signs(self, embeddings: OneView, labels: Tensor | None) -> dict[str, float]:
-        """Collapse signs, and how much there is left to learn from.
+    def signs(self, embeddings: OneView, labels: Tensor | None, moment: Moment) -> dict[str, float]:
+        """Collapse signs, and how much there is left to learn from within the batch.
 
-        active: share of anchors whose triplet still has a loss above zero.
-        active_loss: mean loss of those anchors.
+        positive, negative: mean distance of an anchor to its positives and to its negatives.
+        active: share of triplets with a loss above zero (soft: with the negative nearer).
+        skipped: share of anchors without a triplet.
         from_margin: |loss - margin| (soft: |loss - log 2|), which goes to 0 as embeddings collapse.
         """
         assert labels is not None
-        z = embeddings.embedding
-        triplets = batch_hard(z, labels, distance=self.distance)
-        gap = gaps(z, triplets, distance=self.distance)
-        margin = 0.0 if self.config.soft else self.config.margin
-        above = (gap + margin).clamp(min=0)
-        active = above > 0
-        each = torch.nn.functional.softplus(gap) if self.config.soft else above
-        collapsed = torch.log(torch.tensor(2.0)).item() if self.config.soft else margin
+        z, c = embeddings.embedding, self.config
+        anchor, positive, negative = self._mine(self._miner(moment), z, labels, moment, len(z))
+        gap = gaps(z, (anchor, positive, negative), distance=self.distance, swap=c.swap)
+        margin = 0.0 if c.loss == "soft" else c.margin
+        each = F.softplus(gap) if c.loss == "soft" else (gap + margin).clamp(min=0)
+        flat = math.log(2) if c.loss == "soft" else margin
+        found = len(gap) > 0
         return {
             **collapse_signs(z),
-            "active": active.float().mean().item(),
-            "active_loss": (each[active].mean() if active.any() else each.sum() * 0).item(),
-            "from_margin": abs(each.mean().item() - collapsed),
+            **pair_signs(z, labels, self.distance),
+            "active": (gap + margin > 0).float().mean().item() if found else 0.0,
+            "skipped": 1 - len(anchor.unique()) / len(z),
+            "from_margin": abs(each.mean().item() - flat) if found else flat,
         }
+
+    def _with_memory(self, z: Tensor, labels: Tensor, moment: Moment) -> tuple[Tensor, Tensor]:
+        if moment.share < self.config.memory.start:
+            return z, labels
+        return self.memory.behind(z, labels)
+
+    def _miner(self, moment: Moment) -> Miner:
+        early = self.config.first is not None and moment.share < self.config.switch
+        return self.config.first if early and self.config.first else self.config.miner
+
+    def _mine(self, miner: Miner, z: Tensor, labels: Tensor, moment: Moment, n: int) -> Triplets:
+        distance, margin = self.distance, self.config.margin
+        match miner:
+            case "batch-hard":
+                return distances.batch_hard(z, labels, distance=distance, anchors=n)
+            case "semi-hard":
+                return distances.semi_hard(z, labels, distance=distance, margin=margin, anchors=n)
+            case "semi-hard-all":
+                return distances.semi_hard_all(
+                    z, labels, distance=distance, margin=margin, anchors=n
+                )
+            case "batch-all":
+                return distances.all_triplets(labels, anchors=n)
+            case "random":
+                return chance.random(labels, generator=moment.generator("mining"), anchors=n)
+            case "distance-weighted":
+                return chance.distance_weighted(
+                    z, labels, generator=moment.generator("mining"), anchors=n
+                )
+            case "easy-positive" | "hard-positive":
+                return distances.extremes(
+                    z,
+                    labels,
+                    distance=distance,
+                    positive="easiest" if miner == "easy-positive" else "hardest",
+                    negative="semi-hard",
+                    anchors=n,
+                )

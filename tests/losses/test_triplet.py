@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from selfsup.losses.triplet import gaps, triplet_margin, triplet_soft
-from selfsup.mining import batch_hard
+from selfsup.mining.distances import batch_hard
 from selfsup.numerics import Distance
 
 VECTORS: dict[str, Any] = json.loads(Path(__file__).with_name("vectors.json").read_text())

@@ -60,6 +60,7 @@ def gradients(micro_batches: int) -> dict[str, Any]:
                 views=views,
                 micro_batch=BATCH // accelerator.num_processes // micro_batches,
                 seed=0,
+                total=10,
             )
             loss = stepper.gradient(local_batches(source, sampler, views, 0)[3])
             grads = {n: p.grad.clone() for n, p in method.named_parameters() if p.grad is not None}

@@ -24,7 +24,9 @@ def train(method: SimCLR, start: int, stop: int, *, settled: bool) -> None:
     )
     batches = local_batches(source, ShuffleSampler(64, batch=16, seed=0), VIEWS, 0)
     optimizer = torch.optim.SGD(method.parameters(), lr=0.1)
-    stepper = Stepper(distributed.start(), method, optimizer, views=VIEWS, micro_batch=None, seed=0)
+    stepper = Stepper(
+        distributed.start(), method, optimizer, views=VIEWS, micro_batch=None, seed=0, total=stop
+    )
     if settled:
         stepper.settle(batches[start])
     for step in range(start, stop):

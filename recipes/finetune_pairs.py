@@ -1,0 +1,47 @@
+"""Fine-tune an encoder for retrieval with a loss of pairs: each anchor against all others.
+
+    accelerate launch recipes/finetune_pairs.py --data products/ --init runs/simclr --out runs/b \
+        --method.loss multi-similarity --method.miner multi-similarity
+
+Losses: contrastive, lifted, generalized-lifted, multi-similarity, supcon, nt-xent (with labels),
+circle, n-pairs, angular, n-pairs-angular. recipes/README.md has what each reaches.
+"""
+
+from dataclasses import dataclass, replace
+
+from selfsup.cli import run as launch
+from selfsup.config import FinetuneConfig, PairsConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(FinetuneConfig):
+    """Fine-tune an encoder for retrieval with a loss of pairs."""
+
+    method: PairsConfig = PairsConfig()
+
+
+def main(config: Config) -> None:
+    """Train and export."""
+    from selfsup.finetune import finetune, starting_encoder, views_of
+    from selfsup.methods.pairs import PairRanking
+    from selfsup.pretrain import export
+    from selfsup.run import Run
+
+    config = replace(config, views=views_of(config))
+    run = Run(config)
+    method = PairRanking(starting_encoder(config), config.method)
+
+    # An ordinary loop: what you want done on the way goes in its body.
+    for _ in finetune(run, method, config):
+        pass
+
+    export(run, method.encoder, config.views)
+
+
+def command() -> None:
+    """Run from the command line."""
+    launch(main, Config)
+
+
+if __name__ == "__main__":
+    command()

@@ -1,0 +1,48 @@
+"""Fine-tune an encoder for retrieval with proxies: one learnt row for each class.
+
+    accelerate launch recipes/finetune_proxies.py --data products/ --init runs/simclr \
+        --out runs/b --method.loss arcface
+
+Losses: proxy-anchor, arcface, cosface. recipes/README.md has what each reaches. The proxies have
+a learning rate of their own (--method.lr), are saved in checkpoints and thrown away at the end.
+"""
+
+from dataclasses import dataclass, replace
+
+from selfsup.cli import run as launch
+from selfsup.config import FinetuneConfig, ProxiesConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(FinetuneConfig):
+    """Fine-tune an encoder for retrieval with proxies."""
+
+    method: ProxiesConfig = ProxiesConfig()
+
+
+def main(config: Config) -> None:
+    """Train and export."""
+    from selfsup.finetune import finetune, labelled, starting_encoder, views_of
+    from selfsup.methods.proxies import ProxyRanking
+    from selfsup.pretrain import export
+    from selfsup.run import Run
+
+    config = replace(config, views=views_of(config))
+    run = Run(config)
+    source, _ = labelled(config)
+    method = ProxyRanking(starting_encoder(config), config.method, classes=len(source.classes))
+
+    # An ordinary loop: what you want done on the way goes in its body.
+    for _ in finetune(run, method, config):
+        pass
+
+    export(run, method.encoder, config.views)
+
+
+def command() -> None:
+    """Run from the command line."""
+    launch(main, Config)
+
+
+if __name__ == "__main__":
+    command()

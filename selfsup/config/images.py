@@ -1,0 +1,67 @@
+"""Settings of encoders and views."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Interpolation = Literal["bilinear", "bicubic"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """The network that is trained and kept."""
+
+    name: str = "resnet18"
+    """A timm model name; `timm.list_models()` has over a thousand."""
+    stem: Literal["auto", "standard", "small"] = "auto"
+    """First layers: timm's own (standard) or for small images (ResNet: 3 x 3, stride 1, no pooling;
+    ViT and ConvNeXt: finer patches). auto takes small at 64 pixels and below where there is one."""
+    args: str = ""
+    """More arguments for timm.create_model as YAML: "{channels: [32, 64, 128, 256]}"."""
+    weights: str = ""
+    """Start from this file (.safetensors, or .pth without code in it); empty: random weights."""
+    channels_last: bool = True
+    """Memory layout of images: with bfloat16 on a CPU 1.6 to 2.2 times faster for ResNets."""
+    compile: bool = False
+    """Run through torch.compile: 13 to 104 s to start and 0 to 4 % faster where measured (CPU)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewsConfig:
+    """Random views of an image. The defaults are SimCLR's (Chen et al. 2020, appendix A)."""
+
+    size: int = 96
+    """Side of a view in pixels."""
+    views: int = 2
+    """How many views of each image a step sees."""
+    area: tuple[float, float] = (0.08, 1.0)
+    """Share of the image's area that a crop covers, drawn uniformly."""
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Width over height of a crop, drawn uniformly in its logarithm."""
+    interpolation: Interpolation = "bicubic"
+    """How a crop is resized; always antialiased (bicubic in SimCLR's code, bilinear in lightly)."""
+    flip: float = 0.5
+    """Probability of a left-right flip."""
+    jitter: float = 0.8
+    """Probability of the four colour changes, in random order."""
+    strength: float = 1.0
+    """Scales the four colour changes (SimCLR: 1.0; for CIFAR 0.5)."""
+    brightness: float = 0.8
+    """Factor from 1 - this to 1 + this, at strength 1."""
+    contrast: float = 0.8
+    """Factor from 1 - this to 1 + this, at strength 1."""
+    saturation: float = 0.8
+    """Factor from 1 - this to 1 + this, at strength 1."""
+    hue: float = 0.2
+    """Shift from -this to this in turns of the colour wheel, at strength 1."""
+    grey: float = 0.2
+    """Probability of dropping the colour."""
+    blur: float = 0.5
+    """Probability of a Gaussian blur; its kernel is a tenth of the side, made odd."""
+    sigma: tuple[float, float] = (0.1, 2.0)
+    """Width of the blur in pixels, drawn uniformly."""
+    solarize: float = 0.0
+    """Probability of inverting values from 128 up (BYOL)."""
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Subtracted from each channel, of values in [0, 1] (ImageNet's)."""
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    """Divides each channel (ImageNet's)."""

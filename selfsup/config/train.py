@@ -1,0 +1,102 @@
+"""Settings of training runs."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from selfsup.config.images import EncoderConfig, ViewsConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """How weights move. Biases and norms are never decayed."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    """SGD with momentum, or AdamW."""
+    lr: float = 0.12
+    """Peak learning rate at a batch of 256, scaled linearly with it (lightly's for CIFAR)."""
+    momentum: float = 0.9
+    """SGD's momentum; AdamW uses its usual 0.9 and 0.999."""
+    weight_decay: float = 5e-4
+    """Decay of weights (lightly's for CIFAR)."""
+    warmup: float = 0.05
+    """Share of the run over which the learning rate rises from 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeConfig:
+    """k-NN accuracy on labelled images while training."""
+
+    data: str = ""
+    """Labelled images to look at; empty: no probe."""
+    every: int = 1000
+    """Steps between two looks."""
+    k: int = 20
+    """Neighbours that vote."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """What every training run has."""
+
+    data: str
+    """Images: a folder, a manifest (.csv, .jsonl, .parquet), arrays (.npz), cifar10, or
+    torchvision:NAME:FOLDER."""
+    out: str
+    """The run folder. The same command with the same folder goes on where it stopped."""
+    split: str = ""
+    """Only the manifest's rows with this `split`, or a torchvision data set's train or test."""
+    encoder: EncoderConfig = EncoderConfig()
+    views: ViewsConfig = ViewsConfig()
+    optim: OptimConfig = OptimConfig()
+    epochs: int = 200
+    """Times that training sees every image."""
+    steps: int | None = None
+    """Length of the run in steps, in place of epochs."""
+    micro_batch: int | None = None
+    """Images at a time through the network; smaller saves memory, the result is the same but for
+    batch statistics."""
+    sync_bn: bool = False
+    """Batch-norm statistics over all processes (GPUs only)."""
+    seed: int = 0
+    """Everything random follows from it."""
+    workers: int | None = None
+    """Processes that read images, for each training process; by default 0 for arrays, else 2."""
+    max_bad: float = 0.01
+    """Stop when more than this share of the images cannot be read."""
+    log_every: int = 20
+    """Steps between two lines of the log."""
+    save_every: int = 500
+    """Steps between two checkpoints."""
+    keep: int = 2
+    """Checkpoints that stay on disk."""
+    on_collapse: Literal["warn", "stop"] = "warn"
+    """What to do when the embeddings have collapsed or nothing is left to learn from: say so, or
+    stop the run."""
+    track: str = ""
+    """Also log to this tracker of accelerate: tensorboard, wandb, mlflow, trackio..."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(TrainConfig):
+    """Pretraining without labels."""
+
+    batch: int = 256
+    """Images of one step, over all processes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(TrainConfig):
+    """Fine-tuning with labels, on batches of P classes x K images."""
+
+    init: str = ""
+    """The run whose encoder to start from, or a folder that timm loads; empty: random weights."""
+    views: ViewsConfig = ViewsConfig(
+        size=96, views=1, area=(0.5, 1.0), strength=0.25, grey=0.0, blur=0.0
+    )
+    optim: OptimConfig = OptimConfig(name="adamw", lr=1e-3, weight_decay=0.01)
+    epochs: int = 50
+    """Times that training sees every image."""
+    p: int = 16
+    """Classes in a batch."""
+    k: int = 4
+    """Images of each class in a batch."""

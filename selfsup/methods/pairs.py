@@ -1,0 +1,163 @@
+"""Fine-tuning by pairs: each anchor against all its positives and negatives of the global batch."""
+
+import torch
+from torch import Tensor
+
+from selfsup.config import PairsConfig
+from selfsup.encoder import Encoder
+from selfsup.errors import UserError
+from selfsup.losses import npairs, pairs, similarity
+from selfsup.methods.memory import Memory
+from selfsup.methods.method import Method, OneView, one_view
+from selfsup.mining.pairs import multi_similarity
+from selfsup.monitor import collapse_signs, pair_signs
+from selfsup.numerics import Distance
+from selfsup.rows import Pairs
+from selfsup.seeds import Moment
+
+MINED = ("contrastive", "generalized-lifted", "multi-similarity", "circle")
+"""Losses that take chosen pairs."""
+REMEMBERING = (*MINED, "supcon", "nt-xent")
+"""Losses that take a memory behind the batch."""
+
+
+class PairRanking(Method):
+    """An encoder whose last layer is the embedding, so that the head is exported with it."""
+
+    def __init__(self, encoder: Encoder, config: PairsConfig) -> None:
+        """Give the encoder a linear head of `config.dim`, unless that is 0 or there already.
+
+        Raises:
+            UserError: the loss does not take a miner or a memory.
+        """
+        super().__init__()
+        if config.miner != "all" and config.loss not in MINED:
+            raise UserError(
+                f"--method.loss {config.loss} takes all pairs; --method.miner {config.miner} is "
+                f"for {', '.join(MINED)}"
+            )
+        if config.memory.size and config.loss not in REMEMBERING:
+            raise UserError(
+                f"--method.loss {config.loss} sees the batch alone; a memory is "
+                f"for {', '.join(REMEMBERING)}"
+            )
+        self.encoder = encoder
+        self.encoder.give_head(config.dim)
+        self.config = config
+        self.distance = Distance(config.distance, config.normalize)
+        self.memory = Memory(config.memory.size, encoder.dim)
+
+    def embed(self, views: Tensor) -> OneView:
+        """[b, 1, 3, s, s] -> [b, dim]."""
+        return one_view(self.encoder, views)
+
+    def loss(self, embeddings: OneView, labels: Tensor | None, moment: Moment) -> Tensor:
+        """The chosen loss; where the miner finds no pair, 0 with a gradient of 0."""
+        assert labels is not None
+        z, n = embeddings.embedding, len(embeddings.embedding)
+        if moment.share >= self.config.memory.start:
+            z, labels = self.memory.behind(z, labels)
+        chosen = self._mine(z, labels, n)
+        if chosen is not None and len(chosen.anchor) + len(chosen.other_anchor) == 0:
+            return z.sum() * 0
+        if self.config.loss in ("n-pairs", "angular", "n-pairs-angular"):
+            return self._of_tuples(z, labels)
+        return self._of_pairs(z, labels, n, chosen)
+
+    def after_step(self, embeddings: OneView, labels: Tensor | None, moment: Moment) -> None:
+        """The batch is compared with in later steps."""
+        self.memory.add(embeddings.embedding, labels)
+
+    @torch.no_grad()
+    def signs(self, embeddings: OneView, labels: Tensor | None, moment: Moment) -> dict[str, float]:
+        """Collapse signs, mean distances, and how many anchors have pairs.
+
+        active: share of anchors with a pair.
+        skipped: share of anchors without one.
+        """
+        assert labels is not None
+        z = embeddings.embedding
+        active = 1.0
+        chosen = self._mine(z, labels, len(z))
+        if chosen is not None:
+            active = len(torch.cat([chosen.anchor, chosen.other_anchor]).unique()) / len(z)
+        signs = {"active": active, "skipped": 1 - active}
+        return collapse_signs(z) | pair_signs(z, labels, self.distance) | signs
+
+    def _mine(self, z: Tensor, labels: Tensor, n: int) -> Pairs | None:
+        if self.config.miner == "all":
+            return None
+        return multi_similarity(z, labels, epsilon=self.config.epsilon, anchors=n)
+
+    def _of_pairs(self, z: Tensor, labels: Tensor, n: int, chosen: Pairs | None) -> Tensor:
+        c = self.config
+        match c.loss:
+            case "contrastive":
+                return pairs.contrastive(
+                    z,
+                    labels,
+                    distance=self.distance,
+                    positive_margin=c.contrastive.positive_margin,
+                    negative_margin=c.contrastive.negative_margin,
+                    squared=c.contrastive.squared,
+                    reduction=c.contrastive.reduction,
+                    anchors=n,
+                    pairs=chosen,
+                )
+            case "lifted":
+                return pairs.lifted_structure(z, labels, distance=self.distance, margin=c.margin)
+            case "generalized-lifted":
+                return pairs.generalized_lifted(
+                    z,
+                    labels,
+                    distance=self.distance,
+                    margin=c.margin,
+                    anchors=n,
+                    pairs=chosen,
+                )
+            case "multi-similarity":
+                return similarity.multi_similarity(
+                    z,
+                    labels,
+                    alpha=c.multi_similarity.alpha,
+                    beta=c.multi_similarity.beta,
+                    base=c.multi_similarity.base,
+                    anchors=n,
+                    pairs=chosen,
+                )
+            case "circle":
+                return similarity.circle(
+                    z,
+                    labels,
+                    margin=c.circle.margin,
+                    gamma=c.circle.gamma,
+                    anchors=n,
+                    pairs=chosen,
+                )
+            case "supcon":
+                return similarity.supcon(z, labels, temperature=c.temperature, anchors=n)
+            case _:
+                return similarity.class_nt_xent(z, labels, temperature=c.temperature, anchors=n)
+
+    def _of_tuples(self, z: Tensor, labels: Tensor) -> Tensor:
+        c = self.config.n_pairs
+        match self.config.loss:
+            case "n-pairs":
+                return npairs.n_pairs(
+                    z,
+                    labels,
+                    normalize=c.normalize,
+                    temperature=c.temperature,
+                    regularizer=c.regularizer,
+                )
+            case "angular":
+                return npairs.angular(z, labels, degrees=c.degrees)
+            case _:
+                return npairs.n_pairs_angular(
+                    z,
+                    labels,
+                    normalize=c.normalize,
+                    temperature=c.temperature,
+                    degrees=c.degrees,
+                    weight=c.weight,
+                )

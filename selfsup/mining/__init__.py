@@ -1,0 +1,1 @@
+"""Mining: which triplets or pairs of a batch to learn from."""
