@@ -13,6 +13,7 @@ COMMANDS = {
     "finetune-triplet": ("recipes.finetune_triplet", "fine-tune it with labels, for retrieval"),
     "finetune-pairs": ("recipes.finetune_pairs", "the same with losses of pairs"),
     "finetune-proxies": ("recipes.finetune_proxies", "the same with one proxy for each class"),
+    "compare-losses": ("tools.compare_losses", "every ranking loss on the demo's photographs"),
     "knn": ("tools.knn", "weighted k-NN accuracy of frozen features"),
     "linear": ("tools.linear", "linear-probe accuracy of frozen features"),
     "retrieval": ("tools.retrieval", "Recall@k, R-precision and MAP@R of frozen features"),

@@ -25,6 +25,8 @@ from selfsup.config import (
 )
 
 if TYPE_CHECKING:
+    from selfsup.recipes import pretrain_simclr
+
     from selfsup.evaluate.intervals import Figure
 
 
@@ -62,46 +64,54 @@ def main(config: Config) -> None:
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     train, test = make_data(out, config.seed)
-    shared: dict[str, Any] = {
-        "data": str(train),
-        "encoder": ENCODER,
-        "seed": config.seed,
-        "save_every": 60,
-    }
     pretrained, finetuned = str(out / "pretrained"), str(out / "finetuned")
     print("1 of 3: pretraining without names")
-    pretrain_simclr.main(
-        pretrain_simclr.Config(
-            **shared,
-            out=pretrained,
-            views=VIEWS,
-            batch=120,
-            steps=config.steps,
-            optim=OptimConfig(lr=0.24),
-            method=SimCLRConfig(temperature=0.2),
-        )
-    )
+    pretrain_simclr.main(pretraining(train, pretrained, steps=config.steps, seed=config.seed))
     print("2 of 3: fine-tuning with names")
-    finetune_triplet.main(
-        finetune_triplet.Config(
-            **shared,
-            init=pretrained,
-            out=finetuned,
-            views=NAMED_VIEWS,
-            p=16,
-            k=4,
-            steps=max(1, config.steps // 2),
-            optim=OptimConfig(name="adamw", lr=4e-3, weight_decay=0.01),
-        )
-    )
+    settings = finetuning(train, finetuned, steps=max(1, config.steps // 2), seed=config.seed)
+    finetune_triplet.main(finetune_triplet.Config(**settings, init=pretrained))
     print("3 of 3: evaluating on people whom no training has seen")
     models = {
         "raw pixels": "pixels",
         "random weights": ENCODER.name,
-        "after pretraining": pretrained,
-        "after fine-tuning": finetuned,
+        "pretrained": pretrained,
+        "fine-tuned": finetuned,
     }
     show({name: evaluate(model, test, config) for name, model in models.items()}, out)
+
+
+def pretraining(train: Path, out: str, *, steps: int, seed: int) -> "pretrain_simclr.Config":
+    """SimCLR on the training photographs."""
+    from selfsup.recipes import pretrain_simclr
+
+    return pretrain_simclr.Config(
+        data=str(train),
+        encoder=ENCODER,
+        seed=seed,
+        save_every=60,
+        out=out,
+        views=VIEWS,
+        batch=120,
+        steps=steps,
+        optim=OptimConfig(lr=0.24),
+        method=SimCLRConfig(temperature=0.2),
+    )
+
+
+def finetuning(train: Path, out: str, *, steps: int, seed: int) -> dict[str, Any]:
+    """What fine-tuning on the training photographs has in common, whatever the loss."""
+    return {
+        "data": str(train),
+        "encoder": ENCODER,
+        "seed": seed,
+        "save_every": 60,
+        "out": out,
+        "views": NAMED_VIEWS,
+        "p": 16,
+        "k": 4,
+        "steps": steps,
+        "optim": OptimConfig(name="adamw", lr=4e-3, weight_decay=0.01),
+    }
 
 
 def make_data(out: Path, seed: int) -> tuple[Path, Path]:

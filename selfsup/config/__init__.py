@@ -10,6 +10,7 @@ from selfsup.config.methods import SimCLRConfig
 from selfsup.config.ranking import (
     ContrastiveConfig,
     MemoryConfig,
+    NPairsConfig,
     PairsConfig,
     ProxiesConfig,
     TripletConfig,
@@ -31,6 +32,7 @@ __all__ = [
     "KNNConfig",
     "LinearConfig",
     "MemoryConfig",
+    "NPairsConfig",
     "OptimConfig",
     "PairsConfig",
     "PretrainConfig",

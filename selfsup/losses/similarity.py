@@ -116,12 +116,13 @@ def class_nt_xent(
         zero.
 
     Raises:
-        ValueError: no anchor has a positive, or the temperature is not positive.
+        ValueError: no anchor has both a positive and a negative, or the temperature is not
+            positive.
     """
     relations = Relations(labels, anchors)
-    count = relations.counts()[0]
-    if count.sum() == 0:
-        raise ValueError("no anchor of the batch has a positive")
+    count, negatives = relations.counts()
+    if (count * negatives).sum() == 0:
+        raise ValueError("no anchor of the batch has both a positive and a negative")
 
     def value(similar: Tensor, part: slice) -> Tensor:
         positive, negative = relations.sides(part)

@@ -17,20 +17,24 @@ class Memory(nn.Module):
     added: Tensor
 
     def __init__(self, size: int, dim: int) -> None:
-        """Room for `size` embeddings of width `dim`; with 0 there are never any."""
+        """Room for `size` embeddings of width `dim`; with 0 it has no buffers and does nothing."""
         super().__init__()
         self.size = size
-        self.register_buffer("rows", torch.zeros(size, dim))
-        self.register_buffer("labels", torch.zeros(size, dtype=torch.int64))
-        self.register_buffer("added", torch.tensor(0))
+        if size:
+            self.register_buffer("rows", torch.zeros(size, dim))
+            self.register_buffer("labels", torch.zeros(size, dtype=torch.int64))
+            self.register_buffer("added", torch.tensor(0))
 
     def held(self) -> tuple[Tensor, Tensor]:
         """The embeddings [q, dim] and labels [q] of now; q grows up to the size."""
+        assert self.size
         filled = min(self.size, int(self.added))
         return self.rows[:filled], self.labels[:filled]
 
     def behind(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """A batch with the memory behind it: [n + q, dim], [n + q]."""
+        if not self.size:
+            return embeddings, labels
         rows, known = self.held()
         return torch.cat([embeddings, rows.to(embeddings.dtype)]), torch.cat([labels, known])
 

@@ -51,9 +51,9 @@ class SimCLR(Method):
             case "dclw":
                 return dclw(a, b, temperature=temperature, sigma=self.config.sigma)
             case "info-nce":
-                held = self.queue.held()[0]
-                queue = held if len(held) else None
-                return info_nce(a, b, temperature=temperature, queue=queue)
+                queue = self.queue.held()[0] if self.config.queue else b[:0]
+                # until there is a queue, the batch's other keys are what a query is told from
+                return info_nce(a, b, temperature=temperature, queue=queue if len(queue) else None)
 
     def after_step(self, embeddings: TwoViews, labels: Tensor | None, moment: Moment) -> None:
         """The second views' embeddings are compared with in later steps."""

@@ -1,0 +1,160 @@
+"""Every ranking loss on the demo's photographs: the table of recipes/README.md.
+
+    selfsup compare-losses
+
+For each seed 24 of 40 people lend their photographs to pretraining and then, with names, to each
+loss, from the pretrained encoder and from random weights; the figures are of snapshots of the other
+16. Everything but the loss is the same, and nothing was tuned on these people. Finished runs are
+kept, so that the same command goes on where it stopped.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selfsup.cli import run as launch
+from selfsup.config import (
+    ContrastiveConfig,
+    EvaluateConfig,
+    NPairsConfig,
+    PairsConfig,
+    ProxiesConfig,
+    TripletConfig,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Every ranking loss on the demo's photographs."""
+
+    out: str = "runs/losses"
+    """Where runs and figures go."""
+    seeds: int = 3
+    """Other people in the training part, other first weights, other batches each time."""
+    pretraining: int = 240
+    """Steps."""
+    steps: int = 120
+    """Of fine-tuning."""
+    resamples: int = 1000
+    """Bootstrap samples behind each 95 % interval, over the queries of all seeds."""
+
+
+METHODS: dict[str, TripletConfig | PairsConfig | ProxiesConfig] = {
+    "contrastive": PairsConfig(loss="contrastive", contrastive=ContrastiveConfig()),
+    "triplet, random": TripletConfig(miner="random"),
+    "triplet, semi-hard": TripletConfig(miner="semi-hard"),
+    "triplet, batch-hard": TripletConfig(miner="batch-hard"),
+    "triplet, batch-hard, soft margin": TripletConfig(miner="batch-hard", loss="soft"),
+    "triplet, batch-all": TripletConfig(miner="batch-all", active_only=True),
+    "N-pairs": PairsConfig(loss="n-pairs"),
+    "Angular": PairsConfig(loss="angular"),
+    "N-pairs + Angular": PairsConfig(loss="n-pairs-angular"),
+    "N-pairs as in the paper": PairsConfig(
+        loss="n-pairs", n_pairs=NPairsConfig(normalize=False, temperature=1, regularizer=0.002)
+    ),
+    "lifted structure": PairsConfig(loss="lifted"),
+    "multi-similarity": PairsConfig(loss="multi-similarity", miner="multi-similarity"),
+    "SupCon": PairsConfig(loss="supcon"),
+    "Circle": PairsConfig(loss="circle"),
+    "Proxy-Anchor": ProxiesConfig(loss="proxy-anchor"),
+    "ArcFace": ProxiesConfig(loss="arcface"),
+    "CosFace": ProxiesConfig(loss="cosface"),
+}
+
+
+def main(config: Config) -> None:
+    """Run what is not there yet, and print the table."""
+    import json
+
+    from selfsup.recipes import pretrain_simclr
+    from selfsup.tools import demo
+
+    out = Path(config.out)
+    found: dict[str, list[dict[str, Tensor]]] = {}
+    for seed in range(config.seeds):
+        folder = out / f"seed{seed}"
+        folder.mkdir(parents=True, exist_ok=True)
+        train, test = demo.make_data(folder, seed)
+        pretrained = str(folder / "pretrained")
+        pretrain_simclr.main(
+            demo.pretraining(train, pretrained, steps=config.pretraining, seed=seed)
+        )
+        found.setdefault("no fine-tuning/pretrained", []).append(figures(pretrained, test, seed))
+        found.setdefault("no fine-tuning/random", []).append(figures(demo.ENCODER.name, test, seed))
+        for name, method in METHODS.items():
+            for start, init in (("pretrained", pretrained), ("random", "")):
+                run = folder / f"{name} from {start}".replace(", ", "-").replace(" ", "-")
+                settings = demo.finetuning(train, str(run), steps=config.steps, seed=seed)
+                finetune(method, settings, init)
+                found.setdefault(f"{name}/{start}", []).append(figures(str(run), test, seed))
+    table, record = summary(found, config.resamples)
+    (out / "losses.json").write_text(json.dumps(record, indent=2) + "\n")
+    print(table)
+
+
+def finetune(
+    method: TripletConfig | PairsConfig | ProxiesConfig, settings: dict[str, Any], init: str
+) -> None:
+    """One run of the recipe that the method belongs to."""
+    from selfsup.recipes import finetune_pairs, finetune_proxies, finetune_triplet
+
+    settings |= {"init": init, "log_every": 1000}
+    match method:
+        case TripletConfig():
+            finetune_triplet.main(finetune_triplet.Config(**settings, method=method))
+        case PairsConfig():
+            finetune_pairs.main(finetune_pairs.Config(**settings, method=method))
+        case ProxiesConfig():
+            finetune_proxies.main(finetune_proxies.Config(**settings, method=method))
+
+
+def figures(model: str, test: Path, seed: int) -> "dict[str, Tensor]":
+    """Recall@1 and MAP@R of each query."""
+    from selfsup.tools import demo
+
+    from selfsup.evaluate.retrieval import retrieval
+    from selfsup.evaluate.subject import features_of, open_subject
+
+    asked = EvaluateConfig(model=model, data=str(test), size=demo.SIDE, seed=seed)
+    features = features_of(open_subject(asked), str(test), "", asked)
+    found = retrieval(features.x, features.labels)
+    return {"Recall@1": found.recall[1].double(), "MAP@R": found.map_at_r.double()}
+
+
+def summary(
+    found: "dict[str, list[dict[str, Tensor]]]", resamples: int
+) -> tuple[str, dict[str, Any]]:
+    """A table in Markdown and the same with each seed's means."""
+    import torch
+
+    from selfsup.evaluate.intervals import figure
+
+    lines = [
+        "| loss | Recall@1, pretrained | MAP@R, pretrained | Recall@1, random | MAP@R, random |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    record: dict[str, Any] = {}
+    for name in dict.fromkeys(key.split("/")[0] for key in found):
+        cells = [name]
+        for start in ("pretrained", "random"):
+            runs = found[f"{name}/{start}"]
+            for what in ("Recall@1", "MAP@R"):
+                pooled = torch.cat([run[what] for run in runs])
+                value = figure(pooled, seed=0, resamples=resamples)
+                cells.append(f"{value.value:.3f} [{value.low:.2f}, {value.high:.2f}]")
+                seeds = [run[what].mean().item() for run in runs]
+                record[f"{name}/{start}/{what}"] = value._asdict() | {"seeds": seeds}
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines), record
+
+
+def command() -> None:
+    """Run from the command line."""
+    launch(main, Config)
+
+
+if __name__ == "__main__":
+    command()
