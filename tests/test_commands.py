@@ -43,7 +43,9 @@ def test_the_main_job_from_the_command_line(data: Path, pretrained: Path, tmp_pa
     done = recipe("recipes/finetune_triplet.py", *flags)
     assert done.returncode == 0, done.stderr
     log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    assert {"active", "active_loss", "from_margin"} <= log[0].keys()
+    assert {"active", "skipped", "from_margin", "positive", "negative", "state"} <= log[0].keys()
+    assert "epoch      4 batches of 3 classes x 2 images" in done.stdout
+    assert "positives  1 per anchor" in done.stdout
 
     for tool, name in (("knn", "k-NN accuracy"), ("linear", "linear-probe accuracy")):
         done = recipe(f"tools/{tool}.py", "--model", out, "--data", data, "--test", data)
@@ -52,6 +54,25 @@ def test_the_main_job_from_the_command_line(data: Path, pretrained: Path, tmp_pa
         found = json.loads((out / f"{tool}.json").read_text())
         assert 0 <= found["figures"][name]["low"] <= found["figures"][name]["high"] <= 1
         assert found["facts"]["unreadable"] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        ("finetune_pairs", ("--method.miner", "multi-similarity", "--method.memory.size", "9")),
+        ("finetune_pairs", ("--method.loss", "n-pairs-angular", "--method.n-pairs.degrees", "40")),
+        ("finetune_proxies", ("--method.loss", "proxy-anchor", "--method.lr", "10")),
+        ("finetune_triplet", ("--method.first", "semi-hard", "--method.switch", "0.5")),
+    ],
+)
+def test_every_family_of_ranking_losses_trains_and_exports(
+    data: Path, tmp_path: Path, name: str, flags: tuple[str, ...]
+) -> None:
+    out = tmp_path / "run"
+    done = recipe(f"recipes/{name}.py", "--data", data, "--out", out, *FINETUNE, *flags)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((out / "log.jsonl").read_text().splitlines()[-1])["step"] == 4
+    assert (out / "encoder" / "model.safetensors").exists()
 
 
 def test_retrieval_on_two_processes_has_the_figures_of_one(data: Path, pretrained: Path) -> None:
@@ -140,6 +161,8 @@ def prepare(root: Path) -> None:
 
 
 PRE, FINE = "recipes/pretrain_simclr.py", "recipes/finetune_triplet.py"
+PAIRS = "recipes/finetune_pairs.py"
+SUPCON = ("--method.loss", "supcon", "--method.miner", "multi-similarity")
 WRONG = {
     "missing folder": (PRE, ["--data", "imagse", *PRETRAIN], "imagse does not exist (did you mean"),
     "no images": (PRE, ["--data", "empty", *PRETRAIN], "empty holds no images"),
@@ -187,6 +210,21 @@ WRONG = {
         "--micro-batch 3 does not divide the 8 images",
     ),
     "no encoder": (FINE, ["--data", "images", *FINETUNE, "--init", "empty"], "no exported encoder"),
+    "miner of all pairs": (
+        PAIRS,
+        ["--data", "images", *FINETUNE, *SUPCON],
+        "--method.loss supcon takes all pairs",
+    ),
+    "memory of tuples": (
+        PAIRS,
+        ["--data", "images", *FINETUNE, "--method.loss", "angular", "--method.memory.size", "8"],
+        "--method.loss angular sees the batch alone",
+    ),
+    "queue without its loss": (
+        PRE,
+        ["--data", "images", *PRETRAIN, "--method.queue", "8"],
+        "--method.queue is for info-nce",
+    ),
     "tracker": (PRE, ["--data", "images", *PRETRAIN, "--track", "nonesuch"], "nonesuch"),
 }
 

@@ -77,6 +77,36 @@ def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(
     assert lines(killed) == STEPS  # steps done twice are logged once
 
 
+LABELLED = {
+    "finetune_triplet": ("--method.memory.size", "20", "--method.first", "random"),
+    "finetune_pairs": ("--method.memory.size", "20"),
+    "finetune_proxies": ("--method.loss", "arcface"),
+}
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("name", LABELLED)
+def test_memories_proxies_and_drawn_triplets_survive_a_kill(
+    tmp_path: Path, name: str, processes: int
+) -> None:
+    data = folder(tmp_path / "images")
+    unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
+    shared = (*TINY[:4], "--method.dim", "8", "--p", "4", "--k", "2", *TINY[-6:])
+    flags = ("--data", str(data), *shared, *LABELLED[name], "--out")
+    runs = [
+        recipe_command(f"recipes/{name}.py", *flags, out, processes=processes)
+        for out in (unbroken, killed)
+    ]
+    done = run(*runs[0])
+    assert done.returncode == 0, done.stderr
+    kill_after(random.randint(4, STEPS - 3), runs[1], killed)
+    done = run(*runs[1])
+    assert done.returncode == 0, done.stderr
+    assert "going on from step" in done.stdout
+    assert f"{processes} x cpu" in done.stdout
+    assert weights(killed) == weights(unbroken)
+
+
 def test_a_damaged_newest_checkpoint_is_skipped_and_named(tmp_path: Path) -> None:
     data, out = folder(tmp_path / "images"), tmp_path / "run"
     args = command(data, out, 1, 0)
