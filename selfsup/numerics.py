@@ -5,7 +5,7 @@ Shape letters: n and m rows, d embedding width.
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -30,9 +30,39 @@ def normalize(x: Tensor) -> Tensor:
     A row shorter than 1e-8 becomes zeros with gradient zero, where dividing by a tiny norm would
     send gradients of 1e11 backward.
     """
-    length = _sqrt((x * x).sum(1, keepdim=True))
-    short = length <= SMALLEST_NORM  # false of a row with nan, which has to show
-    return torch.where(short, 0, x) / torch.where(short, 1, length)
+    z: Tensor = _Normalize.apply(x)
+    return z
+
+
+class _Normalize(torch.autograd.Function):
+    """Beside the result only the lengths are kept for the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        z, length = unit_rows(x)
+        ctx.save_for_backward(z, length)
+        return z
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return unit_rows_back(gradients[0].clone(), *ctx.saved_tensors)
+
+
+def unit_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows scaled to length 1 and what they were divided by: [n, d], [n, 1].
+
+    Rows shorter than 1e-8 become zeros and are told by an infinite divisor.
+    """
+    length = x.norm(dim=1, keepdim=True)
+    # false of a row with nan, which has to show
+    length = torch.where(length <= SMALLEST_NORM, torch.inf, length)
+    return x / length, length
+
+
+def unit_rows_back(gradient: Tensor, z: Tensor, length: Tensor) -> Tensor:
+    """Bring a gradient at unit rows z back to the rows they were, in place. [n, d]."""
+    along = (gradient * z).sum(1, keepdim=True)
+    return gradient.sub_(z * along).div_(length)
 
 
 def _sqrt(square: Tensor) -> Tensor:
@@ -50,8 +80,10 @@ class Measure(Protocol):
     def values(self, x: Tensor, y: Tensor) -> Tensor:
         """Prepared rows compared, without gradient. [n, d], [m, d] -> [n, m]."""
 
-    def pull(self, gradient: Tensor, values: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The gradient at the values [n, m] brought to x [n, d] and y [m, d]."""
+    def pull(
+        self, gradient: Tensor, values: Tensor, x: Tensor, y: Tensor, *, to_x: Tensor, to_y: Tensor
+    ) -> None:
+        """Add the gradient at the values [n, m] to those of x [n, d] and y [m, d], in place."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +104,12 @@ class Similarity:
         """[n, d], [m, d] -> [n, m]."""
         return x @ y.T
 
-    def pull(self, gradient: Tensor, values: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """[n, m] -> [n, d], [m, d]."""
-        return gradient @ y, gradient.T @ x
+    def pull(
+        self, gradient: Tensor, values: Tensor, x: Tensor, y: Tensor, *, to_x: Tensor, to_y: Tensor
+    ) -> None:
+        """Add the gradient at the values [n, m] to those of x [n, d] and y [m, d], in place."""
+        to_x.addmm_(gradient, y)
+        to_y.addmm_(gradient.T, x)
 
 
 @dataclass(frozen=True)
@@ -116,15 +151,19 @@ class Distance:
         square.masked_fill_(square <= lengths.mul_(EQUAL), 0)
         return (square.sqrt_() if self.kind == "euclidean" else self._of_square(square)).float()
 
-    def pull(self, gradient: Tensor, values: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """[n, m] -> [n, d], [m, d]. The gradient of a distance of 0 is 0."""
+    def pull(
+        self, gradient: Tensor, values: Tensor, x: Tensor, y: Tensor, *, to_x: Tensor, to_y: Tensor
+    ) -> None:
+        """Add the gradient at the values [n, m] to those of x [n, d] and y [m, d], in place.
+
+        That of a distance of 0 is 0.
+        """
         if self.kind == "euclidean":
             gradient = (gradient / values).masked_fill_(values == 0, 0)
         elif self.kind == "squared":
             gradient = 2 * gradient
-        to_x = gradient.sum(1, keepdim=True) * x - gradient @ y
-        to_y = gradient.sum(0)[:, None] * y - gradient.T @ x
-        return to_x, to_y
+        to_x.addcmul_(gradient.sum(1, keepdim=True), x).addmm_(gradient, y, alpha=-1)
+        to_y.addcmul_(gradient.sum(0)[:, None], y).addmm_(gradient.T, x, alpha=-1)
 
     def pairs(self, x: Tensor, y: Tensor) -> Tensor:
         """Distance of row i of x to row i of y, differentiable. [n, d], [n, d] -> [n]."""

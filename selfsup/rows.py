@@ -10,6 +10,7 @@ Shape letters: n anchors, m rows they are compared with, d width, r anchors of o
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -18,71 +19,99 @@ from torch import Tensor
 from selfsup.numerics import Measure, full_precision
 
 Value = Callable[[Tensor, slice], Tensor]
-"""Of a block of comparisons [r, m] and where its anchors stand: [r] or [r, k], row by row."""
+"""Of a block of comparisons [r, m] and where its anchors stand: [r], row by row; or [r, k], whose
+first column has a gradient and whose others are figures beside it."""
 
-BLOCK = 1 << 20  # comparisons at a time: 4 MB of float32, which the second-level cache about holds
+BLOCK = 1 << 18  # comparisons at a time: 1 MB of float32, which the second-level cache holds
 
 
-def each_row(x: Tensor, y: Tensor, measure: Measure, value: Value) -> Tensor:
+def each_row(x: Tensor, y: Tensor, measure: Measure, value: Value, *, ahead: bool = True) -> Tensor:
     """`value` of every row of the comparisons of x with y, never held as a whole.
 
     Args:
         x: [n, d] prepared anchors.
         y: [m, d] prepared rows.
         measure: how two rows compare, the one that prepared them.
-        value: of each row of a block; it may read any state but may not change it, since it is
+        value: of each row of a block; it may read any state but may not change it, since it may be
             called a second time for the gradient.
+        ahead: make the gradient along with the value, as if all rows weigh the same, which they do
+            in a mean. Where they do not, blocks are made again.
 
     Returns:
-        [n] or [n, k], differentiable with respect to x and y.
+        [n] or [n, k], differentiable with respect to x and y in its first column.
     """
-    result: Tensor = _EachRow.apply(x, y, measure, value)
+    result: Tensor = _EachRow.apply(x, y, measure, value, ahead)
     return result
 
 
-def log_sum_exp(values: Tensor, chosen: Tensor) -> Tensor:
-    """Log of the sum of exp of the chosen values of each row. [r, m], bool [r, m] -> [r].
+def log_sum_exp(values: Tensor) -> Tensor:
+    """Log of the sum of exp of each row, some of it -inf. [r, m] -> [r].
 
-    A row with nothing chosen has -inf and gradient zero.
+    A row of nothing but -inf has -inf and gradient zero.
     """
-    kept = values.masked_fill(~chosen, -torch.inf)
-    top = kept.detach().amax(1, keepdim=True).clamp_min(torch.finfo(values.dtype).min)
-    total = (kept - top).exp().sum(1)
+    top = values.detach().amax(1, keepdim=True).clamp_min(torch.finfo(values.dtype).min)
+    total = (values - top).exp().sum(1)
     return torch.where(total > 0, total, 1).log().where(total > 0, -torch.inf) + top[:, 0]
 
 
-def log_1_plus_sum_exp(values: Tensor, chosen: Tensor) -> Tensor:
-    """Log of 1 plus the sum of exp of the chosen values of each row. [r, m], bool -> [r]."""
-    kept = values.masked_fill(~chosen, -torch.inf)
-    top = kept.detach().amax(1, keepdim=True).clamp_min(0)
-    return ((kept - top).exp().sum(1) + (-top[:, 0]).exp()).log() + top[:, 0]
+def log_1_plus_sum_exp(values: Tensor) -> Tensor:
+    """Log of 1 plus the sum of exp of each row, some or all of it -inf. [r, m] -> [r]."""
+    top = values.detach().amax(1, keepdim=True).clamp_min(0)
+    return ((values - top).exp().sum(1) + (-top[:, 0]).exp()).log() + top[:, 0]
 
 
 class _EachRow(torch.autograd.Function):
-    """Blocks of rows forward, the same blocks again backward."""
+    """Blocks of rows forward and, where their weights differ, once more backward."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, measure: Measure, value: Value) -> Tensor:
-        ctx.save_for_backward(x, y)
-        ctx.measure, ctx.value = measure, value
-        with full_precision(x):
-            return torch.cat(
-                [value(measure.values(x[part], y), part) for part in parts(len(x), len(y))]
-            )
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        x, y = ctx.saved_tensors
-        to_x, to_y = torch.empty_like(x), torch.zeros_like(y)
+    def forward(
+        ctx: Any, x: Tensor, y: Tensor, measure: Measure, value: Value, ahead: bool
+    ) -> Tensor:
+        ahead = ahead and any(ctx.needs_input_grad)
+        ctx.measure, ctx.value, ctx.ahead = measure, value, ahead
+        ends = [torch.zeros_like(end) for end in (x, y)] if ahead else []
+        found = []
         for part in parts(len(x), len(y)):
-            with full_precision(x):
-                block = ctx.measure.values(x[part], y)
-                with torch.enable_grad():
-                    found = ctx.value(block.requires_grad_(), part)
-                (gradient,) = torch.autograd.grad(found, block, gradients[0][part])
-                to_x[part], of_y = ctx.measure.pull(gradient, block.detach(), x[part], y)
-                to_y += of_y
-        return to_x, to_y, None, None
+            found.append(_block(x[part], y, measure, value, part, None, ends))
+        ctx.save_for_backward(x, y, *ends)
+        return torch.cat(found)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        x, y, *ends = ctx.saved_tensors
+        weight = gradients[0] if gradients[0].ndim == 1 else gradients[0][:, 0]
+        if ctx.ahead and bool((weight == weight[:1]).all()):
+            return ends[0] * weight[0], ends[1] * weight[0], None, None, None
+        ends = [torch.zeros_like(end) for end in (x, y)]
+        for part in parts(len(x), len(y)):
+            _block(x[part], y, ctx.measure, ctx.value, part, weight[part], ends)
+        return ends[0], ends[1], None, None, None
+
+
+def _block(
+    x: Tensor,
+    y: Tensor,
+    measure: Measure,
+    value: Value,
+    part: slice,
+    weight: Tensor | None,
+    ends: list[Tensor],
+) -> Tensor:
+    """The values of one block; adds their gradient to the ends if there are any.
+
+    The gradient of the rows' sum, or of their sum by `weight` [r].
+    """
+    with full_precision(x):
+        block = measure.values(x, y)
+        with torch.set_grad_enabled(bool(ends)):
+            found = value(block.requires_grad_(bool(ends)), part)
+            first = found if found.ndim == 1 else found[:, 0]
+        if ends:
+            weight = torch.ones_like(first) if weight is None else weight
+            (gradient,) = torch.autograd.grad(first, block, weight)
+            block = block.detach()
+            measure.pull(gradient, block, x, y, to_x=ends[0][part], to_y=ends[1])
+    return found.detach()
 
 
 def parts(n: int, m: int) -> list[slice]:
@@ -144,6 +173,46 @@ class Relations:
         mask[anchor[inside] - part.start, other[inside]] = True
         return mask
 
+    @cached_property
+    def _by_class(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows sorted by class [m], and for each row its class's size and first place there [m]."""
+        _, index, size = self.labels.unique(return_inverse=True, return_counts=True)
+        return index.argsort(stable=True), size[index], (size.cumsum(0) - size)[index]
+
+    def members(self, part: slice) -> tuple[Tensor, Tensor]:
+        """The columns of each anchor's class, filled up with its own, and which are positives.
+
+        int64 [r, k] and bool [r, k], with k the size of the largest class.
+        """
+        order, size, start = self._by_class
+        size, start = size[part], start[part]
+        own = torch.arange(part.start, part.stop, device=order.device)[:, None]
+        place = torch.arange(int(size.max()), device=order.device)
+        column = order[(start[:, None] + place).clamp(max=len(order) - 1)]
+        column = torch.where(place < size[:, None], column, own)
+        return column, column != own
+
+    def positives(self, values: Tensor, part: slice) -> tuple[Tensor, Tensor]:
+        """Values of each block's row among which are its positives, and which they are.
+
+        [r, m] -> [r, k], bool [r, k], with k the size of the largest class.
+        """
+        if self.pairs is not None:
+            return values, self.sides(part)[0]
+        column, positive = self.members(part)
+        return values.gather(1, column), positive
+
+    def negatives(self, values: Tensor, part: slice, *, fill: float) -> Tensor:
+        """The values, but `fill` where there is no negative of the anchor: [r, m] -> [r, m]."""
+        if self.pairs is not None:
+            return values.masked_fill(~self.sides(part)[1], fill)
+        return values.scatter(1, self.members(part)[0], fill)
+
+    def others(self, values: Tensor, part: slice, *, fill: float) -> Tensor:
+        """The values, but `fill` at each anchor itself: [r, m] -> [r, m]."""
+        own = torch.arange(part.start, part.stop, device=values.device)[:, None]
+        return values.scatter(1, own, fill)
+
     def counts(self) -> tuple[Tensor, Tensor]:
         """How many positives and how many negatives each anchor has: int64 [n], [n]."""
         if self.pairs is not None:
@@ -151,17 +220,17 @@ class Relations:
                 self.pairs.anchor.bincount(minlength=self.n),
                 self.pairs.other_anchor.bincount(minlength=self.n),
             )
-        _, index, size = self.labels.unique(return_inverse=True, return_counts=True)
-        of_class = size[index[: self.n]]
+        of_class = self._by_class[1][: self.n]
         return of_class - 1, len(self.labels) - of_class
 
     def positive_pairs(self) -> tuple[Tensor, Tensor]:
         """Every anchor with every positive of it: index tensors [t], [t], anchors ascending."""
-        found = [
-            self.sides(part)[0].nonzero() + torch.tensor([part.start, 0], device=self.labels.device)
-            for part in self.parts()
-        ]
-        anchor, positive = torch.cat(found).unbind(1)
+        found = []
+        for part in self.parts():
+            column, positive = self.members(part)
+            row, place = positive.nonzero().unbind(1)
+            found.append(torch.stack([part.start + row, column[row, place]]))
+        anchor, positive = torch.cat(found, 1)
         return anchor, positive
 
     def parts(self) -> list[slice]:

@@ -8,7 +8,6 @@ the most that a fresh process holds above what it held before the call.
 """
 
 import random
-import resource
 import statistics
 import subprocess
 import sys
@@ -16,13 +15,28 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from selfsup.cli import run as launch
 
 WIDTH = 128
 THREADS = 2
+SMALL = 64  # a call at this size loads what libraries load once, before memory is measured
 Work = Callable[[], Any]
+Loss = Callable[..., Any]
+
+
+class Row(NamedTuple):
+    """One comparison: losses of n embeddings and labels, ours first."""
+
+    n: int
+    each: int
+    """Embeddings of a class."""
+    sides: dict[str, Loss]
+    views: int = 1
+    """Tensors that the embeddings come in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,75 +53,64 @@ class Config:
     """For the tool's own use: print the memory of this row's side, as ROW/SIDE."""
 
 
-def embeddings(n: int) -> Any:
-    """Random rows that want a gradient."""
+def work_of(row: Row, side: str, n: int) -> Work:
+    """Forward and backward of n random rows."""
     import torch
 
-    return torch.randn(n, WIDTH, generator=torch.Generator().manual_seed(0)).requires_grad_()
-
-
-def classes(n: int, each: int) -> Any:
-    """Labels with `each` of a class."""
-    import torch
-
-    return torch.arange(n // each).repeat_interleave(each)
-
-
-def through(loss: Callable[[Any], Any], x: Any) -> Work:
-    """Forward and backward."""
+    g = torch.Generator().manual_seed(0)
+    shape = n // row.views, WIDTH
+    leaves = [torch.randn(shape, generator=g).requires_grad_() for _ in range(row.views)]
+    y = torch.arange(n // row.each).repeat_interleave(row.each)
+    loss = row.sides[side]
 
     def work() -> None:
-        x.grad = None
-        loss(x).backward()
+        for leaf in leaves:
+            leaf.grad = None
+        loss(*leaves, y).backward()
 
     return work
 
 
-def two_views(n: int, bf16: bool = False) -> dict[str, Callable[[], Work]]:
-    """NT-Xent of n images, ours and lightly's."""
-    import torch
-
-    def ours() -> Work:
-        from selfsup.losses.contrastive import nt_xent
-
-        return through(lambda x: under(lambda: nt_xent(*x.chunk(2), temperature=0.1)), data())
-
-    def lightly() -> Work:
-        from lightly.loss import NTXentLoss
-
-        loss = NTXentLoss(temperature=0.1)
-        return through(lambda x: under(lambda: loss(*x.chunk(2))), data())
-
-    def data() -> Any:
-        return embeddings(2 * n)
-
-    def under(loss: Callable[[], Any]) -> Any:
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-            return loss()
-
-    return {"ours": ours, "lightly": lightly}
-
-
-def labelled(
-    n: int, each: int, ours: Callable[[Any, Any], Any], theirs: Callable[[Any, Any], Any]
-) -> dict[str, Callable[[], Work]]:
-    """A loss of n embeddings with `each` of a class, ours and pytorch-metric-learning's."""
-
-    def side(loss: Callable[[Any, Any], Any]) -> Callable[[], Work]:
-        def make() -> Work:
-            y = classes(n, each)
-            return through(lambda x: loss(x, y), embeddings(n))
-
-        return make
-
-    return {"ours": side(ours), "pml": side(theirs)}
-
-
-def rows() -> dict[str, dict[str, Callable[[], Work]]]:
+def rows() -> dict[str, Row]:
     """Every comparison by name."""
+    import torch
+    from lightly.loss import DCLLoss, NTXentLoss
+
+    from selfsup.losses.contrastive import dcl, nt_xent
+
+    def views(loss: Callable[[Any, Any], Any], *, half: bool = False) -> Loss:
+        def of(a: Any, b: Any, labels: Any) -> Any:
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+                return loss(a, b)
+
+        return of
+
+    ours = partial(nt_xent, temperature=0.1)
+    lightly = NTXentLoss(temperature=0.1)
+    plain = {"ours": views(ours), "lightly": views(lightly)}
+    halved = {
+        "ours": views(ours, half=True),
+        "lightly": views(lightly, half=True),
+    }
+    decoupled = {
+        "ours": views(partial(dcl, temperature=0.1)),
+        "lightly": views(DCLLoss(temperature=0.1)),
+    }
+    return {
+        **{f"NT-Xent, {n} images": Row(2 * n, 2, plain, 2) for n in (256, 1024, 4096)},
+        "NT-Xent, 4096 images, bf16": Row(8192, 2, halved, 2),
+        "NT-Xent, 8192 images": Row(16384, 2, plain, 2),
+        "NT-Xent, 32768 images": Row(65536, 2, {"ours": views(ours)}, 2),
+        "DCL, 4096 images": Row(8192, 2, decoupled, 2),
+        **labelled_rows(),
+    }
+
+
+def labelled_rows() -> dict[str, Row]:
+    """Comparisons with pytorch-metric-learning."""
     from pytorch_metric_learning import distances, losses, miners
 
-    from selfsup.losses.contrastive import dcl, info_nce
+    from selfsup.losses.contrastive import info_nce
     from selfsup.losses.npairs import n_pairs
     from selfsup.losses.similarity import multi_similarity, supcon
     from selfsup.losses.triplet import triplet_margin, triplet_windows
@@ -117,69 +120,54 @@ def rows() -> dict[str, dict[str, Callable[[], Work]]]:
     d = Distance()
     hard, semi = miners.BatchHardMiner(), miners.TripletMarginMiner(0.2, "semihard")
     margin = losses.TripletMarginLoss(0.2)
-    ntxent = losses.NTXentLoss(0.1)
+    one_way = losses.SelfSupervisedLoss(losses.NTXentLoss(0.1), symmetric=False)
     dot = distances.DotProductSimilarity(normalize_embeddings=False)
-
-    def one_way(x: Any) -> Any:
-        return losses.SelfSupervisedLoss(ntxent, symmetric=False)(*x.chunk(2))
-
-    def decoupled(x: Any) -> Any:
-        from lightly.loss import DCLLoss
-
-        return DCLLoss(temperature=0.1)(*x.chunk(2))
-
-    def batch_hard_loss(x: Any, y: Any) -> Any:
-        return triplet_margin(
-            x, batch_hard(x, y, distance=d), distance=d, margin=0.2, active_only=True
-        )
-
+    windows = partial(triplet_windows, distance=d, margin=0.2, semi_hard=True, active_only=True)
+    info = {
+        "ours": lambda a, b, y: info_nce(a, b, temperature=0.1),
+        "pml": lambda a, b, y: one_way(a, b),
+    }
+    of_triplets = partial(triplet_margin, distance=d, margin=0.2, active_only=True)
     return {
-        **{f"NT-Xent, {n} images": two_views(n) for n in (256, 1024, 4096)},
-        "NT-Xent, 4096 images, bf16 autocast": two_views(4096, bf16=True),
-        "NT-Xent, 8192 images": two_views(8192),
-        "NT-Xent, 32768 images": {"ours": two_views(32768)["ours"]},
-        "SupCon, 4096": labelled(
-            4096, 4, lambda x, y: supcon(x, y, temperature=0.1), losses.SupConLoss(0.1)
+        "InfoNCE, 1024 images": Row(2048, 2, info, 2),
+        # the peer asks for 69 GB
+        "InfoNCE, 4096 images": Row(8192, 2, {"ours": info["ours"]}, 2),
+        "SupCon, 4096": Row(
+            4096, 4, {"ours": partial(supcon, temperature=0.1), "pml": losses.SupConLoss(0.1)}
         ),
-        "InfoNCE, 4096": labelled(
-            8192, 2, lambda x, y: info_nce(*x.chunk(2), temperature=0.1), lambda x, y: one_way(x)
-        ),
-        "DCL, 4096": labelled(
-            8192, 2, lambda x, y: dcl(*x.chunk(2), temperature=0.1), lambda x, y: decoupled(x)
-        ),
-        "multi-similarity, 4096": labelled(
+        "multi-similarity, 4096": Row(
             4096,
             4,
-            lambda x, y: multi_similarity(x, y, alpha=2, beta=50, base=0.5),
-            losses.MultiSimilarityLoss(2, 50, 0.5),
+            {
+                "ours": partial(multi_similarity, alpha=2, beta=50, base=0.5),
+                "pml": losses.MultiSimilarityLoss(2, 50, 0.5),
+            },
         ),
-        "N-pairs, 4096": labelled(
+        "N-pairs, 4096": Row(
             4096,
             2,
-            lambda x, y: n_pairs(x, y, normalize=False, temperature=1, regularizer=0),
-            losses.NPairsLoss(distance=dot),
+            {
+                "ours": partial(n_pairs, normalize=False, temperature=1, regularizer=0),
+                "pml": losses.NPairsLoss(distance=dot),
+            },
         ),
-        "batch-hard, 4096": labelled(
-            4096, 4, batch_hard_loss, lambda x, y: margin(x, y, hard(x, y))
+        "batch-hard, 4096": Row(
+            4096,
+            4,
+            {
+                "ours": lambda x, y: of_triplets(x, batch_hard(x, y, distance=d)),
+                "pml": lambda x, y: margin(x, y, hard(x, y)),
+            },
         ),
-        "semi-hard, 1024": labelled(
+        "semi-hard, 1024": Row(
             1024,
             4,
-            lambda x, y: triplet_windows(
-                x, y, distance=d, margin=0.2, semi_hard=True, active_only=True
-            )[0],
-            lambda x, y: margin(x, y, semi(x, y)),
+            {
+                "ours": lambda x, y: windows(x, y)[0],
+                "pml": lambda x, y: margin(x, y, semi(x, y)),
+            },
         ),
-        "semi-hard, 4096": {
-            "ours": labelled(
-                4096,
-                4,
-                lambda x, y: triplet_windows(
-                    x, y, distance=d, margin=0.2, semi_hard=True, active_only=True
-                )[0],
-                lambda x, y: None,
-            )["ours"]
-        },
+        "semi-hard, 4096": Row(4096, 4, {"ours": lambda x, y: windows(x, y)[0]}),
     }
 
 
@@ -210,14 +198,20 @@ def peak_megabytes(row: str, side: str) -> float:
 
 def measure_memory(only: str) -> float:
     """How much more than before a call holds at most, in megabytes."""
-    import torch
-
-    row, side = only.rsplit("/", 1)
-    work = rows()[row][side]()
-    torch.ones(64, 64).requires_grad_().matmul(torch.ones(64, 64)).sum().backward()  # libraries
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    name, side = only.rsplit("/", 1)
+    row = rows()[name]
+    work_of(row, side, SMALL)()
+    work = work_of(row, side, row.n)
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+    before = _status("VmRSS")
     work()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return (_status("VmHWM") - before) / 1024
+
+
+def _status(name: str) -> int:
+    """A figure of this process in kilobytes, as Linux keeps it."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith(name)))
 
 
 def main(config: Config) -> None:
@@ -231,22 +225,23 @@ def main(config: Config) -> None:
         return
     heads = ("ours ms", "peer ms", "ratio", "ours MB", "peer MB", "1/")
     print(" " * 37 + "".join(f"{head:>9s}" for head in heads))
-    for row, sides in rows().items():
-        if config.rows not in row:
+    for name, row in rows().items():
+        if config.rows not in name:
             continue
-        spent = paired({name: make() for name, make in sides.items()}, config.rounds)
+        sides = {side: work_of(row, side, row.n) for side in row.sides}
+        spent = paired(sides, config.rounds)
         mine, *peer = spent.values()
         cells = [statistics.median(mine) * 1e3]
         if peer:
             ratio = statistics.median(b / a for a, b in zip(mine, peer[0], strict=True))
             cells += [statistics.median(peer[0]) * 1e3, ratio]
         line = (
-            f"{row:37s}"
+            f"{name:37s}"
             + "".join(f"{c:9.1f}" for c in cells[:2])
             + "".join(f"{c:7.1f}" for c in cells[2:])
         )
         if config.memory:
-            held = [peak_megabytes(row, side) for side in sides]
+            held = [peak_megabytes(name, side) for side in sides]
             line = f"{line:62s}" + "".join(f"{m:9.0f}" for m in held)
             if peer:
                 line += f"{held[1] / max(held[0], 0.1):6.0f}"

@@ -9,9 +9,9 @@ Shape letters: n images, d embedding width, q rows of a queue.
 import torch
 from torch import Tensor
 
-from selfsup.losses.symmetric import cross_entropy_of_views
-from selfsup.numerics import Similarity, full_precision
-from selfsup.rows import each_row, log_sum_exp
+from selfsup.losses.symmetric import LOWEST, cross_entropy_of_views
+from selfsup.numerics import Similarity, at_least_float32, full_precision
+from selfsup.rows import Relations, each_row, log_sum_exp
 
 COSINE = Similarity(normalize=True)
 
@@ -40,8 +40,20 @@ def nt_xent(a: Tensor, b: Tensor, *, temperature: float) -> Tensor:
         ValueError: the views differ in shape, or the temperature is not positive.
     """
     _check(a, b, temperature)
-    with full_precision(a):  # half precision blurs similarities
-        return cross_entropy_of_views(COSINE.prepare(torch.cat([a, b])), temperature)
+    a, b = at_least_float32(a), at_least_float32(b)  # half precision blurs similarities
+    if temperature >= LOWEST[a.dtype]:
+        return cross_entropy_of_views(a, b, temperature)
+    n = len(a)
+    images = Relations(torch.arange(n, device=a.device).repeat(2))
+
+    def value(similar: Tensor, part: slice) -> Tensor:
+        logits = similar / temperature
+        positive = logits.gather(1, _other_view(part, n, logits.device))[:, 0]
+        return log_sum_exp(images.others(logits, part, fill=-torch.inf)) - positive
+
+    with full_precision(a):
+        z = COSINE.prepare(torch.cat([a, b]))
+        return each_row(z, z, COSINE, value).mean()
 
 
 def info_nce(a: Tensor, b: Tensor, *, temperature: float, queue: Tensor | None = None) -> Tensor:
@@ -75,7 +87,7 @@ def info_nce(a: Tensor, b: Tensor, *, temperature: float, queue: Tensor | None =
         def value(similar: Tensor, part: slice) -> Tensor:
             return (similar / temperature).logsumexp(1)
 
-        total = each_row(queries, others, COSINE, value)
+        total = each_row(queries, others, COSINE, value, ahead=queue is None)
         if queue is not None:
             total = torch.logaddexp(total, positive)
         return (total - positive).mean()
@@ -141,16 +153,18 @@ def _decoupled(a: Tensor, b: Tensor, temperature: float, weights: Tensor) -> Ten
         raise ValueError("one image has no negatives; the loss needs 2 or more")
     with full_precision(a):
         z = COSINE.prepare(torch.cat([a, b]))
+        images = Relations(torch.arange(n, device=a.device).repeat(2))
 
         def value(similar: Tensor, part: slice) -> Tensor:
-            negative = torch.ones_like(similar, dtype=torch.bool)
-            row = torch.arange(len(similar), device=similar.device)
-            negative[row, part.start + row] = False
-            negative[row, (part.start + row + n) % (2 * n)] = False
-            return log_sum_exp(similar / temperature, negative)
+            return log_sum_exp(images.negatives(similar / temperature, part, fill=-torch.inf))
 
         alike = (z[:n] * z[n:]).sum(1) / temperature
         return each_row(z, z, COSINE, value).mean() - (weights * alike).mean()
+
+
+def _other_view(part: slice, n: int, device: torch.device) -> Tensor:
+    """The column of each row's other view: int64 [r, 1]."""
+    return (torch.arange(part.start, part.stop, device=device)[:, None] + n) % (2 * n)
 
 
 def _check(a: Tensor, b: Tensor, temperature: float) -> None:

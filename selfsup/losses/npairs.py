@@ -85,13 +85,14 @@ def angular(embeddings: Tensor, labels: Tensor, *, degrees: float) -> Tensor:
     anchor, positive = relations.positive_pairs()
 
     def value(similar: Tensor, part: slice) -> Tensor:
-        return log_sum_exp(4 * square * similar, labels[anchor[part], None] != labels)
+        same = labels[anchor[part], None] == labels
+        return log_sum_exp((4 * square * similar).masked_fill(same, -torch.inf))
 
     with full_precision(embeddings):
         z = Similarity().prepare(embeddings)
         a, p = z[anchor], z[positive]
         own = 2 * (1 + square) * (a * p).sum(1)
-        each = F.softplus(each_row(a + p, z, DOT, value) - own)
+        each = F.softplus(each_row(a + p, z, DOT, value, ahead=False) - own)
     return mean_of(each, relations.counts()[1][anchor] > 0, "both a positive and a negative")
 
 
@@ -114,19 +115,17 @@ def angular_n_pairs(embeddings: Tensor, labels: Tensor, *, degrees: float) -> Te
         ValueError: fewer than two classes have two rows, or alpha is not between 0 and 90 degrees.
     """
     first, second = _pair_of_each_class(labels)
+    classes = Relations(labels[first])
     square = _tangent_squared(degrees)
 
     def value(similar: Tensor, part: slice) -> Tensor:
-        other = torch.ones_like(similar, dtype=torch.bool)
-        row = torch.arange(len(similar), device=similar.device)
-        other[row, part.start + row] = False
-        return log_sum_exp(4 * square * similar, other)
+        return log_sum_exp(classes.others(4 * square * similar, part, fill=-torch.inf))
 
     with full_precision(embeddings):
         z = Similarity().prepare(embeddings)
         a, p = z[first], z[second]
         own = 2 * (1 + square) * (a * p).sum(1)
-        return F.softplus(each_row(a + p, p, DOT, value) - own).mean()
+        return F.softplus(each_row(a + p, p, DOT, value, ahead=False) - own).mean()
 
 
 def n_pairs_angular(

@@ -55,27 +55,29 @@ def contrastive(
         ValueError: there is no pair.
     """
     relations = Relations(labels, anchors, pairs)
-
-    def value(apart: Tensor, part: slice) -> Tensor:
-        positive, negative = relations.sides(part)
-        pull = F.relu(apart - positive_margin).masked_fill(~positive, 0)
-        push = F.relu(negative_margin - apart).masked_fill(~negative, 0)
-        active = [(pull > 0).sum(1), (push > 0).sum(1)]
-        if squared:
-            pull, push = pull.square(), push.square()
-        return torch.stack([pull.sum(1), push.sum(1), *active], 1)
-
     found = torch.stack(relations.counts()).sum(1)  # positive and negative pairs
     if found.sum() == 0:
         raise ValueError("no anchor of the batch has a positive or a negative")
+
+    def terms(apart: Tensor, part: slice) -> list[Tensor]:
+        positive, negative = relations.sides(part)
+        pull = F.relu(apart - positive_margin).masked_fill(~positive, 0)
+        return [pull, F.relu(negative_margin - apart).masked_fill(~negative, 0)]
+
+    def active(apart: Tensor, part: slice) -> Tensor:
+        return torch.stack([(side > 0).sum(1) for side in terms(apart, part)], 1)
+
+    def value(apart: Tensor, part: slice) -> Tensor:
+        pull, push = (side.square() if squared else side for side in terms(apart, part))
+        return pull.sum(1) / found[0].clamp(min=1) + push.sum(1) / found[1].clamp(min=1)
+
     with full_precision(embeddings):
         z = distance.prepare(embeddings)
-        totals = each_row(z[: relations.n], z, distance, value).sum(0)
-    if reduction == "pairs":
-        return totals[:2].sum() / found.sum()
-    if reduction == "active":
-        found = totals[2:].detach()
-    return (totals[:2] / found.clamp(min=1)).sum()
+        if reduction == "pairs":
+            found = found.sum().expand(2)
+        if reduction == "active":
+            found = each_row(z.detach()[: relations.n], z.detach(), distance, active).sum(0)
+        return each_row(z[: relations.n], z, distance, value).sum()
 
 
 def lifted_structure(
@@ -108,11 +110,11 @@ def lifted_structure(
         raise ValueError("no anchor of the batch has both a positive and a negative")
 
     def value(apart: Tensor, part: slice) -> Tensor:
-        return log_sum_exp(margin - apart, relations.sides(part)[1])
+        return log_sum_exp(relations.negatives(margin - apart, part, fill=-torch.inf))
 
     with full_precision(embeddings):
         z = distance.prepare(embeddings)
-        near = each_row(z, z, distance, value)
+        near = each_row(z, z, distance, value, ahead=False)
     joined = torch.logaddexp(near[anchor], near[positive])
     apart = distance.pairs(embeddings[anchor], embeddings[positive])
     return F.relu(joined + apart).square().mean() / 2
@@ -153,12 +155,14 @@ def generalized_lifted(
     relations = Relations(labels, anchors, pairs)
 
     def value(apart: Tensor, part: slice) -> Tensor:
-        positive, negative = relations.sides(part)
-        return log_sum_exp(apart, positive) + log_sum_exp(margin - apart, negative)
+        near, positive = relations.positives(apart, part)
+        far = relations.negatives(margin - apart, part, fill=-torch.inf)
+        near = log_sum_exp(near.masked_fill(~positive, -torch.inf))
+        return F.relu(near + log_sum_exp(far))
 
     positives, negatives = relations.counts()
     with full_precision(embeddings):
         z = distance.prepare(embeddings)
         each = each_row(z[: relations.n], z, distance, value)
     valid = (positives > 0) & (negatives > 0)
-    return mean_of(F.relu(each), valid, "both a positive and a negative")
+    return mean_of(each, valid, "both a positive and a negative")

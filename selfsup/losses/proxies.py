@@ -124,11 +124,12 @@ def proxy_anchor(
 
         def value(similar: Tensor, part: slice) -> Tensor:
             own = classes[part, None] == labels
-            pull = log_1_plus_sum_exp(-alpha * (similar - margin), own)
-            return torch.stack([pull, log_1_plus_sum_exp(alpha * (similar + margin), ~own)], 1)
+            near = (-alpha * (similar - margin)).masked_fill(~own, -torch.inf)
+            far = (alpha * (similar + margin)).masked_fill(own, -torch.inf)
+            return log_1_plus_sum_exp(near) / present + log_1_plus_sum_exp(far) / len(w)
 
-        pull, push = each_row(w, z, COSINE, value).unbind(1)
-    return pull.sum() / len(labels.unique()) + push.mean()
+        present = len(labels.unique())
+        return each_row(w, z, COSINE, value).sum()
 
 
 def _cross_entropy(z: Tensor, w: Tensor, labels: Tensor, own: Tensor, scale: float) -> Tensor:
@@ -141,7 +142,9 @@ def _cross_entropy(z: Tensor, w: Tensor, labels: Tensor, own: Tensor, scale: flo
 
     if len(w) == 1:
         return (own * 0).mean()
-    return torch.nn.functional.softplus(each_row(z, w, COSINE, value) - scale * own).mean()
+    return torch.nn.functional.softplus(
+        each_row(z, w, COSINE, value, ahead=False) - scale * own
+    ).mean()
 
 
 def _check(embeddings: Tensor, labels: Tensor, proxies: Tensor) -> None:

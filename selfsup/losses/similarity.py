@@ -49,10 +49,10 @@ def supcon(
     count = relations.counts()[0]
 
     def value(similar: Tensor, part: slice) -> Tensor:
-        positive, negative = relations.sides(part)
         logits = similar / temperature
-        mean = logits.masked_fill(~positive, 0).sum(1) / count[part].clamp(min=1)
-        return log_sum_exp(logits, positive | negative) - mean
+        near, positive = relations.positives(logits, part)
+        mean = near.masked_fill(~positive, 0).sum(1) / count[part].clamp(min=1)
+        return log_sum_exp(relations.others(logits, part, fill=-torch.inf)) - mean
 
     each = _rows(embeddings, relations, value, temperature)
     return mean_of(each, count > 0, "a positive")
@@ -84,10 +84,11 @@ def supcon_in(
     count = relations.counts()[0]
 
     def value(similar: Tensor, part: slice) -> Tensor:
-        positive, negative = relations.sides(part)
         logits = similar / temperature
-        inside = log_sum_exp(logits, positive) - count[part].clamp(min=1).to(logits.dtype).log()
-        return log_sum_exp(logits, positive | negative) - inside
+        near, positive = relations.positives(logits, part)
+        inside = log_sum_exp(near.masked_fill(~positive, -torch.inf))
+        inside = inside - count[part].clamp(min=1).to(logits.dtype).log()
+        return log_sum_exp(relations.others(logits, part, fill=-torch.inf)) - inside
 
     each = _rows(embeddings, relations, value, temperature)
     return mean_of(each, count > 0, "a positive")
@@ -125,10 +126,10 @@ def class_nt_xent(
         raise ValueError("no anchor of the batch has both a positive and a negative")
 
     def value(similar: Tensor, part: slice) -> Tensor:
-        positive, negative = relations.sides(part)
         logits = similar / temperature
-        others = log_sum_exp(logits, negative)[:, None]
-        return F.softplus(others - logits).masked_fill(~positive, 0).sum(1)
+        others = log_sum_exp(relations.negatives(logits, part, fill=-torch.inf))[:, None]
+        near, positive = relations.positives(logits, part)
+        return F.softplus(others - near).masked_fill(~positive, 0).sum(1)
 
     return _rows(embeddings, relations, value, temperature).sum() / count.sum()
 
@@ -173,9 +174,11 @@ def multi_similarity(
     positives, negatives = relations.counts()
 
     def value(similar: Tensor, part: slice) -> Tensor:
-        positive, negative = relations.sides(part)
-        pull = log_1_plus_sum_exp(-alpha * (similar - base), positive) / alpha
-        return pull + log_1_plus_sum_exp(beta * (similar - base), negative) / beta
+        near, positive = relations.positives(similar, part)
+        near = (-alpha * (near - base)).masked_fill(~positive, -torch.inf)
+        far = relations.negatives(similar, part, fill=-torch.inf)
+        pull = log_1_plus_sum_exp(near) / alpha
+        return pull + log_1_plus_sum_exp(beta * (far - base)) / beta
 
     if not (positives.any() or negatives.any()):
         raise ValueError("no anchor of the batch has a positive or a negative")
@@ -219,14 +222,14 @@ def circle(
     positives, negatives = relations.counts()
 
     def value(similar: Tensor, part: slice) -> Tensor:
-        positive, negative = relations.sides(part)
-        with torch.no_grad():
-            pull = F.relu(1 + margin - similar)
-            push = F.relu(similar + margin)
-        near = log_sum_exp(-gamma * pull * (similar - 1 + margin), positive)
-        return near + log_sum_exp(gamma * push * (similar - margin), negative)
+        near, positive = relations.positives(similar, part)
+        near = -gamma * F.relu(1 + margin - near.detach()) * (near - 1 + margin)
+        far = gamma * F.relu(similar.detach() + margin) * (similar - margin)
+        near = near.masked_fill(~positive, -torch.inf)
+        far = relations.negatives(far, part, fill=-torch.inf)
+        return F.softplus(log_sum_exp(near) + log_sum_exp(far))
 
-    each = F.softplus(_rows(embeddings, relations, value))
+    each = _rows(embeddings, relations, value)
     return mean_of(each, (positives > 0) & (negatives > 0), "both a positive and a negative")
 
 

@@ -34,9 +34,9 @@ def gaps(
         near, far = distance.pairs(a, p), distance.pairs(a, n)
         other = distance.pairs(p, n) if swap else far
     else:  # so many triplets share their pairs
-        with full_precision(embeddings):
-            z = distance.prepare(embeddings)
-            apart = each_row(z, z, distance, lambda values, part: values)
+        rows = torch.arange(len(embeddings), device=anchor.device)
+        pairs = torch.cartesian_prod(rows, rows).T
+        apart = distance.pairs(*(embeddings[index] for index in pairs)).view(len(rows), -1)
         near, far = apart[anchor, positive], apart[anchor, negative]
         other = apart[positive, negative] if swap else far
     return near - torch.minimum(far, other)

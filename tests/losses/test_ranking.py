@@ -11,6 +11,7 @@ from oracles import losses as oracle
 from torch import Tensor
 
 import selfsup.rows
+from selfsup.numerics import Similarity
 
 PROXIED = ("arcface", "cosface", "proxy-anchor")  # which their proxies pull apart
 MIXED = [0, 1, 0, 2, 1, 0, 3]  # classes of three, two, two, and one alone
@@ -156,10 +157,24 @@ def test_labels_are_only_compared(name: str) -> None:
 
 
 def test_log_sums_of_nothing_are_minus_infinity_and_0() -> None:
-    x = torch.tensor([[1000.0, -1000.0], [3.0, 4.0]], requires_grad=True)
-    chosen = torch.tensor([[True, True], [False, False]])
-    total = selfsup.rows.log_sum_exp(x, chosen)
+    x = torch.tensor([[1000.0, -1000.0], [-math.inf, -math.inf]], requires_grad=True)
+    total = selfsup.rows.log_sum_exp(x)
     assert total.tolist() == [1000.0, -math.inf]
-    assert selfsup.rows.log_1_plus_sum_exp(x, chosen).tolist() == [1000.0, 0.0]
-    (gradient,) = torch.autograd.grad(total[0] + 0 * total[1].clamp(min=0), x)
-    assert gradient.tolist() == [[1.0, 0.0], [0.0, 0.0]]
+    one_more = selfsup.rows.log_1_plus_sum_exp(x)
+    assert one_more.tolist() == [1000.0, 0.0]
+    for found in (total, one_more):
+        (gradient,) = torch.autograd.grad(found.sum(), x, retain_graph=True)
+        assert gradient.tolist() == [[1.0, 0.0], [0.0, 0.0]]
+
+
+def test_rows_of_different_weight_have_the_gradient_of_their_weighted_sum() -> None:
+    x, weight = normal(7, 3, 1).requires_grad_(), torch.arange(7.0, dtype=torch.float64)
+    found = []
+    for ahead in (True, False):
+        each = selfsup.rows.each_row(
+            x, x, Similarity(), lambda block, part: block.exp().sum(1), ahead=ahead
+        )
+        found.append(torch.autograd.grad((each * weight).sum(), x)[0])
+    (expected,) = torch.autograd.grad(((x @ x.T).exp().sum(1) * weight).sum(), x)
+    torch.testing.assert_close(found[0], expected)
+    torch.testing.assert_close(found[1], expected)
