@@ -8,9 +8,9 @@ So memory is linear in the batch, and a loss is written as the function of a row
 Shape letters: n anchors, m rows they are compared with, d width, r anchors of one block.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -22,7 +22,8 @@ Value = Callable[[Tensor, slice], Tensor]
 """Of a block of comparisons [r, m] and where its anchors stand: [r], row by row; or [r, k], whose
 first column has a gradient and whose others are figures beside it."""
 
-BLOCK = 1 << 18  # comparisons at a time: 1 MB of float32, which the second-level cache holds
+BLOCK = 1 << 17  # comparisons at a time: half a megabyte of float32, which stays in a cache
+LEAST = 32  # rows at a time: of fewer, products are slow
 
 
 def each_row(x: Tensor, y: Tensor, measure: Measure, value: Value, *, ahead: bool = True) -> Tensor:
@@ -40,7 +41,7 @@ def each_row(x: Tensor, y: Tensor, measure: Measure, value: Value, *, ahead: boo
     Returns:
         [n] or [n, k], differentiable with respect to x and y in its first column.
     """
-    result: Tensor = _EachRow.apply(x, y, measure, value, ahead)
+    result: Tensor = _EachRow.apply(x, None if y is x else y, measure, value, ahead)
     return result
 
 
@@ -65,27 +66,34 @@ class _EachRow(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, y: Tensor, measure: Measure, value: Value, ahead: bool
+        ctx: Any, x: Tensor, other: Tensor | None, measure: Measure, value: Value, ahead: bool
     ) -> Tensor:
-        ahead = ahead and any(ctx.needs_input_grad)
-        ctx.measure, ctx.value, ctx.ahead = measure, value, ahead
-        ends = [torch.zeros_like(end) for end in (x, y)] if ahead else []
-        found = []
-        for part in parts(len(x), len(y)):
-            found.append(_block(x[part], y, measure, value, part, None, ends))
-        ctx.save_for_backward(x, y, *ends)
-        return torch.cat(found)
+        rows = [x] if other is None else [x, other]  # one place for gradients where they are one
+        ctx.ahead = ahead and any(ctx.needs_input_grad)
+        ctx.block = partial(_block, x, rows[-1], measure, value)
+        ends = [torch.zeros_like(end) for end in rows] if ctx.ahead else []
+        whole = x.new_empty(0)
+        for part in parts(len(x), len(rows[-1])):
+            found = ctx.block(part, None, ends)
+            if part.start == 0:
+                whole = found.new_empty(len(x), *found.shape[1:])
+            whole[part] = found  # at once: small pieces kept for later would fragment the memory
+        ctx.save_for_backward(*rows, *ends)
+        ctx.rows = len(rows)
+        return whole
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        x, y, *ends = ctx.saved_tensors
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        saved = ctx.saved_tensors
+        rows, ends = saved[: ctx.rows], saved[ctx.rows :]
         weight = gradients[0] if gradients[0].ndim == 1 else gradients[0][:, 0]
         if ctx.ahead and bool((weight == weight[:1]).all()):
-            return ends[0] * weight[0], ends[1] * weight[0], None, None, None
-        ends = [torch.zeros_like(end) for end in (x, y)]
-        for part in parts(len(x), len(y)):
-            _block(x[part], y, ctx.measure, ctx.value, part, weight[part], ends)
-        return ends[0], ends[1], None, None, None
+            ends = [end * weight[0] for end in ends]
+        else:
+            ends = [torch.zeros_like(end) for end in rows]
+            for part in parts(len(rows[0]), len(rows[-1])):
+                ctx.block(part, weight[part], ends)
+        return (*ends, *[None] * (5 - len(ends)))
 
 
 def _block(
@@ -95,14 +103,14 @@ def _block(
     value: Value,
     part: slice,
     weight: Tensor | None,
-    ends: list[Tensor],
+    ends: Sequence[Tensor],
 ) -> Tensor:
-    """The values of one block; adds their gradient to the ends if there are any.
+    """The values of the rows `part` of x; adds their gradient to the ends if there are any.
 
     The gradient of the rows' sum, or of their sum by `weight` [r].
     """
     with full_precision(x):
-        block = measure.values(x, y)
+        block = measure.values(x[part], y)
         with torch.set_grad_enabled(bool(ends)):
             found = value(block.requires_grad_(bool(ends)), part)
             first = found if found.ndim == 1 else found[:, 0]
@@ -110,13 +118,16 @@ def _block(
             weight = torch.ones_like(first) if weight is None else weight
             (gradient,) = torch.autograd.grad(first, block, weight)
             block = block.detach()
-            measure.pull(gradient, block, x, y, to_x=ends[0][part], to_y=ends[1])
+            measure.pull(gradient, block, x[part], y, to_x=ends[0][part], to_y=ends[-1])
     return found.detach()
 
 
-def parts(n: int, m: int) -> list[slice]:
-    """Blocks of n rows of m comparisons each, as many rows as `BLOCK` allows."""
-    rows = max(1, BLOCK // max(1, m))
+def parts(n: int, m: int, *, times: int = 1) -> list[slice]:
+    """Blocks of n rows of m comparisons each: about `BLOCK` of these, `LEAST` rows or more.
+
+    Of work that holds little beside a block, larger ones are faster: `times` as many rows.
+    """
+    rows = times * max(LEAST, BLOCK // max(1, m))
     return [slice(start, min(n, start + rows)) for start in range(0, n, rows)]
 
 
@@ -152,6 +163,10 @@ class Relations:
         """How many anchors there are."""
         return len(self.labels) if self.anchors is None else self.anchors
 
+    def of(self, z: Tensor) -> Tensor:
+        """The anchors among the rows z."""
+        return z if self.n == len(z) else z[: self.n]
+
     def sides(self, part: slice) -> tuple[Tensor, Tensor]:
         """Positives and negatives of a block of anchors, never an anchor itself: bool [r, m]."""
         if self.pairs is not None:
@@ -178,6 +193,11 @@ class Relations:
         """Rows sorted by class [m], and for each row its class's size and first place there [m]."""
         _, index, size = self.labels.unique(return_inverse=True, return_counts=True)
         return index.argsort(stable=True), size[index], (size.cumsum(0) - size)[index]
+
+    @property
+    def largest(self) -> int:
+        """Images of the class that has most."""
+        return int(self._by_class[1].max())
 
     def members(self, part: slice) -> tuple[Tensor, Tensor]:
         """The columns of each anchor's class, filled up with its own, and which are positives.
@@ -249,16 +269,6 @@ def join(found: list[Triplets]) -> Triplets:
     """The triplets of several blocks, one after the other."""
     a, p, n = (torch.cat(column) for column in zip(*found, strict=True))
     return a, p, n
-
-
-def columns_of(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Where each row of a mask is true, as many columns as the fullest row has.
-
-    bool [r, m] -> int64 [r, most] and whether each is such a place, bool [r, most].
-    """
-    most = int(mask.sum(1).max()) if len(mask) else 0
-    chosen, column = mask.to(torch.uint8).topk(most, dim=1)
-    return column, chosen.bool()
 
 
 def mean_of(values: Tensor, valid: Tensor, what: str) -> Tensor:

@@ -50,10 +50,11 @@ def n_pairs(
         a, p = x[first], x[second]
 
         def value(similar: Tensor, part: slice) -> Tensor:
-            return (similar / temperature).logsumexp(1)
+            logits = similar / temperature
+            own = torch.arange(part.start, part.stop, device=logits.device)[:, None]
+            return logits.logsumexp(1) - logits.gather(1, own)[:, 0]
 
-        own = (a * p).sum(1) / temperature
-        loss = (each_row(a, p, DOT, value) - own).mean()
+        loss = each_row(a, p, DOT, value).mean()
         if regularizer:
             loss = loss + regularizer * (a.square().sum(1) + p.square().sum(1)).mean()
         return loss

@@ -76,8 +76,8 @@ def contrastive(
         if reduction == "pairs":
             found = found.sum().expand(2)
         if reduction == "active":
-            found = each_row(z.detach()[: relations.n], z.detach(), distance, active).sum(0)
-        return each_row(z[: relations.n], z, distance, value).sum()
+            found = each_row(relations.of(z.detach()), z.detach(), distance, active).sum(0)
+        return each_row(relations.of(z), z, distance, value).sum()
 
 
 def lifted_structure(
@@ -163,6 +163,6 @@ def generalized_lifted(
     positives, negatives = relations.counts()
     with full_precision(embeddings):
         z = distance.prepare(embeddings)
-        each = each_row(z[: relations.n], z, distance, value)
+        each = each_row(relations.of(z), z, distance, value)
     valid = (positives > 0) & (negatives > 0)
     return mean_of(each, valid, "both a positive and a negative")

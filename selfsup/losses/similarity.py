@@ -241,4 +241,4 @@ def _rows(
         raise ValueError(f"temperature must be above 0, not {temperature}")
     with full_precision(embeddings):
         z = COSINE.prepare(embeddings)
-        return each_row(z[: relations.n], z, COSINE, value)
+        return each_row(relations.of(z), z, COSINE, value)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selfsup.numerics import Distance, full_precision, normalize
-from selfsup.rows import Relations, Triplets, columns_of, each_row
+from selfsup.rows import Relations, Triplets, each_row
 
 
 def gaps(
@@ -136,9 +136,10 @@ def triplet_windows(
 ) -> tuple[Tensor, Tensor]:
     """The margin loss of every triplet, or of every semi-hard one, without listing them.
 
-    Each anchor's negatives are sorted. Those that a positive at d_ap meets with a loss above zero
-    lie in a window below d_ap + margin (semi-hard: above d_ap too), so their number and their sum
-    come from prefix sums: time is m^2 log m and memory linear in m where triplets are m^3.
+    The negatives that a positive at d_ap meets with a loss above zero lie in a window below
+    d_ap + margin (semi-hard: above d_ap too). With few positives each is held against a row of
+    distances; with many, the row is sorted and windows come from prefix sums, so that time is
+    m^2 log m. Memory is linear in m, where triplets are m^3.
 
     Source: Hermans et al. 2017, https://arxiv.org/abs/1703.07737, equation 4 (batch-all); Schroff
     et al. 2015, https://arxiv.org/abs/1503.03832, equation 4, with all negatives inside the margin
@@ -169,29 +170,52 @@ def triplet_windows(
         raise ValueError("no anchor of the batch has both a positive and a negative")
 
     def value(apart: Tensor, part: slice) -> Tensor:
-        positive, negative = relations.sides(part)
-        return _window_sums(apart, positive, negative, margin, semi_hard)
+        near, positive = relations.positives(apart, part)
+        far = relations.negatives(apart, part, fill=torch.inf)
+        sums = _sums_one_by_one if near.shape[1] <= FEW else _sums_by_sorting
+        return sums(near, positive, far, margin, semi_hard)
 
     with full_precision(embeddings):
         z = distance.prepare(embeddings)
-        total, active = each_row(z[: relations.n], z, distance, value).sum(0)
+        total, active = each_row(relations.of(z), z, distance, value).sum(0)
     count = active.detach() if active_only or semi_hard else valid
     return total.to(z.dtype) / count.clamp(min=1).to(z.dtype), active.detach().long()
 
 
-def _window_sums(
-    apart: Tensor, positive: Tensor, negative: Tensor, margin: float, semi_hard: bool
+FEW = 16  # positives up to which holding each against the row is faster than sorting it
+
+
+def _sums_one_by_one(
+    near: Tensor, positive: Tensor, far: Tensor, margin: float, semi_hard: bool
 ) -> Tensor:
-    """Each row's sum of losses above zero and their number: [r, m] -> float64 [r, 2]."""
-    far = apart.masked_fill(~negative, torch.inf).sort(1)[0]  # [r, m]
-    column, inside = columns_of(positive)  # [r, p]
-    near = apart.gather(1, column)
+    """Each row's sum of losses above zero and their number: [r, 2].
+
+    Of distances to positives [r, k] (those of which `positive` is true) and to negatives [r, m],
+    infinite where there is none.
+    """
+    total, number = near.new_zeros(2, len(near))
+    for d_ap, real in zip(near.split(1, dim=1), positive.split(1, dim=1), strict=True):
+        loss = d_ap + margin - far  # [r, m]
+        chosen = (loss > 0) & real
+        if semi_hard:
+            chosen &= far > d_ap
+        total = total + loss.masked_fill(~chosen, 0).sum(1)
+        number = number + chosen.sum(1)
+    return torch.stack([total, number], 1)
+
+
+def _sums_by_sorting(
+    near: Tensor, positive: Tensor, far: Tensor, margin: float, semi_hard: bool
+) -> Tensor:
+    """The same by prefix sums of sorted negatives: float64 [r, 2]."""
+    far = far.sort(1)[0]
     with torch.no_grad():
         high = torch.searchsorted(far, near + margin)
         low = torch.searchsorted(far, near, right=True) if semi_hard else high * 0
-        number = ((high - low).clamp_min(0) * inside).double()
+        high = torch.maximum(high, low)
+        number = ((high - low) * positive).double()
     sums = F.pad(far.masked_fill(far == torch.inf, 0).double().cumsum(1), (1, 0))
-    within = (sums.gather(1, torch.maximum(high, low)) - sums.gather(1, low)) * inside
+    within = (sums.gather(1, high) - sums.gather(1, low)) * positive
     total = (near.double() + margin) * number - within
     return torch.stack([total.sum(1), number.sum(1)], 1)
 

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfsup.numerics import Distance
-from selfsup.rows import Relations, Triplets, columns_of, join
+from selfsup.numerics import Distance, full_precision
+from selfsup.rows import LEAST, Relations, Triplets, join, parts
 
 
 @torch.no_grad()
@@ -35,14 +35,55 @@ def batch_hard(
     Returns:
         Anchors, positives and negatives: three index tensors [t], anchors ascending.
     """
-    return extremes(
-        embeddings,
-        labels,
-        distance=distance,
-        positive="hardest",
-        negative="hardest",
-        anchors=anchors,
-    )
+    relations = Relations(labels, anchors)
+    z = distance.prepare(embeddings)
+    positives, negatives = relations.counts()
+    if relations.largest > FEW:
+        return extremes(
+            embeddings,
+            labels,
+            distance=distance,
+            positive="hardest",
+            negative="hardest",
+            anchors=anchors,
+        )
+    n = _nearest_negatives(z, relations, distance)
+    p = torch.empty_like(n)
+    for part in parts(relations.n, len(z), times=8):
+        column, positive = relations.members(part)
+        apart = (z[column] - z[part][:, None]).square().sum(2).masked_fill(~positive, -1)
+        p[part] = column.gather(1, apart.argmax(1, keepdim=True))[:, 0]
+    a = ((positives > 0) & (negatives > 0)).nonzero()[:, 0]
+    return a, p[a], n[a]
+
+
+FEW = 64  # up to so many images of a class, an anchor's positives are measured one by one
+
+
+def _nearest_negatives(z: Tensor, relations: Relations, distance: Distance) -> Tensor:
+    """The nearest negative of each anchor; any row where there is none. [m, d] -> [n].
+
+    The product form finds it in most rows beyond any doubt that rounding leaves. Where the two
+    nearest are closer than that, distances are measured.
+    """
+    nearest = torch.empty(relations.n, dtype=torch.int64, device=z.device)
+    lead = z.new_empty(relations.n)
+    half = z.square().sum(1) / 2
+    for part in parts(relations.n, len(z), times=8):
+        with full_precision(z):
+            score = torch.addmm(-half, z[part], z.T)  # larger is nearer: (|x|^2 - |x - y|^2) / 2
+        score.scatter_(1, relations.members(part)[0], -torch.inf)
+        two, column = score.topk(min(2, len(z)), dim=1)
+        nearest[part], lead[part] = column[:, 0], two[:, 0] - two[:, -1]
+    # a sum of d products errs by d roundings of its largest terms at most
+    longest = half.max().sqrt()
+    terms = 2 * half[: relations.n].sqrt() * longest + longest**2
+    doubt = (z.shape[1] + 2) * torch.finfo(z.dtype).eps * 2 * terms
+    for rows in (lead <= doubt).nonzero()[:, 0].split(LEAST):
+        apart = distance.values(z[rows], z)
+        same = relations.labels[rows, None] == relations.labels
+        nearest[rows] = apart.masked_fill(same, torch.inf).argmin(1)
+    return nearest
 
 
 @torch.no_grad()
@@ -118,9 +159,9 @@ def semi_hard(
     relations = Relations(labels, anchors)
     z = distance.prepare(embeddings)
     found = []
-    for part, apart, same, other in relations.blocks(z, distance):
+    for part, apart, _, other in relations.blocks(z, distance):
         far, order = apart.masked_fill(~other, torch.inf).sort(1)
-        p, chosen = columns_of(same)  # [r, most]
+        p, chosen = relations.members(part)  # [r, k]
         near = apart.gather(1, p)
         place = torch.searchsorted(far, near, right=True)
         d_an = F.pad(far, (0, 1), value=torch.inf).gather(1, place)

@@ -11,6 +11,7 @@ from oracles import losses as oracle
 from torch import Tensor
 
 import selfsup.rows
+from selfsup.losses import triplet
 from selfsup.numerics import Similarity
 
 PROXIED = ("arcface", "cosface", "proxy-anchor")  # which their proxies pull apart
@@ -86,11 +87,27 @@ def test_a_gradient_is_that_of_finite_differences(name: str) -> None:
 def test_blocks_of_a_few_rows_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     x, labels = normal(7, 3, 2).requires_grad_(), torch.tensor(MIXED)
     results = []
-    for block in (10**6, 14):
-        monkeypatch.setattr(selfsup.rows, "BLOCK", block)
+    for least in (32, 2):
+        monkeypatch.setattr(selfsup.rows, "BLOCK", 1)
+        monkeypatch.setattr(selfsup.rows, "LEAST", least)
         loss = CASES[name].ours(x, labels, None)
         results.append((loss, torch.autograd.grad(loss, x)[0]))
     torch.testing.assert_close(results[0], results[1], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", [n for n in CASES if n.startswith(("batch-all", "semi-hard"))])
+def test_many_positives_by_sorting_give_what_few_give_one_by_one(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, labels = normal(9, 3, 7).requires_grad_(), torch.tensor([0, 0, 0, 0, 1, 1, 1, 2, 3])
+    results = []
+    for few in (9, 0):
+        monkeypatch.setattr(triplet, "FEW", few)
+        loss = CASES[name].ours(x, labels, None)
+        results.append((loss, torch.autograd.grad(loss, x)[0]))
+    torch.testing.assert_close(results[0], results[1], rtol=0, atol=1e-12)
+    expected = CASES[name].theirs(x.tolist(), labels.tolist(), None)
+    assert results[1][0].item() == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("name", CASES)
