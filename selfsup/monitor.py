@@ -60,19 +60,26 @@ class Health(NamedTuple):
 
 
 def diagnose(signs: dict[str, float]) -> Health:
-    """What a person should know about these signs."""
+    """What a person should know about these signs.
+
+    collapsed: all embeddings are nearly equal, so that gradients vanish. collapsing: they lie along
+    a line. starving: they differ, but nothing in the batch has a gradient.
+    """
     if signs["std"] < FLAT_STD:
-        return Health(
-            "collapsed",
-            f"embeddings are nearly equal (std {signs['std']:.3f} of a healthy 1, mean cosine "
-            f"{signs['cosine']:.2f}); try a lower learning rate or a longer warm-up",
-        )
+        told = f"std {signs['std']:.3f} of a healthy 1, mean cosine {signs['cosine']:.2f}"
+        if "from_margin" in signs:
+            told += f", loss within {signs['from_margin']:.3f} of the margin"
+        mend = "a lower --optim.lr, a longer --optim.warmup"
+        if "active" in signs:
+            mend += " or an easier start (--method.first semi-hard for triplets)"
+        return Health("collapsed", f"embeddings are nearly equal ({told}); try {mend}")
     if signs["rank"] < FEW_DIRECTIONS:
-        return Health(
-            "collapsing",
-            f"embeddings lie along {signs['rank']:.1f} directions; try a lower learning rate or "
-            "stronger views",
-        )
+        told = f"embeddings lie along {signs['rank']:.1f} directions"
+        return Health("collapsing", f"{told}; try a lower --optim.lr or stronger views")
     if signs.get("active") == 0:
-        return Health("starving", "no triplet or pair of the batch has a gradient")
+        return Health(
+            "starving",
+            "no triplet or pair of the batch has a loss to learn from; try a larger margin, a "
+            "harder miner (batch-hard) or a larger batch, or stop: all may be learnt",
+        )
     return Health("healthy", "")

@@ -14,6 +14,9 @@ class SimCLRConfig:
     without a second encoder)."""
     temperature: float = 0.2
     """Divides cosine similarities; 0.5 in the paper for CIFAR-10, 0.1 for ImageNet."""
+    products: Literal["float32", "bfloat16"] = "float32"
+    """In which nt-xent multiplies matrices; bfloat16 is faster where processors have it, and
+    similarities then have three digits."""
     sigma: float = 0.5
     """Of dclw's weights."""
     queue: int = 0

@@ -16,7 +16,9 @@ from selfsup.rows import Relations, each_row, log_sum_exp
 COSINE = Similarity(normalize=True)
 
 
-def nt_xent(a: Tensor, b: Tensor, *, temperature: float) -> Tensor:
+def nt_xent(
+    a: Tensor, b: Tensor, *, temperature: float, products: torch.dtype | None = None
+) -> Tensor:
     """Normalised temperature-scaled cross-entropy (SimCLR, equation 1).
 
     Each of the 2n embeddings has one positive, its image's other view, and 2n - 2 negatives:
@@ -31,6 +33,8 @@ def nt_xent(a: Tensor, b: Tensor, *, temperature: float) -> Tensor:
         b: [n, d] embeddings of the second views; row i is the image of `a[i]`.
         temperature: divides cosine similarities; 0.1 to 0.5 is usual. Lower weighs the hardest
             negatives more.
+        products: multiply matrices in this type, where bfloat16 is fast: similarities then have
+            three digits. None: exact, whatever autocast says.
 
     Returns:
         Scalar, in nats, at least 0. Chance is log(2n - 1): embeddings that all agree score that
@@ -42,7 +46,7 @@ def nt_xent(a: Tensor, b: Tensor, *, temperature: float) -> Tensor:
     _check(a, b, temperature)
     a, b = at_least_float32(a), at_least_float32(b)  # half precision blurs similarities
     if temperature >= LOWEST[a.dtype]:
-        return cross_entropy_of_views(a, b, temperature)
+        return cross_entropy_of_views(a, b, temperature, products or a.dtype)
     n = len(a)
     images = Relations(torch.arange(n, device=a.device).repeat(2))
 

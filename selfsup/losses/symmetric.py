@@ -22,15 +22,18 @@ LOWEST = {torch.float32: 1 / 72, torch.float64: 1 / 690}
 """Below this temperature sums of exp(s / T) overflow, and rows need maxima of their own."""
 
 
-def cross_entropy_of_views(a: Tensor, b: Tensor, temperature: float) -> Tensor:
+def cross_entropy_of_views(
+    a: Tensor, b: Tensor, temperature: float, products: torch.dtype
+) -> Tensor:
     """Mean over both views' rows of -log softmax at the other view, a row never its own candidate.
 
     Args:
         a: [n, d] first views, in any scale.
         b: [n, d] second views.
         temperature: divides cosines; not below `LOWEST`.
+        products: in which matrices are multiplied; all else is in the type of a and b.
     """
-    loss: Tensor = _CrossEntropy.apply(a, b, temperature)
+    loss: Tensor = _CrossEntropy.apply(a, b, temperature, products)
     return loss
 
 
@@ -38,15 +41,18 @@ class _CrossEntropy(torch.autograd.Function):
     """Value and gradient in one go; backward is one scaling."""
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, temperature: float) -> Tensor:
+    def forward(
+        ctx: Any, a: Tensor, b: Tensor, temperature: float, products: torch.dtype
+    ) -> Tensor:
         with full_precision(a):
             z, length = unit_rows(torch.cat([a, b]))
             n, m = len(a), 2 * len(a)
             positive = (z[:n] * z[n:]).sum(1).mean() / temperature
-            sums, block = _sums(z, temperature)
+            factors = (z / temperature**0.5).to(products)
+            sums, block = _sums(factors, z.dtype)
             loss: Tensor = sums.log().mean() - positive
             if any(ctx.needs_input_grad):
-                gradient = _gradient(z, 1 / sums, block)
+                gradient = _gradient(factors, 1 / sums, block).mul_(temperature**0.5)
                 gradient[:n].sub_(z[n:], alpha=2)
                 gradient[n:].sub_(z[:n], alpha=2)
                 unit_rows_back(gradient, z, length)
@@ -54,32 +60,36 @@ class _CrossEntropy(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
         first, second = gradient.chunk(2)
-        return first * gradients[0], second * gradients[0], None
+        return first * gradients[0], second * gradients[0], None, None
 
 
 Blocks = Callable[[slice, slice], Tensor]
 
 
-def _sums(z: Tensor, temperature: float) -> tuple[Tensor, Blocks]:
+def _sums(factors: Tensor, dtype: torch.dtype) -> tuple[Tensor, Blocks]:
     """Each row's sum of exp(s / T) over the other rows, and a way to any block of these."""
-    m = len(z)
+    m = len(factors)
     kept: dict[tuple[int, int], Tensor] = {}
-    space = z.new_empty(min(m, SIDE) ** 2)
+    space = factors.new_empty(min(m, SIDE) ** 2, dtype=dtype)
 
     def block(rows: slice, columns: slice) -> Tensor:
         if (rows.start, columns.start) in kept:
             return kept.pop((rows.start, columns.start))
         shape = rows.stop - rows.start, columns.stop - columns.start
-        out = z.new_empty(shape) if m <= KEPT else space[: shape[0] * shape[1]].view(shape)
-        torch.mm(z[rows] / temperature, z[columns].T, out=out).exp_()
+        out = space.new_empty(shape) if m <= KEPT else space[: shape[0] * shape[1]].view(shape)
+        if factors.dtype == dtype:
+            torch.mm(factors[rows], factors[columns].T, out=out)
+        else:
+            out.copy_(factors[rows] @ factors[columns].T)
+        out.exp_()
         if rows == columns:
             out.fill_diagonal_(0)
         return out
 
-    sums: Tensor = z.new_zeros(m)
+    sums: Tensor = space.new_zeros(m)
     for rows, columns in _upper(m):
         found = block(rows, columns)
         sums[rows] += found.sum(1)
@@ -90,15 +100,24 @@ def _sums(z: Tensor, temperature: float) -> tuple[Tensor, Blocks]:
     return sums, block
 
 
-def _gradient(z: Tensor, inverse: Tensor, block: Blocks) -> Tensor:
-    """The sum over j of E_ij (1 / L_i + 1 / L_j) z_j. [m, d]."""
-    gradient = torch.zeros_like(z)
-    for rows, columns in _upper(len(z)):
+def _gradient(factors: Tensor, inverse: Tensor, block: Blocks) -> Tensor:
+    """The sum over j of E_ij (1 / L_i + 1 / L_j) factor_j. [m, d]."""
+    gradient = torch.zeros_like(factors, dtype=inverse.dtype)
+    for rows, columns in _upper(len(factors)):
         weights = block(rows, columns).mul_(inverse[rows, None] + inverse[columns])
-        gradient[rows].addmm_(weights, z[columns])
+        weights = weights.to(factors.dtype)
+        _add_product(gradient[rows], weights, factors[columns])
         if rows != columns:
-            gradient[columns].addmm_(weights.T, z[rows])
+            _add_product(gradient[columns], weights.T, factors[rows])
     return gradient
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """Add a @ b to `total`, in place."""
+    if a.dtype == total.dtype:
+        total.addmm_(a, b)
+    else:
+        total.add_(a @ b)
 
 
 def _upper(m: int) -> Iterator[tuple[slice, slice]]:

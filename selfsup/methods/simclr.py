@@ -3,6 +3,7 @@
 Source: Chen et al. 2020, https://arxiv.org/abs/2002.05709.
 """
 
+import torch
 from torch import Tensor, nn
 
 from selfsup.config import SimCLRConfig
@@ -45,7 +46,8 @@ class SimCLR(Method):
         a, b, temperature = *embeddings, self.config.temperature
         match self.config.loss:
             case "nt-xent":
-                return nt_xent(a, b, temperature=temperature)
+                products = None if self.config.products == "float32" else torch.bfloat16
+                return nt_xent(a, b, temperature=temperature, products=products)
             case "dcl":
                 return dcl(a, b, temperature=temperature)
             case "dclw":

@@ -225,6 +225,20 @@ def test_low_temperatures_are_exact_in_float32_too(temperature: float) -> None:
     assert nt_xent(a, b, temperature=temperature).item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_products_in_bfloat16_are_right_to_three_digits() -> None:
+    a, b = (view.float().requires_grad_() for view in two_views(64, 32))
+    loss, half = (
+        nt_xent(a, b, temperature=0.5, products=products) for products in (None, torch.bfloat16)
+    )
+    assert half.dtype == torch.float32
+    assert half.item() == pytest.approx(loss.item(), rel=1e-3)
+    assert half.item() != loss.item()
+    for exact, rounded in zip(
+        torch.autograd.grad(loss, (a, b)), torch.autograd.grad(half, (a, b)), strict=True
+    ):
+        assert (exact - rounded).norm() < 1e-2 * exact.norm()
+
+
 def test_a_loss_without_a_gradient_asked_for_is_the_same() -> None:
     a, b = two_views(5, 4)
     with torch.no_grad():
