@@ -1,0 +1,82 @@
+"""What must not change unseen: every flag with its default, and that an old checkpoint loads.
+
+After a change that is meant, `python tests/test_golden.py` writes the flags anew; old checkpoints
+stay as they are.
+"""
+
+import dataclasses
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from selfsup import checkpoint
+from selfsup.__main__ import COMMANDS
+from selfsup.config import KNNConfig, LinearConfig, RetrievalConfig
+
+GOLDEN = Path(__file__).with_name("golden")
+TOOLS: dict[str, Any] = {"knn": KNNConfig, "linear": LinearConfig, "retrieval": RetrievalConfig}
+
+
+def flags(config: Any, prefix: str = "--") -> Iterator[str]:
+    """Each flag and its default, one a line."""
+    for field in dataclasses.fields(config):
+        name = prefix + field.name.replace("_", "-")
+        value = field.default if isinstance(config, type) else getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from flags(value, f"{name}.")
+        else:
+            yield name if value is dataclasses.MISSING else f"{name} {value!r}"
+
+
+def told(command: str) -> str:
+    """The golden text of a command."""
+    module = importlib.import_module(COMMANDS[command][0])
+    return "\n".join(flags(TOOLS.get(command) or module.Config)) + "\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_flags_and_defaults_are_the_known_ones(command: str) -> None:
+    assert told(command) == (GOLDEN / f"{command}.txt").read_text()
+
+
+def small() -> tuple[nn.Module, torch.optim.Optimizer]:
+    """A network with a buffer, and its optimiser."""
+    model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    return model, torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9)
+
+
+def test_an_old_checkpoint_loads() -> None:
+    model, optimizer = small()
+    path = checkpoint.newest(GOLDEN / "checkpoints", pytest.fail)
+    assert path is not None
+    step, extra = checkpoint.load(path, model, optimizer)
+    assert (step, extra) == (3, None)
+    weight, bias, *_ = model.parameters()
+    assert weight.tolist() == [[1, 2], [3, 4], [5, 6]]
+    assert optimizer.state[bias]["momentum_buffer"].tolist() == [7, 8, 9]
+    assert optimizer.param_groups[0]["momentum"] == 0.9
+
+
+def write() -> None:
+    """The flags, and a checkpoint if there is none yet."""
+    for command in COMMANDS:
+        (GOLDEN / f"{command}.txt").write_text(told(command))
+    if (GOLDEN / "checkpoints").exists():
+        return
+    model, optimizer = small()
+    weight, bias, *_ = model.parameters()
+    model(torch.ones(2, 2)).sum().backward()
+    optimizer.step()
+    with torch.no_grad():
+        weight.copy_(torch.arange(1.0, 7).view(3, 2))
+        optimizer.state[bias]["momentum_buffer"].copy_(torch.tensor([7.0, 8, 9]))
+    checkpoint.save(GOLDEN / "checkpoints", 3, model, optimizer, keep=1, extra=None)
+
+
+if __name__ == "__main__":
+    write()
