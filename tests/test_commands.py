@@ -213,12 +213,22 @@ WRONG = {
     "miner of all pairs": (
         PAIRS,
         ["--data", "images", *FINETUNE, *SUPCON],
-        "--method.loss supcon takes all pairs",
+        "--method.miner has no effect with --method.loss supcon",
     ),
     "memory of tuples": (
         PAIRS,
         ["--data", "images", *FINETUNE, "--method.loss", "angular", "--method.memory.size", "8"],
-        "--method.loss angular sees the batch alone",
+        "--method.memory has no effect with --method.loss angular",
+    ),
+    "another loss's setting": (
+        "recipes/finetune_proxies.py",
+        ["--data", "images", *FINETUNE, "--method.arcface.margin", "0.3"],
+        "--method.arcface has no effect with --method.loss proxy-anchor",
+    ),
+    "another loss's angle": (
+        FINE,
+        ["--data", "images", *FINETUNE, "--method.degrees", "40"],
+        "--method.degrees has no effect with --method.loss margin",
     ),
     "queue without its loss": (
         PRE,
@@ -257,6 +267,25 @@ def test_a_batch_that_does_not_divide_is_said_once(wrong: Path) -> None:
         "error: a batch of 9 images does not divide among 2 processes; the next that does is 10"
     )
     assert done.stderr.count(sentence) == 1
+
+
+def test_every_ranking_loss_is_compared_from_the_command_line(tmp_path: Path) -> None:
+    short = ("--seeds", "1", "--pretraining", "1", "--steps", "1", "--resamples", "10")
+    done = run(sys.executable, "-m", "selfsup", "compare-losses", "--out", tmp_path, *short)
+    assert done.returncode == 0, done.stderr
+    table = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert len(table) == 20
+    figures = json.loads((tmp_path / "losses.json").read_text())
+    assert all(0 <= f["low"] <= f["value"] <= f["high"] <= 1 for f in figures.values())
+
+
+def test_the_benchmark_names_what_it_needs(tmp_path: Path) -> None:
+    for peer in ("lightly", "pytorch_metric_learning"):
+        (tmp_path / f"{peer}.py").write_text("raise ImportError")
+    paths = f"{tmp_path}:{ROOT}"
+    done = run(sys.executable, ROOT / "tools" / "bench_losses.py", PYTHONPATH=paths)
+    assert done.returncode == 2
+    assert "pip install 'selfsup[bench]'" in done.stderr
 
 
 def test_an_unknown_flag_is_told_with_a_guess(wrong: Path) -> None:

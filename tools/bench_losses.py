@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from selfsup.cli import run as launch
+from selfsup.errors import UserError
 
 WIDTH = 128
 THREADS = 2
@@ -218,6 +219,11 @@ def main(config: Config) -> None:
     """Print a row for each comparison."""
     import torch
 
+    try:
+        import lightly.loss  # noqa: F401
+        import pytorch_metric_learning  # noqa: F401
+    except ImportError:
+        raise UserError("the peers are not there: pip install 'selfsup[bench]'") from None
     torch.set_num_threads(THREADS)
     warnings.simplefilter("ignore")
     if config.only:

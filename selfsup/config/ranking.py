@@ -1,7 +1,10 @@
 """Settings of ranking losses: what fine-tuning for retrieval can be done with."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Collection
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from selfsup.errors import UserError
 
 DistanceKind = Literal["euclidean", "squared", "cosine"]
 Miner = Literal[
@@ -26,6 +29,19 @@ PairLoss = Literal[
     "angular",
     "n-pairs-angular",
 ]
+
+
+def only(config: Any, used: Collection[str]) -> None:
+    """Refuse what a user has set and the chosen loss does not look at.
+
+    Raises:
+        UserError: a setting other than `loss`, `dim` and those used is not at its default.
+    """
+    for field in fields(config):
+        changed = getattr(config, field.name) != field.default
+        if changed and field.name not in ("loss", "dim", *used):
+            name = field.name.replace("_", "-")
+            raise UserError(f"--method.{name} has no effect with --method.loss {config.loss}")
 
 
 @dataclass(frozen=True, kw_only=True)

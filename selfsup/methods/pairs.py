@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from selfsup.config import PairsConfig
+from selfsup.config.ranking import PairLoss, only
 from selfsup.encoder import Encoder
-from selfsup.errors import UserError
 from selfsup.losses import npairs, pairs, similarity
 from selfsup.methods.memory import Memory
 from selfsup.methods.method import Method, OneView, one_view
@@ -15,10 +15,21 @@ from selfsup.numerics import Distance
 from selfsup.rows import Pairs
 from selfsup.seeds import Moment
 
-MINED = ("contrastive", "generalized-lifted", "multi-similarity", "circle")
-"""Losses that take chosen pairs."""
-REMEMBERING = (*MINED, "supcon", "nt-xent")
-"""Losses that take a memory behind the batch."""
+MINING = {"miner", "epsilon", "memory"}
+MEASURED = {"distance", "normalize"}
+USED: dict[PairLoss, set[str]] = {
+    "contrastive": {"contrastive", *MEASURED, *MINING},
+    "lifted": {"margin", *MEASURED},
+    "generalized-lifted": {"margin", *MEASURED, *MINING},
+    "multi-similarity": {"multi_similarity", *MINING},
+    "circle": {"circle", *MINING},
+    "supcon": {"temperature", "memory"},
+    "nt-xent": {"temperature", "memory"},
+    "n-pairs": {"n_pairs"},
+    "angular": {"n_pairs"},
+    "n-pairs-angular": {"n_pairs"},
+}
+"""The settings that each loss looks at; a miner or a memory is not for all."""
 
 
 class PairRanking(Method):
@@ -28,19 +39,10 @@ class PairRanking(Method):
         """Give the encoder a linear head of `config.dim`, unless that is 0 or there already.
 
         Raises:
-            UserError: the loss does not take a miner or a memory.
+            UserError: something is set that the loss does not look at.
         """
         super().__init__()
-        if config.miner != "all" and config.loss not in MINED:
-            raise UserError(
-                f"--method.loss {config.loss} takes all pairs; --method.miner {config.miner} is "
-                f"for {', '.join(MINED)}"
-            )
-        if config.memory.size and config.loss not in REMEMBERING:
-            raise UserError(
-                f"--method.loss {config.loss} sees the batch alone; a memory is "
-                f"for {', '.join(REMEMBERING)}"
-            )
+        only(config, USED[config.loss])
         self.encoder = encoder
         self.encoder.give_head(config.dim)
         self.config = config

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from selfsup.config import ProxiesConfig
+from selfsup.config.ranking import only
 from selfsup.encoder import Encoder
 from selfsup.losses.proxies import arcface, cosface, proxy_anchor
 from selfsup.methods.method import Method, OneView, one_view
@@ -21,8 +22,13 @@ class ProxyRanking(Method):
     """An encoder with an embedding head, and proxies that are thrown away after training."""
 
     def __init__(self, encoder: Encoder, config: ProxiesConfig, *, classes: int) -> None:
-        """Proxies start in directions drawn uniformly."""
+        """Proxies start in directions drawn uniformly.
+
+        Raises:
+            UserError: something is set that the loss does not look at.
+        """
         super().__init__()
+        only(config, {"lr", config.loss.replace("-", "_")})
         self.encoder = encoder
         self.encoder.give_head(config.dim)
         self.config = config

@@ -6,13 +6,14 @@ https://arxiv.org/abs/1912.06798 (memory).
 """
 
 import math
+from dataclasses import fields
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from selfsup.config import TripletConfig
-from selfsup.config.ranking import Miner
+from selfsup.config.ranking import Miner, only
 from selfsup.encoder import Encoder
 from selfsup.losses.triplet import (
     angular_hinge,
@@ -29,13 +30,25 @@ from selfsup.numerics import Distance
 from selfsup.rows import Triplets
 from selfsup.seeds import Moment
 
+UNUSED = {
+    "margin": {"degrees"},
+    "soft": {"degrees", "active_only"},
+    "angular": {"active_only", "swap"},
+}
+"""The settings that a loss does not look at. The margin is also the miners'."""
+
 
 class Triplet(Method):
     """An encoder whose last layer is the embedding, so that the head is exported with it."""
 
     def __init__(self, encoder: Encoder, config: TripletConfig) -> None:
-        """Give the encoder a linear head of `config.dim`, unless that is 0 or there already."""
+        """Give the encoder a linear head of `config.dim`, unless that is 0 or there already.
+
+        Raises:
+            UserError: something is set that the loss does not look at.
+        """
         super().__init__()
+        only(config, {field.name for field in fields(config)} - UNUSED[config.loss])
         self.encoder = encoder
         self.encoder.give_head(config.dim)
         self.config = config

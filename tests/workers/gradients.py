@@ -28,7 +28,7 @@ from selfsup.data.samplers import PKSampler, ShuffleSampler
 from selfsup.data.sources import ArraySource
 from selfsup.encoder import Encoder, build
 from selfsup.methods.method import Method
-from selfsup.methods.pairs import MINED, REMEMBERING, PairRanking
+from selfsup.methods.pairs import USED, PairRanking
 from selfsup.methods.proxies import ProxyRanking
 from selfsup.methods.simclr import SimCLR
 from selfsup.methods.triplet import Triplet
@@ -64,8 +64,8 @@ def with_miner(miner: Miner) -> Callable[[Encoder], Method]:
 
 
 def with_loss(loss: PairLoss) -> Callable[[Encoder], Method]:
-    memory = MEMORY if loss in REMEMBERING else MemoryConfig()
-    miner = "multi-similarity" if loss in MINED else "all"
+    memory = MEMORY if "memory" in USED[loss] else MemoryConfig()
+    miner = "multi-similarity" if "miner" in USED[loss] else "all"
     return lambda e: PairRanking(
         e,
         PairsConfig(dim=8, loss=loss, memory=memory, miner=miner),  # type: ignore[arg-type]
