@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from selfsup.numerics import Distance, at_least_float32, full_precision, normalize
-from selfsup.rows import Relations
+from selfsup.relations import Relations
 
 FLAT_STD = 0.1
 """Below this share of the spread of a healthy sphere, embeddings are as good as equal."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from selfsup.data.loader import Sampler
-from selfsup.rows import Relations
+from selfsup.relations import Relations
 
 
 class Span(NamedTuple):

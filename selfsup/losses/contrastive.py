@@ -11,7 +11,8 @@ from torch import Tensor
 
 from selfsup.losses.symmetric import LOWEST, cross_entropy_of_views
 from selfsup.numerics import Similarity, at_least_float32, full_precision
-from selfsup.rows import Relations, each_row, log_sum_exp
+from selfsup.relations import Relations
+from selfsup.rows import each_row, log_sum_exp
 
 COSINE = Similarity(normalize=True)
 

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selfsup.numerics import Similarity, full_precision
-from selfsup.rows import Relations, each_row, log_sum_exp, mean_of
+from selfsup.relations import Relations, mean_of
+from selfsup.rows import each_row, log_sum_exp
 
 DOT = Similarity(normalize=False)
 

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selfsup.numerics import Distance, full_precision
-from selfsup.rows import Pairs, Relations, each_row, log_sum_exp, mean_of
+from selfsup.relations import Pairs, Relations, mean_of
+from selfsup.rows import each_row, log_sum_exp
 
 Reduction = Literal["pairs", "sides", "active"]
 

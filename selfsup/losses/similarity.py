@@ -8,15 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selfsup.numerics import Similarity, full_precision
-from selfsup.rows import (
-    Pairs,
-    Relations,
-    Value,
-    each_row,
-    log_1_plus_sum_exp,
-    log_sum_exp,
-    mean_of,
-)
+from selfsup.relations import Pairs, Relations, mean_of
+from selfsup.rows import Value, each_row, log_1_plus_sum_exp, log_sum_exp
 
 COSINE = Similarity(normalize=True)
 

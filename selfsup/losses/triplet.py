@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selfsup.numerics import Distance, full_precision, normalize
-from selfsup.rows import Relations, Triplets, each_row
+from selfsup.relations import Relations, Triplets
+from selfsup.rows import each_row
 
 
 def gaps(

@@ -12,7 +12,7 @@ from selfsup.methods.method import Method, OneView, one_view
 from selfsup.mining.pairs import multi_similarity
 from selfsup.monitor import collapse_signs, pair_signs
 from selfsup.numerics import Distance
-from selfsup.rows import Pairs
+from selfsup.relations import Pairs
 from selfsup.seeds import Moment
 
 MINING = {"miner", "epsilon", "memory"}

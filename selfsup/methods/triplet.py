@@ -27,7 +27,7 @@ from selfsup.methods.method import Method, OneView, one_view
 from selfsup.mining import chance, distances
 from selfsup.monitor import collapse_signs, pair_signs
 from selfsup.numerics import Distance
-from selfsup.rows import Triplets
+from selfsup.relations import Triplets
 from selfsup.seeds import Moment
 
 UNUSED = {

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from selfsup.numerics import Distance
-from selfsup.rows import Relations, Triplets, join
+from selfsup.relations import Relations, Triplets, join
 
 FARTHEST = 1.4  # just below sqrt 2, where random directions are
 

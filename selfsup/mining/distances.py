@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selfsup.numerics import Distance, full_precision
-from selfsup.rows import LEAST, Relations, Triplets, join, parts
+from selfsup.relations import Relations, Triplets, join
+from selfsup.rows import LEAST, parts
 
 
 @torch.no_grad()

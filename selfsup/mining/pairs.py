@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from selfsup.numerics import Similarity
-from selfsup.rows import Pairs, Relations
+from selfsup.relations import Pairs, Relations
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from selfsup.mining.chance import distance_weighted, random
 from selfsup.mining.distances import all_triplets, batch_hard, extremes, semi_hard, semi_hard_all
 from selfsup.mining.pairs import multi_similarity
 from selfsup.numerics import Distance
-from selfsup.rows import Triplets
+from selfsup.relations import Triplets
 
 Kind = Literal["euclidean", "squared", "cosine"]
 KINDS: tuple[Kind, ...] = ("euclidean", "squared", "cosine")
