@@ -12,6 +12,7 @@ from selfsup.step import still_statistics
 
 GROUP = [name for name in METHODS if name.endswith("/group")]
 BATCH = [name for name in METHODS if name.endswith("/batch")]
+QUICK = ["simclr/group", "triplet memory/group", "proxies arcface/group"]
 
 
 def difference(a: dict[str, Any], b: dict[str, Any]) -> float:
@@ -38,6 +39,19 @@ def one() -> dict[int, dict[str, Any]]:
     return made
 
 
+@pytest.fixture(scope="module")
+def quick() -> dict[int, dict[str, Any]]:
+    return {count: gradients(count, [*QUICK, *BATCH]) for count in (1, 4)}
+
+
+@pytest.mark.parametrize("case", QUICK)
+def test_micro_batches_have_the_gradient_of_one_batch(
+    quick: dict[int, dict[str, Any]], case: str
+) -> None:
+    assert difference(quick[1][case], quick[4][case]) < 1e-12
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("case", GROUP)
 def test_four_micro_batches_have_the_gradient_of_one_batch(
     one: dict[int, dict[str, Any]], case: str
@@ -46,10 +60,13 @@ def test_four_micro_batches_have_the_gradient_of_one_batch(
 
 
 @pytest.mark.parametrize("case", BATCH)
-def test_batch_statistics_are_of_the_micro_batch(one: dict[int, dict[str, Any]], case: str) -> None:
-    assert difference(one[1][case], one[4][case]) > 1e-6
+def test_batch_statistics_are_of_the_micro_batch(
+    quick: dict[int, dict[str, Any]], case: str
+) -> None:
+    assert difference(quick[1][case], quick[4][case]) > 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", METHODS)
 def test_every_gradient_is_there_and_not_zero(one: dict[int, dict[str, Any]], case: str) -> None:
     assert max(float(g.abs().max()) for n, g in one[4][case].items() if n != "loss") > 1e-3

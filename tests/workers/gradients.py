@@ -5,7 +5,7 @@ Started by torchrun, or called in process for the single-process side.
 
 import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ METHODS |= {f"pairs {name}/group": with_loss(name) for name in typing.get_args(P
 METHODS |= {f"proxies {n}/group": with_proxies(n) for n in ("proxy-anchor", "arcface", "cosface")}
 
 
-def gradients(micro_batches: int) -> dict[str, Any]:
+def gradients(micro_batches: int, names: Iterable[str] = METHODS) -> dict[str, Any]:
     """{"simclr/group": {parameter: gradient}, ...} and the number of processes.
 
     The gradient is of a step that follows another, so that memories are not empty.
@@ -94,10 +94,10 @@ def gradients(micro_batches: int) -> dict[str, Any]:
     labels = torch.arange(64) % CLASSES
     source = ArraySource(images, labels, [str(c) for c in range(CLASSES)])
     found: dict[str, Any] = {"world": distributed.world()[1]}
-    for name, make in METHODS.items():
+    for name in names:
         accelerator = distributed.start()
         torch.manual_seed(0)
-        method = make(build(EncoderConfig(args=NORMS[name.split("/")[1]]), 16)).double()
+        method = METHODS[name](build(EncoderConfig(args=NORMS[name.split("/")[1]]), 16)).double()
         unlabelled = name.startswith("simclr")
         views = ViewsConfig(size=16, views=2 if unlabelled else 1)
         sampler = (
