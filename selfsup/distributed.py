@@ -24,7 +24,7 @@ def start(*, track: str = "", folder: str = "") -> Accelerator:
     Raises:
         UserError: accelerate knows no tracker of that name.
     """
-    cpu = not torch.cuda.is_available() and not torch.backends.mps.is_available()
+    cpu = not torch.cuda.is_available()  # Apple's devices have no float64, which distances need
     try:
         return Accelerator(cpu=cpu, log_with=track or None, project_dir=folder or None)
     except ValueError:

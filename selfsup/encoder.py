@@ -10,7 +10,7 @@ import yaml
 from torch import Tensor, nn
 
 from selfsup.config import EncoderConfig, Interpolation, ViewsConfig
-from selfsup.errors import UserError, did_you_mean
+from selfsup.errors import UserError, did_you_mean, require
 from selfsup.weights import fill
 
 SMALL = 64
@@ -33,11 +33,18 @@ class Encoder(nn.Module):
         """Width of the features."""
         return int(self.model.num_classes or self.model.head_hidden_size)
 
-    def give_head(self, dim: int) -> None:
+    def give_head(self, dim: int | None) -> None:
         """End in a new linear embedding of that width, unless it is 0 or there already; in place.
 
-        It is the model's last layer, so it is exported with the rest.
+        None keeps the head that is there, else makes one of 128. It is the model's last layer, so
+        it is exported with the rest.
+
+        Raises:
+            UserError: the width is below 0.
         """
+        if dim is None:
+            dim = self.model.num_classes or 128
+        require(dim >= 0, f"--method.dim must be 0 or more, not {dim}")
         if dim and self.model.num_classes != dim:
             self.model.reset_classifier(dim)
 

@@ -16,3 +16,13 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The nearest known word, as a question in brackets, or an empty string."""
     near = difflib.get_close_matches(word, list(known), n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def require(fits: bool, sentence: str) -> None:
+    """Tell the user `sentence` unless a setting fits.
+
+    Raises:
+        UserError: it does not.
+    """
+    if not fits:
+        raise UserError(sentence)

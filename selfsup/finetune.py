@@ -12,7 +12,7 @@ from selfsup.data.open import open_source
 from selfsup.data.samplers import PKSampler
 from selfsup.data.sources import Source
 from selfsup.encoder import Encoder, build, load
-from selfsup.errors import UserError
+from selfsup.errors import UserError, require
 from selfsup.methods.method import Method
 from selfsup.pretrain import announce, length, local_batches
 from selfsup.run import Run
@@ -54,12 +54,15 @@ def finetune(run: Run, method: Method, config: FinetuneConfig) -> Iterator[int]:
     Raises:
         UserError: there are no labels, or too few classes or images for P x K.
     """
+    views = config.views.views
+    require(views == 1, f"ranking sees one view of each image; --views.views is {views}")
     source, labels = labelled(config)
     sampler = PKSampler(labels, p=config.p, k=config.k, seed=config.seed)
     total = length(config, sampler)
     batch = config.p * config.k
     announce(run, source, batch, total)
-    run.tell(preflight(source, sampler, labels))
+    if run.main:
+        run.tell(preflight(source, sampler, labels))
     batches = local_batches(source, sampler, config.views, config.seed)
     yield from train(run, method, batches, config=config, batch=batch, total=total)
 

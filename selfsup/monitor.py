@@ -69,9 +69,9 @@ def diagnose(signs: dict[str, float]) -> Health:
         told = f"std {signs['std']:.3f} of a healthy 1, mean cosine {signs['cosine']:.2f}"
         if "from_margin" in signs:
             told += f", loss within {signs['from_margin']:.3f} of the margin"
-        mend = "a lower --optim.lr, a longer --optim.warmup"
-        if "active" in signs:
-            mend += " or an easier start (--method.first semi-hard for triplets)"
+        mend = "a lower --optim.lr or a longer --optim.warmup"
+        if "from_margin" in signs:
+            mend += ", or --method.first semi-hard"
         return Health("collapsed", f"embeddings are nearly equal ({told}); try {mend}")
     if signs["rank"] < FEW_DIRECTIONS:
         told = f"embeddings lie along {signs['rank']:.1f} directions"

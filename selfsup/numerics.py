@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 SMALLEST_NORM = 1e-8  # a shorter row has no direction that float32 can tell
 EQUAL = 1e-14  # rows whose squared distance is a smaller share of their squared lengths are equal
@@ -44,6 +45,7 @@ class _Normalize(torch.autograd.Function):
         return z
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         return unit_rows_back(gradients[0].clone(), *ctx.saved_tensors)
 
@@ -165,6 +167,11 @@ class Distance:
         to_x.addcmul_(gradient.sum(1, keepdim=True), x).addmm_(gradient, y, alpha=-1)
         to_y.addcmul_(gradient.sum(0)[:, None], y).addmm_(gradient.T, x, alpha=-1)
 
+    def whole(self, x: Tensor, y: Tensor) -> Tensor:
+        """Every distance of prepared rows, differentiable. [n, d], [m, d] -> [n, m]."""
+        apart: Tensor = _Whole.apply(x, y, self)
+        return apart
+
     def pairs(self, x: Tensor, y: Tensor) -> Tensor:
         """Distance of row i of x to row i of y, differentiable. [n, d], [n, d] -> [n]."""
         with full_precision(x):
@@ -174,3 +181,22 @@ class Distance:
 
     def _of_square(self, square: Tensor) -> Tensor:
         return square / 2 if self.kind == "cosine" else square
+
+
+class _Whole(torch.autograd.Function):
+    """A matrix of distances whose gradient does not hold a difference for each pair."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, distance: Distance) -> Tensor:
+        values = distance.values(x, y)
+        ctx.save_for_backward(x, y, values)
+        ctx.distance = distance
+        return values
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, y, values = ctx.saved_tensors
+        to_x, to_y = torch.zeros_like(x), torch.zeros_like(y)
+        ctx.distance.pull(gradients[0], values, x, y, to_x=to_x, to_y=to_y)
+        return to_x, to_y, None

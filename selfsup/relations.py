@@ -65,7 +65,8 @@ class Relations:
         return positive, ~same
 
     def _chosen(self, part: slice, anchor: Tensor, other: Tensor) -> Tensor:
-        inside = (anchor >= part.start) & (anchor < part.stop)
+        ends = torch.tensor([part.start, part.stop], device=anchor.device)
+        inside = slice(*torch.searchsorted(anchor.contiguous(), ends).tolist())  # anchors ascend
         mask = torch.zeros(
             part.stop - part.start, len(self.labels), dtype=torch.bool, device=self.labels.device
         )
@@ -102,14 +103,15 @@ class Relations:
         [r, m] -> [r, k], bool [r, k], with k the size of the largest class.
         """
         if self.pairs is not None:
-            return values, self.sides(part)[0]
+            return values, self._chosen(part, self.pairs.anchor, self.pairs.positive)
         column, positive = self.members(part)
         return values.gather(1, column), positive
 
     def negatives(self, values: Tensor, part: slice, *, fill: float) -> Tensor:
         """The values, but `fill` where there is no negative of the anchor: [r, m] -> [r, m]."""
         if self.pairs is not None:
-            return values.masked_fill(~self.sides(part)[1], fill)
+            chosen = self._chosen(part, self.pairs.other_anchor, self.pairs.negative)
+            return values.masked_fill(~chosen, fill)
         return values.scatter(1, self.members(part)[0], fill)
 
     def others(self, values: Tensor, part: slice, *, fill: float) -> Tensor:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from selfsup.numerics import Measure, full_precision
 
@@ -82,6 +83,7 @@ class _EachRow(torch.autograd.Function):
         return whole
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
         rows, ends = saved[: ctx.rows], saved[ctx.rows :]

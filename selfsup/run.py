@@ -67,6 +67,8 @@ class Run:
             if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
                 raise UserError(f"{self.folder} exists and is no run folder; choose another --out")
             return
+        if not any((self.folder / "checkpoints").glob("step-*")):
+            return  # nothing was computed with the old settings that is still there
         old = _flat(yaml.safe_load(file.read_text()))
         new = _flat(settings)
         changed = [key for key in new if key.split(".")[0] not in FREE and old.get(key) != new[key]]
@@ -108,6 +110,7 @@ class Run:
         if isinstance(found, UserError):
             raise found
         if found is None:
+            self._cut_log(0)
             return 0
         step, self._extra = checkpoint.load(found, method, optimizer)
         if self._extra is not None and self.accelerator.scaler is not None:

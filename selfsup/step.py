@@ -58,7 +58,6 @@ class Stepper:
         loss = self.gradient(batch)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.method.after_step(self.embeddings, self.labels, self.moment(batch))
         return loss
 
     def moment(self, batch: Batch) -> Moment:

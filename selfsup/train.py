@@ -72,6 +72,7 @@ def train(
             progress.step(done)
             if done % config.log_every == 0 or done in (1, total):
                 watch.report(done, loss.item(), lr, stepper, stepper.moment(read))
+            method.after_step(stepper.embeddings, stepper.labels, stepper.moment(read))
             if done % config.save_every == 0 or done == total:
                 run.save(done, method, moved)
             yield done

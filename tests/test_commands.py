@@ -162,6 +162,7 @@ def prepare(root: Path) -> None:
 
 PRE, FINE = "recipes/pretrain_simclr.py", "recipes/finetune_triplet.py"
 PAIRS = "recipes/finetune_pairs.py"
+RIGHT = ("--method.loss", "angular", "--method.n-pairs.degrees", "90")
 SUPCON = ("--method.loss", "supcon", "--method.miner", "multi-similarity")
 WRONG = {
     "missing folder": (PRE, ["--data", "imagse", *PRETRAIN], "imagse does not exist (did you mean"),
@@ -220,6 +221,31 @@ WRONG = {
         ["--data", "images", *FINETUNE, "--method.loss", "angular", "--method.memory.size", "8"],
         "--method.memory has no effect with --method.loss angular",
     ),
+    "temperature": (
+        PRE,
+        ["--data", "images", *PRETRAIN, "--method.temperature", "0"],
+        "--method.temperature must be above 0",
+    ),
+    "products": (
+        PRE,
+        ["--data", "images", *PRETRAIN, "--method.products", "bfloat16", "--method.loss", "dcl"],
+        "--method.products bfloat16 is for nt-xent",
+    ),
+    "angle": (
+        PAIRS,
+        ["--data", "images", *FINETUNE, *RIGHT],
+        "--method.n-pairs.degrees must be between 0 and 90, not 90",
+    ),
+    "memory below nothing": (
+        FINE,
+        ["--data", "images", *FINETUNE, "--method.memory.size", "-1"],
+        "a memory holds 0 embeddings or more",
+    ),
+    "two views of a ranking": (
+        FINE,
+        ["--data", "images", *FINETUNE, "--views.views", "2"],
+        "ranking sees one view of each image",
+    ),
     "another loss's setting": (
         "recipes/finetune_proxies.py",
         ["--data", "images", *FINETUNE, "--method.arcface.margin", "0.3"],
@@ -257,6 +283,15 @@ def test_wrong_input_gets_one_sentence_and_status_2(wrong: Path, what: str) -> N
     assert last.startswith("error: ")
     assert "Traceback" not in done.stderr
     assert not (wrong / "executed").exists()
+
+
+def test_the_mend_that_an_error_names_works_with_the_same_folder(wrong: Path) -> None:
+    flags = ("--data", wrong / "images", "--out", wrong / "runs" / "mended", *FINETUNE)
+    refused = recipe(FINE, *flags, "--p", "9")
+    assert refused.returncode == 2
+    assert "the largest that fits is --p 4 --k 2" in refused.stderr
+    done = recipe(FINE, *flags, "--p", "4", "--k", "2")
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_batch_that_does_not_divide_is_said_once(wrong: Path) -> None:

@@ -73,6 +73,26 @@ def test_identical_rows_are_0_apart_by_cosine_to_a_rounding() -> None:
     torch.testing.assert_close(apart, torch.zeros(10), rtol=0, atol=5e-7)
 
 
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_a_whole_matrix_has_the_values_of_pairs_and_a_gradient(distance: Distance) -> None:
+    x, y = normal(5, 3).requires_grad_(), normal(4, 3, seed=1).requires_grad_()
+
+    def whole(a: Tensor, b: Tensor) -> Tensor:
+        return distance.whole(distance.prepare(a), distance.prepare(b))
+
+    torch.testing.assert_close(whole(x, y), distance.matrix(x, y))
+    assert torch.autograd.gradcheck(whole, (x, y))
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_float32_distances_are_the_nearest_to_the_true_ones(distance: Distance) -> None:
+    x = normal(30, 16).float()
+    x[1] = x[0] + 1e-3 * x[1]  # near, where the product form in float32 errs
+    z = distance.prepare(x)
+    true = distance.values(z.double(), z.double())
+    torch.testing.assert_close(distance.values(z, z).double(), true, rtol=1e-7, atol=1e-9)
+
+
 def test_a_row_that_is_not_a_number_stays_visible() -> None:
     x = torch.tensor([[math.nan, 1.0], [3.0, 4.0]])
     assert normalize(x)[0].isnan().all()

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from selfsup.errors import UserError
+from selfsup.errors import UserError, require
 
 DistanceKind = Literal["euclidean", "squared", "cosine"]
 Miner = Literal[
@@ -44,6 +44,11 @@ def only(config: Any, used: Collection[str]) -> None:
             raise UserError(f"--method.{name} has no effect with --method.loss {config.loss}")
 
 
+def between_0_and_90(name: str, degrees: float) -> None:
+    """Refuse an angle that is none of a triangle with a right one."""
+    require(0 < degrees < 90, f"--method.{name} must be between 0 and 90, not {degrees}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class MemoryConfig:
     """Cross-batch memory (Wang et al. 2020, https://arxiv.org/abs/1912.06798)."""
@@ -58,8 +63,9 @@ class MemoryConfig:
 class RankingConfig:
     """What every ranking method has."""
 
-    dim: int = 128
-    """Width of the embedding head; 0 keeps the encoder's features as they are."""
+    dim: int | None = None
+    """Width of the embedding head; by default that of --init, else 128. Another width than that of
+    --init begins a new head; 0 keeps the encoder's features as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ class OptimConfig:
     name: Literal["sgd", "adamw"] = "sgd"
     """SGD with momentum, or AdamW."""
     lr: float = 0.12
-    """Peak learning rate at a batch of 256, scaled linearly with it (lightly's for CIFAR)."""
+    """Peak learning rate at a batch of 256, scaled linearly with it (0.12: lightly's for CIFAR)."""
     momentum: float = 0.9
     """SGD's momentum; AdamW uses its usual 0.9 and 0.999."""
     weight_decay: float = 5e-4

@@ -136,6 +136,7 @@ def n_pairs_angular(
     *,
     normalize: bool,
     temperature: float,
+    regularizer: float,
     degrees: float,
     weight: float,
 ) -> Tensor:
@@ -148,6 +149,7 @@ def n_pairs_angular(
         labels: [m] integers; classes with one row are left out.
         normalize: of the N-pair part; the angular part always does.
         temperature: of the N-pair part.
+        regularizer: of the N-pair part.
         degrees: alpha of the angular part.
         weight: of the angular part.
 
@@ -158,7 +160,7 @@ def n_pairs_angular(
         ValueError: as either part.
     """
     pairs = n_pairs(
-        embeddings, labels, normalize=normalize, temperature=temperature, regularizer=0.0
+        embeddings, labels, normalize=normalize, temperature=temperature, regularizer=regularizer
     )
     return pairs + weight * angular_n_pairs(embeddings, labels, degrees=degrees)
 

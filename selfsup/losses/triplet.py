@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfsup.numerics import Distance, full_precision, normalize
+from selfsup.numerics import Distance, full_precision
 from selfsup.relations import Relations, Triplets
 from selfsup.rows import each_row
 
@@ -35,9 +35,9 @@ def gaps(
         near, far = distance.pairs(a, p), distance.pairs(a, n)
         other = distance.pairs(p, n) if swap else far
     else:  # so many triplets share their pairs
-        rows = torch.arange(len(embeddings), device=anchor.device)
-        pairs = torch.cartesian_prod(rows, rows).T
-        apart = distance.pairs(*(embeddings[index] for index in pairs)).view(len(rows), -1)
+        with full_precision(embeddings):
+            z = distance.prepare(embeddings)
+            apart = distance.whole(z, z)
         near, far = apart[anchor, positive], apart[anchor, negative]
         other = apart[positive, negative] if swap else far
     return near - torch.minimum(far, other)
@@ -116,13 +116,18 @@ def angular_hinge(embeddings: Tensor, triplets: Triplets, *, degrees: float) -> 
     Raises:
         ValueError: there is no triplet, or alpha is not between 0 and 90 degrees.
     """
+    return F.relu(_some(angular_gaps(embeddings, triplets, degrees=degrees))).mean()
+
+
+def angular_gaps(embeddings: Tensor, triplets: Triplets, *, degrees: float) -> Tensor:
+    """|a - p|^2 - 4 tan^2(alpha) |n - (a + p) / 2|^2 of each triplet. [m, d] -> [t]."""
     if not 0 < degrees < 90:
         raise ValueError(f"alpha must be between 0 and 90 degrees, not {degrees}")
     with full_precision(embeddings):
-        z = normalize(Distance().prepare(embeddings))
+        z = Distance(normalize=True).prepare(embeddings)
         a, p, n = (z[index] for index in triplets)
         far = 4 * math.tan(math.radians(degrees)) ** 2 * (n - (a + p) / 2).square().sum(1)
-        return F.relu(_some((a - p).square().sum(1) - far)).mean()
+        return (a - p).square().sum(1) - far
 
 
 def triplet_windows(
@@ -178,7 +183,7 @@ def triplet_windows(
 
     with full_precision(embeddings):
         z = distance.prepare(embeddings)
-        total, active = each_row(relations.of(z), z, distance, value).sum(0)
+        total, active = each_row(relations.of(z), z, distance, value).double().sum(0)
     count = active.detach() if active_only or semi_hard else valid
     return total.to(z.dtype) / count.clamp(min=1).to(z.dtype), active.detach().long()
 
@@ -197,9 +202,9 @@ def _sums_one_by_one(
     total, number = near.new_zeros(2, len(near))
     for d_ap, real in zip(near.split(1, dim=1), positive.split(1, dim=1), strict=True):
         loss = d_ap + margin - far  # [r, m]
-        chosen = (loss > 0) & real
+        chosen = ~(loss <= 0) & real  # also of nan, which has to show
         if semi_hard:
-            chosen &= far > d_ap
+            chosen &= ~(far <= d_ap)
         total = total + loss.masked_fill(~chosen, 0).sum(1)
         number = number + chosen.sum(1)
     return torch.stack([total, number], 1)

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from selfsup.errors import require
+
 
 class Memory(nn.Module):
     """The newest embeddings and their labels, in the order in which they were added.
@@ -19,6 +21,7 @@ class Memory(nn.Module):
     def __init__(self, size: int, dim: int) -> None:
         """Room for `size` embeddings of width `dim`; with 0 it has no buffers and does nothing."""
         super().__init__()
+        require(size >= 0, f"a memory holds 0 embeddings or more, not {size}")
         self.size = size
         if size:
             self.register_buffer("rows", torch.zeros(size, dim))

@@ -4,8 +4,9 @@ import torch
 from torch import Tensor
 
 from selfsup.config import PairsConfig
-from selfsup.config.ranking import PairLoss, only
+from selfsup.config.ranking import PairLoss, between_0_and_90, only
 from selfsup.encoder import Encoder
+from selfsup.errors import require
 from selfsup.losses import npairs, pairs, similarity
 from selfsup.methods.memory import Memory
 from selfsup.methods.method import Method, OneView, one_view
@@ -43,6 +44,12 @@ class PairRanking(Method):
         """
         super().__init__()
         only(config, USED[config.loss])
+        for name, value in (
+            ("temperature", config.temperature),
+            ("n-pairs.temperature", config.n_pairs.temperature),
+        ):
+            require(value > 0, f"--method.{name} must be above 0, not {value}")
+        between_0_and_90("n-pairs.degrees", config.n_pairs.degrees)
         self.encoder = encoder
         self.encoder.give_head(config.dim)
         self.config = config
@@ -56,9 +63,8 @@ class PairRanking(Method):
     def loss(self, embeddings: OneView, labels: Tensor | None, moment: Moment) -> Tensor:
         """The chosen loss; where the miner finds no pair, 0 with a gradient of 0."""
         assert labels is not None
-        z, n = embeddings.embedding, len(embeddings.embedding)
-        if moment.share >= self.config.memory.start:
-            z, labels = self.memory.behind(z, labels)
+        n = len(embeddings.embedding)
+        z, labels = self._with_memory(embeddings.embedding, labels, moment)
         chosen = self._mine(z, labels, n)
         if chosen is not None and len(chosen.anchor) + len(chosen.other_anchor) == 0:
             return z.sum() * 0
@@ -72,19 +78,24 @@ class PairRanking(Method):
 
     @torch.no_grad()
     def signs(self, embeddings: OneView, labels: Tensor | None, moment: Moment) -> dict[str, float]:
-        """Collapse signs, mean distances, and how many anchors have pairs.
+        """Collapse signs, mean distances, and with a miner how many anchors have pairs.
 
         active: share of anchors with a pair.
         skipped: share of anchors without one.
         """
         assert labels is not None
-        z = embeddings.embedding
-        active = 1.0
-        chosen = self._mine(z, labels, len(z))
+        z, n = embeddings.embedding, len(embeddings.embedding)
+        found = collapse_signs(z) | pair_signs(z, labels, self.distance)
+        chosen = self._mine(*self._with_memory(z, labels, moment), n)
         if chosen is not None:
-            active = len(torch.cat([chosen.anchor, chosen.other_anchor]).unique()) / len(z)
-        signs = {"active": active, "skipped": 1 - active}
-        return collapse_signs(z) | pair_signs(z, labels, self.distance) | signs
+            active = len(torch.cat([chosen.anchor, chosen.other_anchor]).unique()) / n
+            found |= {"active": active, "skipped": 1 - active}
+        return found
+
+    def _with_memory(self, z: Tensor, labels: Tensor, moment: Moment) -> tuple[Tensor, Tensor]:
+        if moment.share < self.config.memory.start:
+            return z, labels
+        return self.memory.behind(z, labels)
 
     def _mine(self, z: Tensor, labels: Tensor, n: int) -> Pairs | None:
         if self.config.miner == "all":
@@ -138,8 +149,9 @@ class PairRanking(Method):
                 )
             case "supcon":
                 return similarity.supcon(z, labels, temperature=c.temperature, anchors=n)
-            case _:
+            case "nt-xent":
                 return similarity.class_nt_xent(z, labels, temperature=c.temperature, anchors=n)
+        raise AssertionError(c.loss)
 
     def _of_tuples(self, z: Tensor, labels: Tensor) -> Tensor:
         c = self.config.n_pairs
@@ -154,12 +166,14 @@ class PairRanking(Method):
                 )
             case "angular":
                 return npairs.angular(z, labels, degrees=c.degrees)
-            case _:
+            case "n-pairs-angular":
                 return npairs.n_pairs_angular(
                     z,
                     labels,
                     normalize=c.normalize,
                     temperature=c.temperature,
+                    regularizer=c.regularizer,
                     degrees=c.degrees,
                     weight=c.weight,
                 )
+        raise AssertionError(self.config.loss)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from selfsup.config import ProxiesConfig
 from selfsup.config.ranking import only
 from selfsup.encoder import Encoder
+from selfsup.errors import require
 from selfsup.losses.proxies import arcface, cosface, proxy_anchor
 from selfsup.methods.method import Method, OneView, one_view
 from selfsup.monitor import collapse_signs, pair_signs
@@ -28,6 +29,7 @@ class ProxyRanking(Method):
             UserError: something is set that the loss does not look at.
         """
         super().__init__()
+        require(config.lr > 0, f"--method.lr must be above 0, not {config.lr}")
         only(config, {"lr", config.loss.replace("-", "_")})
         self.encoder = encoder
         self.encoder.give_head(config.dim)

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from selfsup.config import SimCLRConfig
 from selfsup.encoder import Encoder
-from selfsup.errors import UserError
+from selfsup.errors import require
 from selfsup.losses.contrastive import dcl, dclw, info_nce, nt_xent
+from selfsup.losses.symmetric import LOWEST
 from selfsup.methods.memory import Memory
 from selfsup.methods.method import Method, TwoViews
 from selfsup.seeds import Moment
@@ -23,8 +24,7 @@ class SimCLR(Method):
         super().__init__()
         self.encoder = encoder
         self.config = config
-        if config.queue and config.loss != "info-nce":
-            raise UserError(f"--method.queue is for info-nce; --method.loss is {config.loss}")
+        _check(config)
         self.queue = Memory(config.queue, config.dim)
         norm = nn.BatchNorm1d if config.norm == "batch" else nn.LayerNorm
         self.projector = nn.Sequential(
@@ -60,3 +60,19 @@ class SimCLR(Method):
     def after_step(self, embeddings: TwoViews, labels: Tensor | None, moment: Moment) -> None:
         """The second views' embeddings are compared with in later steps."""
         self.queue.add(embeddings.second)
+
+
+def _check(config: SimCLRConfig) -> None:
+    require(config.temperature > 0, f"--method.temperature must be above 0: {config.temperature}")
+    require(config.sigma > 0, f"--method.sigma must be above 0, not {config.sigma}")
+    require(config.queue >= 0, f"--method.queue must be 0 or more, not {config.queue}")
+    require(
+        not config.queue or config.loss == "info-nce",
+        f"--method.queue is for info-nce; --method.loss is {config.loss}",
+    )
+    exact = config.products == "float32"
+    least = LOWEST[torch.float32]
+    require(
+        exact or (config.loss == "nt-xent" and config.temperature >= least),
+        f"--method.products bfloat16 is for nt-xent at a temperature of {least:.4f} or more",
+    )

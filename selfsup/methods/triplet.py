@@ -9,13 +9,13 @@ import math
 from dataclasses import fields
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from selfsup.config import TripletConfig
-from selfsup.config.ranking import Miner, only
+from selfsup.config.ranking import Miner, between_0_and_90, only
 from selfsup.encoder import Encoder
 from selfsup.losses.triplet import (
+    angular_gaps,
     angular_hinge,
     gaps,
     triplet_margin,
@@ -27,7 +27,7 @@ from selfsup.methods.method import Method, OneView, one_view
 from selfsup.mining import chance, distances
 from selfsup.monitor import collapse_signs, pair_signs
 from selfsup.numerics import Distance
-from selfsup.relations import Triplets
+from selfsup.relations import Relations, Triplets
 from selfsup.seeds import Moment
 
 UNUSED = {
@@ -49,6 +49,7 @@ class Triplet(Method):
         """
         super().__init__()
         only(config, {field.name for field in fields(config)} - UNUSED[config.loss])
+        between_0_and_90("degrees", config.degrees)
         self.encoder = encoder
         self.encoder.give_head(config.dim)
         self.config = config
@@ -62,21 +63,11 @@ class Triplet(Method):
     def loss(self, embeddings: OneView, labels: Tensor | None, moment: Moment) -> Tensor:
         """The mined triplets' loss; where the miner finds none, 0 with a gradient of 0."""
         assert labels is not None
-        z = embeddings.embedding
-        n, c = len(z), self.config
-        z, labels = self._with_memory(z, labels, moment)
-        miner = self._miner(moment)
-        if c.loss == "margin" and not c.swap and miner in ("batch-all", "semi-hard-all"):
-            return triplet_windows(
-                z,
-                labels,
-                distance=self.distance,
-                margin=c.margin,
-                semi_hard=miner == "semi-hard-all",
-                active_only=c.active_only,
-                anchors=n,
-            )[0]
-        triplets = self._mine(miner, z, labels, moment, n)
+        n, c = len(embeddings.embedding), self.config
+        z, labels = self._with_memory(embeddings.embedding, labels, moment)
+        if self._in_windows(moment):
+            return self._windows(z, labels, moment, n)[0]
+        triplets = self._mine(self._miner(moment), z, labels, moment, n)
         if len(triplets[0]) == 0:
             return z.sum() * 0
         match c.loss:
@@ -100,28 +91,56 @@ class Triplet(Method):
 
     @torch.no_grad()
     def signs(self, embeddings: OneView, labels: Tensor | None, moment: Moment) -> dict[str, float]:
-        """Collapse signs, and how much there is left to learn from within the batch.
+        """Collapse signs, and how much there is left to learn from.
 
         positive, negative: mean distance of an anchor to its positives and to its negatives.
-        active: share of triplets with a loss above zero (soft: with the negative nearer).
+        active: share of the triplets with a loss above zero (soft: with the negative nearer).
         skipped: share of anchors without a triplet.
         from_margin: |loss - margin| (soft: |loss - log 2|), which goes to 0 as embeddings collapse.
         """
         assert labels is not None
         z, c = embeddings.embedding, self.config
-        anchor, positive, negative = self._mine(self._miner(moment), z, labels, moment, len(z))
-        gap = gaps(z, (anchor, positive, negative), distance=self.distance, swap=c.swap)
-        margin = 0.0 if c.loss == "soft" else c.margin
-        each = F.softplus(gap) if c.loss == "soft" else (gap + margin).clamp(min=0)
-        flat = math.log(2) if c.loss == "soft" else margin
-        found = len(gap) > 0
-        return {
+        found = {
             **collapse_signs(z),
             **pair_signs(z, labels, self.distance),
-            "active": (gap + margin > 0).float().mean().item() if found else 0.0,
-            "skipped": 1 - len(anchor.unique()) / len(z),
-            "from_margin": abs(each.mean().item() - flat) if found else flat,
+            **self._activity(*self._with_memory(z, labels, moment), moment, len(z)),
         }
+        if c.loss != "angular":
+            flat = math.log(2) if c.loss == "soft" else c.margin
+            found["from_margin"] = abs(self.loss(embeddings, labels, moment).item() - flat)
+        return found
+
+    def _activity(self, z: Tensor, labels: Tensor, moment: Moment, n: int) -> dict[str, float]:
+        """How many triplets have a loss, and how many anchors have none, as shares."""
+        if self._in_windows(moment):
+            positives, negatives = Relations(labels, n).counts()
+            valid = positives * negatives
+            active = int(self._windows(z, labels, moment, n)[1]) / int(valid.sum())
+            return {"active": active, "skipped": int((valid == 0).sum()) / n}
+        triplets = self._mine(self._miner(moment), z, labels, moment, n)
+        if self.config.loss == "angular":
+            above = angular_gaps(z, triplets, degrees=self.config.degrees)
+        else:
+            above = gaps(z, triplets, distance=self.distance, swap=self.config.swap)
+            above = above + (self.config.margin if self.config.loss == "margin" else 0)
+        active = int((above > 0).sum()) / max(1, len(above))
+        return {"active": active, "skipped": 1 - len(triplets[0].unique()) / n}
+
+    def _in_windows(self, moment: Moment) -> bool:
+        """Whether the loss is taken of all triplets at once, without listing them."""
+        plain = self.config.loss == "margin" and not self.config.swap
+        return plain and self._miner(moment) in ("batch-all", "semi-hard-all")
+
+    def _windows(self, z: Tensor, labels: Tensor, moment: Moment, n: int) -> tuple[Tensor, Tensor]:
+        return triplet_windows(
+            z,
+            labels,
+            distance=self.distance,
+            margin=self.config.margin,
+            semi_hard=self._miner(moment) == "semi-hard-all",
+            active_only=self.config.active_only,
+            anchors=n,
+        )
 
     def _with_memory(self, z: Tensor, labels: Tensor, moment: Moment) -> tuple[Tensor, Tensor]:
         if moment.share < self.config.memory.start:

@@ -167,7 +167,9 @@ CASES |= {
         False,
     ),
     "n-pairs + angular": Case(
-        lambda x, y, n: n_pairs_angular(x, y, normalize=True, temperature=1, degrees=40, weight=2),
+        lambda x, y, n: n_pairs_angular(
+            x, y, normalize=True, temperature=1, regularizer=0, degrees=40, weight=2
+        ),
         lambda x, y, n: oracle.npairs_angular(x, y, 40, 2),
         False,
     ),

@@ -100,7 +100,9 @@ def contrastive_case(name: str, x: Tensor, y: Tensor) -> Tensor:
 def n_pairs_case(name: str, x: Tensor, y: Tensor) -> Tensor:
     if name.startswith("npair_plus"):
         alpha = number(name, "alpha")
-        return n_pairs_angular(x, y, normalize=True, temperature=1, degrees=alpha, weight=2)
+        return n_pairs_angular(
+            x, y, normalize=True, temperature=1, regularizer=0, degrees=alpha, weight=2
+        )
     regularizer = 0.25 * 0.002 if "sohn" in name else 0.0
     one = n_pairs(x, y, normalize="normalized" in name, temperature=1, regularizer=regularizer)
     if "symmetric" not in name:

@@ -115,7 +115,9 @@ def gradients(micro_batches: int, names: Iterable[str] = METHODS) -> dict[str, A
             total=10,
         )
         batches = local_batches(source, sampler, views, 0)
-        stepper(batches[2])
+        first = batches[2]
+        stepper(first)
+        method.after_step(stepper.embeddings, stepper.labels, stepper.moment(first))
         loss = stepper.gradient(batches[3])
         grads = {n: p.grad.clone() for n, p in method.named_parameters() if p.grad is not None}
         assert len(grads) == len(list(method.parameters())), name
