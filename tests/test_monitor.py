@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from selfsup.monitor import collapse_signs, diagnose
+from selfsup.monitor import collapse_signs, diagnose, pair_signs
+from selfsup.numerics import Distance
 
 
 def sphere(n: int, d: int) -> Tensor:
@@ -97,3 +98,43 @@ def test_signs_of_bfloat16_under_autocast_are_those_of_float32() -> None:
     expected = collapse_signs(x.float())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert collapse_signs(x) == pytest.approx(expected, rel=1e-6)
+
+
+def test_pair_signs_are_mean_distances_of_one_class_and_of_two() -> None:
+    x, labels = sphere(7, 3), [0, 1, 0, 2, 1, 0, 3]
+    for distance in (Distance(), Distance("squared", normalize=False), Distance("cosine")):
+        apart = distance.matrix(x, x).tolist()
+        means = []
+        for alike in (True, False):
+            found = [
+                apart[i][j]
+                for i in range(7)
+                for j in range(7)
+                if i != j and (labels[i] == labels[j]) == alike
+            ]
+            means.append(sum(found) / len(found))
+        signs = pair_signs(x, torch.tensor(labels), distance)
+        assert [signs["positive"], signs["negative"]] == pytest.approx(means)
+
+
+def test_pair_signs_without_a_pair_are_0() -> None:
+    x = torch.eye(3)
+    assert pair_signs(x, torch.tensor([0, 1, 2]), Distance())["positive"] == 0
+    assert pair_signs(x, torch.tensor([0, 0, 0]), Distance())["negative"] == 0
+
+
+def test_spread_and_rank_have_bounds_between_which_nothing_is_said() -> None:
+    healthy = {"std": 0.2, "rank": 2.2, "cosine": 0.5}
+    assert diagnose(healthy).state == "healthy"
+    assert diagnose(healthy | {"std": 0.05}).state == "collapsed"
+    assert diagnose(healthy | {"rank": 1.8}).state == "collapsing"
+
+
+def test_advice_on_a_collapse_names_what_the_method_has() -> None:
+    flat = {"std": 0.01, "rank": 30.0, "cosine": 0.99}
+    alone = diagnose(flat).advice
+    triplets = diagnose(flat | {"active": 1.0, "from_margin": 0.004}).advice
+    assert "--method.first" not in alone
+    assert "margin" not in alone
+    assert "--method.first" in triplets
+    assert "within 0.004 of the margin" in triplets

@@ -165,3 +165,13 @@ def test_full_precision_switches_autocast_off_and_only_inside() -> None:
         with full_precision(x):
             assert (x @ x).dtype == torch.float32
         assert (x @ x).dtype == torch.bfloat16
+
+
+def test_rows_a_millionth_of_their_length_apart_are_told_apart() -> None:
+    x, y = torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 1e-6]])
+    assert Distance(normalize=False).matrix(x, y).item() == pytest.approx(1e-6, rel=1e-3)
+
+
+def test_identical_rows_of_float64_are_exactly_0_apart() -> None:
+    x = normal(1, 8).repeat(40, 1)  # the product form errs from 26 rows on
+    assert (Distance(normalize=False).matrix(x, x) == 0).all()

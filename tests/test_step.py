@@ -6,6 +6,7 @@ import pytest
 import torch
 from launch import ROOT, run, torchrun
 from torch import nn
+from workers.gradients import BATCH as SIZE
 from workers.gradients import METHODS, gradients
 
 from selfsup.step import still_statistics
@@ -70,6 +71,13 @@ def test_batch_statistics_are_of_the_micro_batch(
 @pytest.mark.parametrize("case", METHODS)
 def test_every_gradient_is_there_and_not_zero(one: dict[int, dict[str, Any]], case: str) -> None:
     assert max(float(g.abs().max()) for n, g in one[4][case].items() if n != "loss") > 1e-3
+
+
+@pytest.mark.parametrize("case", [n for n in METHODS if "memory" in n or "info-nce" in n])
+def test_a_step_puts_its_batch_into_the_memory(one: dict[int, dict[str, Any]], case: str) -> None:
+    for found in one.values():
+        added = [value for name, value in found[case].items() if name.endswith(".added")]
+        assert [int(count) for count in added] == [SIZE]
 
 
 @pytest.mark.slow
