@@ -43,8 +43,8 @@ class Stepper:
         """`micro_batch` is in images of this process; None takes its whole share at once."""
         self.accelerator = accelerator
         self.method = method
-        self.alone = method.loss_parameters()
-        with unseen(self.alone):
+        self.loss_parameters = method.loss_parameters()
+        with unseen(self.loss_parameters):
             self.network, self.optimizer = accelerator.prepare(method, optimizer)
         self.views = views
         self.micro_batch = micro_batch
@@ -67,8 +67,8 @@ class Stepper:
     def gradient(self, batch: Batch) -> Tensor:
         """Add the gradient of this batch to the parameters' `.grad`; the loss."""
         parts = self._cut(len(batch.crops))
-        alone = len(parts) == 1
-        if alone:
+        at_once = len(parts) == 1
+        if at_once:
             local = whole = self._embed(batch, 0, parts)
         else:
             with torch.no_grad(), still_statistics(self.method):
@@ -80,17 +80,20 @@ class Stepper:
             labels = gather_rows(batch.labels.to(self.accelerator.device))
         loss = self.method.loss(leaves, labels, self.moment(batch))
         gradients = torch.autograd.grad(
-            loss, [*leaves, *self.alone], allow_unused=True, materialize_grads=True
+            loss, [*leaves, *self.loss_parameters], allow_unused=True, materialize_grads=True
         )
         rank, processes = world()
         own = [g.split(len(batch.crops))[rank] * processes for g in gradients[: len(leaves)]]
         for i, part in enumerate(parts):
             last = i == len(parts) - 1
             with self._only_sync_at(last=last):
-                embedded = whole if alone else self._embed(batch, i, parts)
+                embedded = whole if at_once else self._embed(batch, i, parts)
                 ends, found = list(embedded), [g[part] for g in own]
                 if last:  # the gradient of the loss's own parameters is whole already
-                    ends, found = [*ends, *self.alone], [*found, *gradients[len(leaves) :]]
+                    ends, found = (
+                        [*ends, *self.loss_parameters],
+                        [*found, *gradients[len(leaves) :]],
+                    )
                 self._backward(ends, found)
         self.embeddings = type(local)(*(leaf.detach() for leaf in leaves))
         self.labels = labels
