@@ -57,9 +57,9 @@ def finetune(run: Run, method: Method, config: FinetuneConfig) -> Iterator[int]:
     views = config.views.views
     require(views == 1, f"ranking sees one view of each image; --views.views is {views}")
     source, labels = labelled(config)
-    sampler = PKSampler(labels, p=config.p, k=config.k, seed=config.seed)
+    sampler = PKSampler(labels, p=config.classes, k=config.images, seed=config.seed)
     total = length(config, sampler)
-    batch = config.p * config.k
+    batch = config.classes * config.images
     announce(run, source, batch, total)
     if run.main:
         run.tell(preflight(source, sampler, labels))

@@ -14,7 +14,18 @@ pytestmark = pytest.mark.slow
 
 NET = "{stem_type: deep, stem_width: 4, channels: [8, 8, 8, 8], layers: [1, 1, 1, 1]}"
 FLAGS = (
-    *("--encoder.args", NET, "--views.size", "16", "--method.dim", "16", "--p", "6", "--k", "4"),
+    *(
+        "--encoder.args",
+        NET,
+        "--views.size",
+        "16",
+        "--method.dim",
+        "16",
+        "--classes",
+        "6",
+        "--images",
+        "4",
+    ),
     *("--steps", "200", "--log-every", "10", "--save-every", "1000"),
 )
 
@@ -73,8 +84,8 @@ def test_a_healthy_run_never_raises_the_alarm(data: Path, tmp_path: Path, seed: 
             views=ViewsConfig(views=1, size=16, area=(0.5, 1), blur=0),
             optim=OptimConfig(name="adamw", lr=1e-3),
             method=TripletConfig(dim=16),
-            p=6,
-            k=4,
+            classes=6,
+            images=4,
             steps=60,
             log_every=2,
             save_every=1000,

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 SMALL = "{stem_type: deep, stem_width: 4, channels: [8, 8, 8, 8], layers: [1, 1, 1, 1]}"
 TINY = ("--encoder.args", SMALL, "--views.size", "16", "--log-every", "2")
 PRETRAIN = (*TINY, "--method.hidden", "16", "--method.dim", "8", "--batch", "8", "--steps", "4")
-FINETUNE = (*TINY, "--p", "3", "--k", "2", "--steps", "4", "--method.dim", "8")
+FINETUNE = (*TINY, "--classes", "3", "--images", "2", "--steps", "4", "--method.dim", "8")
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +174,11 @@ WRONG = {
     ),
     "no labels": (FINE, ["--data", "flat", *FINETUNE], "flat has no labels"),
     "one class": (FINE, ["--data", "one_class", *FINETUNE], "all labels are the same"),
-    "few classes": (FINE, ["--data", "images", *FINETUNE, "--p", "9"], "fits is --p 4 --k 2"),
+    "few classes": (
+        FINE,
+        ["--data", "images", *FINETUNE, "--classes", "9"],
+        "fits is --classes 4 --images 2",
+    ),
     "code in a pickle": (
         PRE,
         ["--data", "images", *PRETRAIN, "--encoder.weights", "evil.pth"],
@@ -287,10 +291,10 @@ def test_wrong_input_gets_one_sentence_and_status_2(wrong: Path, what: str) -> N
 
 def test_the_mend_that_an_error_names_works_with_the_same_folder(wrong: Path) -> None:
     flags = ("--data", wrong / "images", "--out", wrong / "runs" / "mended", *FINETUNE)
-    refused = recipe(FINE, *flags, "--p", "9")
+    refused = recipe(FINE, *flags, "--classes", "9")
     assert refused.returncode == 2
-    assert "the largest that fits is --p 4 --k 2" in refused.stderr
-    done = recipe(FINE, *flags, "--p", "4", "--k", "2")
+    assert "the largest that fits is --classes 4 --images 2" in refused.stderr
+    done = recipe(FINE, *flags, "--classes", "4", "--images", "2")
     assert done.returncode == 0, done.stderr
 
 

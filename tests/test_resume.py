@@ -91,7 +91,7 @@ def test_memories_proxies_and_drawn_triplets_survive_a_kill(
 ) -> None:
     data = folder(tmp_path / "images")
     unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
-    shared = (*TINY[:4], "--method.dim", "8", "--p", "4", "--k", "2", *TINY[-6:])
+    shared = (*TINY[:4], "--method.dim", "8", "--classes", "4", "--images", "2", *TINY[-6:])
     flags = ("--data", str(data), *shared, *LABELLED[name], "--out")
     runs = [
         recipe_command(f"recipes/{name}.py", *flags, out, processes=processes)

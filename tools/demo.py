@@ -107,8 +107,8 @@ def finetuning(train: Path, out: str, *, steps: int, seed: int) -> dict[str, Any
         "save_every": 60,
         "out": out,
         "views": NAMED_VIEWS,
-        "p": 16,
-        "k": 4,
+        "classes": 16,
+        "images": 4,
         "steps": steps,
         "optim": OptimConfig(name="adamw", lr=4e-3, weight_decay=0.01),
     }

@@ -96,7 +96,7 @@ class FinetuneConfig(TrainConfig):
     optim: OptimConfig = OptimConfig(name="adamw", lr=1e-3, weight_decay=0.01)
     epochs: int = 50
     """Times that training sees every image."""
-    p: int = 16
-    """Classes in a batch."""
-    k: int = 4
-    """Images of each class in a batch."""
+    classes: int = 16
+    """Classes in a batch: the P of P x K."""
+    images: int = 4
+    """Images of each class in a batch: the K of P x K."""

@@ -117,6 +117,6 @@ def _too_few(members: Sequence[Sequence[int]], classes: int, p: int, k: int) -> 
     if len(members) < 2:
         return f"{len(members)} of {classes} classes have 2 images or more; ranking needs 2 such"
     return (
-        f"{len(members)} of {classes} classes have 2 images or more, --p {p} needs {p}; "
-        f"the largest that fits is --p {len(members)} --k {k}"
+        f"{len(members)} of {classes} classes have 2 images or more, --classes {p} needs {p}; "
+        f"the largest that fits is --classes {len(members)} --images {k}"
     )

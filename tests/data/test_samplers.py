@@ -134,7 +134,7 @@ def test_class_batches_depend_on_seed_and_step_alone() -> None:
 
 
 def test_too_few_classes_are_told_with_the_largest_that_fits() -> None:
-    with pytest.raises(UserError, match=r"3 of 4 classes .* --p 5 needs 5; .* --p 3 --k 2"):
+    with pytest.raises(UserError, match=r"3 of 4 classes .* 5 needs 5; .* --classes 3 --images 2"):
         PKSampler(labels_of([2, 2, 1, 3]), p=5, k=2, seed=0)
 
 
