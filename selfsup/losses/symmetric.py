@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from selfsup.numerics import full_precision, unit_rows, unit_rows_back
 
 SIDE = 768  # of a block, in rows
-KEPT = 2048  # up to so many rows, blocks are kept for the gradient: faster, 8 MB of float32
+KEPT = 8  # so many blocks are kept for the gradient, 19 MB of float32; the others are made again
 LOWEST = {torch.float32: 1 / 72, torch.float64: 1 / 690}
 """Below this temperature sums of exp(s / T) overflow, and rows need maxima of their own."""
 
@@ -49,11 +49,11 @@ class _CrossEntropy(torch.autograd.Function):
             z, length = unit_rows(torch.cat([a, b]))
             n, m = len(a), 2 * len(a)
             positive = (z[:n] * z[n:]).sum(1).mean() / temperature
-            factors = (z / temperature**0.5).to(products)
-            sums, block = _sums(factors, z.dtype)
+            factors = z.to(products)
+            sums, block = _sums(z, factors, temperature)
             loss: Tensor = sums.log().mean() - positive
             if any(ctx.needs_input_grad):
-                gradient = _gradient(factors, 1 / sums, block).mul_(temperature**0.5)
+                gradient = _gradient(factors, 1 / sums, block)
                 gradient[:n].sub_(z[n:], alpha=2)
                 gradient[n:].sub_(z[:n], alpha=2)
                 unit_rows_back(gradient, z, length)
@@ -71,21 +71,22 @@ class _CrossEntropy(torch.autograd.Function):
 Blocks = Callable[[slice, slice], Tensor]
 
 
-def _sums(factors: Tensor, dtype: torch.dtype) -> tuple[Tensor, Blocks]:
+def _sums(z: Tensor, factors: Tensor, temperature: float) -> tuple[Tensor, Blocks]:
     """Each row's sum of exp(s / T) over the other rows, and a way to any block of these."""
-    m = len(factors)
+    m = len(z)
     kept: dict[tuple[int, int], Tensor] = {}
-    space = factors.new_empty(min(m, SIDE) ** 2, dtype=dtype)
+    space = z.new_empty(min(m, SIDE) ** 2)
 
     def block(rows: slice, columns: slice) -> Tensor:
         if (rows.start, columns.start) in kept:
             return kept.pop((rows.start, columns.start))
         shape = rows.stop - rows.start, columns.stop - columns.start
-        out = space.new_empty(shape) if m <= KEPT else space[: shape[0] * shape[1]].view(shape)
-        if factors.dtype == dtype:
-            torch.mm(factors[rows], factors[columns].T, out=out)
+        out = space[: shape[0] * shape[1]].view(shape)
+        scaled = (z[rows] / temperature).to(factors.dtype)
+        if factors.dtype == z.dtype:
+            torch.mm(scaled, factors[columns].T, out=out)
         else:
-            out.copy_(factors[rows] @ factors[columns].T)
+            out.copy_(scaled @ factors[columns].T)
         out.exp_()
         if rows == columns:
             out.fill_diagonal_(0)
@@ -97,13 +98,13 @@ def _sums(factors: Tensor, dtype: torch.dtype) -> tuple[Tensor, Blocks]:
         sums[rows] += found.sum(1)
         if rows != columns:
             sums[columns] += found.sum(0)
-        if m <= KEPT:
-            kept[rows.start, columns.start] = found
+        if len(kept) < KEPT:
+            kept[rows.start, columns.start] = found.clone()
     return sums, block
 
 
 def _gradient(factors: Tensor, inverse: Tensor, block: Blocks) -> Tensor:
-    """The sum over j of E_ij (1 / L_i + 1 / L_j) factor_j. [m, d]."""
+    """The sum over j of E_ij (1 / L_i + 1 / L_j) z_j. [m, d]."""
     gradient = torch.zeros_like(factors, dtype=inverse.dtype)
     for rows, columns in _upper(len(factors)):
         weights = block(rows, columns).mul_(inverse[rows, None] + inverse[columns])
