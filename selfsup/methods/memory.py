@@ -18,11 +18,12 @@ class Memory(nn.Module):
     labels: Tensor
     added: Tensor
 
-    def __init__(self, size: int, dim: int) -> None:
+    def __init__(self, size: int, dim: int, *, start: float = 0.0) -> None:
         """Room for `size` embeddings of width `dim`; with 0 it has no buffers and does nothing."""
         super().__init__()
         require(size >= 0, f"a memory holds 0 embeddings or more, not {size}")
         self.size = size
+        self.start = start  # share of the run after which a batch is held against it
         if size:
             self.register_buffer("rows", torch.zeros(size, dim))
             self.register_buffer("labels", torch.zeros(size, dtype=torch.int64))
@@ -34,9 +35,11 @@ class Memory(nn.Module):
         filled = min(self.size, int(self.added))
         return self.rows[:filled], self.labels[:filled]
 
-    def behind(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """A batch with the memory behind it: [n + q, dim], [n + q]."""
-        if not self.size:
+    def behind(
+        self, embeddings: Tensor, labels: Tensor, *, share: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """A batch with the memory behind it, from its start on: [n + q, dim], [n + q]."""
+        if not self.size or share < self.start:
             return embeddings, labels
         rows, known = self.held()
         return torch.cat([embeddings, rows.to(embeddings.dtype)]), torch.cat([labels, known])

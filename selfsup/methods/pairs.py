@@ -54,7 +54,7 @@ class PairRanking(Method):
         self.encoder.give_head(config.dim)
         self.config = config
         self.distance = Distance(config.distance, config.normalize)
-        self.memory = Memory(config.memory.size, encoder.dim)
+        self.memory = Memory(config.memory.size, encoder.dim, start=config.memory.start)
 
     def embed(self, views: Tensor) -> OneView:
         """[b, 1, 3, s, s] -> [b, dim]."""
@@ -64,7 +64,7 @@ class PairRanking(Method):
         """The chosen loss; where the miner finds no pair, 0 with a gradient of 0."""
         assert labels is not None
         n = len(embeddings.embedding)
-        z, labels = self._with_memory(embeddings.embedding, labels, moment)
+        z, labels = self.memory.behind(embeddings.embedding, labels, share=moment.share)
         chosen = self._mine(z, labels, n)
         if chosen is not None and len(chosen.anchor) + len(chosen.other_anchor) == 0:
             return z.sum() * 0
@@ -86,16 +86,11 @@ class PairRanking(Method):
         assert labels is not None
         z, n = embeddings.embedding, len(embeddings.embedding)
         found = collapse_signs(z) | pair_signs(z, labels, self.distance)
-        chosen = self._mine(*self._with_memory(z, labels, moment), n)
+        chosen = self._mine(*self.memory.behind(z, labels, share=moment.share), n)
         if chosen is not None:
             active = len(torch.cat([chosen.anchor, chosen.other_anchor]).unique()) / n
             found |= {"active": active, "skipped": 1 - active}
         return found
-
-    def _with_memory(self, z: Tensor, labels: Tensor, moment: Moment) -> tuple[Tensor, Tensor]:
-        if moment.share < self.config.memory.start:
-            return z, labels
-        return self.memory.behind(z, labels)
 
     def _mine(self, z: Tensor, labels: Tensor, n: int) -> Pairs | None:
         if self.config.miner == "all":

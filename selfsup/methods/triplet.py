@@ -54,7 +54,7 @@ class Triplet(Method):
         self.encoder.give_head(config.dim)
         self.config = config
         self.distance = Distance(config.distance, config.normalize)
-        self.memory = Memory(config.memory.size, encoder.dim)
+        self.memory = Memory(config.memory.size, encoder.dim, start=config.memory.start)
 
     def embed(self, views: Tensor) -> OneView:
         """[b, 1, 3, s, s] -> [b, dim]."""
@@ -64,7 +64,7 @@ class Triplet(Method):
         """The mined triplets' loss; where the miner finds none, 0 with a gradient of 0."""
         assert labels is not None
         n, c = len(embeddings.embedding), self.config
-        z, labels = self._with_memory(embeddings.embedding, labels, moment)
+        z, labels = self.memory.behind(embeddings.embedding, labels, share=moment.share)
         if self._in_windows(moment):
             return self._windows(z, labels, moment, n)[0]
         triplets = self._mine(self._miner(moment), z, labels, moment, n)
@@ -103,7 +103,7 @@ class Triplet(Method):
         found = {
             **collapse_signs(z),
             **pair_signs(z, labels, self.distance),
-            **self._activity(*self._with_memory(z, labels, moment), moment, len(z)),
+            **self._activity(*self.memory.behind(z, labels, share=moment.share), moment, len(z)),
         }
         if c.loss != "angular":
             flat = math.log(2) if c.loss == "soft" else c.margin
@@ -142,14 +142,11 @@ class Triplet(Method):
             anchors=n,
         )
 
-    def _with_memory(self, z: Tensor, labels: Tensor, moment: Moment) -> tuple[Tensor, Tensor]:
-        if moment.share < self.config.memory.start:
-            return z, labels
-        return self.memory.behind(z, labels)
-
     def _miner(self, moment: Moment) -> Miner:
-        early = self.config.first is not None and moment.share < self.config.switch
-        return self.config.first if early and self.config.first else self.config.miner
+        first = self.config.first
+        if first is not None and moment.share < self.config.switch:
+            return first
+        return self.config.miner
 
     def _mine(self, miner: Miner, z: Tensor, labels: Tensor, moment: Moment, n: int) -> Triplets:
         distance, margin = self.distance, self.config.margin
