@@ -36,7 +36,7 @@ def main(config: Config) -> None:
     for _ in finetune(run, method, config):
         pass
 
-    export(run, method.encoder, config.views)
+    export(run, method, config.views)
 
 
 def command() -> None:

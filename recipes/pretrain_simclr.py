@@ -3,22 +3,23 @@
     accelerate launch recipes/pretrain_simclr.py --data images/ --out runs/simclr
     accelerate launch recipes/pretrain_simclr.py --config runs/simclr/config.yaml --out runs/b
 
-The defaults suit a ResNet-18 and 96-pixel images on one GPU.
+The defaults suit a ResNet-18 and 96-pixel images on one GPU. In the paper: ResNet-50, 1,000 epochs
+of 4,096 images, LARS at 0.3: 69.3 % on ImageNet with a linear probe.
 """
 
 from dataclasses import dataclass
 
 from selfsup.cli import run as launch
-from selfsup.config import PretrainConfig, ProbeConfig, SimCLRConfig, ViewsConfig
+from selfsup.config import PretrainConfig, SimCLRConfig, ViewsConfig
+from selfsup.config.views import SIMCLR
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(PretrainConfig):
     """Pretrain an image encoder with SimCLR."""
 
-    views: ViewsConfig = ViewsConfig(size=96, strength=0.5)
+    views: ViewsConfig = SIMCLR
     method: SimCLRConfig = SimCLRConfig()
-    probe: ProbeConfig = ProbeConfig()
 
 
 def main(config: Config) -> None:
@@ -30,15 +31,14 @@ def main(config: Config) -> None:
     from selfsup.run import Run
 
     run = Run(config)
-    method = SimCLR(build(config.encoder, config.views.size), config.method)
-    probe = KNNProbe(config.probe, config.views) if config.probe.data else None
+    method = SimCLR(build(config.encoder, *config.views.sizes), config.method)
+    probe = KNNProbe(run, config.probe, config.views)
 
     # An ordinary loop: what you want done on the way goes in its body.
     for step in pretrain(run, method, config):
-        if probe is not None and step % config.probe.every == 0:
-            run.log(step, probe(method.encoder, run.accelerator.device))
+        probe(step, method.exported)
 
-    export(run, method.encoder, config.views)
+    export(run, method, config.views)
 
 
 def command() -> None:

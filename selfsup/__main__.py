@@ -10,6 +10,19 @@ from selfsup.errors import did_you_mean
 COMMANDS = {
     "demo": ("tools.demo", "the whole main job on real images, in a few minutes on a laptop"),
     "pretrain-simclr": ("recipes.pretrain_simclr", "pretrain an encoder on unlabelled images"),
+    "pretrain-dcl": ("recipes.pretrain_dcl", "the same with DCL"),
+    "pretrain-moco-v2": ("recipes.pretrain_moco_v2", "the same with MoCo v2"),
+    "pretrain-moco-v3": ("recipes.pretrain_moco_v3", "the same with MoCo v3"),
+    "pretrain-byol": ("recipes.pretrain_byol", "the same with BYOL"),
+    "pretrain-simsiam": ("recipes.pretrain_simsiam", "the same with SimSiam"),
+    "pretrain-barlow-twins": ("recipes.pretrain_barlow_twins", "the same with Barlow Twins"),
+    "pretrain-vicreg": ("recipes.pretrain_vicreg", "the same with VICReg"),
+    "pretrain-swav": ("recipes.pretrain_swav", "the same with SwAV"),
+    "pretrain-dino": ("recipes.pretrain_dino", "the same with DINO"),
+    "pretrain-nnclr": ("recipes.pretrain_nnclr", "the same with NNCLR"),
+    "pretrain-lejepa": ("recipes.pretrain_lejepa", "the same with LeJEPA"),
+    "pretrain-tico": ("recipes.pretrain_tico", "the same with TiCo"),
+    "pretrain-supcon": ("recipes.pretrain_supcon", "the same with SupCon, which needs labels"),
     "finetune-triplet": ("recipes.finetune_triplet", "fine-tune it with labels, for retrieval"),
     "finetune-pairs": ("recipes.finetune_pairs", "the same with losses of pairs"),
     "finetune-proxies": ("recipes.finetune_proxies", "the same with one proxy for each class"),
@@ -22,7 +35,7 @@ COMMANDS = {
 
 def usage() -> str:
     """What `selfsup --help` prints."""
-    lines = [f"  {name:<18}{about}" for name, (_, about) in COMMANDS.items()]
+    lines = [f"  {name:<23}{about}" for name, (_, about) in COMMANDS.items()]
     return "\n".join(
         [
             f"selfsup {selfsup.__version__}: unlabelled images -> a proven embedding model",

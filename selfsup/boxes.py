@@ -8,6 +8,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from selfsup.config import Interpolation
+
 
 class Boxes(Protocol):
     """Something that knows where to cut each view of each image of a batch."""
@@ -17,6 +19,14 @@ class Boxes(Protocol):
 
     def resolve(self, height: int, width: int) -> Tensor:
         """Boxes of images of that size: int64 [n, v, 4] as top, left, height, width in pixels."""
+
+
+class Cut(NamedTuple):
+    """What to read of each image: boxes, resized to one size."""
+
+    boxes: Boxes
+    size: int
+    interpolation: Interpolation
 
 
 class RandomBoxes(NamedTuple):

@@ -98,7 +98,9 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tupl
     for key, value in tensors.items():
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": manifest["optimizer"]})
+    known = optimizer.state_dict()["param_groups"]  # may have settings that an old file has not
+    groups = [now | old for now, old in zip(known, manifest["optimizer"], strict=True)]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
     return int(manifest["step"]), manifest["extra"]
 
 

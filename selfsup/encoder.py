@@ -56,8 +56,8 @@ class Encoder(nn.Module):
         return features
 
 
-def build(config: EncoderConfig, size: int) -> Encoder:
-    """A new encoder for images of `size` pixels.
+def build(config: EncoderConfig, size: int, *others: int) -> Encoder:
+    """A new encoder for images of `size` pixels, and of `others` besides.
 
     Raises:
         UserError: timm has no such model, or not with these arguments, or the weights do not fit.
@@ -70,6 +70,10 @@ def build(config: EncoderConfig, size: int) -> Encoder:
         model = timm.create_model(name, num_classes=0, **(args | _extra(config.args)))
     except (TypeError, AssertionError, ValueError) as error:
         raise UserError(f"timm cannot make {config.name} with {args}: {error}") from None
+    patch = getattr(getattr(model, "patch_embed", None), "patch_size", (1, 1))
+    for other in (size, *others):
+        if hasattr(model, "pos_embed") and (other % patch[0] or other % patch[1]):
+            raise UserError(f"{config.name} cuts patches of {patch[0]}: {other} is no multiple")
     if config.weights:
         fill(model, Path(config.weights), config.name)
     encoder = Encoder(model, channels_last=config.channels_last)
@@ -95,7 +99,7 @@ def _stem(config: EncoderConfig, size: int) -> tuple[str, dict[str, Any]]:
     small = config.stem == "small" or (config.stem == "auto" and size <= SMALL)
     args: dict[str, Any] = {}
     if family in ("vision_transformer", "deit"):
-        args["img_size"] = size
+        args |= {"img_size": size, "dynamic_img_size": True}  # small views beside large ones
     if not small:
         return config.name, args
     if family == "resnet":

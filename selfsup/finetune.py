@@ -26,7 +26,7 @@ def starting_encoder(config: FinetuneConfig) -> Encoder:
         UserError: `config.init` holds no encoder.
     """
     if not config.init:
-        return build(config.encoder, config.views.size)
+        return build(config.encoder, *config.views.sizes)
     folder = Path(config.init)
     if not folder.exists():
         raise UserError(f"--init {folder} does not exist")
@@ -54,8 +54,8 @@ def finetune(run: Run, method: Method, config: FinetuneConfig) -> Iterator[int]:
     Raises:
         UserError: there are no labels, or too few classes or images for P x K.
     """
-    views = config.views.views
-    require(views == 1, f"ranking sees one view of each image; --views.views is {views}")
+    views = config.views.views + config.views.local.views
+    require(views == 1, f"ranking sees one view of each image; --views has {views}")
     source, labels = labelled(config)
     sampler = PKSampler(labels, p=config.classes, k=config.images, seed=config.seed)
     total = length(config, sampler)

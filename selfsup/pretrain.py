@@ -10,7 +10,6 @@ from selfsup.data.open import open_source
 from selfsup.data.samplers import ShuffleSampler
 from selfsup.data.sources import Source
 from selfsup.distributed import world
-from selfsup.encoder import Encoder
 from selfsup.encoder import export as export_encoder
 from selfsup.methods.method import Method
 from selfsup.run import Run
@@ -53,10 +52,10 @@ def describe(run: Run) -> str:
     return f"{a.num_processes} x {a.device.type}{precision}"
 
 
-def export(run: Run, encoder: Encoder, views: ViewsConfig) -> None:
-    """Write the encoder into the run folder, which makes the run whole."""
+def export(run: Run, method: Method, views: ViewsConfig) -> None:
+    """Write the method's encoder into the run folder, which makes the run whole."""
     if run.main:
-        export_encoder(encoder, run.folder / "encoder", views)
+        export_encoder(method.exported, run.folder / "encoder", views)
     run.tell(f"encoder in {run.folder / 'encoder'}")
     if run.config.track:
         run.accelerator.end_training()

@@ -39,15 +39,21 @@ class Stepper:
         micro_batch: int | None,
         seed: int,
         total: int,
+        clip: float | None = None,
     ) -> None:
-        """`micro_batch` is in images of this process; None takes its whole share at once."""
+        """A step of a run of `total` steps.
+
+        `micro_batch` is in images of this process; None takes its whole share at once. `clip`
+        limits the length of the whole gradient.
+        """
         self.accelerator = accelerator
         self.method = method
         self.loss_parameters = method.loss_parameters()
         with unseen(self.loss_parameters):
             self.network, self.optimizer = accelerator.prepare(method, optimizer)
-        self.views = views
+        self.views = views.by_size()
         self.micro_batch = micro_batch
+        self.clip = clip
         self.seed = seed
         self.total = total
         self.embeddings: Embeddings = None
@@ -56,6 +62,10 @@ class Stepper:
     def __call__(self, batch: Batch) -> Tensor:
         """Move the weights by one step, in place; the loss before it."""
         loss = self.gradient(batch)
+        for parameter in self.method.resting(self.moment(batch)):
+            parameter.grad = None
+        if self.clip is not None:
+            self.accelerator.clip_grad_norm_(self.method.parameters(), self.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return loss
@@ -66,7 +76,7 @@ class Stepper:
 
     def gradient(self, batch: Batch) -> Tensor:
         """Add the gradient of this batch to the parameters' `.grad`; the loss."""
-        parts = self._cut(len(batch.crops))
+        parts = self._cut(len(batch.positions))
         at_once = len(parts) == 1
         if at_once:
             local = whole = self._embed(batch, 0, parts)
@@ -83,7 +93,7 @@ class Stepper:
             loss, [*leaves, *self.loss_parameters], allow_unused=True, materialize_grads=True
         )
         rank, processes = world()
-        own = [g.split(len(batch.crops))[rank] * processes for g in gradients[: len(leaves)]]
+        own = [g.split(len(batch.positions))[rank] * processes for g in gradients[: len(leaves)]]
         for i, part in enumerate(parts):
             last = i == len(parts) - 1
             with self._only_sync_at(last=last):
@@ -108,7 +118,7 @@ class Stepper:
         """
         buffers = {name: buffer.clone() for name, buffer in self.method.named_buffers()}
         for _ in range(2):
-            parts = self._cut(len(batch.crops))
+            parts = self._cut(len(batch.positions))
             embedded = self._embed(batch, 0, parts)
             self._backward(embedded, [torch.zeros_like(at_least_float32(x)) for x in embedded])
         for name, buffer in self.method.named_buffers():
@@ -123,11 +133,13 @@ class Stepper:
         """Embed micro-batch i as the virtual process it is, with random numbers of its own."""
         rank, _ = world()
         torch.manual_seed(seed_for(self.seed, batch.step, f"network/{rank * len(parts) + i}"))
-        crops = batch.crops[parts[i]].to(self.accelerator.device, non_blocking=True)
-        views = apply(crops, batch.draws.rows(parts[i]), self.views)
         dtype = next(self.method.parameters()).dtype
+        views = []
+        for crops, draws, config in zip(batch.crops, batch.draws, self.views, strict=True):
+            own = crops[parts[i]].to(self.accelerator.device, non_blocking=True)
+            views.append(apply(own, draws.rows(parts[i]), config).to(dtype))
         with self.accelerator.autocast():
-            return self.network(views.to(dtype))
+            return self.network(tuple(views))
 
     def _backward(self, ends: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
         """Send gradients into embeddings backward, as the gradient of a scalar product with them.

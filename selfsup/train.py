@@ -8,9 +8,8 @@ from selfsup.config import TrainConfig
 from selfsup.data.loader import Batches, read_ahead
 from selfsup.errors import UserError
 from selfsup.methods.method import Method
-from selfsup.optim import optimizer, peak_lr, set_lr
+from selfsup.optim import optimizer, plan, schedule
 from selfsup.run import Run
-from selfsup.schedule import warmup_cosine
 from selfsup.step import Stepper
 from selfsup.watch import Watch
 
@@ -53,9 +52,9 @@ def train(
         micro_batch=_local_micro_batch(config, batch, run.accelerator.num_processes),
         seed=config.seed,
         total=total,
+        clip=config.optim.clip,
     )
-    peak = peak_lr(config.optim, batch)
-    warmup = round(config.optim.warmup * total)
+    run.tell(plan(moved, config.optim, batch=batch, total=total, against=method.negatives(batch)))
     reader = read_ahead(batches, range(start, total), workers=config.workers)
     with run.watch(total, start) as progress:
         watch = Watch(run, method, batches.source, batch=batch, start=start)
@@ -65,8 +64,7 @@ def train(
             watch.saw(read)
             if step == start:
                 stepper.settle(read)
-            lr = warmup_cosine(step, total, warmup=warmup, peak=peak)
-            set_lr(moved, lr)
+            lr = schedule(moved, config.optim, batch=batch, step=step, total=total)
             loss = stepper(read)
             done = step + 1
             progress.step(done)

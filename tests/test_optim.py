@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from torch import nn
+from oracles.selfsupervised import lars_steps
+from torch import Tensor, nn
 
 from selfsup.config import OptimConfig
-from selfsup.optim import optimizer, peak_lr, set_lr
+from selfsup.optim import optimizer, peak_lr, plan, schedule
 
 
 def network() -> tuple[nn.Module, nn.Parameter]:
@@ -17,7 +18,7 @@ def network() -> tuple[nn.Module, nn.Parameter]:
     return model, proxies
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("name", ["sgd", "adamw", "lars"])
 def test_weights_decay_and_biases_norms_and_proxies_do_not(name: str) -> None:
     model, proxies = network()
     config = OptimConfig(name=name, weight_decay=0.3)  # type: ignore[arg-type]
@@ -40,9 +41,10 @@ def test_weights_decay_and_biases_norms_and_proxies_do_not(name: str) -> None:
 
 def test_the_learning_rate_of_parameters_apart_is_a_multiple_of_the_others() -> None:
     model, proxies = network()
-    made = optimizer(model, OptimConfig(), apart=[proxies], factor=100.0)
-    for lr in (0.5, 0.25):  # set anew at each step, not multiplied again
-        set_lr(made, lr)
+    config = OptimConfig(warmup=0.5, rule="none", lr=0.5)
+    made = optimizer(model, config, apart=[proxies], factor=100.0)
+    for step, lr in ((1, 0.5), (0, 0.25)):  # set anew at each step, not multiplied again
+        assert schedule(made, config, batch=8, step=step, total=4) == lr
         rates = {id(p): group["lr"] for group in made.param_groups for p in group["params"]}
         assert rates.pop(id(proxies)) == 100 * lr
         assert set(rates.values()) == {lr}
@@ -50,8 +52,9 @@ def test_the_learning_rate_of_parameters_apart_is_a_multiple_of_the_others() -> 
 
 def test_proxies_move_by_their_multiple_of_the_learning_rate() -> None:
     model, proxies = network()
-    made = optimizer(model, OptimConfig(weight_decay=0.5), apart=[proxies], factor=10.0)
-    set_lr(made, 0.01)
+    config = OptimConfig(weight_decay=0.5, lr=0.01, warmup=0)
+    made = optimizer(model, config, apart=[proxies], factor=10.0)
+    schedule(made, config, batch=256, step=0, total=4)
     proxies.grad = torch.ones_like(proxies)
     made.step()
     torch.testing.assert_close(proxies.detach(), torch.full((4, 2), 1 - 10 * 0.01))
@@ -63,6 +66,87 @@ def test_sgd_has_the_momentum_that_was_set() -> None:
     assert {group["momentum"] for group in made.param_groups} == {0.4}
 
 
-def test_twice_the_batch_has_twice_the_learning_rate_and_256_has_the_set_one() -> None:
-    assert peak_lr(OptimConfig(lr=0.3), 256) == 0.3
-    assert peak_lr(OptimConfig(lr=0.3), 512) == 0.6
+@pytest.mark.parametrize(("rule", "rates"), [("linear", 2), ("sqrt", 2**0.5), ("none", 1)])
+def test_twice_the_batch_has_the_rate_of_its_rule_and_256_has_the_set_one(
+    rule: str, rates: float
+) -> None:
+    config = OptimConfig(lr=0.3, rule=rule)  # type: ignore[arg-type]
+    assert peak_lr(config, 256) == 0.3
+    assert peak_lr(config, 512) == pytest.approx(0.3 * rates, abs=1e-12)
+
+
+def test_the_square_root_rule_is_simclrs() -> None:
+    assert peak_lr(OptimConfig(lr=0.075 * 16, rule="sqrt"), 4096) == pytest.approx(0.075 * 64)
+
+
+def test_decay_goes_to_its_end_by_a_cosine_and_spares_biases_norms_and_proxies() -> None:
+    model, proxies = network()
+    config = OptimConfig(weight_decay=0.04, final_decay=0.4)
+    made = optimizer(model, config, apart=[proxies])
+    found = []
+    for step in (0, 5, 10):
+        schedule(made, config, batch=8, step=step, total=10)
+        found.append([group["weight_decay"] for group in made.param_groups])
+    assert found == [[pytest.approx(x), 0, 0] for x in (0.04, 0.22, 0.4)]
+
+
+def test_lars_is_the_formula_tensor_by_tensor_for_ten_steps() -> None:
+    g = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=g, dtype=torch.float64)
+
+    shapes = [(3, 4), (2, 2, 2), (4,), (5, 2)]
+    trained = [nn.Parameter(normal(*shape)) for shape in shapes]
+    with torch.no_grad():
+        trained[3].zero_()  # without a length there is nothing to adapt to
+    gradients = [[normal(*shape) for shape in shapes] for _ in range(10)]
+    gradients[0][1].zero_()
+    expected = lars_steps(
+        [p.detach().flatten().tolist() for p in trained],
+        [[x.flatten().tolist() for x in step] for step in gradients],
+        lr=0.7,
+        momentum=0.8,
+        weight_decay=0.1,
+        trust=0.02,
+        adapted=[True, True, False, True],
+    )
+    config = OptimConfig(name="lars", momentum=0.8, weight_decay=0.1, trust=0.02)
+    made = optimizer(nn.ParameterList(trained), config)
+    for group in made.param_groups:
+        group["lr"] = 0.7
+    for step in gradients:
+        for p, gradient in zip(trained, step, strict=True):
+            p.grad = gradient
+        made.step()
+    for p, values in zip(trained, expected, strict=True):
+        now = torch.tensor(values, dtype=torch.float64)
+        torch.testing.assert_close(p.detach().flatten(), now, rtol=0, atol=1e-12)
+
+
+def test_the_rate_stands_outside_lars_momentum() -> None:
+    weight = nn.Parameter(torch.tensor([[3.0, 4.0]]))
+    made = optimizer(nn.ParameterList([weight]), OptimConfig(name="lars", weight_decay=0))
+    for lr, expected in ((0.0, 5.0), (1.0, 5.0 - 0.005 * 1.9)):
+        made.param_groups[0]["lr"] = lr
+        weight.grad = weight.detach() / 5  # along the weight, of length 1
+        made.step()
+        assert weight.norm().item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_plan_says_batch_negatives_rate_and_groups_in_80_columns() -> None:
+    model, proxies = network()
+    config = OptimConfig(name="lars", lr=0.3, weight_decay=1e-6, final_decay=1e-5, warmup=0.1)
+    made = optimizer(model, config, apart=[proxies], factor=7.0)
+    told = plan(made, config, batch=4096, total=100, against=8190)
+    assert told.splitlines() == [
+        "  batch      4096 images, 8,190 negatives for each embedding",
+        "  rate       4.8 = 0.3 x 4096/256, after 10 of 100 steps, then a cosine to 0",
+        "  lars       weights: 1 tensors, 6 numbers, decay 1e-06 to 1e-05",
+        "  lars       biases and norms: 3 tensors, 6 numbers, no decay, not adapted",
+        "  lars       of the loss: 1 tensors, 8 numbers, no decay, rate x 7",
+    ]
+    config = OptimConfig(lr=0.3, rule="sqrt")
+    told = plan(optimizer(model, config), config, batch=64, total=100, against=0)
+    assert "64 images, no negatives" in told
+    assert "0.15 = 0.3 x sqrt(64/256)" in told

@@ -122,6 +122,7 @@ def make_data(out: Path, seed: int) -> tuple[Path, Path]:
 
     from selfsup.augment.apply import apply
     from selfsup.augment.draws import draw
+    from selfsup.boxes import Cut
     from selfsup.data.decode import decode
     from selfsup.data.sources import ArraySource
     from selfsup.seeds import seed_for
@@ -136,10 +137,10 @@ def make_data(out: Path, seed: int) -> tuple[Path, Path]:
     names = np.repeat(people, PHOTOGRAPHS)
     cut = TRAIN_PEOPLE * PHOTOGRAPHS
     n = len(images) - cut
-    draws = draw(SNAPSHOTS, n, seed=seed, step=0)
+    (draws,) = draw(SNAPSHOTS, n, seed=seed, step=0)
     source = ArraySource(images[cut:], None, [])
-    crops = source.crops(range(n), draws.boxes, SIDE, SNAPSHOTS.interpolation)
-    snapshots = apply(crops.images, draws, SNAPSHOTS)[:, 0].mul(255).round().byte()
+    crops = source.crops(range(n), Cut(draws.boxes, SIDE, SNAPSHOTS.interpolation))
+    snapshots = apply(crops.images[0], draws, SNAPSHOTS)[:, 0].mul(255).round().byte()
     np.savez(out / "train.npz", images=images[:cut], labels=names[:cut])
     np.savez(out / "test.npz", images=snapshots.permute(0, 2, 3, 1).numpy(), labels=names[cut:])
     return out / "train.npz", out / "test.npz"

@@ -47,16 +47,30 @@ class Draws(NamedTuple):
         return Draws(self.boxes, *(field.to(device, non_blocking=True) for field in self[1:]))
 
 
-def draw(config: ViewsConfig, n: int, *, seed: int, step: int) -> Draws:
-    """The draws of step `step` for a global batch of n images, the same on any machine."""
-    g = generator(seed, step, "views")
+def draw(config: ViewsConfig, n: int, *, seed: int, step: int) -> tuple[Draws, ...]:
+    """The draws of step `step` for a global batch of n images, the same on any machine.
+
+    One for each size of views.
+    """
+    streams = ("views", "views/local")
+    return tuple(
+        _draw(group, n, generator(seed, step, stream))
+        for group, stream in zip(config.by_size(), streams, strict=False)
+    )
+
+
+def _draw(config: ViewsConfig, n: int, g: torch.Generator) -> Draws:
     shape = (n, config.views)
+    second = torch.arange(config.views) == 1
 
     def uniform(low: float, high: float, *more: int) -> Tensor:
         return low + (high - low) * torch.rand(*shape, *more, generator=g)
 
-    def chance(probability: float) -> Tensor:
-        return torch.rand(shape, generator=g) < probability
+    def chance(probability: float, other: float | None = None) -> Tensor:
+        limit = torch.full((config.views,), probability)
+        return torch.rand(shape, generator=g) < limit.masked_fill(
+            second, probability if other is None else other
+        )
 
     def factor(width: float) -> Tensor:
         width *= config.strength
@@ -79,7 +93,7 @@ def draw(config: ViewsConfig, n: int, *, seed: int, step: int) -> Draws:
         jitter=chance(config.jitter),
         order=torch.rand(*shape, 4, generator=g).argsort(-1),
         grey=chance(config.grey),
-        blur=chance(config.blur),
+        blur=chance(config.blur, config.second.blur),
         sigma=uniform(*config.sigma),
-        solarize=chance(config.solarize),
+        solarize=chance(config.solarize, config.second.solarize),
     )

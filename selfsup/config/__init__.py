@@ -4,9 +4,32 @@ They live apart from what they set so that help comes without loading the librar
 work.
 """
 
+from selfsup.config.contrastive import (
+    MoCoV2Config,
+    MoCoV3Config,
+    NNCLRConfig,
+    SimCLRConfig,
+    SupConConfig,
+)
 from selfsup.config.evaluate import EvaluateConfig, KNNConfig, LinearConfig, RetrievalConfig
-from selfsup.config.images import EncoderConfig, Interpolation, ViewsConfig
-from selfsup.config.methods import SimCLRConfig
+from selfsup.config.heads import TeacherConfig
+from selfsup.config.images import (
+    EncoderConfig,
+    Interpolation,
+    LocalViewsConfig,
+    SecondViewConfig,
+    ViewsConfig,
+)
+from selfsup.config.joint import (
+    BarlowTwinsConfig,
+    BYOLConfig,
+    DINOConfig,
+    LeJEPAConfig,
+    SimSiamConfig,
+    SwAVConfig,
+    TiCoConfig,
+    VICRegConfig,
+)
 from selfsup.config.ranking import (
     ContrastiveConfig,
     MemoryConfig,
@@ -24,14 +47,22 @@ from selfsup.config.train import (
 )
 
 __all__ = [
+    "BYOLConfig",
+    "BarlowTwinsConfig",
     "ContrastiveConfig",
+    "DINOConfig",
     "EncoderConfig",
     "EvaluateConfig",
     "FinetuneConfig",
     "Interpolation",
     "KNNConfig",
+    "LeJEPAConfig",
     "LinearConfig",
+    "LocalViewsConfig",
     "MemoryConfig",
+    "MoCoV2Config",
+    "MoCoV3Config",
+    "NNCLRConfig",
     "NPairsConfig",
     "OptimConfig",
     "PairsConfig",
@@ -39,8 +70,15 @@ __all__ = [
     "ProbeConfig",
     "ProxiesConfig",
     "RetrievalConfig",
+    "SecondViewConfig",
     "SimCLRConfig",
+    "SimSiamConfig",
+    "SupConConfig",
+    "SwAVConfig",
+    "TeacherConfig",
+    "TiCoConfig",
     "TrainConfig",
     "TripletConfig",
+    "VICRegConfig",
     "ViewsConfig",
 ]

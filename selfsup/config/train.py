@@ -10,14 +10,23 @@ from selfsup.config.images import EncoderConfig, ViewsConfig
 class OptimConfig:
     """How weights move. Biases and norms are never decayed."""
 
-    name: Literal["sgd", "adamw"] = "sgd"
-    """SGD with momentum, or AdamW."""
+    name: Literal["sgd", "adamw", "lars"] = "sgd"
+    """SGD with momentum, AdamW, or LARS (for batches of thousands; biases and norms are neither
+    decayed nor adapted)."""
     lr: float = 0.12
-    """Peak learning rate at a batch of 256, scaled linearly with it (0.12: lightly's for CIFAR)."""
+    """Peak learning rate at a batch of 256 (0.12: lightly's for CIFAR)."""
+    rule: Literal["linear", "sqrt", "none"] = "linear"
+    """How it grows with the batch: like it, like its square root, or not."""
     momentum: float = 0.9
-    """SGD's momentum; AdamW uses its usual 0.9 and 0.999."""
+    """Of SGD and LARS; AdamW uses its usual 0.9 and 0.999."""
+    trust: float = 0.001
+    """LARS: a step's length as a share of the weight's own, at a rate of 1."""
     weight_decay: float = 5e-4
     """Decay of weights (lightly's for CIFAR)."""
+    final_decay: float | None = None
+    """Decay at the end of the run, reached by a cosine; by default the same."""
+    clip: float | None = None
+    """Longest gradient, over all weights together; by default any."""
     warmup: float = 0.05
     """Share of the run over which the learning rate rises from 0."""
 
@@ -82,6 +91,7 @@ class PretrainConfig(TrainConfig):
 
     batch: int = 256
     """Images of one step, over all processes."""
+    probe: ProbeConfig = ProbeConfig()
 
 
 @dataclass(frozen=True, kw_only=True)

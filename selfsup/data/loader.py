@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from selfsup.boxes import Cut
 from selfsup.config import ViewsConfig
 from selfsup.data.sources import Source
 
@@ -28,9 +29,9 @@ class Batch:
     step: int
     positions: Tensor
     """[b], of the images in the source."""
-    crops: Tensor
-    """uint8 [b, v, 3, s, s]."""
-    draws: Any
+    crops: tuple[Tensor, ...]
+    """uint8 [b, v, 3, s, s] of each size."""
+    draws: tuple[Any, ...]
     """What else is done to these crops: the rows of what `draw` gave for the global batch."""
     labels: Tensor | None
     """[b]."""
@@ -55,8 +56,9 @@ class Batches(Dataset[Batch]):
         Args:
             source: the images.
             sampler: positions of each step's global batch.
-            views: size and interpolation of the crops.
-            draw: draw(n, step=...) gives the draws of n images, with `boxes` and `rows(slice)`.
+            views: sizes and interpolation of the crops.
+            draw: draw(n, step=...) gives the draws of n images for each size of views, with
+                `boxes` and `rows(slice)`.
             part: (rank, processes): which contiguous share of each global batch to read.
         """
         self.source = source
@@ -71,10 +73,12 @@ class Batches(Dataset[Batch]):
         rank, processes = self.part
         own = len(positions) // processes
         mine = slice(rank * own, (rank + 1) * own)
-        positions, draws = positions[mine], draws.rows(mine)
-        crops = self.source.crops(
-            positions.tolist(), draws.boxes, self.views.size, self.views.interpolation
-        )
+        positions, draws = positions[mine], tuple(group.rows(mine) for group in draws)
+        cuts = [
+            Cut(group.boxes, views.size, views.interpolation)
+            for group, views in zip(draws, self.views.by_size(), strict=True)
+        ]
+        crops = self.source.crops(positions.tolist(), *cuts)
         labels = None if self.source.labels is None else self.source.labels[positions]
         return Batch(step, positions, crops.images, draws, labels, crops.bad)
 

@@ -15,8 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from selfsup.boxes import Boxes
-from selfsup.config import Interpolation
+from selfsup.boxes import Cut
 from selfsup.data.decode import BadImage, decode
 from selfsup.data.resample import resized_crops
 
@@ -24,8 +23,8 @@ from selfsup.data.resample import resized_crops
 class Crops(NamedTuple):
     """Cut and resized images, and those that could not be read."""
 
-    images: Tensor
-    """uint8 [b, v, 3, size, size]."""
+    images: tuple[Tensor, ...]
+    """uint8 [b, v, 3, size, size] of each cut."""
     bad: dict[int, str]
     """Position of each unreadable image met, and why; the next good one stands in its place."""
 
@@ -46,10 +45,8 @@ class Source(Protocol):
     def name(self, position: int) -> str:
         """What a person would call the image at `position`."""
 
-    def crops(
-        self, positions: Sequence[int], boxes: Boxes, size: int, interpolation: Interpolation
-    ) -> Crops:
-        """Cut each image's boxes from the full resolution and resize them to `size` pixels."""
+    def crops(self, positions: Sequence[int], *cuts: Cut) -> Crops:
+        """Cut each image's boxes from the full resolution and resize them, for each cut."""
 
 
 class ArraySource:
@@ -70,14 +67,15 @@ class ArraySource:
         """The position, for want of a file name."""
         return f"image {position}"
 
-    def crops(
-        self, positions: Sequence[int], boxes: Boxes, size: int, interpolation: Interpolation
-    ) -> Crops:
+    def crops(self, positions: Sequence[int], *cuts: Cut) -> Crops:
         """The whole batch at once."""
-        images = torch.from_numpy(self.images[np.asarray(positions)])
-        box = boxes.resolve(images.shape[1], images.shape[2])
-        out = resized_crops(images[..., :3], box, size, interpolation)
-        return Crops(out.expand(-1, -1, 3, -1, -1), {})
+        images = torch.from_numpy(self.images[np.asarray(positions)])[..., :3]
+        out = []
+        for cut in cuts:
+            boxes = cut.boxes.resolve(images.shape[1], images.shape[2])
+            crops = resized_crops(images, boxes, cut.size, cut.interpolation)
+            out.append(crops.expand(-1, -1, 3, -1, -1))
+        return Crops(tuple(out), {})
 
 
 class ImageSource:
@@ -105,30 +103,14 @@ class ImageSource:
         """The path, or what stands for it."""
         return self.names[position]
 
-    def crops(
-        self, positions: Sequence[int], boxes: Boxes, size: int, interpolation: Interpolation
-    ) -> Crops:
+    def crops(self, positions: Sequence[int], *cuts: Cut) -> Crops:
         """Each image is decoded once and cut as often as it has boxes."""
         bad: dict[int, str] = {}
-        cut = [
-            self._cut(int(position), boxes.row(i), size, interpolation, bad)
-            for i, position in enumerate(positions)
-        ]
-        return Crops(torch.stack(cut), bad)
-
-    def _cut(
-        self, position: int, boxes: Boxes, size: int, kind: Interpolation, bad: dict[int, str]
-    ) -> Tensor:
-        image = self._good(position, bad)
-        method = Image.Resampling.BICUBIC if kind == "bicubic" else Image.Resampling.BILINEAR
-        views = []
-        for top, left, height, width in boxes.resolve(image.height, image.width)[0].tolist():
-            crop = image.crop((left, top, left + width, top + height))
-            if crop.size != (size, size):
-                # sideways first, in two steps: Pillow 13 chooses the order by the shape
-                crop = crop.resize((size, crop.height), method).resize((size, size), method)
-            views.append(np.asarray(crop))
-        return torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2)
+        rows = []
+        for i, position in enumerate(positions):
+            image = self._good(int(position), bad)
+            rows.append([_resized(image, cut, i) for cut in cuts])
+        return Crops(tuple(map(torch.stack, zip(*rows, strict=True))), bad)
 
     def _good(self, position: int, bad: dict[int, str]) -> Image.Image:
         """The image at `position`, or the next one, in order of position, that can be read."""
@@ -141,6 +123,21 @@ class ImageSource:
             except BadImage as error:
                 bad[candidate] = str(error)
         return Image.new("RGB", (8, 8))  # so many bad ones stop the run where they are counted
+
+
+def _resized(image: Image.Image, cut: Cut, i: int) -> Tensor:
+    """The crops of image i of a batch: uint8 [v, 3, size, size]."""
+    size = cut.size
+    bicubic = cut.interpolation == "bicubic"
+    method = Image.Resampling.BICUBIC if bicubic else Image.Resampling.BILINEAR
+    views = []
+    for top, left, height, width in cut.boxes.row(i).resolve(image.height, image.width)[0].tolist():
+        crop = image.crop((left, top, left + width, top + height))
+        if crop.size != (size, size):
+            # sideways first, in two steps: Pillow 13 chooses the order by the shape
+            crop = crop.resize((size, crop.height), method).resize((size, size), method)
+        views.append(np.asarray(crop))
+    return torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2)
 
 
 def file_source(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from selfsup.augment.apply import standardize
-from selfsup.boxes import CenterBoxes
+from selfsup.boxes import CenterBoxes, Cut
 from selfsup.config import ViewsConfig
 from selfsup.data.sources import Source
 from selfsup.distributed import gather_objects, gather_uneven, share, world
@@ -55,8 +55,9 @@ class _Chunks(Dataset[tuple[Tensor, dict[int, str]]]):
     def __getitem__(self, i: int) -> tuple[Tensor, dict[int, str]]:
         chunk = self.chunks[i]
         boxes = CenterBoxes(len(chunk), crop_share(self.views.size))
-        crops = self.source.crops(chunk, boxes, self.views.size, self.views.interpolation)
-        return crops.images[:, 0], crops.bad
+        cut = Cut(boxes, self.views.size, self.views.interpolation)
+        crops = self.source.crops(chunk, cut)
+        return crops.images[0][:, 0], crops.bad
 
 
 def extract(

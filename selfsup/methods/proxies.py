@@ -13,7 +13,7 @@ from selfsup.config.ranking import only
 from selfsup.encoder import Encoder
 from selfsup.errors import require
 from selfsup.losses.proxies import arcface, cosface, proxy_anchor
-from selfsup.methods.method import Method, OneView, one_view
+from selfsup.methods.method import Method, OneView, Views, one_view
 from selfsup.monitor import collapse_signs, pair_signs
 from selfsup.numerics import Distance
 from selfsup.seeds import Moment
@@ -42,7 +42,7 @@ class ProxyRanking(Method):
         """The proxies."""
         return [self.proxies]
 
-    def embed(self, views: Tensor) -> OneView:
+    def embed(self, views: Views) -> OneView:
         """[b, 1, 3, s, s] -> [b, dim]."""
         return one_view(self.encoder, views)
 

@@ -4,15 +4,16 @@ Source: Chen et al. 2020, https://arxiv.org/abs/2002.05709.
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from selfsup.config import SimCLRConfig
 from selfsup.encoder import Encoder
 from selfsup.errors import require
 from selfsup.losses.contrastive import dcl, dclw, info_nce, nt_xent
 from selfsup.losses.symmetric import LOWEST
+from selfsup.methods.heads import mlp
 from selfsup.methods.memory import Memory
-from selfsup.methods.method import Method, TwoViews
+from selfsup.methods.method import Method, TwoViews, Views, two_at_once
 from selfsup.seeds import Moment
 
 
@@ -26,20 +27,18 @@ class SimCLR(Method):
         self.config = config
         _check(config)
         self.queue = Memory(config.queue, config.dim)
-        norm = nn.BatchNorm1d if config.norm == "batch" else nn.LayerNorm
-        self.projector = nn.Sequential(
-            nn.Linear(encoder.dim, config.hidden, bias=False),
-            norm(config.hidden),
-            nn.ReLU(inplace=True),
-            nn.Linear(config.hidden, config.dim, bias=False),
-            norm(config.dim),
-        )
+        widths = (encoder.dim, config.hidden, config.dim)
+        self.projector = mlp(*widths, norm=config.norm, end="norm")
 
-    def embed(self, views: Tensor) -> TwoViews:
+    def embed(self, views: Views) -> TwoViews:
         """Both views through the network at once. [b, 2, 3, s, s] -> two of [b, dim]."""
-        assert views.shape[1] == 2, "SimCLR compares two views"
-        z = self.projector(self.encoder(views.transpose(0, 1).flatten(0, 1)))  # [2b, dim]
-        return TwoViews(*z.chunk(2))
+        return TwoViews(*two_at_once(self.encoder, self.projector, views))
+
+    def negatives(self, batch: int) -> int:
+        """The other images' views; info-nce: of one view or the queue."""
+        if self.config.loss == "info-nce":
+            return self.config.queue or batch - 1
+        return 2 * batch - 2
 
     def loss(self, embeddings: TwoViews, labels: Tensor | None, moment: Moment) -> Tensor:
         """The chosen loss over the global batch."""

@@ -23,7 +23,7 @@ from selfsup.losses.triplet import (
     triplet_windows,
 )
 from selfsup.methods.memory import Memory
-from selfsup.methods.method import Method, OneView, one_view
+from selfsup.methods.method import Method, OneView, Views, one_view
 from selfsup.mining import chance, distances
 from selfsup.monitor import collapse_signs, pair_signs
 from selfsup.numerics import Distance
@@ -56,7 +56,7 @@ class Triplet(Method):
         self.distance = Distance(config.distance, config.normalize)
         self.memory = Memory(config.memory.size, encoder.dim, start=config.memory.start)
 
-    def embed(self, views: Tensor) -> OneView:
+    def embed(self, views: Views) -> OneView:
         """[b, 1, 3, s, s] -> [b, dim]."""
         return one_view(self.encoder, views)
 

@@ -180,12 +180,9 @@ def test_jitter_is_torchvisions_functions_in_the_drawn_order_for_all_24_orders()
 
 def test_changes_come_in_the_order_of_simclr_and_byol() -> None:
     x, side = crops(2, 3, 40), 40
-    draws = draw(
-        ViewsConfig(size=side, views=3, flip=1, jitter=1, grey=0.5, blur=1, solarize=1),
-        2,
-        seed=0,
-        step=0,
-    )._replace(grey=torch.tensor([[True, False, False], [False, True, False]]))
+    config = ViewsConfig(size=side, views=3, flip=1, jitter=1, grey=0.5, blur=1, solarize=1)
+    grey = torch.tensor([[True, False, False], [False, True, False]])
+    draws = draw(config, 2, seed=0, step=0)[0]._replace(grey=grey)
 
     def by_torchvision(view: Tensor, i: int, j: int) -> Tensor:
         view = tv.horizontal_flip(view)
@@ -205,7 +202,7 @@ def test_changes_come_in_the_order_of_simclr_and_byol() -> None:
 
 def test_each_view_is_changed_by_its_own_draws() -> None:
     config = ViewsConfig(size=12, solarize=0.5)
-    x, draws = crops(6, 2), draw(config, 6, seed=0, step=0)
+    x, (draws,) = crops(6, 2), draw(config, 6, seed=0, step=0)
     together = apply(x, draws, config)
     for i in range(6):
         alone = apply(x[i : i + 1], draws.rows(slice(i, i + 1)), config)
@@ -215,7 +212,7 @@ def test_each_view_is_changed_by_its_own_draws() -> None:
 
 def test_applying_twice_gives_the_same_and_leaves_crops_and_draws_as_they_were() -> None:
     config = ViewsConfig(size=12)
-    x, draws = crops(4, 2), draw(config, 4, seed=0, step=0)
+    x, (draws,) = crops(4, 2), draw(config, 4, seed=0, step=0)
     before = x.clone(), [field.clone() for field in draws[1:]]
     assert torch.equal(apply(x, draws, config), apply(x, draws, config))
     assert torch.equal(x, before[0])
@@ -226,7 +223,8 @@ def test_results_are_finite_and_within_0_and_1_before_standardizing() -> None:
     config = ViewsConfig(size=12, strength=1.2, jitter=1, grey=0.5, blur=0.5, solarize=0.5)
     x = crops(12, 2)
     x[0], x[1] = 0, 255
-    result = apply(x, draw(config, 12, seed=0, step=0), ViewsConfig(mean=RAW.mean, std=RAW.std))
+    (draws,) = draw(config, 12, seed=0, step=0)
+    result = apply(x, draws, ViewsConfig(mean=RAW.mean, std=RAW.std))
     assert result.isfinite().all()
     assert result.min() >= -1e-6
     assert result.max() <= 1 + 1e-6

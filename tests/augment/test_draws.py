@@ -1,17 +1,26 @@
 """Draws of views: reproducible, the same however a batch is cut, and distributed as asked."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from selfsup.augment.draws import Draws, draw
-from selfsup.config import ViewsConfig
+from selfsup.config import LocalViewsConfig, SecondViewConfig, ViewsConfig
 
 CONFIG = ViewsConfig(solarize=0.2, strength=0.5, area=(0.2, 0.9), ratio=(0.5, 2.0))
 N = 5000  # images of two views: 10,000 draws
-MANY = draw(CONFIG, N, seed=0, step=0)
+
+
+def drawn(config: ViewsConfig, n: int, *, seed: int = 0, step: int = 0) -> Draws:
+    """The draws of views of one size."""
+    (only,) = draw(config, n, seed=seed, step=step)
+    return only
+
+
+MANY = drawn(CONFIG, N)
 
 
 def tensors(draws: Draws) -> list[Tensor]:
@@ -23,25 +32,25 @@ def same(a: Draws, b: Draws) -> bool:
 
 
 def test_a_step_draws_the_same_when_asked_again() -> None:
-    assert same(draw(CONFIG, 6, seed=3, step=8), draw(CONFIG, 6, seed=3, step=8))
+    assert same(drawn(CONFIG, 6, seed=3, step=8), drawn(CONFIG, 6, seed=3, step=8))
 
 
 @pytest.mark.parametrize(("seed", "step"), [(3, 9), (4, 8), (8, 3)])
 def test_another_step_or_seed_draws_otherwise(seed: int, step: int) -> None:
-    here, there = draw(CONFIG, 24, seed=3, step=8), draw(CONFIG, 24, seed=seed, step=step)
+    here, there = drawn(CONFIG, 24, seed=3, step=8), drawn(CONFIG, 24, seed=seed, step=step)
     for x, y in zip(tensors(here), tensors(there), strict=True):
         assert not torch.equal(x, y)
 
 
 def test_drawing_does_not_touch_the_global_generator() -> None:
     before = torch.get_rng_state()
-    draw(CONFIG, 4, seed=0, step=0)
+    drawn(CONFIG, 4)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("parts", [1, 2, 4])
 def test_parts_of_a_batch_are_cut_from_the_draws_of_the_whole(parts: int) -> None:
-    whole, size = draw(CONFIG, 8, seed=1, step=2), 8 // parts
+    whole, size = drawn(CONFIG, 8, seed=1, step=2), 8 // parts
     cut = [whole.rows(slice(k * size, (k + 1) * size)) for k in range(parts)]
     for fields in zip(tensors(whole), *(tensors(part) for part in cut), strict=True):
         assert torch.equal(fields[0], torch.cat(fields[1:]))
@@ -50,7 +59,7 @@ def test_parts_of_a_batch_are_cut_from_the_draws_of_the_whole(parts: int) -> Non
 
 
 def test_every_field_has_a_row_for_each_image_and_a_column_for_each_view() -> None:
-    draws = draw(ViewsConfig(views=3), 5, seed=0, step=0)
+    draws = drawn(ViewsConfig(views=3), 5)
     assert {field.shape[:2] for field in tensors(draws)} == {(5, 3)}
     assert draws.order.shape == (5, 3, 4)
 
@@ -75,7 +84,7 @@ def test_probabilities_0_and_1_are_never_and_always(probability: float) -> None:
         blur=probability,
         solarize=probability,
     )
-    draws = draw(config, 500, seed=0, step=0)
+    draws = drawn(config, 500)
     for chosen in (draws.flip, draws.jitter, draws.grey, draws.blur, draws.solarize):
         assert (chosen == bool(probability)).all()
 
@@ -114,7 +123,7 @@ def test_proposals_of_crops_are_uniform_in_area_and_in_the_logarithm_of_the_rati
 
 
 def test_a_factor_is_never_negative_however_strong_the_jitter() -> None:
-    draws = draw(ViewsConfig(strength=1.5), N, seed=0, step=0)
+    draws = drawn(ViewsConfig(strength=1.5), N)
     for factor in (draws.brightness, draws.contrast, draws.saturation):
         assert farthest_from_uniform(factor, 0.0, 2.2) < 2
 
@@ -138,3 +147,30 @@ def test_views_and_kinds_of_change_are_drawn_independently() -> None:
     wide = torch.cat([wide, order[..., 0]], 1)
     correlation = torch.corrcoef(wide.T) - torch.eye(wide.shape[1])
     assert correlation.abs().max() < 5 / math.sqrt(N)
+
+
+def test_the_second_view_has_chances_of_its_own_and_the_others_are_as_the_first() -> None:
+    second = SecondViewConfig(blur=0.1, solarize=0.2)
+    draws = drawn(ViewsConfig(views=3, blur=1.0, solarize=0.0, second=second), N)
+    blurred, solarized = draws.blur.double().mean(0), draws.solarize.double().mean(0)
+    assert blurred[[0, 2]].tolist() == [1, 1]
+    assert solarized[[0, 2]].tolist() == [0, 0]
+    assert abs(blurred[1] - 0.1) < 4 * math.sqrt(0.1 * 0.9 / N)
+    assert abs(solarized[1] - 0.2) < 4 * math.sqrt(0.2 * 0.8 / N)
+
+
+def test_a_second_view_like_the_first_changes_no_draw() -> None:
+    given = SecondViewConfig(blur=CONFIG.blur, solarize=CONFIG.solarize)
+    assert same(drawn(CONFIG, 20), drawn(replace(CONFIG, second=given), 20))
+
+
+def test_local_views_are_drawn_beside_the_large_ones_and_do_not_change_them() -> None:
+    local = LocalViewsConfig(views=4, size=32, area=(0.05, 0.15), blur=0.0)
+    large, small = draw(replace(CONFIG, local=local), N, seed=0, step=0)
+    assert same(large, MANY)
+    assert {field.shape[:2] for field in tensors(small)} == {(N, 4)}
+    assert farthest_from_uniform(small.boxes.tries[..., 0], 0.05, 0.15) < 2
+    assert not small.blur.any()
+    assert not small.solarize.any()
+    assert abs(small.jitter.double().mean() - 0.8) < 4 * math.sqrt(0.16 / (4 * N))
+    assert not torch.equal(small.flip[:, :2], large.flip)

@@ -10,12 +10,14 @@ from PIL import Image
 from torch import Tensor
 
 from selfsup.augment.draws import draw
-from selfsup.config import ViewsConfig
+from selfsup.boxes import Cut
+from selfsup.config import LocalViewsConfig, ViewsConfig
 from selfsup.data.loader import Batch, Batches, read_ahead
 from selfsup.data.samplers import ShuffleSampler
 from selfsup.data.sources import ArraySource, Source, file_source
 
 VIEWS = ViewsConfig(size=8)
+MANY = ViewsConfig(size=8, local=LocalViewsConfig(views=3, size=4))
 N, BATCH = 20, 8
 
 
@@ -24,28 +26,34 @@ def arrays() -> ArraySource:
     return ArraySource(pixels, torch.arange(N) * 3, [str(i) for i in range(60)])
 
 
-def batches(source: Source, part: tuple[int, int] = (0, 1)) -> Batches:
+def batches(source: Source, part: tuple[int, int] = (0, 1), views: ViewsConfig = VIEWS) -> Batches:
     sampler = ShuffleSampler(len(source), batch=BATCH, seed=0)
-    return Batches(source, sampler, VIEWS, draw=partial(draw, VIEWS, seed=0), part=part)
+    return Batches(source, sampler, views, draw=partial(draw, views, seed=0), part=part)
 
 
 def tensors(batch: Batch) -> list[Tensor]:
     """All that a batch holds."""
     assert batch.labels is not None
-    return [batch.positions, batch.crops, batch.labels, *batch.draws.boxes[:2], *batch.draws[1:]]
+    found = [batch.positions, *batch.crops, batch.labels]
+    for draws in batch.draws:
+        found += [*draws.boxes[:2], *draws[1:]]
+    return found
 
 
 def equal(a: list[Tensor], b: list[Tensor]) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
+@pytest.mark.parametrize("views", [VIEWS, MANY])
 @pytest.mark.parametrize("processes", [1, 2, 4])
 @pytest.mark.parametrize("step", [0, 3])
 def test_parts_put_together_in_the_order_of_ranks_are_the_global_batch(
-    processes: int, step: int
+    processes: int, step: int, views: ViewsConfig
 ) -> None:
-    whole = tensors(batches(arrays())[step])
-    parts = [tensors(batches(arrays(), (rank, processes))[step]) for rank in range(processes)]
+    whole = tensors(batches(arrays(), views=views)[step])
+    parts = [
+        tensors(batches(arrays(), (rank, processes), views)[step]) for rank in range(processes)
+    ]
     together = [torch.cat(pieces) for pieces in zip(*parts, strict=True)]
     assert len(parts[0][0]) == BATCH // processes
     assert equal(together, whole)
@@ -54,11 +62,17 @@ def test_parts_put_together_in_the_order_of_ranks_are_the_global_batch(
 def test_crops_are_of_the_images_that_the_positions_name() -> None:
     source = arrays()
     batch = batches(source, (1, 2))[2]
-    crops = source.crops(batch.positions.tolist(), batch.draws.boxes, 8, "bicubic").images
-    assert torch.equal(batch.crops, crops)
+    (draws,), (seen,) = batch.draws, batch.crops
+    (crops,) = source.crops(batch.positions.tolist(), Cut(draws.boxes, 8, "bicubic")).images
+    assert torch.equal(seen, crops)
     assert batch.labels is not None
     assert torch.equal(batch.labels, batch.positions * 3)
-    assert batch.crops.shape == (BATCH // 2, 2, 3, 8, 8)
+    assert seen.shape == (BATCH // 2, 2, 3, 8, 8)
+
+
+def test_views_of_two_sizes_are_read_at_their_sizes() -> None:
+    batch = batches(arrays(), views=MANY)[0]
+    assert [tuple(crops.shape[1:]) for crops in batch.crops] == [(2, 3, 8, 8), (3, 3, 4, 4)]
 
 
 def test_workers_do_not_change_batches() -> None:

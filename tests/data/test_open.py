@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from selfsup.boxes import CenterBoxes
+from selfsup.boxes import CenterBoxes, Cut
 from selfsup.data.open import open_source
 from selfsup.data.sources import Source
 from selfsup.errors import UserError
@@ -34,8 +34,8 @@ def words(source: Source) -> list[str]:
 
 
 def levels(source: Source) -> list[int]:
-    crops = source.crops(range(len(source)), CenterBoxes(len(source), 1.0), 6, "bilinear")
-    return [int(x) for x in crops.images[:, 0, 0, 0, 0]]
+    crops = source.crops(range(len(source)), Cut(CenterBoxes(len(source), 1.0), 6, "bilinear"))
+    return [int(x) for x in crops.images[0][:, 0, 0, 0, 0]]
 
 
 def table(folder: Path, kind: str, rows: list[dict[str, object]]) -> str:

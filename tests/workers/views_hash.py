@@ -21,7 +21,8 @@ def hashes(folder: Path, start: int, stop: int, workers: int) -> list[str]:
     batches = local_batches(source, ShuffleSampler(len(source), batch=8, seed=0), views, 0)
     found = []
     for batch in read_ahead(batches, range(start, stop), workers=workers):
-        seen = distributed.gather_rows(apply(batch.crops, batch.draws, views))
+        (crops,), (draws,) = batch.crops, batch.draws
+        seen = distributed.gather_rows(apply(crops, draws, views))
         positions = distributed.gather_rows(batch.positions)
         digest = hashlib.sha256(positions.numpy().tobytes() + seen.numpy().tobytes()).hexdigest()
         found.append(f"{batch.step} {digest}")

@@ -1,0 +1,52 @@
+"""Pretrain an image encoder with DINO (Caron et al. 2021) on a folder of unlabelled images.
+
+    accelerate launch recipes/pretrain_dino.py --data images/ --out runs/dino
+
+In the paper: ViT-S/16, 800 epochs of 1,024 images, AdamW at 0.0005: 77.0 % on ImageNet with a
+linear probe, 74.5 % with k-NN.
+"""
+
+from dataclasses import dataclass
+
+from selfsup.cli import run as launch
+from selfsup.config import DINOConfig, OptimConfig, PretrainConfig, ViewsConfig
+from selfsup.config.views import DINO
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(PretrainConfig):
+    """Pretrain an image encoder with DINO."""
+
+    views: ViewsConfig = DINO
+    method: DINOConfig = DINOConfig()
+    optim: OptimConfig = OptimConfig(
+        name="adamw", lr=5e-4, weight_decay=0.04, final_decay=0.4, clip=3.0
+    )
+
+
+def main(config: Config) -> None:
+    """Train, look on the way if asked to, export."""
+    from selfsup.encoder import build
+    from selfsup.evaluate.probe import KNNProbe
+    from selfsup.methods.dino import DINO
+    from selfsup.pretrain import export, pretrain
+    from selfsup.run import Run
+
+    run = Run(config)
+    method = DINO(build(config.encoder, *config.views.sizes), config.method)
+    probe = KNNProbe(run, config.probe, config.views)
+
+    # An ordinary loop: what you want done on the way goes in its body.
+    for step in pretrain(run, method, config):
+        probe(step, method.exported)
+
+    export(run, method, config.views)
+
+
+def command() -> None:
+    """Run from the command line."""
+    launch(main, Config)
+
+
+if __name__ == "__main__":
+    command()

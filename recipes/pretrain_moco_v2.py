@@ -1,0 +1,50 @@
+"""Pretrain an image encoder with MoCo v2 (Chen et al. 2020) on a folder of unlabelled images.
+
+    accelerate launch recipes/pretrain_moco_v2.py --data images/ --out runs/moco_v2
+
+In the paper: ResNet-50, 800 epochs of 256 images, SGD at 0.03, a queue of 65,536: 71.1 % on
+ImageNet with a linear probe.
+"""
+
+from dataclasses import dataclass
+
+from selfsup.cli import run as launch
+from selfsup.config import MoCoV2Config, OptimConfig, PretrainConfig, ViewsConfig
+from selfsup.config.views import MOCO
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(PretrainConfig):
+    """Pretrain an image encoder with MoCo v2."""
+
+    views: ViewsConfig = MOCO
+    method: MoCoV2Config = MoCoV2Config()
+    optim: OptimConfig = OptimConfig(lr=0.06)
+
+
+def main(config: Config) -> None:
+    """Train, look on the way if asked to, export."""
+    from selfsup.encoder import build
+    from selfsup.evaluate.probe import KNNProbe
+    from selfsup.methods.moco import MoCoV2
+    from selfsup.pretrain import export, pretrain
+    from selfsup.run import Run
+
+    run = Run(config)
+    method = MoCoV2(build(config.encoder, *config.views.sizes), config.method)
+    probe = KNNProbe(run, config.probe, config.views)
+
+    # An ordinary loop: what you want done on the way goes in its body.
+    for step in pretrain(run, method, config):
+        probe(step, method.exported)
+
+    export(run, method, config.views)
+
+
+def command() -> None:
+    """Run from the command line."""
+    launch(main, Config)
+
+
+if __name__ == "__main__":
+    command()

@@ -1,0 +1,49 @@
+"""Pretrain an image encoder with NNCLR (Dwibedi et al. 2021) on a folder of unlabelled images.
+
+    accelerate launch recipes/pretrain_nnclr.py --data images/ --out runs/nnclr
+
+In the paper: ResNet-50, 1,000 epochs of 4,096 images, LARS at 0.3: 75.4 % on ImageNet with a linear
+probe.
+"""
+
+from dataclasses import dataclass
+
+from selfsup.cli import run as launch
+from selfsup.config import NNCLRConfig, PretrainConfig, ViewsConfig
+from selfsup.config.views import BYOL
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(PretrainConfig):
+    """Pretrain an image encoder with NNCLR."""
+
+    views: ViewsConfig = BYOL
+    method: NNCLRConfig = NNCLRConfig()
+
+
+def main(config: Config) -> None:
+    """Train, look on the way if asked to, export."""
+    from selfsup.encoder import build
+    from selfsup.evaluate.probe import KNNProbe
+    from selfsup.methods.nnclr import NNCLR
+    from selfsup.pretrain import export, pretrain
+    from selfsup.run import Run
+
+    run = Run(config)
+    method = NNCLR(build(config.encoder, *config.views.sizes), config.method)
+    probe = KNNProbe(run, config.probe, config.views)
+
+    # An ordinary loop: what you want done on the way goes in its body.
+    for step in pretrain(run, method, config):
+        probe(step, method.exported)
+
+    export(run, method, config.views)
+
+
+def command() -> None:
+    """Run from the command line."""
+    launch(main, Config)
+
+
+if __name__ == "__main__":
+    command()

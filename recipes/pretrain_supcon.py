@@ -1,0 +1,49 @@
+"""Pretrain an image encoder with SupCon (Khosla et al. 2020) on labelled images.
+
+    accelerate launch recipes/pretrain_supcon.py --data images/ --out runs/supcon
+
+The images need labels: sub-folders, or a column of a manifest. In the paper: ResNet-50, 700 epochs
+of 6,144 images, with a linear probe: 78.7 % on ImageNet.
+"""
+
+from dataclasses import dataclass
+
+from selfsup.cli import run as launch
+from selfsup.config import PretrainConfig, SupConConfig, ViewsConfig
+from selfsup.config.views import SIMCLR
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(PretrainConfig):
+    """Pretrain an image encoder with SupCon."""
+
+    views: ViewsConfig = SIMCLR
+    method: SupConConfig = SupConConfig()
+
+
+def main(config: Config) -> None:
+    """Train, look on the way if asked to, export."""
+    from selfsup.encoder import build
+    from selfsup.evaluate.probe import KNNProbe
+    from selfsup.methods.supcon import SupCon
+    from selfsup.pretrain import export, pretrain
+    from selfsup.run import Run
+
+    run = Run(config)
+    method = SupCon(build(config.encoder, *config.views.sizes), config.method)
+    probe = KNNProbe(run, config.probe, config.views)
+
+    # An ordinary loop: what you want done on the way goes in its body.
+    for step in pretrain(run, method, config):
+        probe(step, method.exported)
+
+    export(run, method, config.views)
+
+
+def command() -> None:
+    """Run from the command line."""
+    launch(main, Config)
+
+
+if __name__ == "__main__":
+    command()

@@ -1,0 +1,131 @@
+"""Settings of pretraining methods that need no negatives."""
+
+from dataclasses import dataclass
+
+from selfsup.config.heads import HeadConfig, TeacherConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class BYOLConfig(HeadConfig):
+    """BYOL (Grill et al. 2020, https://arxiv.org/abs/2006.07733)."""
+
+    hidden: int = 1024
+    """Width of the hidden layers of projector and predictor (4096)."""
+    dim: int = 256
+    """Width of a projection."""
+    teacher: TeacherConfig = TeacherConfig(momentum=0.996)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimSiamConfig(HeadConfig):
+    """SimSiam (Chen & He 2021, https://arxiv.org/abs/2011.10566)."""
+
+    hidden: int = 1024
+    """Width of the projector's hidden layers (2048); the predictor's is a quarter of `dim`."""
+    dim: int = 1024
+    """Width of a projection (2048)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BarlowTwinsConfig(HeadConfig):
+    """Barlow Twins (Zbontar et al. 2021, https://arxiv.org/abs/2103.03230)."""
+
+    off_diagonal: float = 0.0051
+    """Weight of correlations between different dimensions (0.005 in the paper, 0.0051 in its
+    code)."""
+    scale: float = 0.024
+    """Multiplies the loss, as in the paper's code."""
+    hidden: int = 1024
+    """Width of the projector's two hidden layers (8192)."""
+    dim: int = 1024
+    """Width of a projection (8192)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VICRegConfig(HeadConfig):
+    """VICReg (Bardes et al. 2022, https://arxiv.org/abs/2105.04906)."""
+
+    invariance: float = 25.0
+    """Weight of the distance of two views."""
+    variance: float = 25.0
+    """Weight of dimensions whose deviation is below 1."""
+    covariance: float = 1.0
+    """Weight of squared covariances of different dimensions."""
+    hidden: int = 1024
+    """Width of the projector's two hidden layers (8192)."""
+    dim: int = 1024
+    """Width of a projection (8192)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwAVConfig(HeadConfig):
+    """SwAV (Caron et al. 2020, https://arxiv.org/abs/2006.09882)."""
+
+    prototypes: int = 512
+    """Clusters (3000 for ImageNet)."""
+    temperature: float = 0.1
+    """Divides the similarities of embeddings and prototypes."""
+    epsilon: float = 0.05
+    """Smoothness of the codes: at 0 each image has one prototype."""
+    rounds: int = 3
+    """Of Sinkhorn's algorithm."""
+    queue: int = 0
+    """Images of earlier batches whose codes are found along (3840 where batches are small)."""
+    start: float = 0.15
+    """Share of the run after which the queue is used."""
+    frozen: float = 0.01
+    """Share of the run during which prototypes rest (the first epoch)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DINOConfig:
+    """DINO (Caron et al. 2021, https://arxiv.org/abs/2104.14294)."""
+
+    prototypes: int = 4096
+    """Width of the output (65,536 for ImageNet)."""
+    hidden: int = 1024
+    """Width of the head's two hidden layers (2048), which have no norm."""
+    dim: int = 256
+    """Width of the head's bottleneck."""
+    temperature: float = 0.1
+    """Of the student."""
+    teacher_start: float = 0.04
+    """Temperature of the teacher at the start."""
+    teacher_temperature: float = 0.07
+    """Temperature of the teacher after its warm-up."""
+    warmup: float = 0.1
+    """Share of the run over which the teacher's temperature rises (30 epochs of 300)."""
+    centre: float = 0.9
+    """Share of the centre that is kept at each step."""
+    frozen: float = 0.01
+    """Share of the run during which the last layer rests (the first epoch)."""
+    teacher: TeacherConfig = TeacherConfig(momentum=0.996, export="teacher")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeJEPAConfig(HeadConfig):
+    """LeJEPA (Balestriero & LeCun 2025, https://arxiv.org/abs/2511.08544)."""
+
+    weight: float = 0.05
+    """Of the regulariser SIGReg; the rest is that of the prediction (0.01 to 0.1)."""
+    slices: int = 256
+    """Random directions of each step."""
+    hidden: int = 1024
+    """Width of the projector's two hidden layers (2048)."""
+    dim: int = 64
+    """Width of a projection."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TiCoConfig(HeadConfig):
+    """TiCo (Zhu et al. 2022, https://arxiv.org/abs/2206.10698)."""
+
+    beta: float = 0.9
+    """Share of the covariance that is kept at each step."""
+    rho: float = 8.0
+    """Weight of the covariance contrast (8 in the paper's pseudo-code; 20 in lightly)."""
+    hidden: int = 1024
+    """Width of the projector's hidden layer (4096)."""
+    dim: int = 256
+    """Width of a projection."""
+    teacher: TeacherConfig = TeacherConfig(momentum=0.99)

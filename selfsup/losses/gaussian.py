@@ -1,0 +1,107 @@
+"""SIGReg: keep embeddings apart by making them normally distributed in every direction.
+
+Shape letters: n images, v views, d embedding width, m directions, p points.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from selfsup.numerics import at_least_float32, full_precision, normalize
+from selfsup.rows import parts
+
+POINTS, LIMIT = 17, 5.0  # the paper's grid of the integral
+
+
+def sigreg(z: Tensor, directions: Tensor) -> Tensor:
+    """Distance of embeddings from a standard normal, seen along random directions.
+
+    The mean over directions of the Epps-Pulley statistic of the projections x = z . direction:
+    n x integral over t of |1/n sum of exp(i t x) - exp(-t^2 / 2)|^2 exp(-t^2 / 2), by the
+    trapezoidal rule over 17 points from -5 to 5.
+
+    Source: Balestriero & LeCun 2025, https://arxiv.org/abs/2511.08544, section 4 and algorithm 1.
+    No matrix of n x m x p is held: directions are taken a few at a time, and the gradient is made
+    along with the value.
+
+    Args:
+        z: [n, d] embeddings, as they are.
+        directions: [m, d], in any scale.
+
+    Returns:
+        Scalar, at least 0; about 1.06 for rows that are standard normal, growing with n for
+        others. Collapsed at 0: 0.41 n, with gradient zero.
+    """
+    with full_precision(z):
+        total: Tensor = _Sliced.apply(at_least_float32(z), normalize(directions.to(z.device)))
+        return total
+
+
+class _Sliced(torch.autograd.Function):
+    """The statistic and its gradient, a few directions at a time."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, directions: Tensor) -> Tensor:
+        directions = directions.to(z.dtype)
+        total, gradient = z.new_zeros(()), torch.zeros_like(z)
+        for part in parts(len(directions), len(z)):
+            some = directions[part]
+            value, slope = _epps_pulley(z @ some.T)
+            total += value
+            gradient.addmm_(slope, some)
+        ctx.save_for_backward(gradient / len(directions))
+        return total / len(directions)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return ctx.saved_tensors[0] * gradients[0], None
+
+
+def _epps_pulley(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum over columns of the statistic, and its gradient. [n, m] -> scalar, [n, m].
+
+    The integrand is even, so points below 0 count with those above.
+    """
+    n = len(x)
+    total, slope = x.new_zeros(()), torch.zeros_like(x)
+    step = 2 * LIMIT / (POINTS - 1)
+    for i in range(POINTS // 2 + 1):
+        t = i * step
+        normal = math.exp(-t * t / 2)
+        # both ends of the trapezoidal rule count half, and all but the middle point twice
+        weight = step * normal * (1 if i in (0, POINTS // 2) else 2)
+        angle = x * t
+        cos, sin = angle.cos(), angle.sin()
+        real, imaginary = cos.mean(0) - normal, sin.mean(0)
+        total += n * weight * (real.square() + imaginary.square()).sum()
+        slope.add_(cos.mul_(imaginary).sub_(sin.mul_(real)), alpha=2 * weight * t)
+    return total, slope
+
+
+def lejepa(z: Tensor, directions: Tensor, *, centres: int, weight: float) -> Tensor:
+    """Views predict their image's centre, and every view's embeddings are normal (algorithm 2).
+
+    (1 - weight) x mean over views, images and dimensions of (centre - z)^2, the centre being the
+    mean of the first `centres` views, + weight x mean over views of `sigreg`.
+
+    Source: Balestriero & LeCun 2025, https://arxiv.org/abs/2511.08544, equation 6.
+
+    Args:
+        z: [n, v, d] embeddings, as they are.
+        directions: [m, d], the same for all views.
+        centres: how many of the first views make the centre (the global ones).
+        weight: of the regulariser, lambda in the paper.
+
+    Returns:
+        Scalar, at least 0.
+    """
+    with full_precision(z):
+        z = at_least_float32(z)
+        centre = z[:, :centres].mean(1, keepdim=True)
+        apart = (centre - z).square().mean()
+        normal = torch.stack([sigreg(z[:, view], directions) for view in range(z.shape[1])]).mean()
+        return (1 - weight) * apart + weight * normal

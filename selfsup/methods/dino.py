@@ -1,0 +1,108 @@
+"""DINO: small and large views predict the output that a slow copy has for the large ones.
+
+Source: Caron et al. 2021, https://arxiv.org/abs/2104.14294.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from selfsup.config import DINOConfig
+from selfsup.encoder import Encoder
+from selfsup.errors import require
+from selfsup.losses.clustering import dino, moving_centre
+from selfsup.methods.heads import mlp
+from selfsup.methods.method import Method, Views, together
+from selfsup.methods.teacher import Teacher
+from selfsup.numerics import normalize
+from selfsup.seeds import Moment
+
+
+class Distilled(NamedTuple):
+    """Bottleneck rows, in front of the last layer."""
+
+    student: Tensor
+    """[b, v, dim] of all views, the large ones first."""
+    teacher: Tensor
+    """[b, t, dim] of the large views."""
+
+
+class DINO(Method):
+    """The last layer belongs to the loss, since its outputs are too large to gather."""
+
+    centre: Tensor
+    teacher_prototypes: Tensor
+
+    def __init__(self, encoder: Encoder, config: DINOConfig) -> None:
+        """A head of three layers with GELU, then the prototypes."""
+        super().__init__()
+        for name in ("temperature", "teacher_temperature", "teacher_start"):
+            value = getattr(config, name)
+            require(value > 0, f"--method.{name.replace('_', '-')} must be above 0, not {value}")
+        self.encoder = encoder
+        self.config = config
+        widths = (config.hidden, config.hidden, config.dim)
+        self.projector = mlp(encoder.dim, *widths, norm=None, activation=nn.GELU)
+        self.prototypes = nn.Parameter(torch.empty(config.prototypes, config.dim))
+        nn.init.trunc_normal_(self.prototypes, std=0.02)
+        self.teacher = Teacher(config.teacher, encoder, self.projector)
+        self.register_buffer("teacher_prototypes", self.prototypes.detach().clone())
+        self.register_buffer("centre", torch.zeros(config.prototypes))
+
+    @property
+    def exported(self) -> Encoder:
+        """The teacher's, as in the paper, or the student's."""
+        return self.teacher.chosen(self.encoder)
+
+    def loss_parameters(self) -> list[nn.Parameter]:
+        """The last layer."""
+        return [self.prototypes]
+
+    def resting(self, moment: Moment) -> list[nn.Parameter]:
+        """The last layer, in the first epoch."""
+        return [self.prototypes] if moment.share < self.config.frozen else []
+
+    def embed(self, views: Views) -> Distilled:
+        """Each size of crops in one pass; the teacher sees the large ones."""
+        features = torch.cat([together(self.encoder, group) for group in views], 1)
+        student = together(self.projector, features)
+        return Distilled(student, together(self.teacher, views[0]))
+
+    def temperature(self, moment: Moment) -> float:
+        """Of the teacher: rises linearly from its start over the warm-up."""
+        start, end = self.config.teacher_start, self.config.teacher_temperature
+        risen = min(1.0, moment.share / self.config.warmup) if self.config.warmup else 1.0
+        return start + (end - start) * risen
+
+    def loss(self, embeddings: Distilled, labels: Tensor | None, moment: Moment) -> Tensor:
+        """Over the global batch, with the centre of earlier ones."""
+        return dino(
+            embeddings.student,
+            self.prototypes,
+            embeddings.teacher,
+            self.teacher_prototypes,
+            self.centre,
+            temperature=self.config.temperature,
+            teacher_temperature=self.temperature(moment),
+        )
+
+    @torch.no_grad()
+    def after_step(self, embeddings: Distilled, labels: Tensor | None, moment: Moment) -> None:
+        """The centre takes in the batch, as the teacher saw it; then the teacher follows."""
+        centre = moving_centre(
+            self.centre, embeddings.teacher, self.teacher_prototypes, momentum=self.config.centre
+        )
+        self.centre.copy_(centre)
+        self.teacher.follow(moment, self.encoder, self.projector)
+        self.teacher_prototypes.lerp_(self.prototypes, 1 - self.teacher.momentum(moment))
+
+    @torch.no_grad()
+    def signs(
+        self, embeddings: Distilled, labels: Tensor | None, moment: Moment
+    ) -> dict[str, float]:
+        """Collapse signs, and how many `prototypes` the teacher uses, in effect."""
+        rows, layer = normalize(embeddings.teacher[:, 0]), normalize(self.teacher_prototypes)
+        scores = (rows @ layer.T.to(rows.dtype) - self.centre) / self.temperature(moment)
+        used = torch.special.entr(scores.softmax(1).mean(0)).sum().exp().item()
+        return super().signs(embeddings, labels, moment) | {"prototypes": used}

@@ -1,0 +1,41 @@
+"""Projectors and predictors: small networks between an encoder and a loss, thrown away later."""
+
+from itertools import pairwise
+from typing import Literal
+
+from torch import nn
+
+from selfsup.config.heads import Norm
+
+
+def mlp(
+    *widths: int,
+    norm: Norm | None,
+    end: Literal["linear", "norm", "scaleless"] = "linear",
+    activation: type[nn.Module] = nn.ReLU,
+) -> nn.Sequential:
+    """Linear layers with a norm and an activation between them.
+
+    Args:
+        widths: of the input, the hidden layers and the output.
+        norm: after each hidden layer; None: none anywhere. A layer before a norm has no bias.
+        end: what the output is: as it is, through a norm, or through one without a learnt scale.
+        activation: between layers.
+    """
+    layers: list[nn.Module] = []
+    for i, (width, out) in enumerate(pairwise(widths)):
+        last = i == len(widths) - 2
+        normed = norm is not None and (not last or end != "linear")
+        layers.append(nn.Linear(width, out, bias=not normed))
+        if normed:
+            assert norm is not None
+            layers.append(_norm(norm, out, scaled=not last or end == "norm"))
+        if not last:
+            layers.append(activation())
+    return nn.Sequential(*layers)
+
+
+def _norm(norm: Norm, width: int, *, scaled: bool) -> nn.Module:
+    if norm == "batch":
+        return nn.BatchNorm1d(width, affine=scaled)
+    return nn.LayerNorm(width, elementwise_affine=scaled)

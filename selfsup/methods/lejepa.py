@@ -1,0 +1,43 @@
+"""LeJEPA: views predict their image's centre, and embeddings are normal in every direction.
+
+Source: Balestriero & LeCun 2025, https://arxiv.org/abs/2511.08544.
+"""
+
+import torch
+from torch import Tensor
+
+from selfsup.config import LeJEPAConfig
+from selfsup.encoder import Encoder
+from selfsup.errors import require
+from selfsup.losses.gaussian import lejepa
+from selfsup.methods.heads import mlp
+from selfsup.methods.method import AllViews, Method, Views, together
+from selfsup.seeds import Moment
+
+
+class LeJEPA(Method):
+    """No teacher, no stopped gradient, no negatives: one regulariser, one weight."""
+
+    def __init__(self, encoder: Encoder, config: LeJEPAConfig) -> None:
+        """A projector of three layers without a norm after the last."""
+        super().__init__()
+        require(0 < config.weight < 1, f"--method.weight must be between 0 and 1: {config.weight}")
+        require(config.slices > 0, f"--method.slices must be above 0, not {config.slices}")
+        self.encoder = encoder
+        self.config = config
+        widths = (config.hidden, config.hidden, config.dim)
+        self.projector = mlp(encoder.dim, *widths, norm=config.norm)
+        self.large = 0  # views in the first size, which make the centre
+
+    def embed(self, views: Views) -> AllViews:
+        """Each size of crops in one pass of the encoder, all together through the projector."""
+        self.large = views[0].shape[1]
+        features = torch.cat([together(self.encoder, group) for group in views], 1)
+        return AllViews(together(self.projector, features))
+
+    def loss(self, embeddings: AllViews, labels: Tensor | None, moment: Moment) -> Tensor:
+        """Over the global batch, along directions that are this step's."""
+        z, c = embeddings.z, self.config
+        g = moment.generator("slices")
+        directions = torch.randn(c.slices, z.shape[2], generator=g, dtype=torch.float64)
+        return lejepa(z, directions.to(z.device, z.dtype), centres=self.large, weight=c.weight)

@@ -1,0 +1,38 @@
+"""SimSiam: one view predicts the other, which gets no gradient.
+
+Source: Chen & He 2021, https://arxiv.org/abs/2011.10566. The paper keeps the predictor's learning
+rate constant, for 0.4 points (section 4.2); here it follows the schedule, as in its table 1's first
+row.
+"""
+
+from torch import Tensor
+
+from selfsup.config import SimSiamConfig
+from selfsup.encoder import Encoder
+from selfsup.losses.regression import negative_cosine
+from selfsup.methods.heads import mlp
+from selfsup.methods.method import Method, Targets, Views, two_apart
+from selfsup.seeds import Moment
+
+
+class SimSiam(Method):
+    """Without negatives and without a teacher: the predictor and the stopped gradient suffice."""
+
+    def __init__(self, encoder: Encoder, config: SimSiamConfig) -> None:
+        """A projector of three layers, a norm after each, and a predictor with a bottleneck."""
+        super().__init__()
+        self.encoder = encoder
+        self.config = config
+        hidden, dim = config.hidden, config.dim
+        self.projector = mlp(encoder.dim, hidden, hidden, dim, norm=config.norm, end="scaleless")
+        self.predictor = mlp(dim, max(1, dim // 4), dim, norm=config.norm)
+
+    def embed(self, views: Views) -> Targets:
+        """[b, 2, 3, s, s] -> four of [b, dim]."""
+        z = two_apart(self.encoder, self.projector, views)
+        return Targets(*map(self.predictor, z), *(x.detach() for x in z))
+
+    def loss(self, embeddings: Targets, labels: Tensor | None, moment: Moment) -> Tensor:
+        """The mean of both directions (equation 2); -1 to 1."""
+        one = negative_cosine(embeddings.first, embeddings.second_target)
+        return (one + negative_cosine(embeddings.second, embeddings.first_target)) / 2

@@ -1,0 +1,47 @@
+"""Supervised contrastive learning: all views of a class attract, those of other classes repel.
+
+Source: Khosla et al. 2020, https://arxiv.org/abs/2004.11362.
+"""
+
+import torch
+from torch import Tensor
+
+from selfsup.config import SupConConfig
+from selfsup.encoder import Encoder
+from selfsup.errors import UserError, require
+from selfsup.losses.similarity import supcon
+from selfsup.methods.heads import mlp
+from selfsup.methods.method import Method, TwoViews, Views, two_at_once
+from selfsup.seeds import Moment
+
+
+class SupCon(Method):
+    """SimCLR with labels: an image's positives are its other view and all of its class."""
+
+    def __init__(self, encoder: Encoder, config: SupConConfig) -> None:
+        """A projector of two layers without norms."""
+        super().__init__()
+        require(
+            config.temperature > 0, f"--method.temperature must be above 0: {config.temperature}"
+        )
+        self.encoder = encoder
+        self.config = config
+        self.projector = mlp(encoder.dim, config.hidden, config.dim, norm=None)
+
+    def embed(self, views: Views) -> TwoViews:
+        """Both views through the network at once. [b, 2, 3, s, s] -> two of [b, dim]."""
+        return TwoViews(*two_at_once(self.encoder, self.projector, views))
+
+    def loss(self, embeddings: TwoViews, labels: Tensor | None, moment: Moment) -> Tensor:
+        """The loss outside the logarithm (equation 2) over both views of the global batch.
+
+        Raises:
+            UserError: the images have no labels.
+        """
+        if labels is None:
+            raise UserError("SupCon needs labels: put each class in a sub-folder, or name them")
+        return supcon(torch.cat(embeddings), labels.repeat(2), temperature=self.config.temperature)
+
+    def negatives(self, batch: int) -> int:
+        """At most: all other images' views; those of the same class are positives."""
+        return 2 * batch - 2

@@ -1,0 +1,82 @@
+"""SwAV: each view predicts which prototypes the other one belongs to.
+
+Source: Caron et al. 2020, https://arxiv.org/abs/2006.09882.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from selfsup.config import SwAVConfig
+from selfsup.encoder import Encoder
+from selfsup.errors import require
+from selfsup.losses.clustering import swav
+from selfsup.methods.heads import mlp
+from selfsup.methods.memory import Memory
+from selfsup.methods.method import AllViews, Method, Views, together
+from selfsup.numerics import normalize
+from selfsup.seeds import Moment
+
+CODES = 2  # views whose codes are predicted: the large ones
+
+
+class SwAV(Method):
+    """Prototypes are rows of length 1; the codes are found over the global batch."""
+
+    def __init__(self, encoder: Encoder, config: SwAVConfig) -> None:
+        """A projector of two layers with a norm between them."""
+        super().__init__()
+        for name, value in (("temperature", config.temperature), ("epsilon", config.epsilon)):
+            require(value > 0, f"--method.{name} must be above 0, not {value}")
+        self.encoder = encoder
+        self.config = config
+        self.projector = mlp(encoder.dim, config.hidden, config.dim, norm=config.norm)
+        self.prototypes = nn.Parameter(normalize(torch.randn(config.prototypes, config.dim)))
+        self.queue = Memory(config.queue, CODES * config.dim, start=config.start)
+
+    def loss_parameters(self) -> list[nn.Parameter]:
+        """The prototypes."""
+        return [self.prototypes]
+
+    def resting(self, moment: Moment) -> list[nn.Parameter]:
+        """The prototypes, in the first epoch."""
+        return [self.prototypes] if moment.share < self.config.frozen else []
+
+    def embed(self, views: Views) -> AllViews:
+        """Each size of crops in one pass of the encoder, all together through the projector."""
+        features = torch.cat([together(self.encoder, group) for group in views], 1)
+        return AllViews(together(self.projector, features))
+
+    def loss(self, embeddings: AllViews, labels: Tensor | None, moment: Moment) -> Tensor:
+        """Over the global batch, with earlier batches behind it where there is a queue."""
+        c = self.config
+        queue = self._queue(moment)
+        return swav(
+            embeddings.z,
+            self.prototypes,
+            temperature=c.temperature,
+            epsilon=c.epsilon,
+            rounds=c.rounds,
+            codes=CODES,
+            queue=queue if queue is not None and len(queue) else None,
+        )
+
+    def _queue(self, moment: Moment) -> Tensor | None:
+        if not self.config.queue or moment.share < self.queue.start:
+            return None
+        return self.queue.held()[0].view(-1, CODES, self.config.dim)
+
+    @torch.no_grad()
+    def after_step(self, embeddings: AllViews, labels: Tensor | None, moment: Moment) -> None:
+        """Prototypes go back to length 1; the large views go into the queue."""
+        self.prototypes.copy_(normalize(self.prototypes))
+        self.queue.add(embeddings.z[:, :CODES].flatten(1))
+
+    @torch.no_grad()
+    def signs(
+        self, embeddings: AllViews, labels: Tensor | None, moment: Moment
+    ) -> dict[str, float]:
+        """Collapse signs, and how many `prototypes` the first views use, in effect."""
+        z = normalize(embeddings.z[:, 0])
+        scores = z @ self.prototypes.T.to(z.dtype) / self.config.temperature
+        used = torch.special.entr(scores.softmax(1).mean(0)).sum().exp().item()
+        return super().signs(embeddings, labels, moment) | {"prototypes": used}

@@ -1,0 +1,64 @@
+"""A teacher: a moving average of the student, which follows it once a step and is never trained."""
+
+import copy
+from itertools import chain
+from typing import Any
+
+import torch
+from timm.layers.drop import DropPath
+from torch import Tensor, nn
+
+from selfsup.config.heads import TeacherConfig
+from selfsup.encoder import Encoder
+from selfsup.errors import require
+from selfsup.schedule import cosine
+from selfsup.seeds import Moment
+
+
+class Teacher(nn.Module):
+    """A copy of an encoder and what stands behind it, without gradient and without dropout."""
+
+    def __init__(self, config: TeacherConfig, *student: nn.Module) -> None:
+        """Start as a copy of the student's modules, which run one after another.
+
+        Raises:
+            UserError: the momentum is no share.
+        """
+        super().__init__()
+        for name, value in (("momentum", config.momentum), ("final", config.final)):
+            require(0 <= value <= 1, f"--method.teacher.{name} must be from 0 to 1, not {value}")
+        self.config = config
+        self.network = nn.Sequential(*map(copy.deepcopy, student)).requires_grad_(False)
+        for module in self.network.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+            if isinstance(module, DropPath):
+                module.drop_prob = 0.0
+
+    def chosen(self, student: Encoder) -> Encoder:
+        """Which encoder is evaluated and kept: the student's or the teacher's own."""
+        own: Any = self.network[0]
+        return own if self.config.export == "teacher" else student
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """What it makes of images, without gradient. [b, 3, s, s] -> [b, d]."""
+        out: Tensor = self.network(images)
+        return out
+
+    def momentum(self, moment: Moment) -> float:
+        """The share that is kept at this step: from `momentum` to `final` by half a cosine."""
+        start, end = self.config.momentum, self.config.final
+        return cosine(moment.step, moment.total, start=start, end=end)
+
+    @torch.no_grad()
+    def follow(self, moment: Moment, *student: nn.Module) -> None:
+        """Move towards the student: kept share x teacher + the rest x student, in place."""
+        modules = list(zip(self.network, student, strict=True))
+        pairs = [zip(own.parameters(), its.parameters(), strict=True) for own, its in modules]
+        own, its = zip(*chain(*pairs), strict=True)
+        torch._foreach_lerp_(own, its, 1 - self.momentum(moment))
+        if self.config.buffers == "copied":
+            for mine, theirs in modules:
+                for a, b in zip(mine.buffers(), theirs.buffers(), strict=True):
+                    a.copy_(b)

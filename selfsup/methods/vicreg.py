@@ -1,0 +1,36 @@
+"""VICReg: two views agree, every dimension varies, and no two dimensions vary together.
+
+Source: Bardes et al. 2022, https://arxiv.org/abs/2105.04906.
+"""
+
+from torch import Tensor
+
+from selfsup.config import VICRegConfig
+from selfsup.encoder import Encoder
+from selfsup.losses.covariance import vicreg
+from selfsup.methods.heads import mlp
+from selfsup.methods.method import Method, TwoViews, Views, two_apart
+from selfsup.seeds import Moment
+
+
+class VICReg(Method):
+    """Variances and covariances are of the global batch, each view by itself."""
+
+    def __init__(self, encoder: Encoder, config: VICRegConfig) -> None:
+        """A wide projector of three layers without a norm after the last."""
+        super().__init__()
+        self.encoder = encoder
+        self.config = config
+        widths = (config.hidden, config.hidden, config.dim)
+        self.projector = mlp(encoder.dim, *widths, norm=config.norm)
+
+    def embed(self, views: Views) -> TwoViews:
+        """[b, 2, 3, s, s] -> two of [b, dim]."""
+        return TwoViews(*two_apart(self.encoder, self.projector, views))
+
+    def loss(self, embeddings: TwoViews, labels: Tensor | None, moment: Moment) -> Tensor:
+        """Over the global batch."""
+        c = self.config
+        return vicreg(
+            *embeddings, invariance=c.invariance, variance=c.variance, covariance=c.covariance
+        )
