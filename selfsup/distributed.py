@@ -33,6 +33,14 @@ def start(*, track: str = "", folder: str = "") -> Accelerator:
         raise UserError(f"accelerate knows no tracker {track!r}; --track tensorboard") from None
 
 
+def launch_environment(precision: str) -> dict[str, str]:
+    """Of processes started here: one thread each, and the CPU where there are not two GPUs."""
+    more = {"OMP_NUM_THREADS": "1", "ACCELERATE_MIXED_PRECISION": precision}
+    if torch.cuda.device_count() < 2:
+        more["CUDA_VISIBLE_DEVICES"] = ""
+    return {**os.environ, **more}
+
+
 def world() -> tuple[int, int]:
     """This process's rank and the number of processes."""
     if dist.is_available() and dist.is_initialized():

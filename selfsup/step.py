@@ -92,8 +92,7 @@ class Stepper:
         gradients = torch.autograd.grad(
             loss, [*leaves, *self.loss_parameters], allow_unused=True, materialize_grads=True
         )
-        rank, processes = world()
-        own = [g.split(len(batch.positions))[rank] * processes for g in gradients[: len(leaves)]]
+        own = [self.local_rows(g, len(batch.positions)) for g in gradients[: len(leaves)]]
         for i, part in enumerate(parts):
             last = i == len(parts) - 1
             with self._only_sync_at(last=last):
@@ -108,6 +107,11 @@ class Stepper:
         self.embeddings = type(local)(*(leaf.detach() for leaf in leaves))
         self.labels = labels
         return loss.detach()
+
+    def local_rows(self, gradient: Tensor, rows: int) -> Tensor:
+        """This process's share of a gradient of all rows, for the mean over processes."""
+        rank, processes = world()
+        return gradient[rank * rows : (rank + 1) * rows] * processes
 
     def settle(self, batch: Batch) -> None:
         """Two backward passes whose gradient is zero, leaving nothing behind.

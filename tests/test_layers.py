@@ -12,7 +12,7 @@ FLOORS = {
     1: "encoder augment data losses mining optim monitor run",
     2: "methods evaluate",
     3: "step watch train",
-    4: "pretrain finetune __main__",
+    4: "pretrain finetune doctor __main__",
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split()}
 WITHIN = {
@@ -21,6 +21,7 @@ WITHIN = {
     "train",
     "pretrain",
     "finetune",
+    "doctor",
 }  # floors 3 and 4: one stands on the other
 FILES = sorted((ROOT / "selfsup").rglob("*.py"))
 

@@ -1,0 +1,109 @@
+"""Every method at a size that takes a fraction of a second, as the certificate and tests need it.
+
+Norms are without batch statistics, so that the gradient does not depend on what held the batch.
+They are of all channels at once: of few, embeddings of different images would start nearly equal,
+and a loss that standardises them would magnify rounding.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from selfsup.config import (
+    BarlowTwinsConfig,
+    BYOLConfig,
+    DINOConfig,
+    EncoderConfig,
+    LeJEPAConfig,
+    LocalViewsConfig,
+    MemoryConfig,
+    MoCoV2Config,
+    MoCoV3Config,
+    NNCLRConfig,
+    PairsConfig,
+    ProxiesConfig,
+    SimCLRConfig,
+    SimSiamConfig,
+    SupConConfig,
+    SwAVConfig,
+    TiCoConfig,
+    TripletConfig,
+    VICRegConfig,
+    ViewsConfig,
+)
+from selfsup.encoder import Encoder
+from selfsup.methods.barlow_twins import BarlowTwins
+from selfsup.methods.byol import BYOL
+from selfsup.methods.dino import DINO
+from selfsup.methods.lejepa import LeJEPA
+from selfsup.methods.method import Method
+from selfsup.methods.moco import MoCoV2, MoCoV3
+from selfsup.methods.nnclr import NNCLR
+from selfsup.methods.pairs import PairRanking
+from selfsup.methods.proxies import ProxyRanking
+from selfsup.methods.simclr import SimCLR
+from selfsup.methods.simsiam import SimSiam
+from selfsup.methods.supcon import SupCon
+from selfsup.methods.swav import SwAV
+from selfsup.methods.tico import TiCo
+from selfsup.methods.triplet import Triplet
+from selfsup.methods.vicreg import VICReg
+
+CLASSES = 8
+QUEUE = 24  # rows of every memory: more than a batch, so that it is part full
+ONE_GROUP = EncoderConfig(
+    args="{norm_layer: groupnorm1, channels: [16, 16, 16, 16], layers: [1, 1, 1, 1]}"
+)
+
+
+class Case(NamedTuple):
+    """A method on an encoder, and the views that it looks at."""
+
+    make: Callable[[Encoder], Method]
+    views: ViewsConfig
+
+
+TWO = ViewsConfig(size=16)
+MANY = ViewsConfig(size=16, local=LocalViewsConfig(views=2, size=8))
+ONE = ViewsConfig(size=16, views=1)
+MEMORY = MemoryConfig(size=QUEUE, start=0.0)
+
+
+CASES: dict[str, Case] = {
+    "simclr": Case(lambda e: SimCLR(e, SimCLRConfig(hidden=16, dim=8, norm="layer")), TWO),
+    "dcl": Case(lambda e: SimCLR(e, SimCLRConfig(loss="dcl", hidden=16, dim=8, norm="layer")), TWO),
+    "moco v2": Case(lambda e: MoCoV2(e, MoCoV2Config(queue=QUEUE, hidden=16, dim=8)), TWO),
+    "moco v3": Case(lambda e: MoCoV3(e, MoCoV3Config(hidden=16, dim=8, norm="layer")), TWO),
+    "byol": Case(lambda e: BYOL(e, BYOLConfig(hidden=16, dim=8, norm="layer")), TWO),
+    "simsiam": Case(lambda e: SimSiam(e, SimSiamConfig(hidden=16, dim=32, norm="layer")), TWO),
+    "barlow twins": Case(
+        lambda e: BarlowTwins(e, BarlowTwinsConfig(scale=1.0, hidden=16, dim=8, norm="layer")), TWO
+    ),
+    "vicreg": Case(lambda e: VICReg(e, VICRegConfig(hidden=16, dim=8, norm="layer")), TWO),
+    "swav": Case(
+        lambda e: SwAV(
+            e,
+            SwAVConfig(
+                prototypes=12,
+                queue=QUEUE,
+                start=0.0,
+                frozen=0.0,
+                hidden=16,
+                dim=8,
+                norm="layer",
+            ),
+        ),
+        MANY,
+    ),
+    "dino": Case(lambda e: DINO(e, DINOConfig(prototypes=12, frozen=0.0, hidden=16, dim=8)), MANY),
+    "nnclr": Case(
+        lambda e: NNCLR(e, NNCLRConfig(queue=QUEUE, hidden=16, dim=8, norm="layer")), TWO
+    ),
+    "lejepa": Case(
+        lambda e: LeJEPA(e, LeJEPAConfig(slices=16, hidden=16, dim=8, norm="layer")), MANY
+    ),
+    "tico": Case(lambda e: TiCo(e, TiCoConfig(hidden=16, dim=8, norm="layer")), TWO),
+    "supcon": Case(lambda e: SupCon(e, SupConConfig(hidden=16, dim=8)), TWO),
+    "triplet": Case(lambda e: Triplet(e, TripletConfig(dim=8, memory=MEMORY)), ONE),
+    "pairs": Case(lambda e: PairRanking(e, PairsConfig(dim=8, memory=MEMORY)), ONE),
+    "proxies": Case(lambda e: ProxyRanking(e, ProxiesConfig(dim=8), classes=CLASSES), ONE),
+}

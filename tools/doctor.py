@@ -1,0 +1,101 @@
+"""Can this machine train, and is every gradient right on several processes? About a minute.
+
+    selfsup doctor
+    selfsup doctor --only byol --json
+
+First packages and devices. Then the certificate: each method's gradient, held by one or two
+processes in one or two micro-batches, in float32 and bfloat16, against that of one big batch.
+"""
+
+import json
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from selfsup.cli import run as launch
+from selfsup.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from selfsup.doctor.certificate import Line
+    from selfsup.doctor.machine import Package
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Packages, devices, and the gradient of every method on several processes."""
+
+    only: str = ""
+    """One method; by default all."""
+    json: bool = False
+    """Print figures as JSON instead of tables."""
+
+
+def main(config: Config) -> None:
+    """Look, print, and end with status 1 where something is wrong."""
+    from selfsup.doctor.machine import devices, packages
+
+    found = packages()
+    broken = [p for p in found if p.problem]
+    record: dict[str, Any] = {"packages": [p._asdict() for p in found]}
+    if not config.json:
+        print(_packages(found))
+    lines: list[Line] = []
+    if not any(p.problem for p in found if not p.extra):
+        record["devices"] = devices()
+        if not config.json:
+            told = (f"  {name:<11}{value}"[:80] for name, value in record["devices"].items())
+            print("devices", *told, sep="\n")
+            print("gradients against one big batch (largest relative error of any parameter)")
+        lines = _certificate(config.only)
+        record["certificate"] = [line._asdict() for line in lines]
+        if not config.json:
+            print(_table(lines))
+    wrong = broken or not lines or not all(line.passed for line in lines)
+    record["passed"] = not wrong
+    if config.json:
+        print(json.dumps(record, indent=2))
+    else:
+        print("something is wrong, see above" if wrong else "all is well")
+    if wrong:
+        sys.exit(1)
+
+
+def _certificate(only: str) -> "list[Line]":
+    from selfsup.doctor.cases import CASES
+    from selfsup.doctor.certificate import certificate
+
+    if only and only not in CASES:
+        raise UserError(f"there is no method {only!r}{did_you_mean(only, CASES)}")
+    return certificate([only] if only else CASES)
+
+
+def _packages(found: "list[Package]") -> str:
+    rows = ["packages"]
+    for p in found:
+        extra = f" (for selfsup[{p.extra}])" if p.extra else ""
+        what = p.problem or ("" if p.version else "is not installed")
+        rows.append(f"  {p.name:<27}{p.version:<14}{what}{extra if not p.version else ''}")
+    return "\n".join(row.rstrip() for row in rows)
+
+
+def _table(lines: "list[Line]") -> str:
+    """A row for each method: float32 and bfloat16, each 1 x 2, 2 x 1 and 2 x 2."""
+    ways = list(dict.fromkeys((x.precision, x.processes, x.micro_batches) for x in lines))
+    names = {"no": "fp32", "bf16": "bf16"}
+    head = "".join(f"{f'{names[p]} {n}x{m}':>9}" for p, n, m in ways)
+    rows = [f"  {'method':<13}{head}"]
+    for name in dict.fromkeys(line.method for line in lines):
+        own = [line for line in lines if line.method == name]
+        cells = "".join(f"{line.error:>9.1e}" for line in own)
+        rows.append(f"  {name:<13}{cells}{'' if all(x.passed for x in own) else ' WRONG'}")
+    rows.append("  (2x1: two processes, one micro-batch each; the rest alike)")
+    return "\n".join(rows)
+
+
+def command() -> None:
+    """Run from the command line."""
+    launch(main, Config)
+
+
+if __name__ == "__main__":
+    command()
