@@ -47,6 +47,7 @@ def swapped_prediction(
     if v < 2:
         raise ValueError("a view predicts another one; there is only one")
     x = at_least_float32(students).reshape(n * v, d)
+    y = at_least_float32(prototypes).to(x.dtype)
 
     def value(scores: Tensor, part: slice) -> Tensor:
         """Of rows in the order image, view: [r, k] -> [r]."""
@@ -63,7 +64,7 @@ def swapped_prediction(
         return count * logits.logsumexp(1) - (q * logits).sum(1)
 
     with full_precision(x):
-        total = each_row(x, at_least_float32(prototypes), AS_THEY_ARE, value).sum()
+        total = each_row(x, y, AS_THEY_ARE, value).sum()
     return total / (n * targets * (v - 1))
 
 
@@ -120,14 +121,13 @@ def swav(
     n = len(z)
     with full_precision(z):
         z = normalize(at_least_float32(z).flatten(0, 1)).view(z.shape)
+        fixed = prototypes.detach().to(z.dtype)
         with torch.no_grad():
             known = [z[:, t] for t in range(codes)]
             if queue is not None:
                 old = normalize(queue.to(z.dtype).flatten(0, 1)).view(queue.shape)
                 known = [torch.cat([own, old[:, t]]) for t, own in enumerate(known)]
-            q = [
-                sinkhorn(rows @ prototypes.T, epsilon=epsilon, rounds=rounds)[:n] for rows in known
-            ]
+            q = [sinkhorn(rows @ fixed.T, epsilon=epsilon, rounds=rounds)[:n] for rows in known]
     return swapped_prediction(
         z, prototypes, lambda images, t: q[t][images], targets=codes, temperature=temperature
     )
