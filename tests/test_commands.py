@@ -265,6 +265,41 @@ WRONG = {
         ["--data", "images", *PRETRAIN, "--method.queue", "8"],
         "--method.queue is for info-nce",
     ),
+    "three views": (
+        PRE,
+        ["--data", "images", *PRETRAIN, "--views.views", "3"],
+        "this method compares two views, not 3",
+    ),
+    "local views of a method of two": (
+        PRE,
+        ["--data", "images", *PRETRAIN, "--views.local.views", "2"],
+        "this method compares two views, not 4",
+    ),
+    "patches": (
+        "recipes/pretrain_dino.py",
+        [
+            "--data",
+            "images",
+            "--encoder.name",
+            "test_vit",
+            "--views.size",
+            "32",
+            "--views.local.size",
+            "50",
+        ],
+        "test_vit cuts patches of 16: 50 is no multiple",
+    ),
+    "teacher": (
+        "recipes/pretrain_byol.py",
+        ["--data", "images", *PRETRAIN, "--method.teacher.momentum", "2"],
+        "--method.teacher.momentum must be from 0 to 1, not 2",
+    ),
+    "no labels for SupCon": (
+        "recipes/pretrain_supcon.py",
+        ["--data", "flat", *PRETRAIN],
+        "SupCon needs labels",
+    ),
+    "no such method": ("tools/doctor.py", ["--only", "simsima"], "there is no method 'simsima'"),
     "tracker": (PRE, ["--data", "images", *PRETRAIN, "--track", "nonesuch"], "nonesuch"),
 }
 
@@ -280,7 +315,8 @@ def wrong(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_wrong_input_gets_one_sentence_and_status_2(wrong: Path, what: str) -> None:
     script, flags, sentence = WRONG[what]
     out = wrong / "runs" / what.replace(" ", "-")
-    done = run(sys.executable, ROOT / script, "--out", out, *flags, cwd=wrong)
+    place = () if "doctor" in script else ("--out", out)
+    done = run(sys.executable, ROOT / script, *place, *flags, cwd=wrong)
     assert done.returncode == 2, done.stderr
     assert sentence in done.stderr
     last = done.stderr.strip().splitlines()[-1]

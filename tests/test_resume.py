@@ -1,6 +1,7 @@
 """Killing a run and giving the same command again, through real processes and signals."""
 
 import hashlib
+import json
 import os
 import random
 import signal
@@ -104,6 +105,49 @@ def test_memories_proxies_and_drawn_triplets_survive_a_kill(
     assert done.returncode == 0, done.stderr
     assert "going on from step" in done.stdout
     assert f"{processes} x cpu" in done.stdout
+    assert weights(killed) == weights(unbroken)
+
+
+HEADS = ("--method.hidden", "8", "--method.dim", "8")
+CROPS = ("--views.local.size", "8", "--method.prototypes", "12", "--method.frozen", "0.1")
+METHODS = {
+    "dcl": HEADS,
+    "moco_v2": (*HEADS, "--method.queue", "20"),
+    "moco_v3": HEADS,
+    "byol": HEADS,
+    "simsiam": HEADS,
+    "barlow_twins": HEADS,
+    "vicreg": (*HEADS, "--optim.name", "lars"),
+    "swav": (*HEADS, *CROPS, "--method.queue", "20", "--method.start", "0.3"),
+    "dino": (*HEADS, *CROPS),
+    "nnclr": (*HEADS, "--method.queue", "20"),
+    "lejepa": (*HEADS, "--views.local.size", "8"),
+    "tico": HEADS,
+    "supcon": HEADS,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "processes"),
+    [*((name, 1) for name in METHODS), ("moco_v2", 2), ("swav", 2), ("dino", 2)],
+)
+def test_every_pretraining_recipe_survives_a_kill(
+    tmp_path: Path, name: str, processes: int
+) -> None:
+    data = folder(tmp_path / "images")
+    unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
+    flags = ("--data", str(data), *TINY[:4], *METHODS[name], *TINY[-8:], "--workers", "0", "--out")
+    script = f"recipes/pretrain_{name}.py"
+    runs = [recipe_command(script, *flags, out, processes=processes) for out in (unbroken, killed)]
+    done = run(*runs[0])
+    assert done.returncode == 0, done.stderr
+    assert f"{processes} x cpu" in done.stdout
+    assert (unbroken / "encoder" / "model.safetensors").exists()
+    assert json.loads((unbroken / "log.jsonl").read_text().splitlines()[-1])["step"] == STEPS
+    kill_after(random.randint(4, STEPS - 3), runs[1], killed)
+    done = run(*runs[1])
+    assert done.returncode == 0, done.stderr
+    assert "going on from step" in done.stdout
     assert weights(killed) == weights(unbroken)
 
 

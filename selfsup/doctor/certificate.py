@@ -12,7 +12,7 @@ import torch
 
 from selfsup import distributed
 from selfsup.config import EncoderConfig
-from selfsup.data.loader import Sampler
+from selfsup.data.loader import Batches, Sampler
 from selfsup.data.samplers import PKSampler, ShuffleSampler
 from selfsup.data.sources import ArraySource
 from selfsup.doctor.cases import CASES, CLASSES, ONE_GROUP, Case
@@ -54,30 +54,17 @@ def measure(
     Each process takes its share of each batch in `micro_batches` parts. With a learning rate of 0
     queues and centres fill and weights stay, so that gradients differ by their own rounding alone.
     """
-    coarse = np.random.default_rng(0).integers(0, 256, (64, 4, 4, 3), dtype=np.uint8)
-    images = coarse.repeat(5, 1).repeat(5, 2)  # of noise all embeddings would be nearly equal
-    labels = torch.arange(64) % CLASSES
-    source = ArraySource(images, labels, [str(c) for c in range(CLASSES)])
     found = {}
     for name in names:
-        make, views = cases[name]
-        accelerator = distributed.start()
-        torch.manual_seed(0)
-        method = make(build(encoder, *views.sizes)).to(accelerator.device, dtype)
-        sampler: Sampler = ShuffleSampler(64, batch=BATCH, seed=0)
-        if views.views == 1:
-            sampler = PKSampler(labels, p=4, k=4, seed=0)
-        trained = [p for p in method.parameters() if p.requires_grad]
-        step = stepper(
-            accelerator,
-            method,
-            torch.optim.SGD(trained, lr=lr),
-            views=views,
-            micro_batch=BATCH // accelerator.num_processes // micro_batches,
-            seed=0,
-            total=10,
+        step, batches = prepare(
+            cases[name],
+            encoder,
+            micro_batches=micro_batches,
+            lr=lr,
+            dtype=dtype,
+            stepper=stepper,
         )
-        batches = local_batches(source, sampler, views, 0)
+        method = step.method
         for i in range(FIRST, FIRST + steps):
             step(batches[i])
             method.after_step(step.embeddings, step.labels, step.moment(batches[i]))
@@ -88,6 +75,39 @@ def measure(
         }
         found[name] = Found(loss, gradients, state)
     return found
+
+
+def prepare(
+    case: Case,
+    encoder: EncoderConfig = ONE_GROUP,
+    *,
+    micro_batches: int = 1,
+    lr: float = 1e-3,
+    dtype: torch.dtype = torch.float32,
+    stepper: Callable[..., Stepper] = Stepper,
+) -> tuple[Stepper, Batches]:
+    """A new method with SGD, the same every time, and batches of 16 images in 8 classes for it."""
+    coarse = np.random.default_rng(0).integers(0, 256, (64, 4, 4, 3), dtype=np.uint8)
+    images = coarse.repeat(5, 1).repeat(5, 2)  # of noise all embeddings would be nearly equal
+    labels = torch.arange(64) % CLASSES
+    source = ArraySource(images, labels, [str(c) for c in range(CLASSES)])
+    make, views = case
+    accelerator = distributed.start()
+    torch.manual_seed(0)
+    method = make(build(encoder, *views.sizes)).to(accelerator.device, dtype)
+    sampler: Sampler = ShuffleSampler(64, batch=BATCH, seed=0)
+    if views.views == 1:
+        sampler = PKSampler(labels, p=4, k=4, seed=0)
+    step = stepper(
+        accelerator,
+        method,
+        torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=lr),
+        views=views,
+        micro_batch=BATCH // accelerator.num_processes // micro_batches,
+        seed=0,
+        total=10,
+    )
+    return step, local_batches(source, sampler, views, 0)
 
 
 def error(found: Found, reference: Found) -> float:

@@ -218,9 +218,9 @@ def test_gradients_are_those_of_finite_differences(name: str) -> None:
 def test_the_gradient_reaches_prototypes() -> None:
     z, layer = normal(6, 3, 4, seed=1), normal(7, 4, seed=2).requires_grad_()
     fixed, centre = normal(6, 2, 4, seed=3), normal(7, seed=4)
+    known = layer.detach().clone()  # finite differences move the layer in place
 
     def of_dino(w: Tensor) -> Tensor:
-        known = layer.detach().clone()  # finite differences move the layer in place
         return dino(z, w, fixed, known, centre, temperature=0.3, teacher_temperature=0.2)
 
     codes = normal(6, 2, 7, seed=5).softmax(2)

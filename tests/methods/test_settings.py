@@ -9,7 +9,7 @@ import pytest
 import torch
 from oracles import losses as oracle
 from oracles.mining import all_triplets, batch_hard, distances, multi_similarity_pairs
-from torch import Tensor, nn
+from small import HALF, WIDTH, encoder, normal
 
 from selfsup.config import MemoryConfig, PairsConfig, ProxiesConfig, TripletConfig
 from selfsup.config.ranking import (
@@ -23,7 +23,6 @@ from selfsup.config.ranking import (
     PairLoss,
     ProxyAnchorConfig,
 )
-from selfsup.encoder import Encoder
 from selfsup.errors import UserError
 from selfsup.losses.pairs import contrastive, generalized_lifted
 from selfsup.losses.similarity import circle
@@ -35,29 +34,12 @@ from selfsup.numerics import Distance
 from selfsup.relations import Pairs
 from selfsup.seeds import Moment
 
-WIDTH = 4
 LABELS = [0, 1, 0, 2, 1, 0, 3]  # classes of three, two, and two images alone
 OLD = [1, 0, 3, 2]
-HALF = Moment(5, 10, 0)
 MEMORY = MemoryConfig(size=6, start=0.5)
 
 
-class Head(nn.Module):
-    """What an encoder asks of a model."""
-
-    num_classes = WIDTH
-
-
-def encoder() -> Encoder:
-    return Encoder(Head(), channels_last=False)
-
-
-def normal(n: int, seed: int) -> Tensor:
-    g = torch.Generator().manual_seed(seed)
-    return torch.randn(n, WIDTH, generator=g, dtype=torch.float64)
-
-
-X, BEFORE = normal(7, 1), normal(4, 2)
+X, BEFORE = normal(7, WIDTH, seed=1), normal(4, WIDTH, seed=2)
 ROWS, MANY, ALL = X.tolist(), [*X.tolist(), *BEFORE.tolist()], [*LABELS, *OLD]
 
 

@@ -1,0 +1,101 @@
+"""The doctor: right methods pass, and two wrong ways are caught though their loss is right."""
+
+import json
+import sys
+from typing import Any
+
+import pytest
+import torch
+from launch import ROOT, run
+
+from selfsup.doctor.certificate import LIMITS, Found, certificate, error
+from selfsup.doctor.machine import Package, packages
+from selfsup.errors import UserError
+
+NAMES = ["simclr", "byol", "dino", "proxies"]
+
+
+def found(**gradients: Any) -> Found:
+    return Found(1.0, {name: torch.tensor(g) for name, g in gradients.items()}, {})
+
+
+def test_the_error_is_that_of_the_worst_parameter() -> None:
+    reference = found(a=[3.0, 4.0], b=[10.0, 0.0])
+    assert error(reference, reference) == 0
+    assert error(found(a=[3.0, 4.5], b=[10.0, 0.1]), reference) == pytest.approx(0.1)
+    assert error(found(a=[3.0, 4.0], b=[10.0, 3.0]), reference) == pytest.approx(0.3)
+
+
+def test_a_parameter_with_hardly_a_gradient_is_measured_by_a_tenth_of_all() -> None:
+    reference = found(a=[0.0, 10.0], b=[1e-9])
+    assert error(found(a=[0.0, 10.0], b=[1e-3]), reference) == pytest.approx(1e-3, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_right_methods_have_one_gradient_on_this_machine() -> None:
+    lines = certificate(NAMES)
+    assert {line.method for line in lines} == set(NAMES)
+    ways = {(line.processes, line.micro_batches, line.precision) for line in lines}
+    assert ways == {(p, m, x) for p, m in ((1, 2), (2, 1), (2, 2)) for x in LIMITS}
+    assert all(line.passed for line in lines)
+    assert max(line.error for line in lines if line.precision == "no") < 2e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["factor", "gradient"])
+def test_a_wrong_way_is_caught_although_its_loss_is_right(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WRONG", way)
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'tests'}")
+    lines = certificate(["simclr"], script=str(ROOT / "tests" / "workers" / "wrong.py"))
+    assert {line.passed for line in lines if line.processes == 1} == {True}
+    two = [line for line in lines if line.processes == 2]
+    assert len(two) == 4
+    assert not any(line.passed for line in two)
+    assert min(line.error for line in two) > 0.3
+    assert max(line.loss for line in two if line.precision == "no") < 1e-6
+    assert max(line.loss for line in two) < 1e-3
+
+
+@pytest.mark.slow
+def test_processes_that_cannot_train_are_told_in_their_own_words() -> None:
+    with pytest.raises(UserError, match="1 processes could not train: "):
+        certificate(["simclr"], script=str(ROOT / "tests" / "workers" / "nonesuch.py"))
+
+
+def test_dependencies_are_found_and_extras_may_be_missing() -> None:
+    by_name = {p.name: p for p in packages()}
+    assert not [p for p in by_name.values() if p.problem and not p.extra]
+    assert by_name["torch"].version == torch.__version__.split("+")[0]
+    assert by_name["pyarrow"].extra == "data"
+    assert "ruff" not in by_name
+
+
+def test_a_package_that_is_broken_old_or_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    needs = ["nonesuch>=1", "numpy>=99", "kornia>=0.1", 'neither>=1; extra == "data"']
+    monkeypatch.setattr("importlib.metadata.requires", lambda name: needs)
+
+    def broken(name: str) -> None:
+        raise OSError("libfoo.so:\nundefined symbol")
+
+    monkeypatch.setattr("importlib.import_module", broken)
+    missing, old, unusable, extra = packages()
+    assert missing == Package("nonesuch", "", "", "is not installed")
+    assert old.problem == "is not >=99"
+    assert unusable.problem == "cannot be imported: OSError: libfoo.so: undefined symbol"
+    assert extra == Package("neither", "", "data", "")
+
+
+@pytest.mark.slow
+def test_the_command_says_that_all_is_well() -> None:
+    done = run(sys.executable, "-m", "selfsup", "doctor", "--only", "byol")
+    assert done.returncode == 0, done.stderr
+    assert "  torch " in done.stdout
+    assert "all is well" in done.stdout
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())
+    done = run(sys.executable, "-m", "selfsup", "doctor", "--only", "byol", "--json")
+    record = json.loads(done.stdout)
+    assert record["passed"]
+    assert len(record["certificate"]) == 6
+    assert record["devices"]["processes"].startswith("gloo")
