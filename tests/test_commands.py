@@ -287,7 +287,7 @@ WRONG = {
             "--views.local.size",
             "50",
         ],
-        "test_vit cuts patches of 16: 50 is no multiple",
+        "test_vit cuts patches of 4: 50 is no multiple",
     ),
     "teacher": (
         "recipes/pretrain_byol.py",
