@@ -27,6 +27,7 @@ COMMANDS = {
     "finetune-pairs": ("recipes.finetune_pairs", "the same with losses of pairs"),
     "finetune-proxies": ("recipes.finetune_proxies", "the same with one proxy for each class"),
     "compare-losses": ("tools.compare_losses", "every ranking loss on the demo's photographs"),
+    "compare-methods": ("tools.compare_methods", "every pretraining method in the same time"),
     "doctor": ("tools.doctor", "can this machine train, and is every gradient right"),
     "knn": ("tools.knn", "weighted k-NN accuracy of frozen features"),
     "linear": ("tools.linear", "linear-probe accuracy of frozen features"),

@@ -1,0 +1,184 @@
+"""Every pretraining method in the same time on the same images: the table of recipes/README.md.
+
+    selfsup compare-methods --data data/cifar10/train.npz --test data/cifar10/test.npz
+
+Each method is first timed for a few steps, alone; the steps that fill its minutes are written to
+plan.json, so that the same command goes on where it stopped. Figures are of the last step, on test
+images that no choice was made by.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from selfsup.cli import run as launch
+from selfsup.config import EncoderConfig, KNNConfig, LocalViewsConfig, SecondViewConfig, ViewsConfig
+from selfsup.errors import UserError, did_you_mean
+
+ENCODER = EncoderConfig(name="test_resnet", stem="standard")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Every pretraining method in the same time on the same images."""
+
+    data: str
+    """Images to train on, with labels: they are the bank of k-NN and train the linear probe."""
+    test: str
+    """Labelled images for the figures."""
+    out: str = "runs/methods"
+    """Where runs and figures go."""
+    minutes: float = 15.0
+    """Of training, for each method."""
+    size: int = 32
+    """Side of the images in pixels."""
+    batch: int = 256
+    """Images of one step."""
+    only: str = ""
+    """One method; by default all."""
+    seed: int = 0
+    """Of every run."""
+    resamples: int = 1000
+    """Bootstrap samples behind each 95 % interval."""
+
+
+METHODS: dict[str, dict[str, Any]] = {
+    "simclr": {},
+    "dcl": {},
+    "moco_v2": {},
+    "moco_v3": {},
+    "nnclr": {},
+    "byol": {},
+    "simsiam": {},
+    "barlow_twins": {},
+    "vicreg": {},
+    "tico": {},
+    "swav": {},
+    "dino": {},
+    "lejepa": {},
+    "supcon": {},
+}
+"""What differs from the recipe's defaults, for so short a run."""
+TIMED = 40  # steps, of which the second half is measured
+
+
+def main(config: Config) -> None:
+    """Run what is not there yet, and print the table."""
+    if config.only and config.only not in METHODS:
+        raise UserError(f"there is no method {config.only!r}{did_you_mean(config.only, METHODS)}")
+    out = Path(config.out)
+    out.mkdir(parents=True, exist_ok=True)
+    names = [config.only] if config.only else list(METHODS)
+    plan = _plan(config, names)
+    found: dict[str, Any] = {"random weights": _figures(ENCODER.name, "random", config)}
+    for name in names:
+        if not (out / name / "encoder" / "config.json").exists():
+            _recipe(name).main(settings(name, config, out / name, steps=plan[name]["steps"]))
+        found[name] = plan[name] | _figures(str(out / name), name, config)
+    (out / "methods.json").write_text(json.dumps(found, indent=2) + "\n")
+    print(table(found))
+
+
+def _recipe(name: str) -> Any:
+    import importlib
+
+    return importlib.import_module(f"selfsup.recipes.pretrain_{name}")
+
+
+def settings(name: str, config: Config, out: Path, *, steps: int, log_every: int = 50) -> Any:
+    """The recipe's Config at this size: small images are not blurred, and all views are large."""
+    recipe = _recipe(name).Config
+    views: ViewsConfig = replace(
+        recipe.views,
+        size=config.size,
+        views=4 if name == "lejepa" else 2,
+        blur=0.0,
+        second=SecondViewConfig(solarize=recipe.views.second.solarize),
+        local=LocalViewsConfig(),
+    )
+    return recipe(
+        data=config.data,
+        out=str(out),
+        encoder=ENCODER,
+        views=views,
+        batch=config.batch,
+        steps=steps,
+        seed=config.seed,
+        log_every=min(log_every, steps),
+        **METHODS[name],
+    )
+
+
+def _plan(config: Config, names: list[str]) -> dict[str, dict[str, Any]]:
+    """Images a second and steps of each method, timed where that has not been done."""
+    import tempfile
+
+    file = Path(config.out) / "plan.json"
+    plan: dict[str, dict[str, Any]] = json.loads(file.read_text()) if file.exists() else {}
+    for name in names:
+        if name in plan:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            run = Path(folder) / name
+            timed = settings(name, config, run, steps=TIMED, log_every=TIMED // 2)
+            _recipe(name).main(timed)
+            lines = (run / "log.jsonl").read_text().splitlines()
+        rate = json.loads(lines[-1])["images_per_s"]
+        steps = max(1, round(config.minutes * 60 * rate / config.batch))
+        plan[name] = {"images_per_s": rate, "steps": steps}
+        file.write_text(json.dumps(plan, indent=2) + "\n")
+    return plan
+
+
+def _figures(model: str, name: str, config: Config) -> dict[str, Any]:
+    """k-NN and linear accuracy on the test images, kept in the folder of figures."""
+    import torch
+
+    from selfsup.evaluate.intervals import figure
+    from selfsup.evaluate.knn import knn_predict
+    from selfsup.evaluate.linear import linear_probe
+    from selfsup.evaluate.subject import open_subject, train_and_test
+
+    file = Path(config.out) / f"{name}.json"
+    if file.exists():
+        kept: dict[str, Any] = json.loads(file.read_text())
+        return kept
+    asked = KNNConfig(
+        model=model, data=config.data, test=config.test, size=config.size, seed=config.seed
+    )
+    bank, test = train_and_test(open_subject(asked), asked)
+    assert test is not None
+    voted = knn_predict(bank.x, bank.labels, test.x, k=200, temperature=0.1)
+    fitted = linear_probe(bank.x, bank.labels, test.x, seed=config.seed)
+    found: dict[str, Any] = {
+        what: figure(
+            (predicted == test.labels).to(torch.float64),
+            seed=config.seed,
+            resamples=config.resamples,
+        )._asdict()
+        for what, predicted in (("knn", voted), ("linear", fitted.predictions))
+    }
+    found["converged"] = fitted.converged
+    file.write_text(json.dumps(found, indent=2) + "\n")
+    return found
+
+
+def table(found: dict[str, dict[str, Any]]) -> str:
+    """In Markdown."""
+    lines = ["| method | images/s | steps | k-NN | linear |", "| --- | --- | --- | --- | --- |"]
+    for name, f in found.items():
+        cells = [name.replace("_", " "), f"{f.get('images_per_s', 0):.0f}", f"{f.get('steps', 0)}"]
+        for what in ("knn", "linear"):
+            cells.append(f"{f[what]['value']:.3f} [{f[what]['low']:.3f}, {f[what]['high']:.3f}]")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def command() -> None:
+    """Run from the command line."""
+    launch(main, Config)
+
+
+if __name__ == "__main__":
+    command()
