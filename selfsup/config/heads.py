@@ -1,9 +1,22 @@
 """Settings that methods share: heads behind the encoder, and teachers."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from selfsup.errors import require
 
 Norm = Literal["batch", "layer"]
+
+
+def above_0(config: Any, *names: str) -> None:
+    """Refuse settings that must be above 0.
+
+    Raises:
+        UserError: one is not; by the name of its flag.
+    """
+    for name in names:
+        value = getattr(config, name)
+        require(value > 0, f"--method.{name.replace('_', '-')} must be above 0, not {value}")
 
 
 @dataclass(frozen=True, kw_only=True)

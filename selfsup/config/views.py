@@ -1,5 +1,7 @@
 """Views as the papers have them, at the sizes of a ResNet-18 on one GPU."""
 
+from dataclasses import replace
+
 from selfsup.config.images import LocalViewsConfig, SecondViewConfig, ViewsConfig
 
 SIMCLR = ViewsConfig(strength=0.5)
@@ -18,15 +20,7 @@ BYOL = ViewsConfig(
 )
 """Views made differently (Grill et al. 2020, appendix B); also of Barlow Twins, VICReg, TiCo."""
 
-MOCO_V3 = ViewsConfig(
-    area=(0.2, 1.0),
-    brightness=0.4,
-    contrast=0.4,
-    saturation=0.2,
-    hue=0.1,
-    blur=1.0,
-    second=SecondViewConfig(blur=0.1, solarize=0.2),
-)
+MOCO_V3 = replace(BYOL, area=(0.2, 1.0))
 """BYOL's with larger crops (Chen et al. 2021)."""
 
 SWAV = ViewsConfig(
@@ -34,15 +28,8 @@ SWAV = ViewsConfig(
 )
 """Multi-crop (Caron et al. 2020): 2 x 224 and 6 x 96 in the paper."""
 
-DINO = ViewsConfig(
-    area=(0.4, 1.0),
-    brightness=0.4,
-    contrast=0.4,
-    saturation=0.2,
-    hue=0.1,
-    blur=1.0,
-    second=SecondViewConfig(blur=0.1, solarize=0.2),
-    local=LocalViewsConfig(views=4, size=48, area=(0.05, 0.4), blur=0.5),
+DINO = replace(
+    BYOL, area=(0.4, 1.0), local=LocalViewsConfig(views=4, size=48, area=(0.05, 0.4), blur=0.5)
 )
 """Multi-crop (Caron et al. 2021): 2 x 224 and 8 x 96 in the paper."""
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from selfsup.config import DINOConfig
+from selfsup.config.heads import above_0
 from selfsup.encoder import Encoder
-from selfsup.errors import require
 from selfsup.losses.clustering import dino, moving_centre
 from selfsup.methods.heads import mlp
 from selfsup.methods.method import Method, Views, together
@@ -37,9 +37,7 @@ class DINO(Method):
     def __init__(self, encoder: Encoder, config: DINOConfig) -> None:
         """A head of three layers with GELU, then the prototypes."""
         super().__init__()
-        for name in ("temperature", "teacher_temperature", "teacher_start"):
-            value = getattr(config, name)
-            require(value > 0, f"--method.{name.replace('_', '-')} must be above 0, not {value}")
+        above_0(config, "temperature", "teacher_temperature", "teacher_start", "prototypes")
         self.encoder = encoder
         self.config = config
         widths = (config.hidden, config.hidden, config.dim)

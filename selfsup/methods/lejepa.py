@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from selfsup.config import LeJEPAConfig
+from selfsup.config.heads import above_0
 from selfsup.encoder import Encoder
 from selfsup.errors import require
 from selfsup.losses.gaussian import lejepa
@@ -22,7 +23,7 @@ class LeJEPA(Method):
         """A projector of three layers without a norm after the last."""
         super().__init__()
         require(0 < config.weight < 1, f"--method.weight must be between 0 and 1: {config.weight}")
-        require(config.slices > 0, f"--method.slices must be above 0, not {config.slices}")
+        above_0(config, "slices")
         self.encoder = encoder
         self.config = config
         widths = (config.hidden, config.hidden, config.dim)

@@ -7,8 +7,8 @@ https://arxiv.org/abs/2003.04297 (v2); Chen et al. 2021, https://arxiv.org/abs/2
 from torch import Tensor
 
 from selfsup.config import MoCoV2Config, MoCoV3Config
+from selfsup.config.heads import above_0
 from selfsup.encoder import Encoder
-from selfsup.errors import require
 from selfsup.losses.contrastive import info_nce
 from selfsup.methods.heads import mlp
 from selfsup.methods.memory import Memory
@@ -28,10 +28,7 @@ class MoCoV2(Method):
     def __init__(self, encoder: Encoder, config: MoCoV2Config) -> None:
         """A projector of two layers without norms, and an empty queue."""
         super().__init__()
-        require(
-            config.temperature > 0, f"--method.temperature must be above 0: {config.temperature}"
-        )
-        require(config.queue > 0, f"--method.queue must be above 0, not {config.queue}")
+        above_0(config, "temperature", "queue")
         self.encoder = encoder
         self.config = config
         self.projector = mlp(encoder.dim, config.hidden, config.dim, norm=None)
@@ -74,9 +71,7 @@ class MoCoV3(Method):
     def __init__(self, encoder: Encoder, config: MoCoV3Config) -> None:
         """A projector that ends in a norm without scale, and a predictor, as for a ResNet."""
         super().__init__()
-        require(
-            config.temperature > 0, f"--method.temperature must be above 0: {config.temperature}"
-        )
+        above_0(config, "temperature")
         self.encoder = encoder
         self.config = config
         widths = (config.hidden, config.dim)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from selfsup.config import NNCLRConfig
+from selfsup.config.heads import above_0
 from selfsup.encoder import Encoder
-from selfsup.errors import require
 from selfsup.losses.contrastive import info_nce
 from selfsup.methods.heads import mlp
 from selfsup.methods.memory import Memory
@@ -24,10 +24,7 @@ class NNCLR(Method):
     def __init__(self, encoder: Encoder, config: NNCLRConfig) -> None:
         """A projector of three layers, a norm after each, and a predictor of two."""
         super().__init__()
-        require(
-            config.temperature > 0, f"--method.temperature must be above 0: {config.temperature}"
-        )
-        require(config.queue > 0, f"--method.queue must be above 0, not {config.queue}")
+        above_0(config, "temperature", "queue")
         self.encoder = encoder
         self.config = config
         hidden, dim = config.hidden, config.dim

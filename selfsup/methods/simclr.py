@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from selfsup.config import SimCLRConfig
+from selfsup.config.heads import above_0
 from selfsup.encoder import Encoder
 from selfsup.errors import require
 from selfsup.losses.contrastive import dcl, dclw, info_nce, nt_xent
@@ -62,8 +63,7 @@ class SimCLR(Method):
 
 
 def _check(config: SimCLRConfig) -> None:
-    require(config.temperature > 0, f"--method.temperature must be above 0: {config.temperature}")
-    require(config.sigma > 0, f"--method.sigma must be above 0, not {config.sigma}")
+    above_0(config, "temperature", "sigma")
     require(config.queue >= 0, f"--method.queue must be 0 or more, not {config.queue}")
     require(
         not config.queue or config.loss == "info-nce",

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from selfsup.config import SupConConfig
+from selfsup.config.heads import above_0
 from selfsup.encoder import Encoder
-from selfsup.errors import UserError, require
+from selfsup.errors import UserError
 from selfsup.losses.similarity import supcon
 from selfsup.methods.heads import mlp
 from selfsup.methods.method import Method, TwoViews, Views, two_at_once
@@ -21,9 +22,7 @@ class SupCon(Method):
     def __init__(self, encoder: Encoder, config: SupConConfig) -> None:
         """A projector of two layers without norms."""
         super().__init__()
-        require(
-            config.temperature > 0, f"--method.temperature must be above 0: {config.temperature}"
-        )
+        above_0(config, "temperature")
         self.encoder = encoder
         self.config = config
         self.projector = mlp(encoder.dim, config.hidden, config.dim, norm=None)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from selfsup.config import SwAVConfig
+from selfsup.config.heads import above_0
 from selfsup.encoder import Encoder
-from selfsup.errors import require
 from selfsup.losses.clustering import swav
 from selfsup.methods.heads import mlp
 from selfsup.methods.memory import Memory
@@ -25,8 +25,7 @@ class SwAV(Method):
     def __init__(self, encoder: Encoder, config: SwAVConfig) -> None:
         """A projector of two layers with a norm between them."""
         super().__init__()
-        for name, value in (("temperature", config.temperature), ("epsilon", config.epsilon)):
-            require(value > 0, f"--method.{name} must be above 0, not {value}")
+        above_0(config, "temperature", "epsilon", "rounds", "prototypes")
         self.encoder = encoder
         self.config = config
         self.projector = mlp(encoder.dim, config.hidden, config.dim, norm=config.norm)
