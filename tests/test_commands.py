@@ -1,6 +1,7 @@
 """Every recipe and tool from its command line, and what it says to wrong input."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -352,6 +353,36 @@ def test_every_ranking_loss_is_compared_from_the_command_line(tmp_path: Path) ->
     assert len(table) == 20
     figures = json.loads((tmp_path / "losses.json").read_text())
     assert all(0 <= f["low"] <= f["value"] <= f["high"] <= 1 for f in figures.values())
+
+
+def test_methods_are_compared_in_equal_time_and_go_on_where_they_stopped(
+    data: Path, tmp_path: Path
+) -> None:
+    short = ("--minutes", "0.001", "--batch", "8", "--only", "dino", "--resamples", "10")
+    command = (sys.executable, "-m", "selfsup", "compare-methods", "--data", data, "--test", data)
+    done = run(*command, "--out", tmp_path, *short)
+    assert done.returncode == 0, done.stderr
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert plan["dino"]["steps"] == max(1, round(0.06 * plan["dino"]["images_per_s"] / 8))
+    table = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert [row.split(" | ")[0] for row in table[2:]] == ["| random weights", "| dino"]
+    again = run(*command, "--out", tmp_path, *short)
+    assert again.returncode == 0, again.stderr
+    assert "step " not in again.stdout
+    assert again.stdout.splitlines()[-4:] == table
+
+
+def test_the_memory_benchmark_compares_both_ways(tmp_path: Path) -> None:
+    flags = ("--encoder", "test_resnet", "--size", "32", "--small", "8", "--large", "32")
+    done = recipe("tools/bench_memory.py", *flags)
+    assert done.returncode == 0, done.stderr
+    at_once, micro, gradient = done.stdout.splitlines()
+    assert "batch 8 at once: peak" in at_once
+    assert "batch 32 in micro-batches of 8: peak" in micro
+    found = re.search(r"difference of any gradient (\S+) of (\S+) \(float64\)", gradient)
+    assert found is not None
+    difference, largest = map(float, found.groups())
+    assert difference < 1e-12 < largest
 
 
 def test_the_benchmark_names_what_it_needs(tmp_path: Path) -> None:
