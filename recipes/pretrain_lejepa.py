@@ -30,7 +30,8 @@ def main(config: Config) -> None:
     from selfsup.run import Run
 
     run = Run(config)
-    method = LeJEPA(build(config.encoder, *config.views.sizes), config.method)
+    encoder = build(config.encoder, *config.views.sizes)
+    method = LeJEPA(encoder, config.method, large=config.views.views)
     probe = KNNProbe(run, config.probe, config.views)
 
     # An ordinary loop: what you want done on the way goes in its body.

@@ -99,7 +99,7 @@ CASES: dict[str, Case] = {
         lambda e: NNCLR(e, NNCLRConfig(queue=QUEUE, hidden=16, dim=8, norm="layer")), TWO
     ),
     "lejepa": Case(
-        lambda e: LeJEPA(e, LeJEPAConfig(slices=16, hidden=16, dim=8, norm="layer")), MANY
+        lambda e: LeJEPA(e, LeJEPAConfig(slices=16, hidden=16, dim=8, norm="layer"), large=2), MANY
     ),
     "tico": Case(lambda e: TiCo(e, TiCoConfig(hidden=16, dim=8, norm="layer")), TWO),
     "supcon": Case(lambda e: SupCon(e, SupConConfig(hidden=16, dim=8)), TWO),

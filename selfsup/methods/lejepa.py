@@ -19,8 +19,11 @@ from selfsup.seeds import Moment
 class LeJEPA(Method):
     """No teacher, no stopped gradient, no negatives: one regulariser, one weight."""
 
-    def __init__(self, encoder: Encoder, config: LeJEPAConfig) -> None:
-        """A projector of three layers without a norm after the last."""
+    def __init__(self, encoder: Encoder, config: LeJEPAConfig, *, large: int) -> None:
+        """A projector of three layers without a norm after the last.
+
+        `large` of the views, the first ones, make the centre that all predict.
+        """
         super().__init__()
         require(0 < config.weight < 1, f"--method.weight must be between 0 and 1: {config.weight}")
         above_0(config, "slices")
@@ -28,11 +31,10 @@ class LeJEPA(Method):
         self.config = config
         widths = (config.hidden, config.hidden, config.dim)
         self.projector = mlp(encoder.dim, *widths, norm=config.norm)
-        self.large = 0  # views in the first size, which make the centre
+        self.large = large
 
     def embed(self, views: Views) -> AllViews:
         """Each size of crops in one pass of the encoder, all together through the projector."""
-        self.large = views[0].shape[1]
         features = torch.cat([together(self.encoder, group) for group in views], 1)
         return AllViews(together(self.projector, features))
 

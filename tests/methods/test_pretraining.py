@@ -198,8 +198,8 @@ def test_dino_centres_sharpens_and_follows() -> None:
 
 
 def test_lejepa_draws_directions_of_its_step_and_centres_on_the_large_views() -> None:
-    method = LeJEPA(encoder(), LeJEPAConfig(slices=7, hidden=4, dim=4, weight=0.2))
-    method.large = 2
+    config = LeJEPAConfig(slices=7, hidden=4, dim=4, weight=0.2)
+    method = LeJEPA(encoder(), config, large=2)
     z = normal(6, 3, 4, seed=5)
     g = Moment(5, 10, 3).generator("slices")
     directions = torch.randn(7, 4, generator=g, dtype=torch.float64)
@@ -253,11 +253,11 @@ WRONG: dict[str, tuple[Callable[[], Method], str]] = {
         "--method.teacher-temperature must be above 0",
     ),
     "lejepa weight": (
-        lambda: LeJEPA(encoder(), LeJEPAConfig(weight=1)),
+        lambda: LeJEPA(encoder(), LeJEPAConfig(weight=1), large=2),
         "--method.weight must be between 0 and 1",
     ),
     "lejepa slices": (
-        lambda: LeJEPA(encoder(), LeJEPAConfig(slices=0)),
+        lambda: LeJEPA(encoder(), LeJEPAConfig(slices=0), large=2),
         "--method.slices must be above 0",
     ),
     "supcon temperature": (
