@@ -15,7 +15,7 @@ from selfsup.step import still_statistics
 
 GROUP = [name for name in METHODS if name.endswith("/group")]
 BATCH = [name for name in METHODS if name.endswith("/batch")]
-QUICK = ["simclr/group", "triplet/group", "proxies arcface/group", "dino/group"]
+QUICK = ["dino/group", "proxies arcface/group", "byol own/batch"]
 STATISTICS = ("running_", "num_batches_")
 Runs = dict[int, dict[str, Found]]
 
@@ -47,12 +47,13 @@ def one() -> Runs:
 
 @pytest.fixture(scope="module")
 def quick() -> Runs:
-    return {count: gradients(count, [*QUICK, *BATCH]) for count in (1, 4)}
+    return {count: gradients(count, QUICK) for count in (1, 4)}
 
 
 @pytest.mark.parametrize("case", QUICK)
-def test_micro_batches_are_one_batch(quick: Runs, case: str) -> None:
-    assert difference(quick[1][case], quick[4][case]) < 1e-12
+def test_micro_batches_are_one_batch_but_for_batch_statistics(quick: Runs, case: str) -> None:
+    apart = difference(quick[1][case], quick[4][case])
+    assert apart > 1e-6 if case in BATCH else apart < 1e-12
 
 
 @pytest.mark.slow
@@ -61,9 +62,10 @@ def test_four_micro_batches_are_one_batch(one: Runs, case: str) -> None:
     assert difference(one[1][case], one[4][case]) < 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", BATCH)
-def test_batch_statistics_are_of_the_micro_batch(quick: Runs, case: str) -> None:
-    assert difference(quick[1][case], quick[4][case]) > 1e-6
+def test_batch_statistics_are_of_the_micro_batch(one: Runs, case: str) -> None:
+    assert difference(one[1][case], one[4][case]) > 1e-6
 
 
 @pytest.mark.slow
