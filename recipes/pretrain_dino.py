@@ -20,7 +20,7 @@ class Config(PretrainConfig):
     views: ViewsConfig = DINO
     method: DINOConfig = DINOConfig()
     optim: OptimConfig = OptimConfig(
-        name="adamw", lr=5e-4, weight_decay=0.04, final_decay=0.4, clip=3.0
+        name="adamw", lr=5e-4, weight_decay=0.04, final_decay=0.4, clip_each=3.0
     )
 
 

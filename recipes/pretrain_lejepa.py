@@ -2,7 +2,8 @@
 
     accelerate launch recipes/pretrain_lejepa.py --data images/ --out runs/lejepa
 
-In the paper: ViT-H/14, 100 epochs, AdamW: 79 % on ImageNet with a linear probe.
+In the paper: ViT-H/14, 100 epochs, AdamW with a decay
+of 0.05 (0.0005 for ResNets): 79 % on ImageNet with a linear probe.
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ class Config(PretrainConfig):
 
     views: ViewsConfig = LEJEPA
     method: LeJEPAConfig = LeJEPAConfig()
-    optim: OptimConfig = OptimConfig(name="adamw", lr=1e-3, weight_decay=0.05)
+    optim: OptimConfig = OptimConfig(name="adamw", lr=1e-3, weight_decay=5e-4)
 
 
 def main(config: Config) -> None:

@@ -3,7 +3,7 @@
     accelerate launch recipes/pretrain_moco_v3.py --data images/ --out runs/moco_v3
 
 In the paper: ResNet-50, 300 epochs of 4,096 images, LARS at 0.3: 72.8 % on ImageNet with a linear
-probe; ViT-S/16, AdamW: 73.2 %.
+probe. For a ViT take --method.temperature 0.2 and --optim.name adamw.
 """
 
 from dataclasses import dataclass

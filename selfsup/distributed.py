@@ -33,10 +33,10 @@ def start(*, track: str = "", folder: str = "") -> Accelerator:
         raise UserError(f"accelerate knows no tracker {track!r}; --track tensorboard") from None
 
 
-def launch_environment(precision: str) -> dict[str, str]:
-    """Of processes started here: one thread each, and the CPU where there are not two GPUs."""
+def launch_environment(precision: str, device: str) -> dict[str, str]:
+    """Of processes started here, with one thread each, on the CPU or a GPU each."""
     more = {"OMP_NUM_THREADS": "1", "ACCELERATE_MIXED_PRECISION": precision}
-    if torch.cuda.device_count() < 2:
+    if device == "cpu":
         more["CUDA_VISIBLE_DEVICES"] = ""
     return {**os.environ, **more}
 

@@ -70,16 +70,29 @@ def build(config: EncoderConfig, size: int, *others: int) -> Encoder:
         model = timm.create_model(name, num_classes=0, **(args | _extra(config.args)))
     except (TypeError, AssertionError, ValueError) as error:
         raise UserError(f"timm cannot make {config.name} with {args}: {error}") from None
-    patch = getattr(getattr(model, "patch_embed", None), "patch_size", (1, 1))
-    for other in (size, *others):
-        if hasattr(model, "pos_embed") and (other % patch[0] or other % patch[1]):
-            raise UserError(f"{config.name} cuts patches of {patch[0]}: {other} is no multiple")
+    _takes(model, config.name, size, *others)
     if config.weights:
         fill(model, Path(config.weights), config.name)
     encoder = Encoder(model, channels_last=config.channels_last)
     if config.compile:
         encoder.model.compile()
     return encoder
+
+
+def _takes(model: Any, name: str, *sizes: int) -> None:
+    """Refuse a model that does not take images of these sizes: most ViT take but one."""
+    if len(sizes) == 1 and not hasattr(model, "patch_embed"):
+        return
+    training = model.training
+    model.eval()
+    for size in sizes:
+        try:
+            with torch.no_grad():
+                model(torch.zeros(1, 3, size, size))
+        except (AssertionError, RuntimeError, ValueError, TypeError) as error:
+            first = " ".join(str(error).split())[:200]
+            raise UserError(f"{name} does not take images of {size} pixels: {first}") from None
+    model.train(training)
 
 
 def _extra(text: str) -> dict[str, Any]:
@@ -98,8 +111,11 @@ def _stem(config: EncoderConfig, size: int) -> tuple[str, dict[str, Any]]:
     family = entry.__module__.rsplit(".", 1)[-1]
     small = config.stem == "small" or (config.stem == "auto" and size <= SMALL)
     args: dict[str, Any] = {}
-    if family in ("vision_transformer", "deit"):
+    made_for = timm.get_pretrained_cfg(config.name)
+    if family in ("vision_transformer", "deit", "eva"):
         args |= {"img_size": size, "dynamic_img_size": True}  # small views beside large ones
+    elif made_for is not None and made_for.fixed_input_size:
+        args["img_size"] = size
     if not small:
         return config.name, args
     if family == "resnet":

@@ -1,14 +1,21 @@
 """Optimisers: what moves, what decays, and the learning rate of a batch."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from selfsup.config import OptimConfig
+from selfsup.errors import require
 from selfsup.schedule import cosine, warmup_cosine
+
+ORDER = (
+    *("weights", "biases and norms", "steady weights", "steady biases and norms"),
+    "of the loss",
+)
+"""Names of groups of parameters, in the order in which an optimiser has them."""
 
 
 def optimizer(
@@ -17,26 +24,39 @@ def optimizer(
     *,
     apart: Sequence[nn.Parameter] = (),
     factor: float = 1.0,
+    decays: bool = False,
+    steady: Sequence[nn.Parameter] = (),
 ) -> torch.optim.Optimizer:
     """SGD, AdamW or LARS over the trainable parameters.
 
-    Biases and norms (one dimension) do not decay. Parameters `apart` (proxies, prototypes, of which
-    only the direction counts) do not decay either and have `factor` times the learning rate.
+    Biases and norms (one dimension) do not decay.
+
+    Args:
+        model: what is trained.
+        config: the settings.
+        apart: parameters of the loss (proxies, prototypes), with a rate of their own.
+        factor: their rate as a multiple of the others'.
+        decays: whether they decay.
+        steady: parameters that keep the highest rate, whatever the schedule says.
+
+    Raises:
+        UserError: a setting makes no sense.
     """
-    others = {id(p) for p in apart}
-    trained = [p for p in model.parameters() if p.requires_grad and id(p) not in others]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0, "adapted": False},
-        {"params": list(apart), "weight_decay": 0.0, "factor": factor},
-    ]
-    names = ("weights", "biases and norms", "of the loss")
-    defaults = {"factor": 1.0, "adapted": True}
-    groups = [
-        {**defaults, **group, "name": name}
-        for name, group in zip(names, groups, strict=True)
-        if group["params"]
-    ]
+    _check(config)
+    owners = {id(p): "of the loss" for p in apart} | {id(p): "steady" for p in steady}
+    kept: dict[str, list[nn.Parameter]] = {}
+    for p in model.parameters():
+        if p.requires_grad:
+            kind = "weights" if p.ndim > 1 else "biases and norms"
+            owner = owners.get(id(p))
+            name = owner if owner == "of the loss" else f"steady {kind}" if owner else kind
+            kept.setdefault(name, []).append(p)
+    groups: list[dict[str, Any]] = []
+    for name in sorted(kept, key=ORDER.index):
+        decaying = decays if name == "of the loss" else name.endswith("weights")
+        group = {"params": kept[name], "name": name, "adapted": not name.endswith("norms")}
+        group |= {"weight_decay": config.weight_decay if decaying else 0.0, "decays": decaying}
+        groups.append(group | {"factor": factor if name == "of the loss" else 1.0})
     match config.name:
         case "sgd":
             return torch.optim.SGD(groups, lr=0.0, momentum=config.momentum)
@@ -44,6 +64,41 @@ def optimizer(
             return torch.optim.AdamW(groups, lr=0.0)
         case "lars":
             return LARS(groups, momentum=config.momentum, trust=config.trust)
+
+
+def _check(config: OptimConfig) -> None:
+    require(config.lr > 0, f"--optim.lr must be above 0, not {config.lr}")
+    require(
+        0 <= config.warmup < 1, f"--optim.warmup is a share of the run below 1, not {config.warmup}"
+    )
+    require(0 <= config.momentum < 1, f"--optim.momentum must be below 1, not {config.momentum}")
+    require(config.trust > 0, f"--optim.trust must be above 0, not {config.trust}")
+    for name in ("clip", "clip_each"):
+        value = getattr(config, name)
+        flag = f"--optim.{name.replace('_', '-')}"
+        require(value is None or value > 0, f"{flag} must be above 0, not {value}")
+
+
+def clipping(config: OptimConfig) -> Callable[[Sequence[nn.Parameter]], None] | None:
+    """What shortens gradients as the settings say, in place; None where they do not."""
+    if config.clip is None and config.clip_each is None:
+        return None
+
+    def clip(parameters: Sequence[nn.Parameter]) -> None:
+        if config.clip_each is not None:
+            clip_each(parameters, config.clip_each)
+        if config.clip is not None:
+            nn.utils.clip_grad_norm_(parameters, config.clip)
+
+    return clip
+
+
+@torch.no_grad()
+def clip_each(parameters: Iterable[nn.Parameter], longest: float) -> None:
+    """Shorten each tensor's gradient that is longer than that, in place."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    for gradient, length in zip(gradients, torch._foreach_norm(gradients), strict=True):
+        gradient.mul_((longest / length).clamp(max=1.0))  # a length of 0 gives inf, and so 1
 
 
 class LARS(torch.optim.Optimizer):
@@ -106,12 +161,13 @@ def schedule(
 ) -> float:
     """Set every group's learning rate and decay for a step, in place; the encoder's rate."""
     warmup = round(config.warmup * total)
-    lr = warmup_cosine(step, total, warmup=warmup, peak=peak_lr(config, batch))
+    peak = peak_lr(config, batch)
+    lr = warmup_cosine(step, total, warmup=warmup, peak=peak)
     end = config.weight_decay if config.final_decay is None else config.final_decay
     decay = cosine(step, total, start=config.weight_decay, end=end)
     for group in optimizer.param_groups:
-        group["lr"] = lr * group["factor"]
-        if group["name"] == "weights":
+        group["lr"] = (peak if group["name"].startswith("steady") else lr) * group["factor"]
+        if group["decays"]:
             group["weight_decay"] = decay
     return lr
 

@@ -11,6 +11,7 @@ from selfsup.data.samplers import ShuffleSampler
 from selfsup.data.sources import Source
 from selfsup.distributed import world
 from selfsup.encoder import export as export_encoder
+from selfsup.errors import require
 from selfsup.methods.method import Method
 from selfsup.run import Run
 from selfsup.train import train
@@ -31,7 +32,14 @@ def pretrain(run: Run, method: Method, config: PretrainConfig) -> Iterator[int]:
 
 
 def local_batches(source: Source, sampler: Sampler, views: ViewsConfig, seed: int) -> Batches:
-    """This process's share of each step's batch."""
+    """This process's share of each step's batch.
+
+    Raises:
+        UserError: there are fewer views than one, or of no size.
+    """
+    require(views.views > 0, f"--views.views must be above 0, not {views.views}")
+    require(views.local.views >= 0, f"--views.local.views must be 0 or more: {views.local.views}")
+    require(min(views.sizes) > 0, f"views must have a size above 0: {views.sizes}")
     return Batches(source, sampler, views, draw=partial(draw, views, seed=seed), part=world())
 
 

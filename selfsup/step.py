@@ -10,7 +10,7 @@ Sources: Gao et al. 2021, https://arxiv.org/abs/2101.06983 (two passes).
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -24,6 +24,8 @@ from selfsup.distributed import gather_rows, world
 from selfsup.methods.method import Embeddings, Method
 from selfsup.numerics import at_least_float32
 from selfsup.seeds import Moment, seed_for
+
+Clip = Callable[[Sequence[nn.Parameter]], None]
 
 
 class Stepper:
@@ -39,12 +41,12 @@ class Stepper:
         micro_batch: int | None,
         seed: int,
         total: int,
-        clip: float | None = None,
+        clip: Clip | None = None,
     ) -> None:
         """A step of a run of `total` steps.
 
         `micro_batch` is in images of this process; None takes its whole share at once. `clip`
-        limits the length of the whole gradient.
+        shortens the gradients of parameters in place.
         """
         self.accelerator = accelerator
         self.method = method
@@ -65,7 +67,8 @@ class Stepper:
         for parameter in self.method.resting(self.moment(batch)):
             parameter.grad = None
         if self.clip is not None:
-            self.accelerator.clip_grad_norm_(self.method.parameters(), self.clip)
+            self.accelerator.unscale_gradients()
+            self.clip(list(self.method.parameters()))
         self.optimizer.step()
         self.optimizer.zero_grad()
         return loss

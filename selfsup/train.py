@@ -8,7 +8,7 @@ from selfsup.config import TrainConfig
 from selfsup.data.loader import Batches, read_ahead
 from selfsup.errors import UserError
 from selfsup.methods.method import Method
-from selfsup.optim import optimizer, plan, schedule
+from selfsup.optim import clipping, optimizer, plan, schedule
 from selfsup.run import Run
 from selfsup.step import Stepper
 from selfsup.watch import Watch
@@ -34,11 +34,16 @@ def train(
         UserError: sizes do not divide, the loss is not finite, too many images are bad.
     """
     device = run.accelerator.device
-    _check(run, config, batch)
+    _check(run, method, config, batch)
     if config.sync_bn:
         method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
     moved = optimizer(
-        method.to(device), config.optim, apart=method.loss_parameters(), factor=method.loss_lr
+        method.to(device),
+        config.optim,
+        apart=method.loss_parameters(),
+        factor=method.loss_lr,
+        decays=method.loss_decays,
+        steady=method.steady_parameters(),
     )
     start = run.resume(method, moved)
     if start >= total:
@@ -52,7 +57,7 @@ def train(
         micro_batch=_local_micro_batch(config, batch, run.accelerator.num_processes),
         seed=config.seed,
         total=total,
-        clip=config.optim.clip,
+        clip=clipping(config.optim),
     )
     run.tell(plan(moved, config.optim, batch=batch, total=total, against=method.negatives(batch)))
     reader = read_ahead(batches, range(start, total), workers=config.workers)
@@ -76,12 +81,17 @@ def train(
             yield done
 
 
-def _check(run: Run, config: TrainConfig, batch: int) -> None:
+def _check(run: Run, method: Method, config: TrainConfig, batch: int) -> None:
     processes = run.accelerator.num_processes
     if batch % processes:
         raise UserError(
             f"a batch of {batch} images does not divide among {processes} processes; "
             f"the next that does is {-(-batch // processes) * processes}"
+        )
+    size = config.micro_batch or batch // processes
+    if size < 2 and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in method.modules()):
+        raise UserError(
+            "batch norms need 2 images or more at a time; raise --batch or --micro-batch"
         )
     if config.sync_bn and run.accelerator.device.type != "cuda":
         raise UserError("--sync-bn needs GPUs; on a CPU use a norm without batch statistics")

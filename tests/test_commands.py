@@ -288,7 +288,37 @@ WRONG = {
             "--views.local.size",
             "50",
         ],
-        "test_vit cuts patches of 4: 50 is no multiple",
+        "test_vit does not take images of 50 pixels: Input height (50) should",
+    ),
+    "one large view of SwAV": (
+        "recipes/pretrain_swav.py",
+        ["--data", "images", *PRETRAIN, "--views.views", "1"],
+        "SwAV takes codes of 2 views; --views.views is 1",
+    ),
+    "one view of DINO": (
+        "recipes/pretrain_dino.py",
+        ["--data", "images", *PRETRAIN, "--views.views", "1", "--views.local.views", "0"],
+        "DINO predicts one view from another; --views has 1",
+    ),
+    "fewer local views than none": (
+        "recipes/pretrain_dino.py",
+        ["--data", "images", *PRETRAIN, "--views.local.views", "-1"],
+        "--views.local.views must be 0 or more: -1",
+    ),
+    "a batch of one": (
+        PRE,
+        ["--data", "images", *PRETRAIN, "--batch", "1"],
+        "batch norms need 2 images at a time",
+    ),
+    "warm-up in epochs": (
+        PRE,
+        ["--data", "images", *PRETRAIN, "--optim.warmup", "5"],
+        "--optim.warmup is a share of the run below 1, not 5",
+    ),
+    "a probe without labels": (
+        PRE,
+        ["--data", "images", *PRETRAIN, "--probe.data", "flat"],
+        "--probe.data flat has no labels",
     ),
     "teacher": (
         "recipes/pretrain_byol.py",

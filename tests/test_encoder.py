@@ -200,3 +200,21 @@ def test_an_exported_folder_without_its_weights_is_a_users_error(tmp_path: Path)
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(UserError):
         load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [("eva02_tiny_patch14_224", (112, 56)), ("test_vit", (96, 48)), ("test_resnet", (90, 45))],
+)
+def test_images_of_two_sizes_go_through_one_encoder(name: str, sizes: tuple[int, int]) -> None:
+    encoder = build(EncoderConfig(name=name, stem="standard"), *sizes).eval()
+    for size in sizes:
+        assert encoder(torch.zeros(1, 3, size, size)).shape == (1, encoder.dim)
+
+
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "xcit_nano_12_p16_224"])
+def test_a_model_of_one_size_takes_it_and_refuses_a_second_in_a_sentence(name: str) -> None:
+    assert build(EncoderConfig(name=name), 224)(torch.zeros(1, 3, 224, 224)).shape[0] == 1
+    if name.startswith("swin"):
+        with pytest.raises(UserError, match=f"{name} does not take images of 96 pixels: "):
+            build(EncoderConfig(name=name), 224, 96)

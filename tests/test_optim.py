@@ -1,12 +1,15 @@
 """Optimisers: which parameters decay, and whose learning rate is a multiple."""
 
+import math
+
 import pytest
 import torch
 from oracles.selfsupervised import lars_steps
 from torch import Tensor, nn
 
 from selfsup.config import OptimConfig
-from selfsup.optim import optimizer, peak_lr, plan, schedule
+from selfsup.errors import UserError
+from selfsup.optim import clipping, optimizer, peak_lr, plan, schedule
 
 
 def network() -> tuple[nn.Module, nn.Parameter]:
@@ -88,6 +91,63 @@ def test_decay_goes_to_its_end_by_a_cosine_and_spares_biases_norms_and_proxies()
         schedule(made, config, batch=8, step=step, total=10)
         found.append([group["weight_decay"] for group in made.param_groups])
     assert found == [[pytest.approx(x), 0, 0] for x in (0.04, 0.22, 0.4)]
+
+
+def test_steady_parameters_keep_the_highest_rate_and_decay_like_others() -> None:
+    model, _ = network()
+    steady = [model[0].weight, model[0].bias]  # type: ignore[index]
+    config = OptimConfig(warmup=0.5, rule="none", lr=0.5, weight_decay=0.3)
+    made = optimizer(model, config, steady=steady)
+    schedule(made, config, batch=8, step=0, total=10)
+    found = {group["name"]: (group["lr"], group["weight_decay"]) for group in made.param_groups}
+    assert found == {
+        "weights": (0.1, 0.3),
+        "biases and norms": (0.1, 0.0),
+        "steady weights": (0.5, 0.3),
+        "steady biases and norms": (0.5, 0.0),
+    }
+
+
+def test_parameters_of_the_loss_decay_where_the_method_says_so() -> None:
+    model, proxies = network()
+    config = OptimConfig(weight_decay=0.04, final_decay=0.4)
+    made = optimizer(model, config, apart=[proxies], decays=True)
+    schedule(made, config, batch=8, step=10, total=10)
+    assert [group["weight_decay"] for group in made.param_groups] == [0.4, 0, 0.4]
+
+
+def test_gradients_are_clipped_together_or_each_by_itself() -> None:
+    def clipped(**limits: float) -> list[list[float]]:
+        parameters = [nn.Parameter(torch.zeros(2)) for _ in range(4)]
+        for parameter, gradient in zip(parameters, ([3.0, 4], [0.3, 0.4], [0.0, 0]), strict=False):
+            parameter.grad = torch.tensor(gradient)
+        clip = clipping(OptimConfig(**limits))  # type: ignore[arg-type]
+        assert clip is not None
+        clip(parameters)
+        return [p.grad.tolist() for p in parameters if p.grad is not None]
+
+    each = [pytest.approx(x) for x in ([0.6, 0.8], [0.3, 0.4], [0.0, 0.0])]
+    assert clipped(clip_each=1.0) == each
+    together = (torch.tensor([[3, 4], [0.3, 0.4], [0, 0]]) / math.hypot(5, 0.5)).tolist()
+    assert clipped(clip=1.0) == [pytest.approx(x, abs=1e-5) for x in together]
+    assert clipped(clip=100.0) == [pytest.approx(x) for x in ([3, 4], [0.3, 0.4], [0, 0])]
+    assert clipping(OptimConfig()) is None
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ({"lr": 0.0}, "--optim.lr must be above 0"),
+        ({"warmup": 5.0}, "--optim.warmup is a share of the run below 1, not 5"),
+        ({"momentum": 1.0}, "--optim.momentum must be below 1"),
+        ({"trust": 0.0}, "--optim.trust must be above 0"),
+        ({"clip": -1.0}, "--optim.clip must be above 0, not -1"),
+        ({"clip_each": 0.0}, "--optim.clip-each must be above 0"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(setting: dict[str, float], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        optimizer(network()[0], OptimConfig(**setting))  # type: ignore[arg-type]
 
 
 def test_lars_is_the_formula_tensor_by_tensor_for_ten_steps() -> None:

@@ -35,6 +35,7 @@ def main(config: Config) -> None:
     from selfsup.doctor.machine import devices, packages
 
     found = packages()
+    only = _known(config.only) if not any(p.problem for p in found if not p.extra) else ""
     broken = [p for p in found if p.problem]
     record: dict[str, Any] = {"packages": [p._asdict() for p in found]}
     if not config.json:
@@ -46,10 +47,13 @@ def main(config: Config) -> None:
             told = (f"  {name:<11}{value}"[:80] for name, value in record["devices"].items())
             print("devices", *told, sep="\n")
             print("gradients against one big batch (largest relative error of any parameter)")
-        lines = _certificate(config.only)
+        try:
+            lines = _certificate(only)
+        except UserError as error:
+            record["error"] = str(error)
         record["certificate"] = [line._asdict() for line in lines]
         if not config.json:
-            print(_table(lines))
+            print(_table(lines) if lines else f"  {record['error']}")
     wrong = broken or not lines or not all(line.passed for line in lines)
     record["passed"] = not wrong
     if config.json:
@@ -64,9 +68,17 @@ def _certificate(only: str) -> "list[Line]":
     from selfsup.doctor.cases import CASES
     from selfsup.doctor.certificate import certificate
 
-    if only and only not in CASES:
-        raise UserError(f"there is no method {only!r}{did_you_mean(only, CASES)}")
     return certificate([only] if only else CASES)
+
+
+def _known(only: str) -> str:
+    """The method's name as the certificate has it."""
+    from selfsup.doctor.cases import CASES
+
+    name = only.replace("-", " ").replace("_", " ")
+    if name and name not in CASES:
+        raise UserError(f"there is no method {only!r}{did_you_mean(name, CASES)}")
+    return name
 
 
 def _packages(found: "list[Package]") -> str:
@@ -88,7 +100,8 @@ def _table(lines: "list[Line]") -> str:
         own = [line for line in lines if line.method == name]
         cells = "".join(f"{line.error:>9.1e}" for line in own)
         rows.append(f"  {name:<13}{cells}{'' if all(x.passed for x in own) else ' WRONG'}")
-    rows.append("  (2x1: two processes, one micro-batch each; the rest alike)")
+    used = " and ".join(f"{n} on {d}" for n, d in sorted({(x.processes, x.device) for x in lines}))
+    rows.append(f"  2x1: two processes, one micro-batch each, and so on; processes: {used}")
     return "\n".join(rows)
 
 

@@ -44,8 +44,8 @@ class MoCoV2Config:
 class MoCoV3Config(HeadConfig):
     """MoCo v3 (Chen et al. 2021, https://arxiv.org/abs/2104.02057)."""
 
-    temperature: float = 0.2
-    """Divides cosine similarities (0.2 for ViT, 1.0 for ResNet-50)."""
+    temperature: float = 1.0
+    """Divides cosine similarities (1.0 for ResNet-50, 0.2 for ViT)."""
     hidden: int = 1024
     """Width of hidden layers (4096)."""
     dim: int = 256

@@ -19,6 +19,18 @@ def above_0(config: Any, *names: str) -> None:
         require(value > 0, f"--method.{name.replace('_', '-')} must be above 0, not {value}")
 
 
+def share(config: Any, *names: str, prefix: str = "method") -> None:
+    """Refuse settings that must be from 0 to 1.
+
+    Raises:
+        UserError: one is not; by the name of its flag.
+    """
+    for name in names:
+        value = getattr(config, name)
+        flag = f"--{prefix}.{name.replace('_', '-')}"
+        require(0 <= value <= 1, f"{flag} must be from 0 to 1, not {value}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class HeadConfig:
     """What stands between the encoder and the loss, and is thrown away after training."""

@@ -41,12 +41,14 @@ class LocalViewsConfig:
 
     views: int = 0
     """How many of each image."""
-    size: int = 48
-    """Their side in pixels."""
+    size: int | None = None
+    """Their side in pixels; by default half of the others'."""
     area: tuple[float, float] = (0.05, 0.4)
     """Share of the image's area that they cover, drawn uniformly."""
     blur: float = 0.5
     """Probability of a blur."""
+    solarize: float = 0.0
+    """Probability of inverting values from 128 up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,11 +107,11 @@ class ViewsConfig:
             return (own,)
         small = replace(
             own,
-            size=local.size,
+            size=local.size or self.size // 2,
             views=local.views,
             area=local.area,
             blur=local.blur,
-            solarize=0.0,
+            solarize=local.solarize,
             second=SecondViewConfig(),
         )
         return own, small

@@ -74,7 +74,7 @@ class SwAVConfig(HeadConfig):
     start: float = 0.15
     """Share of the run after which the queue is used."""
     frozen: float = 0.01
-    """Share of the run during which prototypes rest (the first epoch)."""
+    """Share of the run during which prototypes rest (the first epoch of 100)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ class DINOConfig:
     centre: float = 0.9
     """Share of the centre that is kept at each step."""
     frozen: float = 0.01
-    """Share of the run during which the last layer rests (the first epoch)."""
+    """Share of the run during which the last layer rests (the first epoch of 100)."""
     teacher: TeacherConfig = TeacherConfig(momentum=0.996, export="teacher")
 
 

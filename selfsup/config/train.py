@@ -27,6 +27,8 @@ class OptimConfig:
     """Decay at the end of the run, reached by a cosine; by default the same."""
     clip: float | None = None
     """Longest gradient, over all weights together; by default any."""
+    clip_each: float | None = None
+    """Longest gradient of each weight tensor by itself; by default any."""
     warmup: float = 0.05
     """Share of the run over which the learning rate rises from 0."""
 

@@ -23,14 +23,10 @@ BYOL = ViewsConfig(
 MOCO_V3 = replace(BYOL, area=(0.2, 1.0))
 """BYOL's with larger crops (Chen et al. 2021)."""
 
-SWAV = ViewsConfig(
-    area=(0.14, 1.0), local=LocalViewsConfig(views=4, size=48, area=(0.05, 0.14), blur=0.5)
-)
+SWAV = ViewsConfig(area=(0.14, 1.0), local=LocalViewsConfig(views=4, area=(0.05, 0.14), blur=0.5))
 """Multi-crop (Caron et al. 2020): 2 x 224 and 6 x 96 in the paper."""
 
-DINO = replace(
-    BYOL, area=(0.4, 1.0), local=LocalViewsConfig(views=4, size=48, area=(0.05, 0.4), blur=0.5)
-)
+DINO = replace(BYOL, area=(0.4, 1.0), local=LocalViewsConfig(views=4, area=(0.05, 0.4), blur=0.5))
 """Multi-crop (Caron et al. 2021): 2 x 224 and 8 x 96 in the paper."""
 
 LEJEPA = ViewsConfig(
@@ -39,6 +35,7 @@ LEJEPA = ViewsConfig(
     contrast=0.4,
     saturation=0.2,
     hue=0.1,
-    local=LocalViewsConfig(views=4, size=48, area=(0.05, 0.3), blur=0.5),
+    solarize=0.2,
+    local=LocalViewsConfig(views=4, area=(0.05, 0.3), blur=0.5, solarize=0.2),
 )
 """Multi-crop (Balestriero & LeCun 2025): 2 x 224 and 6 x 98 in the paper."""

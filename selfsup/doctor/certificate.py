@@ -1,5 +1,7 @@
 """The equivalence certificate: one gradient, however many processes and micro-batches held it."""
 
+import math
+import re
 import subprocess
 import sys
 import tempfile
@@ -22,6 +24,7 @@ from selfsup.pretrain import local_batches
 from selfsup.step import Stepper
 
 BATCH = 16
+PATIENCE = 600  # seconds until processes count as stuck
 FIRST = 2  # the step to begin with: any but 0
 Precision = Literal["no", "bf16"]
 LIMITS: dict[Precision, float] = {"no": 1e-4, "bf16": 0.05}
@@ -119,10 +122,12 @@ def error(found: Found, reference: Found) -> float:
     """
     whole = torch.stack([g.norm() for g in reference.gradients.values()]).norm()
     assert found.gradients.keys() == reference.gradients.keys()
-    return max(
-        float((found.gradients[name] - g).norm() / g.norm().clamp(min=whole / 10))
+    apart = [
+        (found.gradients[name] - g).norm() / g.norm().clamp(min=whole / 10)
         for name, g in reference.gradients.items()
-    )
+    ]
+    worst = float(torch.stack(apart).max())  # of any that is no number, none
+    return worst if math.isfinite(worst) else math.inf
 
 
 class Line(NamedTuple):
@@ -132,6 +137,7 @@ class Line(NamedTuple):
     processes: int
     micro_batches: int
     precision: Precision
+    device: str
     error: float
     loss: float
     """How far the loss is off, relatively: a wrong gradient may have the right loss."""
@@ -141,8 +147,8 @@ class Line(NamedTuple):
 def certificate(names: Iterable[str] = CASES, *, script: str = "") -> list[Line]:
     """Each method on 1 and 2 processes with 1 and 2 micro-batches, in float32 and bfloat16.
 
-    Each precision is held against one big batch of its own. Processes are started as a run is,
-    through torchrun; on a machine with fewer than two GPUs they use the CPU.
+    Each precision is held against one big batch of its own on the same device: a GPU for each
+    process, or the CPU where there are fewer. Processes are started as a run is, through torchrun.
 
     Args:
         names: of methods.
@@ -151,41 +157,74 @@ def certificate(names: Iterable[str] = CASES, *, script: str = "") -> list[Line]
     Raises:
         UserError: the processes did not end well; with the end of what they said.
     """
+    names = list(names)
     lines = []
     for precision in LIMITS:
-        made = {count: _run(list(names), count, precision, script) for count in (1, 2)}
-        for name in names:
-            reference = made[1][1][name]
-            for processes, micro_batches in ((1, 2), (2, 1), (2, 2)):
-                found = made[processes][micro_batches][name]
-                off = error(found, reference)
-                loss = abs(found.loss - reference.loss) / max(abs(reference.loss), 1e-12)
-                passed = off <= LIMITS[precision]
-                lines.append(Line(name, processes, micro_batches, precision, off, loss, passed))
-    return lines
+        made: dict[tuple[int, str], dict[int, dict[str, Found]]] = {}
+        for processes, micro_batches in ((1, 2), (2, 1), (2, 2)):
+            device = "cuda" if torch.cuda.device_count() >= processes else "cpu"
+            for count in (1, processes):
+                if (count, device) not in made:
+                    made[count, device] = _run(names, count, device, precision, script)
+            for name in names:
+                found = made[processes, device][micro_batches][name]
+                line = name, processes, micro_batches, precision, device
+                lines.append(_line(*line, found, made[1, device][1][name]))
+    return sorted(lines, key=lambda line: (list(LIMITS).index(line.precision), line.method))
+
+
+def _line(
+    name: str,
+    processes: int,
+    micro_batches: int,
+    precision: Precision,
+    device: str,
+    found: Found,
+    reference: Found,
+) -> Line:
+    off, limit = error(found, reference), LIMITS[precision]
+    loss = abs(found.loss - reference.loss) / max(abs(reference.loss), 1e-12)
+    passed = off <= limit and loss <= limit  # false of what is no number
+    return Line(name, processes, micro_batches, precision, device, off, loss, passed)
 
 
 def _run(
-    names: list[str], processes: int, precision: Precision, script: str
+    names: list[str], processes: int, device: str, precision: Precision, script: str
 ) -> dict[int, dict[str, Found]]:
     """What `processes` processes measured, by number of micro-batches."""
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "found.pt"
-        done = subprocess.run(
-            [*start, f"--nproc_per_node={processes}", script or __file__, str(file), *names],
-            env=distributed.launch_environment(precision),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                [*start, f"--nproc_per_node={processes}", script or __file__, str(file), *names],
+                env=distributed.launch_environment(precision, device),
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=PATIENCE,
+            )
+        except subprocess.TimeoutExpired:
+            raise UserError(
+                f"{processes} processes on {device} were stuck for {PATIENCE} s"
+            ) from None
         if done.returncode or not file.exists():
-            last = [line for line in done.stderr.splitlines() if line.strip()][-1:]
-            raise UserError(f"{processes} processes could not train: {' '.join(last)[:300]}")
+            told = _reason(done.stderr)
+            raise UserError(f"{processes} processes on {device} could not train: {told}")
         made = torch.load(file, weights_only=True)
     return {
         count: {name: Found(*each) for name, each in found.items()} for count, found in made.items()
     }
+
+
+def _reason(said: str) -> str:
+    """The last error that a process told of itself, not what its launcher made of that."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    errors = [
+        line for line in lines if re.match(r"(\[rank\d+\]: )?[\w.]*(Error|Exception): ", line)
+    ]
+    own = [line for line in errors if "ChildFailedError" not in line]
+    return (own or errors or lines or ["nothing"])[-1][:300]
 
 
 def work(file: Path, names: list[str], stepper: Callable[..., Stepper] = Stepper) -> None:

@@ -32,8 +32,12 @@ class Package(NamedTuple):
 
 def packages() -> list[Package]:
     """Every dependency, whether it is new enough and can be imported."""
+    try:
+        needs = importlib.metadata.requires("selfsup") or []
+    except importlib.metadata.PackageNotFoundError:
+        return [Package("selfsup", "", "", "is not installed: pip install -e .")]
     found = []
-    for text in importlib.metadata.requires("selfsup") or []:
+    for text in needs:
         need = Requirement(text)
         extra = next((e for e in EXTRAS if need.marker and f'"{e}"' in str(need.marker)), "")
         if need.marker is None or extra:

@@ -3,6 +3,7 @@
 from selfsup.config import ProbeConfig, ViewsConfig
 from selfsup.data.open import open_source
 from selfsup.encoder import Encoder
+from selfsup.errors import require
 from selfsup.evaluate.features import extract
 from selfsup.evaluate.knn import knn_predict
 from selfsup.run import Run
@@ -12,9 +13,16 @@ class KNNProbe:
     """Logs {"knn": accuracy}. Do not choose a checkpoint by the images of a final test."""
 
     def __init__(self, run: Run, config: ProbeConfig, views: ViewsConfig) -> None:
-        """Open the labelled images of `config.data`; without any, calls do nothing."""
+        """Open the labelled images of `config.data`; without any, calls do nothing.
+
+        Raises:
+            UserError: they have no labels, or the interval is no number of steps.
+        """
+        require(config.every > 0, f"--probe.every must be above 0, not {config.every}")
         self.run = run
         self.source = open_source(config.data) if config.data else None
+        labelled = self.source is None or self.source.labels is not None
+        require(labelled, f"--probe.data {config.data} has no labels")
         self.config = config
         self.views = views
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from selfsup.numerics import Similarity, at_least_float32, full_precision, normalize
-from selfsup.rows import each_row
+from selfsup.rows import each_row, parts
 
 AS_THEY_ARE = Similarity(normalize=False)
 Target = Callable[[slice, int], Tensor]
@@ -113,7 +113,8 @@ def swav(
         queue: [q, codes, d] embeddings of earlier batches, whose codes are found along and dropped.
 
     Returns:
-        Scalar, in nats. Collapsed: log(k) when codes are even, with gradient zero.
+        Scalar, in nats. Collapsed: log(sum of exp(s / T)) - mean(s / T) over a row's scores s, at
+        least log(k), with a gradient towards the middle of the prototypes.
 
     Raises:
         ValueError: there is one view alone.
@@ -161,7 +162,8 @@ def dino(
         teacher_temperature: lower is sharper.
 
     Returns:
-        Scalar, in nats. Collapsed with the centre at the teacher's scores: log(k).
+        Scalar, in nats. Collapsed with the centre at the teacher's scores: log(sum of exp(s / T)) -
+        mean(s / T) over a row's scores s, at least log(k).
 
     Raises:
         ValueError: there is one view alone.
@@ -183,6 +185,25 @@ def dino(
     return swapped_prediction(
         unit, layer, target, targets=teachers.shape[1], temperature=temperature
     )
+
+
+@torch.no_grad()
+def prototypes_used(
+    rows: Tensor, prototypes: Tensor, centre: Tensor | None, *, temperature: float
+) -> float:
+    """How many prototypes a batch uses, in effect: exp of the entropy of its mean probabilities.
+
+    softmax((rows . prototypes - centre) / temperature), both at length 1, a block of rows at a
+    time. [n, d], [k, d], [k] -> a number from 1, all rows in one place, to k.
+    """
+    with full_precision(rows):
+        z, layer = normalize(at_least_float32(rows)), normalize(at_least_float32(prototypes))
+        mean = z.new_zeros(len(layer))
+        for part in parts(len(z), len(layer)):
+            scores = z[part] @ layer.T.to(z.dtype)
+            scores = scores if centre is None else scores - centre
+            mean += (scores / temperature).softmax(1).sum(0) / len(z)
+        return float(torch.special.entr(mean).sum().exp())
 
 
 @torch.no_grad()

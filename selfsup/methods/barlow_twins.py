@@ -22,7 +22,7 @@ class BarlowTwins(Method):
         self.encoder = encoder
         self.config = config
         widths = (config.hidden, config.hidden, config.dim)
-        self.projector = mlp(encoder.dim, *widths, norm=config.norm)
+        self.projector = mlp(encoder.dim, *widths, norm=config.norm, end="unbiased")
 
     def embed(self, views: Views) -> TwoViews:
         """[b, 2, 3, s, s] -> two of [b, dim]."""

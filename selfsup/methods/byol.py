@@ -23,8 +23,8 @@ class BYOL(Method):
         self.encoder = encoder
         self.config = config
         widths = (config.hidden, config.dim)
-        self.projector = mlp(encoder.dim, *widths, norm=config.norm)
-        self.predictor = mlp(config.dim, *widths, norm=config.norm)
+        self.projector = mlp(encoder.dim, *widths, norm=config.norm, end="unbiased")
+        self.predictor = mlp(config.dim, *widths, norm=config.norm, end="unbiased")
         self.teacher = Teacher(config.teacher, encoder, self.projector)
 
     @property

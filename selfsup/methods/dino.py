@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from selfsup.config import DINOConfig
-from selfsup.config.heads import above_0
+from selfsup.config.heads import above_0, share
 from selfsup.encoder import Encoder
-from selfsup.losses.clustering import dino, moving_centre
+from selfsup.errors import require
+from selfsup.losses.clustering import dino, moving_centre, prototypes_used
 from selfsup.methods.heads import mlp
 from selfsup.methods.method import Method, Views, together
 from selfsup.methods.teacher import Teacher
-from selfsup.numerics import normalize
 from selfsup.seeds import Moment
 
 
@@ -31,6 +31,7 @@ class Distilled(NamedTuple):
 class DINO(Method):
     """The last layer belongs to the loss, since its outputs are too large to gather."""
 
+    loss_decays = True  # as in the paper's code
     centre: Tensor
     teacher_prototypes: Tensor
 
@@ -38,12 +39,17 @@ class DINO(Method):
         """A head of three layers with GELU, then the prototypes."""
         super().__init__()
         above_0(config, "temperature", "teacher_temperature", "teacher_start", "prototypes")
+        share(config, "warmup", "centre", "frozen")
         self.encoder = encoder
         self.config = config
         widths = (config.hidden, config.hidden, config.dim)
         self.projector = mlp(encoder.dim, *widths, norm=None, activation=nn.GELU)
         self.prototypes = nn.Parameter(torch.empty(config.prototypes, config.dim))
-        nn.init.trunc_normal_(self.prototypes, std=0.02)
+        for weight in (*self.projector.parameters(), self.prototypes):
+            if weight.ndim > 1:
+                nn.init.trunc_normal_(weight, std=0.02)
+            else:
+                nn.init.zeros_(weight)
         self.teacher = Teacher(config.teacher, encoder, self.projector)
         self.register_buffer("teacher_prototypes", self.prototypes.detach().clone())
         self.register_buffer("centre", torch.zeros(config.prototypes))
@@ -62,7 +68,13 @@ class DINO(Method):
         return [self.prototypes] if moment.share < self.config.frozen else []
 
     def embed(self, views: Views) -> Distilled:
-        """Each size of crops in one pass; the teacher sees the large ones."""
+        """Each size of crops in one pass; the teacher sees the large ones.
+
+        Raises:
+            UserError: there is one view alone.
+        """
+        count = sum(group.shape[1] for group in views)
+        require(count > 1, f"DINO predicts one view from another; --views has {count}")
         features = torch.cat([together(self.encoder, group) for group in views], 1)
         student = together(self.projector, features)
         return Distilled(student, together(self.teacher, views[0]))
@@ -100,7 +112,10 @@ class DINO(Method):
         self, embeddings: Distilled, labels: Tensor | None, moment: Moment
     ) -> dict[str, float]:
         """Collapse signs, and how many `prototypes` the teacher uses, in effect."""
-        rows, layer = normalize(embeddings.teacher[:, 0]), normalize(self.teacher_prototypes)
-        scores = (rows @ layer.T.to(rows.dtype) - self.centre) / self.temperature(moment)
-        used = torch.special.entr(scores.softmax(1).mean(0)).sum().exp().item()
+        used = prototypes_used(
+            embeddings.teacher[:, 0],
+            self.teacher_prototypes,
+            self.centre,
+            temperature=self.temperature(moment),
+        )
         return super().signs(embeddings, labels, moment) | {"prototypes": used}

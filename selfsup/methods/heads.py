@@ -6,12 +6,13 @@ from typing import Literal
 from torch import nn
 
 from selfsup.config.heads import Norm
+from selfsup.errors import require
 
 
 def mlp(
     *widths: int,
     norm: Norm | None,
-    end: Literal["linear", "norm", "scaleless"] = "linear",
+    end: Literal["linear", "unbiased", "norm", "scaleless"] = "linear",
     activation: type[nn.Module] = nn.ReLU,
 ) -> nn.Sequential:
     """Linear layers with a norm and an activation between them.
@@ -19,14 +20,20 @@ def mlp(
     Args:
         widths: of the input, the hidden layers and the output.
         norm: after each hidden layer; None: none anywhere. A layer before a norm has no bias.
-        end: what the output is: as it is, through a norm, or through one without a learnt scale.
+        end: what the output is: as it is, as it is and without a bias, through a norm, or through
+            one without a learnt scale.
         activation: between layers.
+
+    Raises:
+        UserError: a width is below 1.
     """
+    require(min(widths) > 0, f"--method.hidden and --method.dim must be above 0: {widths[1:]}")
     layers: list[nn.Module] = []
     for i, (width, out) in enumerate(pairwise(widths)):
         last = i == len(widths) - 2
-        normed = norm is not None and (not last or end != "linear")
-        layers.append(nn.Linear(width, out, bias=not normed))
+        normed = norm is not None and (not last or end in ("norm", "scaleless"))
+        biased = not normed and not (last and end == "unbiased")
+        layers.append(nn.Linear(width, out, bias=biased))
         if normed:
             assert norm is not None
             layers.append(_norm(norm, out, scaled=not last or end == "norm"))

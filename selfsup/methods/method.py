@@ -26,6 +26,8 @@ class Method(nn.Module):
     """Images to features: the part worth keeping."""
     loss_lr = 1.0
     """Learning rate of the loss's own parameters, as a multiple of the encoder's."""
+    loss_decays = False
+    """Whether they decay; of most only the direction counts."""
 
     @property
     def exported(self) -> Encoder:
@@ -58,6 +60,10 @@ class Method(nn.Module):
         """Parameters that this step does not move (prototypes at the start of a run)."""
         return []
 
+    def steady_parameters(self) -> list[nn.Parameter]:
+        """Parameters whose learning rate is the highest all along, whatever the schedule says."""
+        return []
+
     def loss_parameters(self) -> list[nn.Parameter]:
         """Parameters that `loss` uses and `embed` does not (proxies, prototypes).
 
@@ -87,7 +93,7 @@ class Targets(NamedTuple):
 
 
 def two(views: Views) -> tuple[Tensor, Tensor]:
-    """The two views of each image: [b, 3, s, s] each.
+    """The two views of each image, for methods that compare just two: [b, 3, s, s] each.
 
     Raises:
         UserError: there are not two of one size.

@@ -76,7 +76,7 @@ class MoCoV3(Method):
         self.config = config
         widths = (config.hidden, config.dim)
         self.projector = mlp(encoder.dim, *widths, norm=config.norm, end="scaleless")
-        self.predictor = mlp(config.dim, *widths, norm=config.norm)
+        self.predictor = mlp(config.dim, *widths, norm=config.norm, end="unbiased")
         self.teacher = Teacher(config.teacher, encoder, self.projector)
 
     @property

@@ -1,11 +1,9 @@
 """SimSiam: one view predicts the other, which gets no gradient.
 
-Source: Chen & He 2021, https://arxiv.org/abs/2011.10566. The paper keeps the predictor's learning
-rate constant, for 0.4 points (section 4.2); here it follows the schedule, as in its table 1's first
-row.
+Source: Chen & He 2021, https://arxiv.org/abs/2011.10566.
 """
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from selfsup.config import SimSiamConfig
 from selfsup.encoder import Encoder
@@ -26,6 +24,10 @@ class SimSiam(Method):
         hidden, dim = config.hidden, config.dim
         self.projector = mlp(encoder.dim, hidden, hidden, dim, norm=config.norm, end="scaleless")
         self.predictor = mlp(dim, max(1, dim // 4), dim, norm=config.norm)
+
+    def steady_parameters(self) -> list[nn.Parameter]:
+        """The predictor's: it has to keep up with embeddings that still move (section 4.2)."""
+        return list(self.predictor.parameters())
 
     def embed(self, views: Views) -> Targets:
         """[b, 2, 3, s, s] -> four of [b, dim]."""

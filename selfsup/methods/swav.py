@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from selfsup.config import SwAVConfig
-from selfsup.config.heads import above_0
+from selfsup.config.heads import above_0, share
 from selfsup.encoder import Encoder
-from selfsup.losses.clustering import swav
+from selfsup.errors import require
+from selfsup.losses.clustering import prototypes_used, swav
 from selfsup.methods.heads import mlp
 from selfsup.methods.memory import Memory
 from selfsup.methods.method import AllViews, Method, Views, together
@@ -26,6 +27,7 @@ class SwAV(Method):
         """A projector of two layers with a norm between them."""
         super().__init__()
         above_0(config, "temperature", "epsilon", "rounds", "prototypes")
+        share(config, "start", "frozen")
         self.encoder = encoder
         self.config = config
         self.projector = mlp(encoder.dim, config.hidden, config.dim, norm=config.norm)
@@ -41,7 +43,13 @@ class SwAV(Method):
         return [self.prototypes] if moment.share < self.config.frozen else []
 
     def embed(self, views: Views) -> AllViews:
-        """Each size of crops in one pass of the encoder, all together through the projector."""
+        """Each size of crops in one pass of the encoder, all together through the projector.
+
+        Raises:
+            UserError: there are not two large views.
+        """
+        count = views[0].shape[1]
+        require(count == CODES, f"SwAV takes codes of {CODES} views; --views.views is {count}")
         features = torch.cat([together(self.encoder, group) for group in views], 1)
         return AllViews(together(self.projector, features))
 
@@ -75,7 +83,7 @@ class SwAV(Method):
         self, embeddings: AllViews, labels: Tensor | None, moment: Moment
     ) -> dict[str, float]:
         """Collapse signs, and how many `prototypes` the first views use, in effect."""
-        z = normalize(embeddings.z[:, 0])
-        scores = z @ self.prototypes.T.to(z.dtype) / self.config.temperature
-        used = torch.special.entr(scores.softmax(1).mean(0)).sum().exp().item()
+        used = prototypes_used(
+            embeddings.z[:, 0], self.prototypes, None, temperature=self.config.temperature
+        )
         return super().signs(embeddings, labels, moment) | {"prototypes": used}

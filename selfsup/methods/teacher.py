@@ -5,14 +5,24 @@ from itertools import chain
 from typing import Any
 
 import torch
-from timm.layers.drop import DropPath
+from timm.layers.drop import DropBlock2d, DropPath
+from timm.layers.patch_dropout import PatchDropout
 from torch import Tensor, nn
 
-from selfsup.config.heads import TeacherConfig
+from selfsup.config.heads import TeacherConfig, share
 from selfsup.encoder import Encoder
-from selfsup.errors import require
 from selfsup.schedule import cosine
 from selfsup.seeds import Moment
+
+
+def _drop_nothing(module: nn.Module) -> None:
+    """Switch a layer off that drops units, paths, blocks or patches, in place."""
+    if isinstance(module, nn.modules.dropout._DropoutNd):
+        module.p = 0.0
+    if isinstance(module, DropPath | DropBlock2d):
+        module.drop_prob = 0.0
+    if isinstance(module, PatchDropout):
+        module.prob = 0.0
 
 
 class Teacher(nn.Module):
@@ -25,15 +35,14 @@ class Teacher(nn.Module):
             UserError: the momentum is no share.
         """
         super().__init__()
-        for name, value in (("momentum", config.momentum), ("final", config.final)):
-            require(0 <= value <= 1, f"--method.teacher.{name} must be from 0 to 1, not {value}")
+        share(config, "momentum", "final", prefix="method.teacher")
         self.config = config
         self.network = nn.Sequential(*map(copy.deepcopy, student)).requires_grad_(False)
-        for module in self.network.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
-            if isinstance(module, DropPath):
-                module.drop_prob = 0.0
+        for own, its in zip(self.network, student, strict=True):
+            for copied, original in zip(own.modules(), its.modules(), strict=True):
+                _drop_nothing(copied)
+                if original._compiled_call_impl is not None:
+                    copied.compile()
 
     def chosen(self, student: Encoder) -> Encoder:
         """Which encoder is evaluated and kept: the student's or the teacher's own."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from selfsup.config import TiCoConfig
+from selfsup.config.heads import share
 from selfsup.encoder import Encoder
 from selfsup.losses.covariance import moving_second_moment, tico
 from selfsup.methods.heads import mlp
@@ -23,9 +24,12 @@ class TiCo(Method):
     def __init__(self, encoder: Encoder, config: TiCoConfig) -> None:
         """A projector of two layers, as in BYOL, and a second moment of zero."""
         super().__init__()
+        share(config, "beta")
         self.encoder = encoder
         self.config = config
-        self.projector = mlp(encoder.dim, config.hidden, config.dim, norm=config.norm)
+        self.projector = mlp(
+            encoder.dim, config.hidden, config.dim, norm=config.norm, end="unbiased"
+        )
         self.teacher = Teacher(config.teacher, encoder, self.projector)
         self.register_buffer("second_moment", torch.zeros(config.dim, config.dim))
 

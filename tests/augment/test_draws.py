@@ -174,3 +174,9 @@ def test_local_views_are_drawn_beside_the_large_ones_and_do_not_change_them() ->
     assert not small.solarize.any()
     assert abs(small.jitter.double().mean() - 0.8) < 4 * math.sqrt(0.16 / (4 * N))
     assert not torch.equal(small.flip[:, :2], large.flip)
+
+
+def test_local_views_are_half_as_large_unless_said() -> None:
+    assert ViewsConfig(size=96).sizes == (96,)
+    assert ViewsConfig(size=96, local=LocalViewsConfig(views=2)).sizes == (96, 48)
+    assert ViewsConfig(size=96, local=LocalViewsConfig(views=2, size=40)).sizes == (96, 40)

@@ -1,14 +1,17 @@
 """The doctor: right methods pass, and two wrong ways are caught though their loss is right."""
 
+import importlib.metadata
 import json
+import math
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from launch import ROOT, run
 
-from selfsup.doctor.certificate import LIMITS, Found, certificate, error
+from selfsup.doctor.certificate import LIMITS, Found, Line, _line, certificate, error
 from selfsup.doctor.machine import Package, packages
 from selfsup.errors import UserError
 
@@ -29,6 +32,24 @@ def test_the_error_is_that_of_the_worst_parameter() -> None:
 def test_a_parameter_with_hardly_a_gradient_is_measured_by_a_tenth_of_all() -> None:
     reference = found(a=[0.0, 10.0], b=[1e-9])
     assert error(found(a=[0.0, 10.0], b=[1e-3]), reference) == pytest.approx(1e-3, rel=1e-4)
+
+
+def test_a_gradient_that_is_no_number_is_an_infinite_error() -> None:
+    reference = found(a=[3.0, 4.0], b=[10.0, 0.0])
+    for broken in (found(a=[3.0, 4.0], b=[math.nan, 0.0]), found(a=[math.inf, 4.0], b=[10.0, 0.0])):
+        assert error(broken, reference) == math.inf
+        assert not line(broken, reference).passed
+
+
+def test_a_wrong_loss_does_not_pass_with_a_right_gradient() -> None:
+    reference = found(a=[3.0, 4.0])
+    assert line(reference, reference).passed
+    assert not line(reference._replace(loss=1.01), reference).passed
+    assert not line(reference._replace(loss=math.nan), reference).passed
+
+
+def line(made: Found, reference: Found) -> Line:
+    return _line("x", 1, 2, "no", "cpu", made, reference)
 
 
 @pytest.mark.slow
@@ -59,9 +80,20 @@ def test_a_wrong_way_is_caught_although_its_loss_is_right(
 
 
 @pytest.mark.slow
-def test_processes_that_cannot_train_are_told_in_their_own_words() -> None:
-    with pytest.raises(UserError, match="1 processes could not train: "):
-        certificate(["simclr"], script=str(ROOT / "tests" / "workers" / "nonesuch.py"))
+def test_processes_that_cannot_train_are_told_in_their_own_words(tmp_path: Path) -> None:
+    script = tmp_path / "broken.py"
+    script.write_text("raise RuntimeError('out of memory on device 3')")
+    told = "1 processes on cpu could not train: .*RuntimeError: out of memory on device 3"
+    with pytest.raises(UserError, match=told):
+        certificate(["simclr"], script=str(script))
+
+
+def test_processes_that_hang_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "stuck.py"
+    script.write_text("import time; time.sleep(60)")
+    monkeypatch.setattr("selfsup.doctor.certificate.PATIENCE", 2)
+    with pytest.raises(UserError, match="1 processes on cpu"):
+        certificate(["simclr"], script=str(script))
 
 
 def test_dependencies_are_found_and_extras_may_be_missing() -> None:
@@ -87,9 +119,17 @@ def test_a_package_that_is_broken_old_or_missing_is_told(monkeypatch: pytest.Mon
     assert extra == Package("neither", "", "data", "")
 
 
+def test_a_checkout_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.requires", missing)
+    assert packages() == [Package("selfsup", "", "", "is not installed: pip install -e .")]
+
+
 @pytest.mark.slow
 def test_the_command_says_that_all_is_well() -> None:
-    done = run(sys.executable, "-m", "selfsup", "doctor", "--only", "byol")
+    done = run(sys.executable, "-m", "selfsup", "doctor", "--only", "moco-v2")
     assert done.returncode == 0, done.stderr
     assert "  torch " in done.stdout
     assert "all is well" in done.stdout

@@ -2,15 +2,24 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from oracles import selfsupervised as oracle
+from small import normal
 from torch import Tensor
 
-from selfsup.losses.clustering import dino, moving_centre, sinkhorn, swapped_prediction, swav
+from selfsup.losses.clustering import (
+    dino,
+    moving_centre,
+    prototypes_used,
+    sinkhorn,
+    swapped_prediction,
+    swav,
+)
 from selfsup.losses.covariance import barlow_twins, moving_second_moment, tico, vicreg
 from selfsup.losses.gaussian import lejepa, sigreg
 from selfsup.losses.regression import cosine_regression, negative_cosine
@@ -19,11 +28,6 @@ from selfsup.numerics import normalize
 
 Rows = list[list[float]]
 sizes = st.tuples(st.integers(2, 6), st.integers(1, 4), st.integers(0, 999))
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    g = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=g, dtype=torch.float64)
 
 
 def rows(x: Tensor) -> Rows:
@@ -267,33 +271,61 @@ COLLAPSED = {
     "simsiam": -1.0,
     "barlow twins": 0.7 * D,
     "vicreg": 3.0 * (1 - math.sqrt(1e-4)),
-    "swav": math.log(5),
     "tico": 5.0 * (0.8 / D + 0.2),
 }
 
 
 @pytest.mark.parametrize("name", COLLAPSED)
-def test_a_collapsed_batch_has_the_value_of_the_docstring_and_hardly_a_gradient(name: str) -> None:
+def test_a_collapsed_batch_has_the_value_of_the_docstring_and_no_gradient(name: str) -> None:
     same = torch.ones(6, D, dtype=torch.float64).requires_grad_()
     value = LOSSES[name](same, same.detach())
     value.backward()
-    if name == "swav":  # its codes are even only where prototypes are
-        assert value.item() > 0
-    else:
-        close(value, COLLAPSED[name], 1e-9)
+    close(value, COLLAPSED[name], 1e-9)
     assert same.grad is not None
-    assert same.grad.isfinite().all()
-    spread = same.grad - same.grad.mean(0)
-    assert float(spread.abs().max()) < 1e-9
+    assert float(same.grad.abs().max()) < 1e-9
 
 
-def test_dino_whose_centre_is_at_the_teachers_scores_is_at_chance() -> None:
-    w = normal(5, 3, seed=1)
-    same = torch.ones(6, 2, 3, dtype=torch.float64)
-    scores = (normalize(same[0]) @ normalize(w).T)[0]
-    even = torch.zeros(5, 3, dtype=torch.float64)  # a student without any preference
-    value = dino(same, even, same, w, scores, temperature=0.1, teacher_temperature=0.04)
-    close(value, math.log(5))
+def test_collapsed_predictions_of_prototypes_are_worth_their_scores() -> None:
+    same = torch.ones(6, 2, D, dtype=torch.float64).requires_grad_()
+    layer = normalize(normal(5, D, seed=1))
+    scores = (normalize(same.detach()[0]) @ layer.T)[0]
+    expected = float((scores / 0.1).logsumexp(0) - (scores / 0.1).mean())
+    assert expected > math.log(5)
+    of_swav = swav(same, layer, temperature=0.1, epsilon=0.05, rounds=3)
+    of_dino = dino(
+        same, layer, same.detach(), layer, scores, temperature=0.1, teacher_temperature=0.04
+    )
+    for value in (of_swav, of_dino):
+        close(value, expected, 1e-9)
+        (gradient,) = torch.autograd.grad(value, same)
+        assert float(gradient.abs().max()) > 1e-3
+
+
+def test_all_prototypes_or_one_or_what_lies_between_are_used() -> None:
+    layer = torch.eye(4, dtype=torch.float64)
+    used = partial(prototypes_used, temperature=1e-3)
+    assert used(layer, layer, None) == pytest.approx(4)
+    assert used(layer[[0, 0, 0]], layer, None) == pytest.approx(1)
+    assert used(layer[[0, 0, 0, 1]], layer * 2, None) == pytest.approx(
+        math.exp(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)))
+    )
+    assert used(layer[[0, 0]], layer, layer[0]) == pytest.approx(4)  # its centre evens it out
+
+
+def test_the_number_of_prototypes_of_the_paper_is_exact_a_few_rows_at_a_time() -> None:
+    k, n, v = 65_536, 8, 4
+    students, layer = normal(n, v, 16, seed=1).float(), normal(k, 16, seed=2).float()
+    teachers, centre = normal(n, 2, 16, seed=3).float(), normal(k, seed=4).float() / 10
+    value = dino(
+        students, layer, teachers, layer, centre, temperature=0.1, teacher_temperature=0.04
+    )
+    unit = torch.nn.functional.normalize
+    w = unit(layer.double(), dim=1)
+    learnt = (unit(students.double(), dim=2) @ w.T / 0.1).log_softmax(2)
+    taught = ((unit(teachers.double(), dim=2) @ w.T - centre) / 0.04).softmax(2)
+    pairs = [(t, s) for t in range(2) for s in range(v) if s != t]
+    expected = [-(taught[:, t] * learnt[:, s]).sum(1).mean().item() for t, s in pairs]
+    close(value, sum(expected) / len(pairs), 1e-5)
 
 
 @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16, torch.float32])

@@ -83,16 +83,18 @@ def test_only_after_step_moves_teachers_queues_and_centres(case: str) -> None:
         assert changed(before, step.method) == MOVED_AFTER_A_STEP.get(case, set())
 
 
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("case", CASES)
 def test_half_precision_has_nearly_the_same_loss(
-    case: str, monkeypatch: pytest.MonkeyPatch
+    case: str, half: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step, batches = prepare(CASES[case])
     exact = step.gradient(batches[FIRST]).item()
-    autocast = partial(torch.autocast, "cpu", torch.bfloat16)
+    autocast = partial(torch.autocast, "cpu", half)
     monkeypatch.setattr(step.accelerator, "autocast", autocast)
     low = step.gradient(batches[FIRST]).item()
     assert low != exact
+    assert all(p.grad.isfinite().all() for p in step.method.parameters() if p.grad is not None)
     assert low == pytest.approx(exact, rel=0.02, abs=0.02)
 
 

@@ -8,7 +8,7 @@ import torch
 from oracles import losses as ranking
 from oracles import selfsupervised as oracle
 from small import HALF, encoder, normal
-from torch import Tensor
+from torch import Tensor, nn
 
 from selfsup.config import (
     BarlowTwinsConfig,
@@ -219,6 +219,59 @@ def test_tico_carries_its_second_moment_on() -> None:
         covariance = moved
 
 
+def test_heads_are_those_of_the_papers() -> None:
+    def layers(head: nn.Module) -> list[str]:
+        found = []
+        for layer in head.children():
+            kind = type(layer).__name__
+            if isinstance(layer, nn.Linear):
+                biased = " b" if layer.bias is not None else ""
+                kind = f"{layer.in_features}-{layer.out_features}{biased}"
+            if isinstance(layer, nn.BatchNorm1d):
+                kind = "norm" if layer.affine else "plain norm"
+            found.append(kind)
+        return found
+
+    byol = BYOL(encoder(), BYOLConfig(hidden=6, dim=3))
+    assert layers(byol.projector) == ["4-6", "norm", "ReLU", "6-3"]
+    assert layers(byol.predictor) == ["3-6", "norm", "ReLU", "6-3"]
+    v2 = MoCoV2(encoder(), MoCoV2Config(hidden=6, dim=3))
+    assert layers(v2.projector) == ["4-6 b", "ReLU", "6-3 b"]
+    v3 = MoCoV3(encoder(), MoCoV3Config(hidden=6, dim=3))
+    assert layers(v3.projector) == ["4-6", "norm", "ReLU", "6-3", "plain norm"]
+    assert layers(v3.predictor) == ["3-6", "norm", "ReLU", "6-3"]
+    simsiam = SimSiam(encoder(), SimSiamConfig(hidden=6, dim=8))
+    deep = ["4-6", "norm", "ReLU", "6-6", "norm", "ReLU"]
+    assert layers(simsiam.projector) == [*deep, "6-8", "plain norm"]
+    assert layers(simsiam.predictor) == ["8-2", "norm", "ReLU", "2-8 b"]
+    for method in (
+        BarlowTwins(encoder(), BarlowTwinsConfig(hidden=6, dim=3)),
+        VICReg(encoder(), VICRegConfig(hidden=6, dim=3)),
+    ):
+        assert layers(method.projector) == [*deep, "6-3"]
+    nnclr = NNCLR(encoder(), NNCLRConfig(hidden=6, dim=3))
+    assert layers(nnclr.projector) == [*deep, "6-3", "norm"]
+    assert layers(nnclr.predictor) == ["3-6", "norm", "ReLU", "6-3 b"]
+    swav = SwAV(encoder(), SwAVConfig(hidden=6, dim=3))
+    assert layers(swav.projector) == ["4-6", "norm", "ReLU", "6-3 b"]
+    dino = DINO(encoder(), DINOConfig(hidden=6, dim=3))
+    assert layers(dino.projector) == ["4-6 b", "GELU", "6-6 b", "GELU", "6-3 b"]
+    lejepa = LeJEPA(encoder(), LeJEPAConfig(hidden=6, dim=3), large=2)
+    assert layers(lejepa.projector) == [*deep, "6-3 b"]
+    tico = TiCo(encoder(), TiCoConfig(hidden=6, dim=3))
+    assert layers(tico.projector) == ["4-6", "norm", "ReLU", "6-3"]
+    supcon = SupCon(encoder(), SupConConfig(hidden=6, dim=3))
+    assert layers(supcon.projector) == ["4-6 b", "ReLU", "6-3 b"]
+
+
+def test_simsiams_predictor_keeps_its_rate_and_dinos_prototypes_decay() -> None:
+    simsiam = SimSiam(encoder(), SimSiamConfig(hidden=6, dim=8))
+    assert simsiam.steady_parameters() == list(simsiam.predictor.parameters())
+    assert BYOL(encoder(), BYOLConfig()).steady_parameters() == []
+    assert DINO(encoder(), DINOConfig()).loss_decays
+    assert not SwAV(encoder(), SwAVConfig()).loss_decays
+
+
 WRONG: dict[str, tuple[Callable[[], Method], str]] = {
     "byol momentum": (
         lambda: BYOL(encoder(), BYOLConfig(teacher=TeacherConfig(momentum=1.5))),
@@ -243,6 +296,26 @@ WRONG: dict[str, tuple[Callable[[], Method], str]] = {
     "nnclr temperature": (
         lambda: NNCLR(encoder(), NNCLRConfig(temperature=0)),
         "--method.temperature must be above 0",
+    ),
+    "byol width": (
+        lambda: BYOL(encoder(), BYOLConfig(dim=0)),
+        "--method.hidden and --method.dim must be above 0",
+    ),
+    "dino prototypes": (
+        lambda: DINO(encoder(), DINOConfig(prototypes=0)),
+        "--method.prototypes must be above 0",
+    ),
+    "dino centre": (
+        lambda: DINO(encoder(), DINOConfig(centre=3)),
+        "--method.centre must be from 0 to 1",
+    ),
+    "tico beta": (
+        lambda: TiCo(encoder(), TiCoConfig(beta=1.5)),
+        "--method.beta must be from 0 to 1",
+    ),
+    "swav frozen": (
+        lambda: SwAV(encoder(), SwAVConfig(frozen=-0.5)),
+        "--method.frozen must be from 0 to 1",
     ),
     "swav epsilon": (
         lambda: SwAV(encoder(), SwAVConfig(epsilon=0)),

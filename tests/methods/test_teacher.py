@@ -80,10 +80,21 @@ def test_running_statistics_of_a_teacher_are_its_own_or_the_students(buffers: st
     assert not torch.equal(own.running_mean, student.running_mean)  # type: ignore[arg-type]
 
 
-def test_a_teacher_drops_nothing() -> None:
-    vit = EncoderConfig(name="test_vit", args="{drop_path_rate: 0.5, drop_rate: 0.5}")
+@pytest.mark.parametrize("rate", ["drop_path_rate", "proj_drop_rate", "patch_drop_rate"])
+def test_a_teacher_drops_nothing(rate: str) -> None:
+    vit = EncoderConfig(name="test_vit", args=f"{{{rate}: 0.5}}")
     student = build(vit, 32)
     teacher = Teacher(TeacherConfig(), student).train()
     x = torch.randn(4, 3, 32, 32)
     assert torch.equal(teacher(x), teacher(x))
     assert not torch.equal(student.train()(x), student(x))
+
+
+def test_a_teacher_of_a_compiled_encoder_is_compiled_too() -> None:
+    student = build(EncoderConfig(name="test_resnet", compile=True), 32)
+    teacher = Teacher(TeacherConfig(), student)
+    own: Any = teacher.network[0]
+    assert student.model._compiled_call_impl is not None
+    assert own.model._compiled_call_impl is not None
+    plain: Any = Teacher(TeacherConfig(), build(EncoderConfig(name="test_resnet"), 32)).network[0]
+    assert plain.model._compiled_call_impl is None
