@@ -101,7 +101,7 @@ def _table(lines: "list[Line]") -> str:
         cells = "".join(f"{line.error:>9.1e}" for line in own)
         rows.append(f"  {name:<13}{cells}{'' if all(x.passed for x in own) else ' WRONG'}")
     used = " and ".join(f"{n} on {d}" for n, d in sorted({(x.processes, x.device) for x in lines}))
-    rows.append(f"  2x1: two processes, one micro-batch each, and so on; processes: {used}")
+    rows.append(f"  2x1: two processes, one micro-batch each; processes: {used}")
     return "\n".join(rows)
 
 
