@@ -9,7 +9,7 @@ probe.
 from dataclasses import dataclass
 
 from selfsup.cli import run as launch
-from selfsup.config import BarlowTwinsConfig, PretrainConfig, ViewsConfig
+from selfsup.config import LARS, BarlowTwinsConfig, OptimConfig, PretrainConfig, ViewsConfig
 from selfsup.config.views import BYOL
 
 
@@ -19,6 +19,7 @@ class Config(PretrainConfig):
 
     views: ViewsConfig = BYOL
     method: BarlowTwinsConfig = BarlowTwinsConfig()
+    optim: OptimConfig = LARS
 
 
 def main(config: Config) -> None:

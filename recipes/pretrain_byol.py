@@ -9,7 +9,7 @@ probe.
 from dataclasses import dataclass
 
 from selfsup.cli import run as launch
-from selfsup.config import BYOLConfig, PretrainConfig, ViewsConfig
+from selfsup.config import LARS, BYOLConfig, OptimConfig, PretrainConfig, ViewsConfig
 from selfsup.config.views import BYOL
 
 
@@ -19,6 +19,7 @@ class Config(PretrainConfig):
 
     views: ViewsConfig = BYOL
     method: BYOLConfig = BYOLConfig()
+    optim: OptimConfig = LARS
 
 
 def main(config: Config) -> None:

@@ -9,7 +9,7 @@ probe. For a ViT take --method.temperature 0.2 and --optim.name adamw.
 from dataclasses import dataclass
 
 from selfsup.cli import run as launch
-from selfsup.config import MoCoV3Config, PretrainConfig, ViewsConfig
+from selfsup.config import LARS, MoCoV3Config, OptimConfig, PretrainConfig, ViewsConfig
 from selfsup.config.views import MOCO_V3
 
 
@@ -19,6 +19,7 @@ class Config(PretrainConfig):
 
     views: ViewsConfig = MOCO_V3
     method: MoCoV3Config = MoCoV3Config()
+    optim: OptimConfig = LARS
 
 
 def main(config: Config) -> None:

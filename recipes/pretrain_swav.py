@@ -9,7 +9,7 @@ probe.
 from dataclasses import dataclass
 
 from selfsup.cli import run as launch
-from selfsup.config import PretrainConfig, SwAVConfig, ViewsConfig
+from selfsup.config import LARS, OptimConfig, PretrainConfig, SwAVConfig, ViewsConfig
 from selfsup.config.views import SWAV
 
 
@@ -19,6 +19,7 @@ class Config(PretrainConfig):
 
     views: ViewsConfig = SWAV
     method: SwAVConfig = SwAVConfig()
+    optim: OptimConfig = LARS
 
 
 def main(config: Config) -> None:

@@ -8,7 +8,7 @@ In the paper: ResNet-50, 1,000 epochs of 4,096 images, LARS: 73.4 % on ImageNet 
 from dataclasses import dataclass
 
 from selfsup.cli import run as launch
-from selfsup.config import PretrainConfig, TiCoConfig, ViewsConfig
+from selfsup.config import LARS, OptimConfig, PretrainConfig, TiCoConfig, ViewsConfig
 from selfsup.config.views import BYOL
 
 
@@ -18,6 +18,7 @@ class Config(PretrainConfig):
 
     views: ViewsConfig = BYOL
     method: TiCoConfig = TiCoConfig()
+    optim: OptimConfig = LARS
 
 
 def main(config: Config) -> None:

@@ -9,7 +9,7 @@ probe.
 from dataclasses import dataclass
 
 from selfsup.cli import run as launch
-from selfsup.config import OptimConfig, PretrainConfig, VICRegConfig, ViewsConfig
+from selfsup.config import LARS, OptimConfig, PretrainConfig, VICRegConfig, ViewsConfig
 from selfsup.config.views import BYOL
 
 
@@ -19,7 +19,7 @@ class Config(PretrainConfig):
 
     views: ViewsConfig = BYOL
     method: VICRegConfig = VICRegConfig()
-    optim: OptimConfig = OptimConfig(lr=0.03)
+    optim: OptimConfig = LARS
 
 
 def main(config: Config) -> None:

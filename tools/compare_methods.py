@@ -13,7 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from selfsup.cli import run as launch
-from selfsup.config import EncoderConfig, KNNConfig, LocalViewsConfig, SecondViewConfig, ViewsConfig
+from selfsup.config import (
+    BYOLConfig,
+    DINOConfig,
+    EncoderConfig,
+    KNNConfig,
+    LocalViewsConfig,
+    MoCoV2Config,
+    OptimConfig,
+    SecondViewConfig,
+    TeacherConfig,
+    ViewsConfig,
+)
 from selfsup.errors import UserError, did_you_mean
 
 ENCODER = EncoderConfig(name="test_resnet", stem="standard")
@@ -43,23 +54,30 @@ class Config:
     """Bootstrap samples behind each 95 % interval."""
 
 
+FAST = TeacherConfig(momentum=0.99)  # of a run of few thousand steps
 METHODS: dict[str, dict[str, Any]] = {
     "simclr": {},
     "dcl": {},
-    "moco_v2": {},
+    "moco_v2": {
+        "method": MoCoV2Config(teacher=TeacherConfig(momentum=0.99, final=0.99)),
+        "optim": OptimConfig(lr=0.12),
+    },
     "moco_v3": {},
     "nnclr": {},
-    "byol": {},
-    "simsiam": {},
+    "byol": {"method": BYOLConfig(teacher=FAST)},
+    "simsiam": {"optim": OptimConfig(lr=0.12)},
     "barlow_twins": {},
     "vicreg": {},
     "tico": {},
     "swav": {},
-    "dino": {},
+    "dino": {
+        "method": DINOConfig(prototypes=1024, teacher=replace(FAST, export="teacher")),
+        "optim": OptimConfig(name="adamw", lr=2e-3, weight_decay=0.04, clip_each=3.0),
+    },
     "lejepa": {},
     "supcon": {},
 }
-"""What differs from the recipe's defaults, for so short a run."""
+"""What differs from the recipe's defaults, for so short a run on small images."""
 TIMED = 40  # steps, of which the second half is measured
 
 

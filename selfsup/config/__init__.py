@@ -39,6 +39,7 @@ from selfsup.config.ranking import (
     TripletConfig,
 )
 from selfsup.config.train import (
+    LARS,
     FinetuneConfig,
     OptimConfig,
     PretrainConfig,
@@ -47,6 +48,7 @@ from selfsup.config.train import (
 )
 
 __all__ = [
+    "LARS",
     "BYOLConfig",
     "BarlowTwinsConfig",
     "ContrastiveConfig",

@@ -33,6 +33,11 @@ class OptimConfig:
     """Share of the run over which the learning rate rises from 0."""
 
 
+LARS = OptimConfig(name="lars", lr=1.0, rule="sqrt", weight_decay=1e-6)
+"""For methods that the papers train with LARS: 1 at 256 images, 4 at 4,096, where they have 3 to 5
+(SimCLR's square-root rule, appendix B.1, has 1.2 and 4.8)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ProbeConfig:
     """k-NN accuracy on labelled images while training."""
