@@ -19,6 +19,8 @@ from selfsup.boxes import Cut
 from selfsup.data.decode import BadImage, decode
 from selfsup.data.resample import resized_crops
 
+AT_ONCE = 256  # images of an array that are resized together
+
 
 class Crops(NamedTuple):
     """Cut and resized images, and those that could not be read."""
@@ -68,13 +70,21 @@ class ArraySource:
         return f"image {position}"
 
     def crops(self, positions: Sequence[int], *cuts: Cut) -> Crops:
-        """The whole batch at once."""
-        images = torch.from_numpy(self.images[np.asarray(positions)])[..., :3]
-        out = []
-        for cut in cuts:
-            boxes = cut.boxes.resolve(images.shape[1], images.shape[2])
-            crops = resized_crops(images, boxes, cut.size, cut.interpolation)
-            out.append(crops.expand(-1, -1, 3, -1, -1))
+        """A few hundred images at once: floats of a batch of thousands would take gigabytes."""
+        place = np.asarray(positions)
+        height, width = self.images.shape[1:3]
+        boxes = [cut.boxes.resolve(height, width) for cut in cuts]
+        rows = []
+        for part in range(0, len(place), AT_ONCE):
+            chosen = slice(part, part + AT_ONCE)
+            images = torch.from_numpy(self.images[place[chosen]])[..., :3]
+            rows.append(
+                [
+                    resized_crops(images, box[chosen], cut.size, cut.interpolation)
+                    for box, cut in zip(boxes, cuts, strict=True)
+                ]
+            )
+        out = (torch.cat(crops).expand(-1, -1, 3, -1, -1) for crops in zip(*rows, strict=True))
         return Crops(tuple(out), {})
 
 

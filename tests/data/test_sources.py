@@ -107,6 +107,14 @@ def test_grey_arrays_become_three_equal_channels() -> None:
     assert torch.equal(found[:, :, 0], found[:, :, 2])
 
 
+def test_arrays_are_read_in_parts_that_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, cut = ArraySource(noise(7, 12, 12), None, []), Cut(boxes(7, 8), 8, "bicubic")
+    (whole,) = source.crops(range(7), cut).images
+    monkeypatch.setattr("selfsup.data.sources.AT_ONCE", 3)
+    (parts,) = source.crops(range(7), cut).images
+    assert torch.equal(parts, whole)
+
+
 def test_alpha_of_arrays_is_dropped() -> None:
     pixels = noise(2, 8, 8, 4)
     box = CenterBoxes(2, 1.0)
