@@ -210,3 +210,37 @@ def test_the_plan_says_batch_negatives_rate_and_groups_in_80_columns() -> None:
     told = plan(optimizer(model, config), config, batch=64, total=100, against=0)
     assert "64 images, no negatives" in told
     assert "0.15 = 0.3 x sqrt(64/256)" in told
+
+
+def test_adamws_decay_is_apart_from_its_gradient() -> None:
+    weight = nn.Parameter(torch.ones(2, 2))
+    made = optimizer(nn.ParameterList([weight]), OptimConfig(name="adamw", weight_decay=0.5))
+    made.param_groups[0]["lr"] = 0.1
+    weight.grad = torch.zeros(2, 2)
+    made.step()
+    assert torch.allclose(weight.detach(), torch.full((2, 2), 1 - 0.1 * 0.5))
+
+
+def test_a_warm_up_of_one_and_a_half_steps_has_two() -> None:
+    made = optimizer(nn.Linear(2, 2), OptimConfig())
+    config = OptimConfig(lr=1.0, rule="none", warmup=0.1)
+    assert schedule(made, config, batch=8, step=0, total=15) == pytest.approx(0.5)
+
+
+def test_without_an_end_of_its_own_decay_stays() -> None:
+    config = OptimConfig(weight_decay=0.04)
+    made = optimizer(nn.Linear(2, 2), config)
+    for step in (0, 5, 10):
+        schedule(made, config, batch=8, step=step, total=10)
+        assert made.param_groups[0]["weight_decay"] == pytest.approx(0.04)
+
+
+def test_lars_leaves_alone_what_has_no_gradient_and_stays_finite_where_it_is_0() -> None:
+    still, zero = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2, 2))
+    config = OptimConfig(name="lars", weight_decay=0)
+    made = optimizer(nn.ParameterList([still, zero]), config)
+    made.param_groups[0]["lr"] = 1.0
+    zero.grad = torch.zeros(2, 2)
+    made.step()
+    assert torch.equal(still.detach(), torch.ones(2, 2))
+    assert torch.equal(zero.detach(), torch.ones(2, 2))

@@ -55,3 +55,7 @@ def test_no_step_is_above_the_peak_or_below_the_neighbours_it_lies_between() -> 
 def test_a_run_may_be_all_warm_up() -> None:
     values = [warmup_cosine(step, 5, warmup=5, peak=1.0) for step in range(5)]
     assert values == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+
+
+def test_the_end_of_a_run_that_is_all_warm_up_is_its_peak() -> None:
+    assert warmup_cosine(5, 5, warmup=5, peak=1.0) == 1.0

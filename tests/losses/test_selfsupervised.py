@@ -394,3 +394,34 @@ def test_neighbours_are_those_of_the_highest_cosine(size: tuple[int, int, int]) 
         cosines = [sum(x * y for x, y in zip(row, s, strict=True)) for s in length_1(support)]
         assert torch.equal(best, support[cosines.index(max(cosines))])
     assert nearest(z, support[:0]) is z
+
+
+def test_targets_of_another_width_are_refused() -> None:
+    with pytest.raises(ValueError, match="differ"):
+        negative_cosine(normal(4, 3), normal(4, 1))
+
+
+def test_the_gradient_of_lejepa_goes_through_a_centre_of_some_of_the_views() -> None:
+    z, directions = normal(5, 4, 3, seed=1).requires_grad_(), normal(6, 3, seed=9)
+
+    def loss(x: Tensor) -> Tensor:
+        return lejepa(x, directions, centres=2, weight=0.3)
+
+    assert torch.autograd.gradcheck(loss, (z,), eps=1e-6, atol=1e-6)
+
+
+def test_blocks_do_not_change_the_gradient_of_sigreg(monkeypatch: pytest.MonkeyPatch) -> None:
+    z, directions = normal(7, 3, seed=1).requires_grad_(), normal(90, 3, seed=2)
+    (at_once,) = torch.autograd.grad(sigreg(z, directions), z)
+    monkeypatch.setattr("selfsup.rows.BLOCK", 40)
+    monkeypatch.setattr("selfsup.rows.LEAST", 3)
+    (in_blocks,) = torch.autograd.grad(sigreg(z, directions), z)
+    assert torch.allclose(in_blocks, at_once, rtol=0, atol=1e-12)
+
+
+def test_autocast_does_not_change_dinos_centre() -> None:
+    rows, layer = normal(9, 2, 4, seed=1).float(), normal(5, 4, seed=2).float()
+    plain = moving_centre(torch.zeros(5), rows, layer, momentum=0.7)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = moving_centre(torch.zeros(5), rows, layer, momentum=0.7)
+    assert torch.equal(plain, inside)

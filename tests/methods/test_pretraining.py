@@ -8,7 +8,7 @@ import torch
 from oracles import losses as ranking
 from oracles import selfsupervised as oracle
 from small import HALF, encoder, normal
-from torch import Tensor, nn
+from torch import Tensor
 
 from selfsup.config import (
     BarlowTwinsConfig,
@@ -217,51 +217,6 @@ def test_tico_carries_its_second_moment_on() -> None:
         method.after_step(TwoViews(one, other), None, HALF)
         assert torch.allclose(method.second_moment, torch.tensor(moved).double())
         covariance = moved
-
-
-def test_heads_are_those_of_the_papers() -> None:
-    def layers(head: nn.Module) -> list[str]:
-        found = []
-        for layer in head.children():
-            kind = type(layer).__name__
-            if isinstance(layer, nn.Linear):
-                biased = " b" if layer.bias is not None else ""
-                kind = f"{layer.in_features}-{layer.out_features}{biased}"
-            if isinstance(layer, nn.BatchNorm1d):
-                kind = "norm" if layer.affine else "plain norm"
-            found.append(kind)
-        return found
-
-    byol = BYOL(encoder(), BYOLConfig(hidden=6, dim=3))
-    assert layers(byol.projector) == ["4-6", "norm", "ReLU", "6-3"]
-    assert layers(byol.predictor) == ["3-6", "norm", "ReLU", "6-3"]
-    v2 = MoCoV2(encoder(), MoCoV2Config(hidden=6, dim=3))
-    assert layers(v2.projector) == ["4-6 b", "ReLU", "6-3 b"]
-    v3 = MoCoV3(encoder(), MoCoV3Config(hidden=6, dim=3))
-    assert layers(v3.projector) == ["4-6", "norm", "ReLU", "6-3", "plain norm"]
-    assert layers(v3.predictor) == ["3-6", "norm", "ReLU", "6-3"]
-    simsiam = SimSiam(encoder(), SimSiamConfig(hidden=6, dim=8))
-    deep = ["4-6", "norm", "ReLU", "6-6", "norm", "ReLU"]
-    assert layers(simsiam.projector) == [*deep, "6-8", "plain norm"]
-    assert layers(simsiam.predictor) == ["8-2", "norm", "ReLU", "2-8 b"]
-    for method in (
-        BarlowTwins(encoder(), BarlowTwinsConfig(hidden=6, dim=3)),
-        VICReg(encoder(), VICRegConfig(hidden=6, dim=3)),
-    ):
-        assert layers(method.projector) == [*deep, "6-3"]
-    nnclr = NNCLR(encoder(), NNCLRConfig(hidden=6, dim=3))
-    assert layers(nnclr.projector) == [*deep, "6-3", "norm"]
-    assert layers(nnclr.predictor) == ["3-6", "norm", "ReLU", "6-3 b"]
-    swav = SwAV(encoder(), SwAVConfig(hidden=6, dim=3))
-    assert layers(swav.projector) == ["4-6", "norm", "ReLU", "6-3 b"]
-    dino = DINO(encoder(), DINOConfig(hidden=6, dim=3))
-    assert layers(dino.projector) == ["4-6 b", "GELU", "6-6 b", "GELU", "6-3 b"]
-    lejepa = LeJEPA(encoder(), LeJEPAConfig(hidden=6, dim=3), large=2)
-    assert layers(lejepa.projector) == [*deep, "6-3 b"]
-    tico = TiCo(encoder(), TiCoConfig(hidden=6, dim=3))
-    assert layers(tico.projector) == ["4-6", "norm", "ReLU", "6-3"]
-    supcon = SupCon(encoder(), SupConConfig(hidden=6, dim=3))
-    assert layers(supcon.projector) == ["4-6 b", "ReLU", "6-3 b"]
 
 
 def test_simsiams_predictor_keeps_its_rate_and_dinos_prototypes_decay() -> None:
