@@ -141,6 +141,7 @@ def test_an_exported_encoder_is_loaded_with_its_view(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "first"), [(TINY, "import selfsup.encoder"), (VIT, "")], ids=["resnet", "vit"]
 )
+@pytest.mark.slow
 def test_a_fresh_process_loads_what_was_exported(
     tmp_path: Path, config: EncoderConfig, first: str
 ) -> None:
