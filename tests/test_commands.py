@@ -308,7 +308,7 @@ WRONG = {
     "a batch of one": (
         PRE,
         ["--data", "images", *PRETRAIN, "--batch", "1"],
-        "batch norms need 2 images at a time",
+        "batch norms need 2 images or more at a time",
     ),
     "warm-up in epochs": (
         PRE,
