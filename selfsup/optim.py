@@ -195,6 +195,8 @@ def plan(
             decay += f" to {config.final_decay:g}"
         if config.name == "lars" and not group["adapted"]:
             decay += ", not adapted"
+        if group["name"].startswith("steady"):
+            decay = f"constant rate, {decay}"
         if group["factor"] != 1:
             decay += f", rate x {group['factor']:g}"
         told = f"{len(group['params'])} tensors, {count:,} numbers, {decay}"

@@ -206,6 +206,9 @@ def test_the_plan_says_batch_negatives_rate_and_groups_in_80_columns() -> None:
         "  lars       biases and norms: 3 tensors, 6 numbers, no decay, not adapted",
         "  lars       of the loss: 1 tensors, 8 numbers, no decay, rate x 7",
     ]
+    steady = optimizer(model, config, steady=[model[0].bias])  # type: ignore[index]
+    told = plan(steady, config, batch=4096, total=100, against=0)
+    assert "steady biases and norms: 1 tensors, 2 numbers, constant rate, no" in told
     config = OptimConfig(lr=0.3, rule="sqrt")
     told = plan(optimizer(model, config), config, batch=64, total=100, against=0)
     assert "64 images, no negatives" in told
