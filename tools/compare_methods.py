@@ -14,6 +14,7 @@ from typing import Any
 
 from selfsup.cli import run as launch
 from selfsup.config import (
+    LARS,
     BYOLConfig,
     DINOConfig,
     EncoderConfig,
@@ -64,7 +65,7 @@ METHODS: dict[str, dict[str, Any]] = {
     },
     "moco_v3": {},
     "nnclr": {},
-    "byol": {"method": BYOLConfig(teacher=FAST)},
+    "byol": {"method": BYOLConfig(teacher=FAST), "optim": replace(LARS, lr=3.0)},
     "simsiam": {"optim": OptimConfig(lr=0.12)},
     "barlow_twins": {},
     "vicreg": {},
