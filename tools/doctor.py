@@ -8,6 +8,7 @@ processes in one or two micro-batches, in float32 and bfloat16, against that of 
 """
 
 import json
+import math
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -35,13 +36,13 @@ def main(config: Config) -> None:
     from selfsup.doctor.machine import devices, packages
 
     found = packages()
-    only = _known(config.only) if not any(p.problem for p in found if not p.extra) else ""
-    broken = [p for p in found if p.problem]
+    usable = not any(p.problem for p in found if not p.extra)
+    only = _known(config.only) if usable else ""
     record: dict[str, Any] = {"packages": [p._asdict() for p in found]}
     if not config.json:
         print(_packages(found))
     lines: list[Line] = []
-    if not any(p.problem for p in found if not p.extra):
+    if usable:
         record["devices"] = devices()
         if not config.json:
             told = (f"  {name:<11}{value}"[:80] for name, value in record["devices"].items())
@@ -51,9 +52,10 @@ def main(config: Config) -> None:
             lines = _certificate(only)
         except UserError as error:
             record["error"] = str(error)
-        record["certificate"] = [line._asdict() for line in lines]
+        record["certificate"] = [plain(line) for line in lines]
         if not config.json:
             print(_table(lines) if lines else f"  {record['error']}")
+    broken = any(p.problem for p in found)
     wrong = broken or not lines or not all(line.passed for line in lines)
     record["passed"] = not wrong
     if config.json:
@@ -62,6 +64,14 @@ def main(config: Config) -> None:
         print("something is wrong, see above" if wrong else "all is well")
     if wrong:
         sys.exit(1)
+
+
+def plain(line: "Line") -> dict[str, Any]:
+    """For JSON, which has no infinity and no NaN: null in their place."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in line._asdict().items()
+    }
 
 
 def _certificate(only: str) -> "list[Line]":

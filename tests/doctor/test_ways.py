@@ -1,5 +1,7 @@
 """The certificate, way by way, without starting processes."""
 
+import json
+import math
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from selfsup.doctor.cases import CASES
 from selfsup.doctor.certificate import (
     FIRST,
     Found,
+    Line,
     certificate,
     error,
     measure,
@@ -20,6 +23,7 @@ from selfsup.doctor.certificate import (
     work,
 )
 from selfsup.doctor.machine import packages
+from tools.doctor import plain
 
 
 def found(**gradients: Any) -> Found:
@@ -80,6 +84,20 @@ def test_processes_are_started_as_many_as_asked_and_in_the_precision_asked_for(
     assert "--nproc_per_node=2" in command
     assert command[-3] == module.__file__
     assert precision == "bf16"
+
+
+def test_json_has_no_infinity_and_no_nan() -> None:
+    line = Line("x", 1, 2, "no", "cpu", math.inf, math.nan, False)
+    assert json.loads(json.dumps(plain(line), allow_nan=False)) == {
+        "method": "x",
+        "processes": 1,
+        "micro_batches": 2,
+        "precision": "no",
+        "device": "cpu",
+        "error": None,
+        "loss": None,
+        "passed": False,
+    }
 
 
 def test_a_process_measures_with_one_and_with_two_micro_batches(
