@@ -8,7 +8,7 @@ import selfsup
 from selfsup.errors import did_you_mean
 
 COMMANDS = {
-    "demo": ("tools.demo", "the whole main job on real images, in a few minutes on a laptop"),
+    "demo": ("tools.demo", "the whole main job on real images, on a laptop"),
     "pretrain-simclr": ("recipes.pretrain_simclr", "pretrain an encoder on unlabelled images"),
     "pretrain-dcl": ("recipes.pretrain_dcl", "the same with DCL"),
     "pretrain-moco-v2": ("recipes.pretrain_moco_v2", "the same with MoCo v2"),
@@ -47,7 +47,7 @@ def usage() -> str:
             *lines,
             "",
             "On several GPUs, the same recipes through accelerate:",
-            "  accelerate launch -m selfsup.recipes.pretrain_simclr --data images/ --out runs/a",
+            "  accelerate launch -m selfsup.recipes.pretrain_simclr --data images/ --out run",
         ]
     )
 

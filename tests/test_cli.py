@@ -10,6 +10,7 @@ import yaml
 from launch import ROOT, environment
 
 from recipes.pretrain_simclr import Config
+from selfsup.__main__ import usage
 from selfsup.cli import parse, to_dict
 from selfsup.errors import UserError
 
@@ -93,3 +94,7 @@ def test_an_unknown_command_is_told_with_a_guess() -> None:
     )
     assert done.returncode == 2
     assert "no command 'retreival' (did you mean 'retrieval'?)" in done.stderr
+
+
+def test_the_list_of_commands_fits_80_columns() -> None:
+    assert max(map(len, usage().splitlines())) <= 80
