@@ -114,6 +114,10 @@ class Similarity:
         to_y.addmm_(gradient.T, x)
 
 
+COSINE = Similarity(normalize=True)
+"""The measure of every loss that compares directions alone."""
+
+
 @dataclass(frozen=True)
 class Distance:
     """How far apart two embeddings are: one object for miner and loss, so that they agree.

@@ -22,6 +22,11 @@ Target = Callable[[slice, int], Tensor]
 """Probabilities of the images `slice` by target view: [images, k]."""
 
 
+def _unit(x: Tensor) -> Tensor:
+    """Rows at length 1, in float32 at least. [..., d] -> [..., d]."""
+    return normalize(at_least_float32(x).flatten(0, -2)).view(x.shape)
+
+
 def swapped_prediction(
     students: Tensor, prototypes: Tensor, target: Target, *, targets: int, temperature: float
 ) -> Tensor:
@@ -121,12 +126,12 @@ def swav(
     """
     n = len(z)
     with full_precision(z):
-        z = normalize(at_least_float32(z).flatten(0, 1)).view(z.shape)
+        z = _unit(z)
         fixed = prototypes.detach().to(z.dtype)
         with torch.no_grad():
             known = [z[:, t] for t in range(codes)]
             if queue is not None:
-                old = normalize(queue.to(z.dtype).flatten(0, 1)).view(queue.shape)
+                old = _unit(queue.to(z.dtype))
                 known = [torch.cat([own, old[:, t]]) for t, own in enumerate(known)]
             q = [sinkhorn(rows @ fixed.T, epsilon=epsilon, rounds=rounds)[:n] for rows in known]
     return swapped_prediction(
@@ -169,13 +174,9 @@ def dino(
         ValueError: there is one view alone.
     """
     with full_precision(students):
-        unit = normalize(at_least_float32(students).flatten(0, 1)).view(students.shape)
-        layer = normalize(at_least_float32(prototypes))
+        unit, layer = _unit(students), _unit(prototypes)
         with torch.no_grad():
-            known, fixed = (
-                normalize(at_least_float32(x)) for x in (teachers.flatten(0, 1), teacher_prototypes)
-            )
-            known = known.view(teachers.shape)
+            known, fixed = _unit(teachers), _unit(teacher_prototypes)
 
     def target(images: slice, t: int) -> Tensor:
         with torch.no_grad():
@@ -197,7 +198,7 @@ def prototypes_used(
     time. [n, d], [k, d], [k] -> a number from 1, all rows in one place, to k.
     """
     with full_precision(rows):
-        z, layer = normalize(at_least_float32(rows)), normalize(at_least_float32(prototypes))
+        z, layer = _unit(rows), _unit(prototypes)
         mean = z.new_zeros(len(layer))
         for part in parts(len(z), len(layer)):
             scores = z[part] @ layer.T.to(z.dtype)
@@ -215,6 +216,5 @@ def moving_centre(
     The mean of the scores is the score of the mean row, so they are never held.
     """
     with full_precision(teachers):
-        rows = normalize(at_least_float32(teachers).flatten(0, 1)).mean(0)
-        scores = normalize(at_least_float32(teacher_prototypes)) @ rows
+        scores = _unit(teacher_prototypes) @ _unit(teachers).mean((0, 1))
         return momentum * centre.to(scores.dtype) + (1 - momentum) * scores

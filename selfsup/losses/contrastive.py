@@ -10,11 +10,9 @@ import torch
 from torch import Tensor
 
 from selfsup.losses.symmetric import LOWEST, cross_entropy_of_views
-from selfsup.numerics import Similarity, at_least_float32, full_precision
+from selfsup.numerics import COSINE, at_least_float32, full_precision
 from selfsup.relations import Relations
 from selfsup.rows import each_row, log_sum_exp
-
-COSINE = Similarity(normalize=True)
 
 
 def nt_xent(

@@ -5,9 +5,7 @@ Covariances are of the whole global batch. Shape letters: n images, d embedding 
 
 from torch import Tensor
 
-from selfsup.numerics import Similarity, at_least_float32, full_precision
-
-COSINE = Similarity(normalize=True)
+from selfsup.numerics import COSINE, at_least_float32, full_precision
 
 
 def barlow_twins(

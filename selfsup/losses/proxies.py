@@ -11,10 +11,8 @@ import math
 import torch
 from torch import Tensor
 
-from selfsup.numerics import Similarity, full_precision
+from selfsup.numerics import COSINE, full_precision
 from selfsup.rows import each_row, log_1_plus_sum_exp
-
-COSINE = Similarity(normalize=True)
 
 
 def arcface(

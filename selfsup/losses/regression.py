@@ -6,9 +6,7 @@ Shape letters: n images, d embedding width.
 import torch
 from torch import Tensor
 
-from selfsup.numerics import Similarity, full_precision
-
-COSINE = Similarity(normalize=True)
+from selfsup.numerics import COSINE, full_precision
 
 
 def cosine_regression(p: Tensor, z: Tensor) -> Tensor:

@@ -7,11 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfsup.numerics import Similarity, full_precision
+from selfsup.numerics import COSINE, full_precision
 from selfsup.relations import Pairs, Relations, mean_of
 from selfsup.rows import Value, each_row, log_1_plus_sum_exp, log_sum_exp
-
-COSINE = Similarity(normalize=True)
 
 
 def supcon(

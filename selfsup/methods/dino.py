@@ -14,7 +14,7 @@ from selfsup.encoder import Encoder
 from selfsup.errors import require
 from selfsup.losses.clustering import dino, moving_centre, prototypes_used
 from selfsup.methods.heads import mlp
-from selfsup.methods.method import Method, Views, together
+from selfsup.methods.method import Method, Views, all_together, together
 from selfsup.methods.teacher import Teacher
 from selfsup.seeds import Moment
 
@@ -75,8 +75,7 @@ class DINO(Method):
         """
         count = sum(group.shape[1] for group in views)
         require(count > 1, f"DINO predicts one view from another; --views has {count}")
-        features = torch.cat([together(self.encoder, group) for group in views], 1)
-        student = together(self.projector, features)
+        student = all_together(self.encoder, self.projector, views)
         return Distilled(student, together(self.teacher, views[0]))
 
     def temperature(self, moment: Moment) -> float:

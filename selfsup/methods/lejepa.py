@@ -12,7 +12,7 @@ from selfsup.encoder import Encoder
 from selfsup.errors import require
 from selfsup.losses.gaussian import lejepa
 from selfsup.methods.heads import mlp
-from selfsup.methods.method import AllViews, Method, Views, together
+from selfsup.methods.method import AllViews, Method, Views, all_together
 from selfsup.seeds import Moment
 
 
@@ -35,8 +35,7 @@ class LeJEPA(Method):
 
     def embed(self, views: Views) -> AllViews:
         """Each size of crops in one pass of the encoder, all together through the projector."""
-        features = torch.cat([together(self.encoder, group) for group in views], 1)
-        return AllViews(together(self.projector, features))
+        return AllViews(all_together(self.encoder, self.projector, views))
 
     def loss(self, embeddings: AllViews, labels: Tensor | None, moment: Moment) -> Tensor:
         """Over the global batch, along directions that are this step's."""

@@ -125,6 +125,14 @@ def together(network: nn.Module, views: Tensor) -> Tensor:
     return out.view(v, b, -1).transpose(0, 1)
 
 
+def all_together(encoder: Encoder, projector: nn.Module, views: Views) -> Tensor:
+    """Projections of views of all sizes, the large ones first: [b, v, d].
+
+    Each size in one pass of the encoder, all of them in one of the projector.
+    """
+    return together(projector, torch.cat([together(encoder, group) for group in views], 1))
+
+
 class AllViews(NamedTuple):
     """Projections of all views of each image, the large ones first."""
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from selfsup.config import ProxiesConfig
+from selfsup.config.heads import above_0
 from selfsup.config.ranking import only
 from selfsup.encoder import Encoder
-from selfsup.errors import require
 from selfsup.losses.proxies import arcface, cosface, proxy_anchor
 from selfsup.methods.method import Method, OneView, Views, one_view
 from selfsup.monitor import collapse_signs, pair_signs
@@ -29,7 +29,7 @@ class ProxyRanking(Method):
             UserError: something is set that the loss does not look at.
         """
         super().__init__()
-        require(config.lr > 0, f"--method.lr must be above 0, not {config.lr}")
+        above_0(config, "lr")
         only(config, {"lr", config.loss.replace("-", "_")})
         self.encoder = encoder
         self.encoder.give_head(config.dim)

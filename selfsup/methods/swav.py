@@ -13,7 +13,7 @@ from selfsup.errors import require
 from selfsup.losses.clustering import prototypes_used, swav
 from selfsup.methods.heads import mlp
 from selfsup.methods.memory import Memory
-from selfsup.methods.method import AllViews, Method, Views, together
+from selfsup.methods.method import AllViews, Method, Views, all_together
 from selfsup.numerics import normalize
 from selfsup.seeds import Moment
 
@@ -50,8 +50,7 @@ class SwAV(Method):
         """
         count = views[0].shape[1]
         require(count == CODES, f"SwAV takes codes of {CODES} views; --views.views is {count}")
-        features = torch.cat([together(self.encoder, group) for group in views], 1)
-        return AllViews(together(self.projector, features))
+        return AllViews(all_together(self.encoder, self.projector, views))
 
     def loss(self, embeddings: AllViews, labels: Tensor | None, moment: Moment) -> Tensor:
         """Over the global batch, with earlier batches behind it where there is a queue."""
