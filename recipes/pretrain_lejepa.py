@@ -24,14 +24,14 @@ class Config(PretrainConfig):
 
 def main(config: Config) -> None:
     """Train, look on the way if asked to, export."""
-    from selfsup.encoder import build
+    from selfsup.encoder import build_for
     from selfsup.evaluate.probe import KNNProbe
     from selfsup.methods.lejepa import LeJEPA
     from selfsup.pretrain import export, pretrain
     from selfsup.run import Run
 
     run = Run(config)
-    encoder = build(config.encoder, *config.views.sizes)
+    encoder = build_for(config.encoder, config.views)
     method = LeJEPA(encoder, config.method, large=config.views.views)
     probe = KNNProbe(run, config.probe, config.views)
 

@@ -24,14 +24,14 @@ class Config(PretrainConfig):
 
 def main(config: Config) -> None:
     """Train, look on the way if asked to, export."""
-    from selfsup.encoder import build
+    from selfsup.encoder import build_for
     from selfsup.evaluate.probe import KNNProbe
     from selfsup.methods.moco import MoCoV3
     from selfsup.pretrain import export, pretrain
     from selfsup.run import Run
 
     run = Run(config)
-    method = MoCoV3(build(config.encoder, *config.views.sizes), config.method)
+    method = MoCoV3(build_for(config.encoder, config.views), config.method)
     probe = KNNProbe(run, config.probe, config.views)
 
     # An ordinary loop: what you want done on the way goes in its body.

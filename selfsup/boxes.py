@@ -51,6 +51,11 @@ class RandomBoxes(NamedTuple):
 
     def resolve(self, height: int, width: int) -> Tensor:
         """The first proposal that fits the image; where none does, the largest centred crop."""
+        box, fits = self.proposed(height, width)
+        return torch.where(fits[..., None], box, self._fallback(height, width))
+
+    def proposed(self, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """The first proposal that fits, and whether any does: [n, v, 4] and bool [n, v]."""
         area = self.tries[..., 0] * (height * width)  # [n, v, 10]
         ratio = self.tries[..., 1]
         w = (area * ratio).sqrt().round()
@@ -60,8 +65,7 @@ class RandomBoxes(NamedTuple):
         size = torch.stack([h.gather(-1, first), w.gather(-1, first)], -1)[..., 0, :]  # [n, v, 2]
         room = torch.tensor([height, width]) - size + 1
         corner = (self.place * room).floor().clamp(max=room - 1)
-        box = torch.cat([corner, size], -1).long()
-        return torch.where(fits.any(-1, keepdim=True), box, self._fallback(height, width))
+        return torch.cat([corner, size], -1).long(), fits.any(-1)
 
     def _fallback(self, height: int, width: int) -> Tensor:
         narrow, wide = self.limits

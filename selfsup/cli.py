@@ -133,6 +133,8 @@ def _convert(value: Any, hint: Any) -> tuple[bool, Any]:
     if origin in (types.UnionType, typing.Union):
         return next((r for r in (_convert(value, part) for part in inner) if r[0]), (False, value))
     if origin is tuple:
+        if inner[-1] is Ellipsis and isinstance(value, list):
+            inner = inner[:1] * len(value)
         if not isinstance(value, list) or len(value) != len(inner):
             return False, value
         parts = [_convert(item, part) for item, part in zip(value, inner, strict=True)]
@@ -155,6 +157,6 @@ def _spell(hint: Any) -> str:
     if origin in (types.UnionType, typing.Union):
         return " or ".join(map(_spell, inner))
     if origin is tuple:
-        return f"a list of {len(inner)} numbers"
+        return "a list of numbers" if inner[-1] is Ellipsis else f"a list of {len(inner)} numbers"
     words = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
     return words.get(hint, "empty")

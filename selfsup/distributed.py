@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
+from selfsup.allocator import keep_freed_memory
 from selfsup.errors import UserError
 
 T = TypeVar("T")
@@ -24,6 +25,7 @@ def start(*, track: str = "", folder: str = "") -> Accelerator:
     Raises:
         UserError: accelerate knows no tracker of that name.
     """
+    keep_freed_memory()
     cpu = not torch.cuda.is_available()  # Apple's devices have no float64, which distances need
     try:
         return Accelerator(cpu=cpu, log_with=track or None, project_dir=folder or None)

@@ -56,7 +56,7 @@ class Encoder(nn.Module):
         return features
 
 
-def build(config: EncoderConfig, size: int, *others: int) -> Encoder:
+def build(config: EncoderConfig, size: int, *others: int, channels: int = 3) -> Encoder:
     """A new encoder for images of `size` pixels, and of `others` besides.
 
     Raises:
@@ -66,11 +66,13 @@ def build(config: EncoderConfig, size: int, *others: int) -> Encoder:
         near = did_you_mean(config.name, timm.list_models())
         raise UserError(f"timm has no model {config.name!r}{near}")
     name, args = _stem(config, size)
+    if channels != 3:
+        args["in_chans"] = channels
     try:
         model = timm.create_model(name, num_classes=0, **(args | _extra(config.args)))
     except (TypeError, AssertionError, ValueError) as error:
         raise UserError(f"timm cannot make {config.name} with {args}: {error}") from None
-    _takes(model, config.name, size, *others)
+    _takes(model, config.name, size, *others, channels=channels)
     if config.weights:
         fill(model, Path(config.weights), config.name)
     encoder = Encoder(model, channels_last=config.channels_last)
@@ -79,7 +81,12 @@ def build(config: EncoderConfig, size: int, *others: int) -> Encoder:
     return encoder
 
 
-def _takes(model: Any, name: str, *sizes: int) -> None:
+def build_for(config: EncoderConfig, views: ViewsConfig) -> Encoder:
+    """A new encoder for views of these sizes and channels; see `build`."""
+    return build(config, *views.sizes, channels=views.channels)
+
+
+def _takes(model: Any, name: str, *sizes: int, channels: int) -> None:
     """Refuse a model that does not take images of these sizes: most ViT take but one."""
     if len(sizes) == 1 and not hasattr(model, "patch_embed"):
         return
@@ -88,7 +95,7 @@ def _takes(model: Any, name: str, *sizes: int) -> None:
     for size in sizes:
         try:
             with torch.no_grad():
-                model(torch.zeros(1, 3, size, size))
+                model(torch.zeros(1, channels, size, size))
         except (AssertionError, RuntimeError, ValueError, TypeError) as error:
             first = " ".join(str(error).split())[:200]
             raise UserError(f"{name} does not take images of {size} pixels: {first}") from None
@@ -167,7 +174,7 @@ def export(encoder: Encoder, folder: Path, views: ViewsConfig) -> None:
     size / crop_pct and its centre cut.
     """
     preprocessing = {
-        "input_size": (3, views.size, views.size),
+        "input_size": (views.channels, views.size, views.size),
         "interpolation": views.interpolation,
         "crop_pct": crop_share(views.size),
         "crop_mode": "center",

@@ -11,7 +11,7 @@ from selfsup.data.census import census
 from selfsup.data.open import open_source
 from selfsup.data.samplers import PKSampler
 from selfsup.data.sources import Source
-from selfsup.encoder import Encoder, build, load
+from selfsup.encoder import Encoder, build_for, load
 from selfsup.errors import UserError, require
 from selfsup.methods.method import Method
 from selfsup.pretrain import announce, length, local_batches
@@ -26,7 +26,7 @@ def starting_encoder(config: FinetuneConfig) -> Encoder:
         UserError: `config.init` holds no encoder.
     """
     if not config.init:
-        return build(config.encoder, *config.views.sizes)
+        return build_for(config.encoder, config.views)
     folder = Path(config.init)
     if not folder.exists():
         raise UserError(f"--init {folder} does not exist")

@@ -1,9 +1,9 @@
 """Pretraining: unlabelled images, views and a method put together."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
-from selfsup.augment.draws import draw
+from selfsup.augment.draws import Change, draw
 from selfsup.config import PretrainConfig, TrainConfig, ViewsConfig
 from selfsup.data.loader import Batches, Sampler
 from selfsup.data.open import open_source
@@ -17,8 +17,12 @@ from selfsup.run import Run
 from selfsup.train import train
 
 
-def pretrain(run: Run, method: Method, config: PretrainConfig) -> Iterator[int]:
+def pretrain(
+    run: Run, method: Method, config: PretrainConfig, changes: Sequence[Change] = ()
+) -> Iterator[int]:
     """Train on the images of `config.data`; yields the number of steps done.
+
+    `changes` are of views and your own, made after all others (see augment/README.md).
 
     Raises:
         UserError: the images, the batch or the views do not fit.
@@ -27,20 +31,40 @@ def pretrain(run: Run, method: Method, config: PretrainConfig) -> Iterator[int]:
     sampler = ShuffleSampler(len(source), batch=config.batch, seed=config.seed)
     total = length(config, sampler)
     announce(run, source, config.batch, total)
-    batches = local_batches(source, sampler, config.views, config.seed)
-    yield from train(run, method, batches, config=config, batch=config.batch, total=total)
+    batches = local_batches(source, sampler, config.views, config.seed, changes=changes)
+    yield from train(
+        run, method, batches, config=config, batch=config.batch, total=total, changes=changes
+    )
 
 
-def local_batches(source: Source, sampler: Sampler, views: ViewsConfig, seed: int) -> Batches:
+def local_batches(
+    source: Source,
+    sampler: Sampler,
+    views: ViewsConfig,
+    seed: int,
+    *,
+    changes: Sequence[Change] = (),
+) -> Batches:
     """This process's share of each step's batch.
 
     Raises:
-        UserError: there are fewer views than one, or of no size.
+        UserError: there are fewer views than one, or of no size, or they do not fit the channels.
     """
+    colours = {"saturation": views.saturation, "hue": views.hue, "grey": views.grey}
+    meant = [f"--views.{name} 0" for name, amount in colours.items() if amount]
+    require(
+        views.channels == 3 or not meant,
+        f"images of {views.channels} channels have no colours: {', '.join(meant)}",
+    )
+    require(
+        len(views.std) == views.channels,
+        f"--views.mean has {views.channels} channels and --views.std {len(views.std)}",
+    )
     require(views.views > 0, f"--views.views must be above 0, not {views.views}")
     require(views.local.views >= 0, f"--views.local.views must be 0 or more: {views.local.views}")
     require(min(views.sizes) > 0, f"views must have a size above 0: {views.sizes}")
-    return Batches(source, sampler, views, draw=partial(draw, views, seed=seed), part=world())
+    drawn = partial(draw, views, seed=seed, changes=changes)
+    return Batches(source, sampler, views, draw=drawn, part=world())
 
 
 def length(config: TrainConfig, sampler: Sampler) -> int:

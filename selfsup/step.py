@@ -18,6 +18,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from selfsup.augment.apply import apply
+from selfsup.augment.draws import Change
 from selfsup.config import ViewsConfig
 from selfsup.data.loader import Batch
 from selfsup.distributed import gather_rows, world
@@ -42,11 +43,12 @@ class Stepper:
         seed: int,
         total: int,
         clip: Clip | None = None,
+        changes: Sequence[Change] = (),
     ) -> None:
         """A step of a run of `total` steps.
 
         `micro_batch` is in images of this process; None takes its whole share at once. `clip`
-        shortens the gradients of parameters in place.
+        shortens the gradients of parameters in place; `changes` are views' own.
         """
         self.accelerator = accelerator
         self.method = method
@@ -56,6 +58,7 @@ class Stepper:
         self.views = views.by_size()
         self.micro_batch = micro_batch
         self.clip = clip
+        self.changes = changes
         self.seed = seed
         self.total = total
         self.embeddings: Embeddings = None
@@ -144,7 +147,7 @@ class Stepper:
         views = []
         for crops, draws, config in zip(batch.crops, batch.draws, self.views, strict=True):
             own = crops[parts[i]].to(self.accelerator.device, non_blocking=True)
-            views.append(apply(own, draws.rows(parts[i]), config).to(dtype))
+            views.append(apply(own, draws.rows(parts[i]), config, self.changes).to(dtype))
         with self.accelerator.autocast():
             return self.network(tuple(views))
 

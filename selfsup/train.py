@@ -1,9 +1,10 @@
 """The loop, written once: a generator that yields after each step."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from torch import nn
 
+from selfsup.augment.draws import Change
 from selfsup.config import TrainConfig
 from selfsup.data.loader import Batches, read_ahead
 from selfsup.errors import UserError
@@ -15,7 +16,14 @@ from selfsup.watch import Watch
 
 
 def train(
-    run: Run, method: Method, batches: Batches, *, config: TrainConfig, batch: int, total: int
+    run: Run,
+    method: Method,
+    batches: Batches,
+    *,
+    config: TrainConfig,
+    batch: int,
+    total: int,
+    changes: Sequence[Change] = (),
 ) -> Iterator[int]:
     """Train `method` in place, from the run's newest checkpoint if it has one.
 
@@ -29,6 +37,7 @@ def train(
         config: of the run.
         batch: images of the global batch, for the learning rate and the log.
         total: length of the run in steps.
+        changes: of views, your own; the batches have their draws.
 
     Raises:
         UserError: sizes do not divide, the loss is not finite, too many images are bad.
@@ -58,6 +67,7 @@ def train(
         seed=config.seed,
         total=total,
         clip=clipping(config.optim),
+        changes=changes,
     )
     run.tell(plan(moved, config.optim, batch=batch, total=total, against=method.negatives(batch)))
     reader = read_ahead(batches, range(start, total), workers=config.workers)

@@ -8,7 +8,7 @@ from launch import ROOT
 
 FLOORS = {
     0: "errors config cli seeds schedule numerics rows relations boxes distributed weights "
-    "checkpoint progress",
+    "checkpoint progress allocator compiled",
     1: "encoder augment data losses mining optim monitor run",
     2: "methods evaluate",
     3: "step watch train",

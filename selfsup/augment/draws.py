@@ -1,10 +1,11 @@
 """Drawing views: every random choice of a step, for the global batch, from (seed, step).
 
-Shape letters: n images of the global batch, v views.
+Shape letters: n images of the global batch, v views, c channels.
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -16,8 +17,18 @@ from selfsup.seeds import generator
 TRIES = 10  # proposals before the fallback, as in torchvision and the Inception paper's code
 
 
+class Change(Protocol):
+    """A change of views of your own: what is drawn for each view, and what that does to it."""
+
+    def draw(self, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+        """Anything random, [n, v, ...] for `shape` (n, v), from this generator alone."""
+
+    def apply(self, x: Tensor, drawn: Tensor) -> Tensor:
+        """Change float images [k, c, s, s] in [0, 1] by their draws [k, ...], on one device."""
+
+
 class Draws(NamedTuple):
-    """What is done to each view of each image; all tensors are [n, v] or [n, v, 4].
+    """What is done to each view of each image; all tensors are [n, v, ...].
 
     Probabilities are already decided: a factor of 1, a shift of 0, False mean untouched.
     """
@@ -37,26 +48,58 @@ class Draws(NamedTuple):
     sigma: Tensor
     """Width of the blur in pixels."""
     solarize: Tensor
+    quarters: Tensor
+    """Turns by 90 degrees to the left, 0 to 3."""
+    rotate: Tensor
+    degrees: Tensor
+    """To the left."""
+    gains: Tensor
+    """[n, v, c]: factor of each channel."""
+    erase: Tensor
+    erased: RandomBoxes
+    """Which part is erased."""
+    more: tuple[Tensor, ...]
+    """What changes of your own have drawn."""
 
-    def rows(self, part: slice) -> "Draws":
-        """The draws of some of the images."""
-        return Draws(self.boxes.rows(part), *(field[part] for field in self[1:]))
+    def rows(self, part: slice | Tensor) -> "Draws":
+        """The draws of some of the images: a slice of them, or those at positions [k]."""
+        return self._each(lambda field: field[part])
 
-    def to(self, device: torch.device) -> "Draws":
-        """The same draws on another device; boxes stay, the reader needs them."""
-        return Draws(self.boxes, *(field.to(device, non_blocking=True) for field in self[1:]))
+    def flat(self) -> "Draws":
+        """Views one after the other: [n * v, 1, ...]."""
+        return self._each(lambda field: field.flatten(0, 1)[:, None])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Draws":
+        """Every tensor changed."""
+
+        def of(field: Any) -> Any:
+            if isinstance(field, RandomBoxes):
+                return field._replace(tries=change(field.tries), place=change(field.place))
+            if isinstance(field, tuple):
+                return tuple(map(change, field))
+            return change(field)
+
+        return Draws(*map(of, self))
 
 
-def draw(config: ViewsConfig, n: int, *, seed: int, step: int) -> tuple[Draws, ...]:
+def draw(
+    config: ViewsConfig, n: int, *, seed: int, step: int, changes: Sequence[Change] = ()
+) -> tuple[Draws, ...]:
     """The draws of step `step` for a global batch of n images, the same on any machine.
 
-    One for each size of views.
+    One for each size of views. `changes` are your own, drawn last, each from a stream of its own.
     """
     streams = ("views", "views/local")
-    return tuple(
-        _draw(group, n, generator(seed, step, stream))
-        for group, stream in zip(config.by_size(), streams, strict=False)
-    )
+    drawn = []
+    for group, stream in zip(config.by_size(), streams, strict=False):
+        draws = _draw(group, n, generator(seed, step, stream))
+        shape = n, group.views
+        more = tuple(
+            change.draw(shape, generator(seed, step, f"{stream}/{i}"))
+            for i, change in enumerate(changes)
+        )
+        drawn.append(draws._replace(more=more))
+    return tuple(drawn)
 
 
 def _draw(config: ViewsConfig, n: int, g: torch.Generator) -> Draws:
@@ -72,19 +115,19 @@ def _draw(config: ViewsConfig, n: int, g: torch.Generator) -> Draws:
             second, probability if other is None else other
         )
 
-    def factor(width: float) -> Tensor:
+    def factor(width: float, *more: int) -> Tensor:
         width *= config.strength
-        return uniform(max(0.0, 1 - width), 1 + width)
+        return uniform(max(0.0, 1 - width), 1 + width, *more)
 
-    tries = torch.stack(
-        [
-            uniform(*config.area, TRIES),
-            uniform(math.log(config.ratio[0]), math.log(config.ratio[1]), TRIES).exp(),
-        ],
-        -1,
-    )
+    def boxes(
+        area: tuple[float, float], ratio: tuple[float, float], tries: int = TRIES
+    ) -> RandomBoxes:
+        shares = uniform(*area, tries)
+        ratios = uniform(math.log(ratio[0]), math.log(ratio[1]), tries).exp()
+        return RandomBoxes(torch.stack([shares, ratios], -1), uniform(0, 1, 2), ratio)
+
     return Draws(
-        boxes=RandomBoxes(tries, uniform(0, 1, 2), config.ratio),
+        boxes=boxes(config.area, config.ratio),
         flip=chance(config.flip),
         brightness=factor(config.brightness),
         contrast=factor(config.contrast),
@@ -96,4 +139,11 @@ def _draw(config: ViewsConfig, n: int, g: torch.Generator) -> Draws:
         blur=chance(config.blur, config.second.blur),
         sigma=uniform(*config.sigma),
         solarize=chance(config.solarize, config.second.solarize),
+        quarters=chance(config.quarter_turn) * torch.randint(1, 4, shape, generator=g),
+        rotate=chance(config.rotate),
+        degrees=uniform(-config.degrees, config.degrees),
+        gains=factor(config.gain, config.channels),
+        erase=chance(config.erase),
+        erased=boxes(config.erase_area, config.erase_ratio, TRIES if config.erase else 1),
+        more=(),
     )

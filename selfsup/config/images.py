@@ -67,6 +67,12 @@ class ViewsConfig:
     """How a crop is resized; always antialiased (bicubic in SimCLR's code, bilinear in lightly)."""
     flip: float = 0.5
     """Probability of a left-right flip."""
+    quarter_turn: float = 0.0
+    """Probability of a turn by 90, 180 or 270 degrees (for images without an up)."""
+    rotate: float = 0.0
+    """Probability of a turn by any angle; corners become black."""
+    degrees: float = 30.0
+    """Largest such angle, to either side."""
     jitter: float = 0.8
     """Probability of the four colour changes, in random order."""
     strength: float = 1.0
@@ -79,6 +85,9 @@ class ViewsConfig:
     """Factor from 1 - this to 1 + this, at strength 1."""
     hue: float = 0.2
     """Shift from -this to this in turns of the colour wheel, at strength 1."""
+    gain: float = 0.0
+    """Factor of each channel by itself, from 1 - this to 1 + this, at strength 1, after the four
+    changes: for images whose channels are not red, green and blue."""
     grey: float = 0.2
     """Probability of dropping the colour."""
     blur: float = 0.5
@@ -87,12 +96,26 @@ class ViewsConfig:
     """Width of the blur in pixels, drawn uniformly."""
     solarize: float = 0.0
     """Probability of inverting values from 128 up (BYOL)."""
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """Subtracted from each channel, of values in [0, 1] (ImageNet's)."""
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    """Subtracted from each channel, of values in [0, 1] (ImageNet's). As many as channels: 3 reads
+    every image as RGB, another number takes images that have it (--views.saturation, hue and grey
+    0)."""
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
     """Divides each channel (ImageNet's)."""
+    erase: float = 0.0
+    """Probability of erasing a rectangle to the mean (Zhong et al. 2017; 0.5 for
+    re-identification)."""
+    erase_area: tuple[float, float] = (0.02, 0.33)
+    """Share of the view's area that is erased, drawn uniformly."""
+    erase_ratio: tuple[float, float] = (0.3, 3.3)
+    """Width over height of what is erased, drawn uniformly in its logarithm."""
     second: SecondViewConfig = SecondViewConfig()
     local: LocalViewsConfig = LocalViewsConfig()
+
+    @property
+    def channels(self) -> int:
+        """Of the images."""
+        return len(self.mean)
 
     @property
     def sizes(self) -> tuple[int, ...]:

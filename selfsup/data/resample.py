@@ -1,12 +1,17 @@
-"""Resizing a batch of crops at once, antialiased, by two small matrices for each crop.
+"""Resizing a batch of crops at once, antialiased, each pixel a weighted sum of few.
 
-Shape letters: m crops, s side of the result in pixels, h and w of the image.
+Shape letters: m = b * v crops, s side of the result in pixels, h, w and c of an image, t taps.
 """
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from selfsup.config import Interpolation
+
+RADIUS = {"bilinear": 1, "bicubic": 2}  # of the filters, in pixels of the larger grid
 
 
 def resized_crops(images: Tensor, boxes: Tensor, size: int, interpolation: Interpolation) -> Tensor:
@@ -24,32 +29,48 @@ def resized_crops(images: Tensor, boxes: Tensor, size: int, interpolation: Inter
     """
     b, v = boxes.shape[:2]
     _, h, w, c = images.shape
+    m, image = b * v, torch.arange(b).repeat_interleave(v)
     top, left, height, width = boxes.flatten(0, 1).unbind(-1)
-    rows = _weights(top, height, h, size, interpolation).unflatten(0, (b, v))  # [b, v, s, h]
-    columns = _weights(left, width, w, size, interpolation).unflatten(0, (b, v))  # [b, v, s, w]
-    x = images.transpose(2, 3).float().reshape(b, h * c, w)
-    x = torch.bmm(x, columns.flatten(1, 2).mT)  # [b, hc, vs], sideways first
-    x = _eight_bits(x).view(b, h, c, v, size).permute(0, 3, 1, 2, 4)
-    x = torch.bmm(rows.flatten(0, 1), x.reshape(b * v, h, c * size))  # [bv, s, cs]
-    x = _eight_bits(x).to(torch.uint8)
-    return x.view(b, v, size, c, size).transpose(2, 3).contiguous()
+    columns = images.permute(0, 2, 3, 1).reshape(b * w, c * h).float()
+    place, weight = _taps(left, width, size, interpolation)  # [m, s, t]
+    x = _sums(columns, place + (image * w)[:, None, None], weight)  # [ms, ch]
+    lines = x.view(m, size, c, h).permute(0, 3, 2, 1).reshape(m * h, c * size)
+    place, weight = _taps(top, height, size, interpolation)
+    x = _sums(lines, place + (torch.arange(m) * h)[:, None, None], weight)  # [ms, cs]
+    x = x.view(m, size, c, size).transpose(1, 2).contiguous()
+    return x.int().to(torch.uint8).view(b, v, c, size, size)  # from floats at once is slower
 
 
-def _eight_bits(x: Tensor) -> Tensor:
-    """Whole levels, in place; halves go up, as Pillow rounds."""
+def _sums(rows: Tensor, place: Tensor, weight: Tensor) -> Tensor:
+    """Weighted sums of rows as whole levels; halves go up, as Pillow rounds."""
+    place, weight = place.flatten(0, 1), weight.flatten(0, 1)
+    x = F.embedding_bag(place, rows, per_sample_weights=weight, mode="sum")
     return x.add_(0.5).floor_().clamp_(0, 255)
 
 
-def _weights(start: Tensor, length: Tensor, full: int, size: int, kind: Interpolation) -> Tensor:
-    """One direction as matrices. [m], [m] -> [m, size, full]; rows sum to 1 over the box."""
+def _taps(start: Tensor, length: Tensor, size: int, kind: Interpolation) -> tuple[Tensor, Tensor]:
+    """One direction: which pixels make up each of the result, and how much. [m] -> [m, size, t]."""
+    lengths, which = length.unique(return_inverse=True)
+    place, weight = _taps_within(lengths, size, kind)
+    return place[which] + start[:, None, None], weight[which]
+
+
+def _taps_within(length: Tensor, size: int, kind: Interpolation) -> tuple[Tensor, Tensor]:
+    """Of boxes of these lengths, counted from their edge.
+
+    Weights of a pixel of the result sum to 1; places beyond the box weigh nothing.
+    """
     scale = length.float()[:, None, None] / size
     wide = scale.clamp(min=1)  # shrinking widens the filter, enlarging does not narrow it
-    place = torch.arange(full) - start[:, None, None] + 0.5  # [m, 1, full], pixel centres
-    centre = (torch.arange(size)[:, None] + 0.5) * scale  # [m, size, 1]
-    weight = _FILTERS[kind]((place - centre) / wide)
-    inside = (place > 0) & (place < length[:, None, None])
-    weight = torch.where(inside, weight, 0)
-    return weight / weight.sum(-1, keepdim=True)
+    radius = RADIUS[kind] * wide
+    centre = (torch.arange(size)[:, None] + 0.5) * scale  # [m, s, 1]
+    first = (centre - radius + 0.5).floor()
+    place = first + torch.arange(math.ceil(2 * float(radius.max())))  # [m, s, t]
+    weight = _FILTERS[kind]((place + 0.5 - centre) / wide)
+    last = length[:, None, None] - 1
+    weight = torch.where((place >= 0) & (place <= last), weight, 0)
+    place = place.long().clamp_(min=0).minimum(last)
+    return place, weight / weight.sum(-1, keepdim=True)
 
 
 def _bilinear(x: Tensor) -> Tensor:

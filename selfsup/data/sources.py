@@ -15,11 +15,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from selfsup import compiled
 from selfsup.boxes import Cut
 from selfsup.data.decode import BadImage, decode
 from selfsup.data.resample import resized_crops
 
-AT_ONCE = 256  # images of an array that are resized together
+AT_ONCE = 128  # images of an array that are resized together
 
 
 class Crops(NamedTuple):
@@ -74,18 +75,28 @@ class ArraySource:
         place = np.asarray(positions)
         height, width = self.images.shape[1:3]
         boxes = [cut.boxes.resolve(height, width) for cut in cuts]
+        resize = _resizer()
         rows = []
         for part in range(0, len(place), AT_ONCE):
             chosen = slice(part, part + AT_ONCE)
             images = torch.from_numpy(self.images[place[chosen]])[..., :3]
             rows.append(
                 [
-                    resized_crops(images, box[chosen], cut.size, cut.interpolation)
+                    resize(images, box[chosen], cut.size, cut.interpolation)
                     for box, cut in zip(boxes, cuts, strict=True)
                 ]
             )
         out = (torch.cat(crops).expand(-1, -1, 3, -1, -1) for crops in zip(*rows, strict=True))
         return Crops(tuple(out), {})
+
+
+def _resizer() -> Callable[..., Tensor]:
+    """The compiled form where there is one."""
+    if not compiled.available():
+        return resized_crops
+    from selfsup.data.fast import resized_crops as by_numba
+
+    return by_numba
 
 
 class ImageSource:

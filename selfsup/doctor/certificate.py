@@ -18,7 +18,7 @@ from selfsup.data.loader import Batches, Sampler
 from selfsup.data.samplers import PKSampler, ShuffleSampler
 from selfsup.data.sources import ArraySource
 from selfsup.doctor.cases import CASES, CLASSES, ONE_GROUP, Case
-from selfsup.encoder import build
+from selfsup.encoder import build_for
 from selfsup.errors import UserError
 from selfsup.pretrain import local_batches
 from selfsup.step import Stepper
@@ -97,7 +97,7 @@ def prepare(
     make, views = case
     accelerator = distributed.start()
     torch.manual_seed(0)
-    method = make(build(encoder, *views.sizes)).to(accelerator.device, dtype)
+    method = make(build_for(encoder, views)).to(accelerator.device, dtype)
     sampler: Sampler = ShuffleSampler(64, batch=BATCH, seed=0)
     if views.views == 1:
         sampler = PKSampler(labels, p=4, k=4, seed=0)

@@ -6,11 +6,21 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
+from views import tensors
 
 from selfsup.augment.draws import Draws, draw
 from selfsup.config import LocalViewsConfig, SecondViewConfig, ViewsConfig
 
-CONFIG = ViewsConfig(solarize=0.2, strength=0.5, area=(0.2, 0.9), ratio=(0.5, 2.0))
+CONFIG = ViewsConfig(
+    solarize=0.2,
+    strength=0.5,
+    area=(0.2, 0.9),
+    ratio=(0.5, 2.0),
+    quarter_turn=0.3,
+    rotate=0.4,
+    gain=0.6,
+    erase=0.25,
+)
 N = 5000  # images of two views: 10,000 draws
 
 
@@ -23,12 +33,12 @@ def drawn(config: ViewsConfig, n: int, *, seed: int = 0, step: int = 0) -> Draws
 MANY = drawn(CONFIG, N)
 
 
-def tensors(draws: Draws) -> list[Tensor]:
-    return [draws.boxes.tries, draws.boxes.place, *draws[1:]]
+def all_tensors(draws: Draws) -> list[Tensor]:
+    return [tensor for field in draws for tensor in tensors(field)]
 
 
 def same(a: Draws, b: Draws) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(tensors(a), tensors(b), strict=True))
+    return all(torch.equal(x, y) for x, y in zip(all_tensors(a), all_tensors(b), strict=True))
 
 
 def test_a_step_draws_the_same_when_asked_again() -> None:
@@ -38,7 +48,7 @@ def test_a_step_draws_the_same_when_asked_again() -> None:
 @pytest.mark.parametrize(("seed", "step"), [(3, 9), (4, 8), (8, 3)])
 def test_another_step_or_seed_draws_otherwise(seed: int, step: int) -> None:
     here, there = drawn(CONFIG, 24, seed=3, step=8), drawn(CONFIG, 24, seed=seed, step=step)
-    for x, y in zip(tensors(here), tensors(there), strict=True):
+    for x, y in zip(all_tensors(here), all_tensors(there), strict=True):
         assert not torch.equal(x, y)
 
 
@@ -52,7 +62,7 @@ def test_drawing_does_not_touch_the_global_generator() -> None:
 def test_parts_of_a_batch_are_cut_from_the_draws_of_the_whole(parts: int) -> None:
     whole, size = drawn(CONFIG, 8, seed=1, step=2), 8 // parts
     cut = [whole.rows(slice(k * size, (k + 1) * size)) for k in range(parts)]
-    for fields in zip(tensors(whole), *(tensors(part) for part in cut), strict=True):
+    for fields in zip(all_tensors(whole), *(all_tensors(part) for part in cut), strict=True):
         assert torch.equal(fields[0], torch.cat(fields[1:]))
     boxes = torch.cat([part.boxes.resolve(50, 70) for part in cut])
     assert torch.equal(boxes, whole.boxes.resolve(50, 70))
@@ -60,17 +70,27 @@ def test_parts_of_a_batch_are_cut_from_the_draws_of_the_whole(parts: int) -> Non
 
 def test_every_field_has_a_row_for_each_image_and_a_column_for_each_view() -> None:
     draws = drawn(ViewsConfig(views=3), 5)
-    assert {field.shape[:2] for field in tensors(draws)} == {(5, 3)}
+    assert {field.shape[:2] for field in all_tensors(draws)} == {(5, 3)}
     assert draws.order.shape == (5, 3, 4)
 
 
 @pytest.mark.parametrize(
     ("name", "probability"),
-    [("flip", 0.5), ("jitter", 0.8), ("grey", 0.2), ("blur", 0.5), ("solarize", 0.2)],
+    [
+        ("flip", 0.5),
+        ("jitter", 0.8),
+        ("grey", 0.2),
+        ("blur", 0.5),
+        ("solarize", 0.2),
+        ("quarters", 0.3),
+        ("rotate", 0.4),
+        ("erase", 0.25),
+    ],
 )
 def test_a_change_happens_as_often_as_its_probability(name: str, probability: float) -> None:
     chosen = getattr(MANY, name)
-    assert chosen.dtype == torch.bool
+    assert chosen.dtype == (torch.int64 if name == "quarters" else torch.bool)
+    chosen = chosen > 0
     deviation = math.sqrt(probability * (1 - probability) / (2 * N))
     assert abs(chosen.float().mean().item() - probability) < 4 * deviation
 
@@ -106,6 +126,8 @@ def farthest_from_uniform(values: Tensor, low: float, high: float) -> float:
         ("saturation", 0.6, 1.4),
         ("hue", -0.1, 0.1),
         ("sigma", 0.1, 2.0),
+        ("degrees", -30, 30),
+        ("gains", 0.7, 1.3),
     ],
 )
 def test_amounts_are_uniform_over_their_range(name: str, low: float, high: float) -> None:
@@ -120,6 +142,20 @@ def test_proposals_of_crops_are_uniform_in_area_and_in_the_logarithm_of_the_rati
     assert farthest_from_uniform(MANY.boxes.place, 0, 1) < 2
     assert MANY.boxes.place.max() < 1
     assert MANY.boxes.limits == (0.5, 2.0)
+
+
+def test_erased_parts_are_uniform_in_area_and_in_the_logarithm_of_the_ratio() -> None:
+    area, ratio = MANY.erased.tries.unbind(-1)
+    assert farthest_from_uniform(area, 0.02, 0.33) < 2
+    assert farthest_from_uniform(ratio.log(), math.log(0.3), math.log(3.3)) < 2
+    assert farthest_from_uniform(MANY.erased.place, 0, 1) < 2
+
+
+def test_quarter_turns_are_by_90_180_or_270_degrees_alike() -> None:
+    counts = MANY.quarters.flatten().bincount(minlength=4)
+    assert len(counts) == 4
+    share = counts[1:].double() / counts[1:].sum()
+    assert (share - 1 / 3).abs().max() < 4 * math.sqrt(2 / 9 / counts[1:].sum().item())
 
 
 def test_a_factor_is_never_negative_however_strong_the_jitter() -> None:
@@ -141,7 +177,7 @@ def test_the_order_of_colour_changes_is_any_of_24_alike() -> None:
 
 
 def test_views_and_kinds_of_change_are_drawn_independently() -> None:
-    columns = [field.double() for field in tensors(MANY)[1:]]
+    columns = [field.double() for field in all_tensors(MANY)[1:]]
     wide = torch.cat([field.flatten(1) for field in columns if field is not columns[7]], 1)
     order = columns[7]  # its four entries depend on each other: one of them stands for all
     wide = torch.cat([wide, order[..., 0]], 1)
@@ -168,7 +204,7 @@ def test_local_views_are_drawn_beside_the_large_ones_and_do_not_change_them() ->
     local = LocalViewsConfig(views=4, size=32, area=(0.05, 0.15), blur=0.0)
     large, small = draw(replace(CONFIG, local=local), N, seed=0, step=0)
     assert same(large, MANY)
-    assert {field.shape[:2] for field in tensors(small)} == {(N, 4)}
+    assert {field.shape[:2] for field in all_tensors(small)} == {(N, 4)}
     assert farthest_from_uniform(small.boxes.tries[..., 0], 0.05, 0.15) < 2
     assert not small.blur.any()
     assert not small.solarize.any()

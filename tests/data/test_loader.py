@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from views import tensors
 
 from selfsup.augment.draws import draw
 from selfsup.boxes import Cut
@@ -31,12 +32,12 @@ def batches(source: Source, part: tuple[int, int] = (0, 1), views: ViewsConfig =
     return Batches(source, sampler, views, draw=partial(draw, views, seed=0), part=part)
 
 
-def tensors(batch: Batch) -> list[Tensor]:
+def everything(batch: Batch) -> list[Tensor]:
     """All that a batch holds."""
     assert batch.labels is not None
     found = [batch.positions, *batch.crops, batch.labels]
     for draws in batch.draws:
-        found += [*draws.boxes[:2], *draws[1:]]
+        found += [tensor for field in draws for tensor in tensors(field)]
     return found
 
 
@@ -50,9 +51,9 @@ def equal(a: list[Tensor], b: list[Tensor]) -> bool:
 def test_parts_put_together_in_the_order_of_ranks_are_the_global_batch(
     processes: int, step: int, views: ViewsConfig
 ) -> None:
-    whole = tensors(batches(arrays(), views=views)[step])
+    whole = everything(batches(arrays(), views=views)[step])
     parts = [
-        tensors(batches(arrays(), (rank, processes), views)[step]) for rank in range(processes)
+        everything(batches(arrays(), (rank, processes), views)[step]) for rank in range(processes)
     ]
     together = [torch.cat(pieces) for pieces in zip(*parts, strict=True)]
     assert len(parts[0][0]) == BATCH // processes
@@ -80,7 +81,7 @@ def test_workers_do_not_change_batches() -> None:
     helped = list(read_ahead(batches(arrays()), range(4), workers=2))
     assert [b.step for b in alone] == [b.step for b in helped] == [0, 1, 2, 3]
     for a, b in zip(alone, helped, strict=True):
-        assert equal(tensors(a), tensors(b))
+        assert equal(everything(a), everything(b))
 
 
 def test_starting_at_a_later_step_gives_the_same_batches() -> None:
@@ -88,7 +89,7 @@ def test_starting_at_a_later_step_gives_the_same_batches() -> None:
     later = list(read_ahead(batches(arrays()), range(3, 6), workers=0))
     assert [b.step for b in later] == [3, 4, 5]
     for a, b in zip(whole[3:], later, strict=True):
-        assert equal(tensors(a), tensors(b))
+        assert equal(everything(a), everything(b))
 
 
 def test_unreadable_images_come_with_their_batch(tmp_path: Path) -> None:

@@ -1,12 +1,24 @@
 """Crops against Pillow, which cuts and resizes one at a time."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
 
 from selfsup.config import Interpolation
-from selfsup.data.resample import resized_crops
+from selfsup.data import fast, resample
+
+Resize = Callable[..., Tensor]
+
+
+@pytest.fixture(params=[resample.resized_crops, fast.resized_crops], ids=["torch", "numba"])
+def resized_crops(request: pytest.FixtureRequest) -> Resize:
+    """Both forms."""
+    form: Resize = request.param
+    return form
+
 
 FILTERS: dict[Interpolation, Image.Resampling] = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -46,7 +58,9 @@ def by_pillow(image: Tensor, box: list[int], size: int, kind: Interpolation) -> 
 @pytest.mark.parametrize("kind", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("size", [3, 8, 16, 64])
-def test_crops_are_pillows_to_two_levels(kind: Interpolation, channels: int, size: int) -> None:
+def test_crops_are_pillows_to_two_levels(
+    resized_crops: Resize, kind: Interpolation, channels: int, size: int
+) -> None:
     images = noise(2, 37, 53, channels)
     expected = torch.stack(
         [
@@ -64,27 +78,31 @@ def test_crops_are_pillows_to_two_levels(kind: Interpolation, channels: int, siz
 
 @pytest.mark.parametrize("kind", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_whole_image_at_its_own_size_is_unchanged(kind: Interpolation, channels: int) -> None:
+def test_a_whole_image_at_its_own_size_is_unchanged(
+    resized_crops: Resize, kind: Interpolation, channels: int
+) -> None:
     images = noise(2, 16, 16, channels)
     boxes = torch.tensor([0, 0, 16, 16]).expand(2, 1, 4)
     assert torch.equal(resized_crops(images, boxes, 16, kind)[:, 0], images.permute(0, 3, 1, 2))
 
 
 @pytest.mark.parametrize("kind", ["bilinear", "bicubic"])
-def test_a_box_of_the_wanted_size_is_cut_out_exactly(kind: Interpolation) -> None:
+def test_a_box_of_the_wanted_size_is_cut_out_exactly(
+    resized_crops: Resize, kind: Interpolation
+) -> None:
     images = noise(1, 20, 30, 3)
     actual = resized_crops(images, torch.tensor([[[5, 11, 8, 8]]]), 8, kind)
     assert torch.equal(actual[0, 0], images[0, 5:13, 11:19].permute(2, 0, 1))
 
 
 @pytest.mark.parametrize("kind", ["bilinear", "bicubic"])
-def test_a_flat_image_stays_flat(kind: Interpolation) -> None:
+def test_a_flat_image_stays_flat(resized_crops: Resize, kind: Interpolation) -> None:
     images = torch.full((2, 37, 53, 3), 255, dtype=torch.uint8)
     assert (resized_crops(images, BOXES, 16, kind) == 255).all()
 
 
 @pytest.mark.parametrize("kind", ["bilinear", "bicubic"])
-def test_pixels_outside_the_box_do_not_matter(kind: Interpolation) -> None:
+def test_pixels_outside_the_box_do_not_matter(resized_crops: Resize, kind: Interpolation) -> None:
     images = noise(1, 20, 20, 1)
     other = noise(1, 20, 20, 1, seed=1)
     other[:, 4:10, 6:15] = images[:, 4:10, 6:15]
@@ -93,7 +111,9 @@ def test_pixels_outside_the_box_do_not_matter(kind: Interpolation) -> None:
 
 
 @pytest.mark.parametrize("kind", ["bilinear", "bicubic"])
-def test_a_value_halfway_between_two_levels_goes_up_as_in_pillow(kind: Interpolation) -> None:
+def test_a_value_halfway_between_two_levels_goes_up_as_in_pillow(
+    resized_crops: Resize, kind: Interpolation
+) -> None:
     image = torch.tensor([[[2], [3]], [[2], [3]]], dtype=torch.uint8)
     assert by_pillow(image, [0, 0, 2, 2], 1, kind).item() == 3
     assert resized_crops(image[None], torch.tensor([[[0, 0, 2, 2]]]), 1, kind).item() == 3

@@ -1,0 +1,62 @@
+"""Gaussian blur of a batch, each image by its own width.
+
+Shape letters: k images, c channels, h and w in pixels, r taps on one side.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+FAR = 5.0
+"""Taps beyond so many widths are left out: together they weigh less than 6e-7."""
+
+
+def reach(side: int, sigma: float) -> int:
+    """Taps on one side: of a kernel of a tenth of the side, made odd, as far as any weighs."""
+    return min(max(3, side // 10 | 1) // 2, max(1, math.ceil(FAR * sigma)))
+
+
+def taps(sigma: Tensor, r: int) -> Tensor:
+    """Weights of the middle and of each further pixel on one side. [k] -> [k, r + 1].
+
+    Each image's own, whatever the others' reach: what is too far for it weighs nothing.
+    """
+    place, width = torch.arange(r + 1.0), sigma[:, None]
+    weight = torch.exp(-0.5 * (place / width) ** 2)
+    weight = torch.where(place <= (FAR * width).ceil().clamp(min=1), weight, 0)
+    return weight / (2 * weight.sum(1, keepdim=True) - 1)
+
+
+def blur(x: Tensor, weights: Tensor) -> Tensor:
+    """Blur sideways, then downwards, with mirrored borders.
+
+    Args:
+        x: [k, c, h, w] in one piece, with sides of 2 r or more.
+        weights: [k, r + 1] of `taps`.
+
+    Returns:
+        [k, c, h, w].
+    """
+    return _along(_along(x, weights, 3), weights, 2)
+
+
+def _along(x: Tensor, weights: Tensor, dim: int) -> Tensor:
+    """One direction: sums of the images shifted both ways, the borders by themselves.
+
+    Several times faster on a CPU than a convolution, since shifted images are runs of memory.
+    """
+    size, stride = x.shape[dim], x.stride(dim)
+    images = x.view(1, -1) if dim == 3 else x.view(-1, x.shape[2] * x.shape[3])
+    weight = weights[:, :, None, None, None]
+    out, both = x * weight[:, 0], torch.empty_like(x)
+    pairs = both.view(images.shape)
+    for j in range(1, weights.shape[1]):
+        far = j * stride
+        torch.add(images[:, : -2 * far], images[:, 2 * far :], out=pairs[:, far:-far])
+        first, last = x.narrow(dim, 1, j), x.narrow(dim, size - 1 - j, j)
+        near = x.narrow(dim, j, j), x.narrow(dim, size - 2 * j, j)
+        torch.add(first.flip(dim), near[0], out=both.narrow(dim, 0, j))
+        torch.add(last.flip(dim), near[1], out=both.narrow(dim, size - j, j))
+        out.addcmul_(both, weight[:, j])
+    return out
