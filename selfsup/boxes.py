@@ -14,8 +14,8 @@ from selfsup.config import Interpolation
 class Boxes(Protocol):
     """Something that knows where to cut each view of each image of a batch."""
 
-    def row(self, i: int) -> "Boxes":
-        """The boxes of image i alone."""
+    def rows(self, part: slice | Tensor) -> "Boxes":
+        """The boxes of some of the images: a slice of them, or those at positions [k]."""
 
     def resolve(self, height: int, width: int) -> Tensor:
         """Boxes of images of that size: int64 [n, v, 4] as top, left, height, width in pixels."""
@@ -41,11 +41,7 @@ class RandomBoxes(NamedTuple):
     place: Tensor
     limits: tuple[float, float]
 
-    def row(self, i: int) -> "RandomBoxes":
-        """The boxes of image i alone."""
-        return self.rows(slice(i, i + 1))
-
-    def rows(self, part: slice) -> "RandomBoxes":
+    def rows(self, part: slice | Tensor) -> "RandomBoxes":
         """The boxes of some of the images."""
         return RandomBoxes(self.tries[part], self.place[part], self.limits)
 
@@ -87,10 +83,9 @@ class CenterBoxes(NamedTuple):
     images: int
     share: float
 
-    def row(self, i: int) -> "CenterBoxes":
-        """The box of image i alone."""
-        assert 0 <= i < self.images
-        return CenterBoxes(1, self.share)
+    def rows(self, part: slice | Tensor) -> "CenterBoxes":
+        """The boxes of some of the images."""
+        return CenterBoxes(len(torch.arange(self.images)[part]), self.share)
 
     def resolve(self, height: int, width: int) -> Tensor:
         """The same square for each image."""

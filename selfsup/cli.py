@@ -46,7 +46,7 @@ def parse(config: type[C], args: Sequence[str]) -> C:
         SystemExit: a flag is wrong (2) or help was asked for (0); tyro has printed why.
     """
     args = list(args)
-    file = _take(args, "--config")
+    file = take(args, "--config")
     values = _read(Path(file), config) if file is not None else {}
     missing = tyro.MISSING
     default: C = _fill(config, values, missing)
@@ -65,7 +65,7 @@ def to_dict(config: Any) -> dict[str, Any]:
     return {key: plain(value) for key, value in dataclasses.asdict(config).items()}
 
 
-def _take(args: list[str], flag: str) -> str | None:
+def take(args: list[str], flag: str) -> str | None:
     """Remove `flag VALUE` or `flag=VALUE` from `args` and return the value."""
     for i, arg in enumerate(args):
         if arg == flag and i + 1 < len(args):

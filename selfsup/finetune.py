@@ -39,7 +39,9 @@ def labelled(config: FinetuneConfig) -> tuple[Source, Tensor]:
     Raises:
         UserError: there are no such images, or they have no labels.
     """
-    source = open_source(config.data, split=config.split)
+    source = open_source(
+        config.data, split=config.split, labels=config.labels, channels=config.views.channels
+    )
     if source.labels is None:
         raise UserError(
             f"{config.data} has no labels: put each class in a sub-folder, or give a manifest with "

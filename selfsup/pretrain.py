@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from pathlib import Path
 
 from selfsup.augment.draws import Change, draw
 from selfsup.config import PretrainConfig, TrainConfig, ViewsConfig
+from selfsup.data.audit import read_audit, units
 from selfsup.data.loader import Batches, Sampler
+from selfsup.data.mixture import Mixture
 from selfsup.data.open import open_source
-from selfsup.data.samplers import ShuffleSampler
+from selfsup.data.samplers import ShuffleSampler, UnitSampler, WeightedSampler
 from selfsup.data.sources import Source
 from selfsup.distributed import world
 from selfsup.encoder import export as export_encoder
@@ -27,14 +30,40 @@ def pretrain(
     Raises:
         UserError: the images, the batch or the views do not fit.
     """
-    source = open_source(config.data, split=config.split)
-    sampler = ShuffleSampler(len(source), batch=config.batch, seed=config.seed)
+    source = open_source(
+        config.data, split=config.split, labels=config.labels, channels=config.views.channels
+    )
+    sampler = pretraining_sampler(source, config)
     total = length(config, sampler)
     announce(run, source, config.batch, total)
     batches = local_batches(source, sampler, config.views, config.seed, changes=changes)
     yield from train(
         run, method, batches, config=config, batch=config.batch, total=total, changes=changes
     )
+
+
+def pretraining_sampler(source: Source, config: PretrainConfig) -> Sampler:
+    """Every image once an epoch, or by weight; without what the audit knows to be bad.
+
+    Raises:
+        UserError: the batch is too large, or the audit is of other images.
+    """
+    require(
+        bool(config.audit) or not config.mask_duplicates,
+        "--mask-duplicates needs --audit FILE, which tools/audit.py writes",
+    )
+    kept = None
+    if config.audit:
+        found = read_audit(Path(config.audit))
+        kept = units(source, found, together=config.mask_duplicates)
+    n = len(source) if kept is None else len(kept)
+    sampler: ShuffleSampler | WeightedSampler
+    if isinstance(source, Mixture) and source.weights is not None:
+        sizes = source.sizes if kept is None else source.share_out([unit[0] for unit in kept])
+        sampler = WeightedSampler(sizes, source.weights, batch=config.batch, seed=config.seed)
+    else:
+        sampler = ShuffleSampler(n, batch=config.batch, seed=config.seed)
+    return sampler if kept is None else UnitSampler(sampler, kept, seed=config.seed)
 
 
 def local_batches(

@@ -1,7 +1,9 @@
 """Live progress: a bar on a terminal, one plain line per interval elsewhere."""
 
+import contextlib
 import sys
 import time
+from collections.abc import Callable, Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -55,6 +57,14 @@ class TrainProgress:
         """Leave the terminal as it was."""
         if self.bar is not None:
             self.bar.stop()
+
+
+@contextlib.contextmanager
+def bar(what: str, total: float, *, shown: bool = True) -> Iterator[Callable[[int], None]]:
+    """A bar that goes when the block ends; call what it gives with the images that are done."""
+    with Progress(transient=True, disable=not shown) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda images: progress.advance(task, images)
 
 
 def _words(values: dict[str, float], most: int = 99) -> str:

@@ -123,7 +123,7 @@ def test_a_row_of_boxes_has_the_boxes_of_its_image() -> None:
     boxes = proposals(4, 2, seed=5)
     whole = boxes.resolve(50, 40)
     for i in range(4):
-        assert torch.equal(boxes.row(i).resolve(50, 40), whole[i : i + 1])
+        assert torch.equal(boxes.rows(slice(i, i + 1)).resolve(50, 40), whole[i : i + 1])
     assert torch.equal(boxes.rows(slice(1, 3)).resolve(50, 40), whole[1:3])
 
 
@@ -150,4 +150,4 @@ def test_the_centre_box_of_share_1_is_the_whole_of_a_square_image() -> None:
 
 def test_a_row_of_centre_boxes_is_one_of_them() -> None:
     boxes = CenterBoxes(4, 0.875)
-    assert torch.equal(boxes.row(2).resolve(32, 48), boxes.resolve(32, 48)[2:3])
+    assert torch.equal(boxes.rows(slice(2, 3)).resolve(32, 48), boxes.resolve(32, 48)[2:3])

@@ -12,7 +12,7 @@ FLOORS = {
     1: "encoder augment data losses mining optim monitor run",
     2: "methods evaluate",
     3: "step watch train",
-    4: "pretrain finetune doctor __main__",
+    4: "pretrain finetune doctor report __main__",
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split()}
 WITHIN = {

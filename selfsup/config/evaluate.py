@@ -11,10 +11,12 @@ class EvaluateConfig:
     model: str
     """A run folder, a folder that timm loads, a timm model name, or "pixels"."""
     data: str
-    """Labelled images: a folder, a manifest (.csv, .jsonl, .parquet), arrays (.npz), cifar10, or
-    torchvision:NAME:FOLDER."""
+    """Labelled images: a folder, a manifest (.csv, .jsonl, .parquet), arrays (.npz, .npy), shards
+    (.tar), a .pack, a Hugging Face data set on disk, cifar10, or torchvision:NAME:FOLDER."""
     split: str = ""
     """Only the manifest's rows with this `split`, or a torchvision data set's train or test."""
+    labels: str = "label"
+    """The manifest's column with the labels."""
     weights: str = ""
     """For a timm model name: a file of weights, or "cached" for pretrained weights that already lie
     on this machine; empty: random weights."""

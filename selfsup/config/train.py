@@ -55,12 +55,15 @@ class TrainConfig:
     """What every training run has."""
 
     data: str
-    """Images: a folder, a manifest (.csv, .jsonl, .parquet), arrays (.npz), cifar10, or
-    torchvision:NAME:FOLDER."""
+    """Images: a folder, a manifest (.csv, .jsonl, .parquet), arrays (.npz, .npy), shards (.tar),
+    a .pack, a Hugging Face data set on disk, cifar10, torchvision:NAME:FOLDER; or several,
+    "A + B" or "A * 3 + B * 1" with their shares of a batch."""
     out: str
     """The run folder. The same command with the same folder goes on where it stopped."""
     split: str = ""
     """Only the manifest's rows with this `split`, or a torchvision data set's train or test."""
+    labels: str = "label"
+    """The manifest's column with the labels."""
     encoder: EncoderConfig = EncoderConfig()
     views: ViewsConfig = ViewsConfig()
     optim: OptimConfig = OptimConfig()
@@ -98,6 +101,11 @@ class PretrainConfig(TrainConfig):
 
     batch: int = 256
     """Images of one step, over all processes."""
+    audit: str = ""
+    """What tools/audit.py wrote of these images: the bad ones are left out from the start."""
+    mask_duplicates: bool = False
+    """Near duplicates of the audit count as one image: each epoch sees one of them, so that they
+    are never each other's negatives within a batch."""
     probe: ProbeConfig = ProbeConfig()
 
 

@@ -3,7 +3,7 @@
 import heapq
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import cycle
+from itertools import cycle, pairwise
 
 import torch
 from torch import Tensor
@@ -37,9 +37,82 @@ class ShuffleSampler:
         return _order(self.n, self.seed, epoch)[turn * self.batch : (turn + 1) * self.batch]
 
 
-@lru_cache(maxsize=2)
-def _order(n: int, seed: int, epoch: int) -> Tensor:
-    return torch.randperm(n, generator=generator(seed, epoch, "shuffle"))
+class WeightedSampler:
+    """Batches in which each part of the images has a fixed share, whatever its size.
+
+    Of the first t images that a run sees, part k has round(t * W_k) - round(t * W_k-1), with W the
+    sums of shares so far: exact at every step, and a function of the step alone. Each part is gone
+    through in an order of its own, anew each time it is through.
+    """
+
+    def __init__(
+        self, sizes: Sequence[int], weights: Sequence[float], *, batch: int, seed: int
+    ) -> None:
+        """Batches of `batch` from parts of these sizes, which lie one after the other.
+
+        Raises:
+            UserError: a share is less than an image of a batch.
+        """
+        total = sum(weights)
+        for size, weight in zip(sizes, weights, strict=True):
+            if batch * weight / total < 1:
+                raise UserError(
+                    f"{size} images with a share of {weight / total:.4f} are less than one in a "
+                    f"batch of {batch}; raise their weight or --batch"
+                )
+        self.sizes = sizes
+        self.edges = [sum(weights[: k + 1]) / total for k in range(len(weights))]
+        self.batch = batch
+        self.seed = seed
+        self.steps_per_epoch = max(1, sum(sizes) // batch)
+
+    def __call__(self, step: int) -> Tensor:
+        """Positions [batch] of the global batch of `step`."""
+        found, start = [], 0
+        before, after = self._seen(step * self.batch), self._seen((step + 1) * self.batch)
+        for k, size in enumerate(self.sizes):
+            turns = torch.arange(before[k], after[k])
+            for epoch in (turns // size).unique().tolist():
+                order = _order(size, self.seed, epoch, f"shuffle/{k}")
+                found.append(start + order[turns[turns // size == epoch] % size])
+            start += size
+        return torch.cat(found)
+
+    def _seen(self, images: int) -> list[int]:
+        """Images of each part among the first `images`."""
+        edges = [0, *(round(images * edge) for edge in self.edges)]
+        return [high - low for low, high in pairwise(edges)]
+
+
+class UnitSampler:
+    """One image of each unit, by chance anew each epoch: duplicates never meet in a batch."""
+
+    def __init__(
+        self,
+        sampler: ShuffleSampler | WeightedSampler,
+        units: Sequence[Sequence[int]],
+        *,
+        seed: int,
+    ) -> None:
+        """`sampler` gives positions in `units`, which hold positions of images."""
+        self.sampler = sampler
+        self.steps_per_epoch = sampler.steps_per_epoch
+        self.sizes = torch.tensor([len(unit) for unit in units])
+        self.starts = self.sizes.cumsum(0) - self.sizes
+        self.members = torch.tensor([i for unit in units for i in unit])
+        self.seed = seed
+
+    def __call__(self, step: int) -> Tensor:
+        """Positions [batch] of the global batch of `step`."""
+        chosen = self.sampler(step)
+        g = generator(self.seed, step // self.steps_per_epoch, "units")
+        place = torch.rand(len(self.sizes), generator=g)[chosen]
+        return self.members[self.starts[chosen] + (place * self.sizes[chosen]).long()]
+
+
+@lru_cache(maxsize=8)
+def _order(n: int, seed: int, epoch: int, stream: str = "shuffle") -> Tensor:
+    return torch.randperm(n, generator=generator(seed, epoch, stream))
 
 
 class PKSampler:

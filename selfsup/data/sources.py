@@ -1,33 +1,35 @@
 """Sources: images and, if they have them, labels, by position.
 
-Every source has `__len__`, `labels`, `classes` and `crops(...)`; nothing else asks where images
-come from.
+Every source has `__len__`, `labels`, `classes`, `columns` and `crops(...)`; nothing else asks where
+images come from.
 
-Shape letters: b images, v views, h, w and c of an array's images.
+Shape letters: b images, v views, h, w and c of an image.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
-from PIL import Image
+import torch.nn.functional as F
 from torch import Tensor
 
 from selfsup import compiled
 from selfsup.boxes import Cut
-from selfsup.data.decode import BadImage, decode
+from selfsup.data.decode import BadImage, decode_bytes, read_bytes
 from selfsup.data.resample import resized_crops
 
 AT_ONCE = 128  # images of an array that are resized together
+Columns = Mapping[str, Sequence[str]]
+"""What else is known of each image: camera, group..., a word for each position."""
 
 
 class Crops(NamedTuple):
     """Cut and resized images, and those that could not be read."""
 
     images: tuple[Tensor, ...]
-    """uint8 [b, v, 3, size, size] of each cut."""
+    """uint8 [b, v, c, size, size] of each cut."""
     bad: dict[int, str]
     """Position of each unreadable image met, and why; the next good one stands in its place."""
 
@@ -39,6 +41,8 @@ class Source(Protocol):
     """int64 [n], or None where there are none."""
     classes: Sequence[str]
     """The name of each label."""
+    columns: Columns
+    """Other columns, each with n words."""
     in_memory: bool
     """Whether reading is so quick that worker processes would only be in the way."""
 
@@ -51,17 +55,41 @@ class Source(Protocol):
     def crops(self, positions: Sequence[int], *cuts: Cut) -> Crops:
         """Cut each image's boxes from the full resolution and resize them, for each cut."""
 
+    def pixels(self, position: int) -> np.ndarray:
+        """The image itself, uint8 [h, w, c].
+
+        Raises:
+            BadImage: it cannot be read.
+        """
+
+    def stored(self, position: int) -> bytes | None:
+        """The bytes of its file; None where there are only pixels.
+
+        Raises:
+            BadImage: they cannot be read.
+        """
+
 
 class ArraySource:
-    """Images that lie in memory, all of one size."""
+    """Images that lie in memory or in a mapped file, all of one size."""
 
     in_memory = True
 
-    def __init__(self, images: np.ndarray, labels: Tensor | None, classes: Sequence[str]) -> None:
-        """Take uint8 images [n, h, w, c] with c of 1, 3 or 4; alpha is dropped."""
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: Tensor | None,
+        classes: Sequence[str],
+        *,
+        channels: int = 3,
+        columns: Columns | None = None,
+    ) -> None:
+        """Take uint8 images [n, h, w, c]: 1 channel stands for 3, and of 4 alpha is dropped."""
         self.images = images
         self.labels = labels
         self.classes = classes
+        self.channels = channels
+        self.columns = columns or {}
 
     def __len__(self) -> int:
         return len(self.images)
@@ -69,6 +97,14 @@ class ArraySource:
     def name(self, position: int) -> str:
         """The position, for want of a file name."""
         return f"image {position}"
+
+    def pixels(self, position: int) -> np.ndarray:
+        """As asked of the channels."""
+        image = np.array(self.images[position, :, :, : self.channels])
+        return np.broadcast_to(image, (*image.shape[:2], self.channels))
+
+    def stored(self, position: int) -> None:
+        """Only pixels."""
 
     def crops(self, positions: Sequence[int], *cuts: Cut) -> Crops:
         """A few hundred images at once: floats of a batch of thousands would take gigabytes."""
@@ -79,15 +115,15 @@ class ArraySource:
         rows = []
         for part in range(0, len(place), AT_ONCE):
             chosen = slice(part, part + AT_ONCE)
-            images = torch.from_numpy(self.images[place[chosen]])[..., :3]
+            images = torch.from_numpy(self.images[place[chosen]])[..., : self.channels]
             rows.append(
                 [
                     resize(images, box[chosen], cut.size, cut.interpolation)
                     for box, cut in zip(boxes, cuts, strict=True)
                 ]
             )
-        out = (torch.cat(crops).expand(-1, -1, 3, -1, -1) for crops in zip(*rows, strict=True))
-        return Crops(tuple(out), {})
+        found = (torch.cat(crops) for crops in zip(*rows, strict=True))
+        return Crops(tuple(x.expand(-1, -1, self.channels, -1, -1) for x in found), {})
 
 
 def _resizer() -> Callable[..., Tensor]:
@@ -106,16 +142,24 @@ class ImageSource:
 
     def __init__(
         self,
-        load: Callable[[int], Image.Image],
+        load: Callable[[int], np.ndarray | bytes],
         names: Sequence[str],
         labels: Tensor | None,
         classes: Sequence[str],
+        *,
+        channels: int = 3,
+        columns: Columns | None = None,
     ) -> None:
-        """`load(position)` gives an RGB image or raises BadImage."""
+        """Images that `load` gives, or whose files it does.
+
+        `load(position)` is uint8 [h, w, channels], or the bytes of a file, or raises BadImage.
+        """
         self.load = load
         self.names = names
         self.labels = labels
         self.classes = classes
+        self.channels = channels
+        self.columns = columns or {}
 
     def __len__(self) -> int:
         return len(self.names)
@@ -124,52 +168,76 @@ class ImageSource:
         """The path, or what stands for it."""
         return self.names[position]
 
+    def pixels(self, position: int) -> np.ndarray:
+        """Decoded now."""
+        loaded = self.load(position)
+        return decode_bytes(loaded, self.channels) if isinstance(loaded, bytes) else loaded
+
+    def stored(self, position: int) -> bytes | None:
+        """As loaded."""
+        loaded = self.load(position)
+        return loaded if isinstance(loaded, bytes) else None
+
     def crops(self, positions: Sequence[int], *cuts: Cut) -> Crops:
         """Each image is decoded once and cut as often as it has boxes."""
         bad: dict[int, str] = {}
         rows = []
         for i, position in enumerate(positions):
-            image = self._good(int(position), bad)
+            image = torch.from_numpy(self._good(int(position), bad))
             rows.append([_resized(image, cut, i) for cut in cuts])
         return Crops(tuple(map(torch.stack, zip(*rows, strict=True))), bad)
 
-    def _good(self, position: int, bad: dict[int, str]) -> Image.Image:
+    def _good(self, position: int, bad: dict[int, str]) -> np.ndarray:
         """The image at `position`, or the next one, in order of position, that can be read."""
         for offset in range(min(len(self), 1000)):
             candidate = (position + offset) % len(self)
             if candidate in bad:
                 continue
             try:
-                return self.load(candidate)
+                return self.pixels(candidate)
             except BadImage as error:
                 bad[candidate] = str(error)
-        return Image.new("RGB", (8, 8))  # so many bad ones stop the run where they are counted
+        # so many bad ones stop the run where they are counted
+        return np.zeros((8, 8, self.channels), np.uint8)
 
 
-def _resized(image: Image.Image, cut: Cut, i: int) -> Tensor:
-    """The crops of image i of a batch: uint8 [v, 3, size, size]."""
-    size = cut.size
-    bicubic = cut.interpolation == "bicubic"
-    method = Image.Resampling.BICUBIC if bicubic else Image.Resampling.BILINEAR
-    views = []
-    for top, left, height, width in cut.boxes.row(i).resolve(image.height, image.width)[0].tolist():
-        crop = image.crop((left, top, left + width, top + height))
-        if crop.size != (size, size):
-            # sideways first, in two steps: Pillow 13 chooses the order by the shape
-            crop = crop.resize((size, crop.height), method).resize((size, size), method)
-        views.append(np.asarray(crop))
-    return torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2)
+def _resized(image: Tensor, cut: Cut, i: int) -> Tensor:
+    """The crops of image i of a batch: [h, w, c] -> uint8 [v, c, size, size].
+
+    torch's resampling of uint8 is Pillow's to a level, and several times faster.
+    """
+    height, width = image.shape[:2]
+    channels, views = image.permute(2, 0, 1), []
+    for top, left, h, w in cut.boxes.rows(slice(i, i + 1)).resolve(height, width)[0].tolist():
+        crop = channels[None, :, top : top + h, left : left + w]
+        if (h, w) != (cut.size, cut.size):
+            crop = F.interpolate(crop, (cut.size, cut.size), mode=cut.interpolation, antialias=True)
+        views.append(crop)
+    return torch.cat(views).contiguous()
 
 
 def file_source(
-    root: Path, paths: Sequence[str], labels: Tensor | None, classes: Sequence[str]
+    root: Path,
+    paths: Sequence[str],
+    labels: Tensor | None,
+    classes: Sequence[str],
+    *,
+    channels: int = 3,
+    columns: Columns | None = None,
 ) -> ImageSource:
     """Image files below `root`, read with a closed list of formats."""
+    load = _Files(root, paths)
+    return ImageSource(load, paths, labels, classes, channels=channels, columns=columns)
 
-    def load(position: int) -> Image.Image:
-        return decode(root / paths[position])
 
-    return ImageSource(load, paths, labels, classes)
+class _Files:
+    """Bytes of files; a class and no closure, so that worker processes can be given it."""
+
+    def __init__(self, root: Path, paths: Sequence[str]) -> None:
+        self.root, self.paths = root, paths
+
+    def __call__(self, position: int) -> bytes:
+        return read_bytes(self.root / self.paths[position])
 
 
 def encode_labels(words: Sequence[str]) -> tuple[Tensor, list[str]]:

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import timm
 import torch
-from rich.progress import Progress
 from torch import nn
 
 from selfsup import distributed
@@ -21,6 +20,7 @@ from selfsup.data.open import open_source
 from selfsup.encoder import Encoder, build, evaluation_view, load
 from selfsup.errors import UserError, did_you_mean
 from selfsup.evaluate.features import Features, Pixels, extract
+from selfsup.progress import bar
 from selfsup.seeds import seed_for
 
 
@@ -100,10 +100,10 @@ def features_of(subject: Subject, data: str, split: str, config: EvaluateConfig)
         UserError: the images cannot be opened or have no labels.
     """
     accelerator = distributed.start()
-    source = open_source(data, split=split)
+    source = open_source(data, split=split, labels=config.labels, channels=subject.views.channels)
     encoder = subject.encoder.to(accelerator.device)
-    with Progress(transient=True, disable=not accelerator.is_main_process) as bar:
-        task = bar.add_task("features", total=len(source) / accelerator.num_processes)
+    own = len(source) / accelerator.num_processes
+    with bar("features", own, shown=accelerator.is_main_process) as advance:
         return extract(
             encoder,
             source,
@@ -111,5 +111,5 @@ def features_of(subject: Subject, data: str, split: str, config: EvaluateConfig)
             device=accelerator.device,
             batch=config.batch,
             workers=config.workers,
-            progress=lambda images: bar.advance(task, images),
+            progress=advance,
         )

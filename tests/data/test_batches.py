@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from selfsup.augment.draws import draw
 from selfsup.boxes import CenterBoxes, Cut
@@ -97,11 +96,11 @@ def test_sources_in_memory_are_read_without_workers(
 def test_an_unreadable_image_is_tried_once_in_a_batch() -> None:
     tried: list[int] = []
 
-    def load(position: int) -> Image.Image:
+    def load(position: int) -> np.ndarray:
         tried.append(position)
         if position == 0:
             raise BadImage("broken")
-        return Image.new("RGB", (8, 8))
+        return np.zeros((8, 8, 3), np.uint8)
 
     source = ImageSource(load, ["a", "b"], None, [])
     source.crops([0, 0, 0], Cut(CenterBoxes(3, 1.0), 8, "bilinear"))

@@ -25,8 +25,9 @@ def corners() -> Image.Image:
 
 def pixels_of(path: Path) -> np.ndarray:
     found = decode(path)
-    assert found.mode == "RGB"
-    return np.asarray(found)
+    assert found.dtype == np.uint8
+    assert found.shape[2] == 3
+    return found
 
 
 def jpeg_bytes() -> bytes:
@@ -185,13 +186,14 @@ def test_a_jpeg_that_was_cut_short_is_bad(tmp_path: Path, share: float) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html><html>404</html>", b"\xff\xd8\xff"])
-def test_what_is_no_image_is_bad_with_its_name_but_not_its_folders(
+def test_what_is_no_image_is_bad_without_the_place_of_its_bytes(
     tmp_path: Path, content: bytes
 ) -> None:
     path = tmp_path / "page.jpg"
     path.write_bytes(content)
-    with pytest.raises(BadImage, match=r"page\.jpg") as caught:
+    with pytest.raises(BadImage, match="cannot identify image file") as caught:
         decode(path)
+    assert "0x" not in str(caught.value)
     assert str(tmp_path) not in str(caught.value)
 
 

@@ -116,7 +116,7 @@ def test_a_missing_folder_is_told_with_the_nearest_name(tmp_path: Path) -> None:
 
 def test_a_file_of_another_kind_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "x.zip").write_bytes(b"PK")
-    with pytest.raises(UserError, match=r"no folder, \.npz, \.csv"):
+    with pytest.raises(UserError, match=r"no folder, \.npz, \.npy, \.csv"):
         open_source(str(tmp_path / "x.zip"))
 
 

@@ -1,0 +1,74 @@
+"""Images in numpy's files."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from selfsup.data.sources import ArraySource, Source
+from selfsup.errors import UserError
+
+BROKEN = (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile)
+
+
+def npz(file: Path, *, channels: int) -> Source:
+    """An .npz with `images` and perhaps `labels`, `classes` (names), read into memory."""
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            found = {
+                name: arrays[name] for name in ("images", "labels", "classes") if name in arrays
+            }
+    except BROKEN as error:
+        raise UserError(f"cannot read {file}: {error}") from None
+    images = _checked(file, found.get("images"), channels)
+    return _labelled(file, images, found.get("labels"), found.get("classes"), channels)
+
+
+def npy(file: Path, *, channels: int) -> Source:
+    """An .npy of images, mapped and not read; labels from NAME.labels.npy if it lies beside it."""
+    beside = file.with_suffix(".labels.npy")
+    try:
+        images = np.load(file, mmap_mode="r", allow_pickle=False)
+        labels = np.load(beside, allow_pickle=False) if beside.exists() else None
+    except BROKEN as error:
+        raise UserError(f"cannot read {file}: {error}") from None
+    return _labelled(file, _checked(file, images, channels), labels, None, channels)
+
+
+def _checked(file: Path, images: np.ndarray | None, channels: int) -> np.ndarray:
+    """Images of eight bits and of channels that can be read as `channels`."""
+    if images is not None and images.ndim == 3:
+        images = images[..., None]
+    if images is None or images.ndim != 4 or images.dtype not in (np.uint8, np.uint16):
+        told = "none" if images is None else f"{images.dtype} {list(images.shape)}"
+        raise UserError(f"{file} must hold images as uint8 or uint16 [n, h, w, c]; it has {told}")
+    fits = (1, 3, 4) if channels == 3 else (channels,)
+    if images.shape[-1] not in fits or len(images) == 0:
+        wanted = "1, 3 or 4 channels" if channels == 3 else f"{channels} channels (--views.mean)"
+        raise UserError(f"{file} must hold images of {wanted}, not {list(images.shape)}")
+    if images.dtype == np.uint16:  # by the range of 16 bits, as decoded files are
+        images = ((images.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+    return images
+
+
+def _labelled(
+    file: Path,
+    images: np.ndarray,
+    labels: np.ndarray | None,
+    names: np.ndarray | None,
+    channels: int,
+) -> Source:
+    if labels is None:
+        return ArraySource(images, None, [], channels=channels)
+    if labels.shape != (len(images),):
+        raise UserError(f"{file} has {len(images)} images but labels of shape {list(labels.shape)}")
+    return ArraySource(images, *named(labels, names), channels=channels)
+
+
+def named(labels: np.ndarray, names: np.ndarray | None) -> tuple[Tensor, list[str]]:
+    """Labels as 0, 1, 2... and what they are called."""
+    values, index = np.unique(labels, return_inverse=True)
+    called = values if names is None or names.ndim != 1 else names[values]
+    return torch.from_numpy(index.astype(np.int64)), [str(name) for name in called]

@@ -1,0 +1,231 @@
+"""The audit: everything is read once, and what others should know of it is written down."""
+
+import hashlib
+import json
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from selfsup.data.decode import FORMATS, BadImage
+from selfsup.data.near import difference_hash, groups, near_pairs
+from selfsup.data.sources import Source
+from selfsup.errors import UserError
+
+ORIENTATION = 0x0112  # EXIF's tag
+
+
+class Seen(NamedTuple):
+    """One image."""
+
+    bad: str | None
+    """Why it cannot be read; then the rest is empty."""
+    size: tuple[int, int] = (0, 0)
+    """Height and width in pixels."""
+    format: str = "array"
+    mode: str = ""
+    """Pillow's word for channels and bits."""
+    turned: bool = False
+    """EXIF says that it is not stored upright."""
+    sha256: str = ""
+    """Of the file, or of the pixels where there is none."""
+    hash: int = 0
+    """See `near.difference_hash`."""
+    mean: tuple[float, ...] = ()
+    """Of each channel, in [0, 1]."""
+    square: tuple[float, ...] = ()
+    """Mean of squares."""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was found; names are those of the source."""
+
+    data: str
+    images: int
+    bad: dict[str, str]
+    """Name and reason."""
+    sizes: dict[str, int]
+    """Smallest, median and largest height and width."""
+    formats: dict[str, int]
+    modes: dict[str, int]
+    turned: int
+    sixteen_bits: int
+    classes: dict[str, int]
+    """Readable images of each."""
+    mean: list[float]
+    """Of each channel, every image counted alike, in [0, 1]."""
+    std: list[float]
+    exact: list[list[str]]
+    """Groups of equal files."""
+    near: list[list[str]]
+    """Groups that look alike, equal ones included."""
+    leaks: list[list[str]]
+    """Groups of `near` with images of more than one split."""
+    splits: dict[str, int]
+
+
+def audit(
+    source: Source,
+    data: str,
+    *,
+    distance: int = 4,
+    threads: int = 1,
+    progress: Callable[[int], None] = lambda images: None,
+) -> Audit:
+    """Read everything once.
+
+    Args:
+        source: the images; a column `split` is looked at for leakage.
+        data: what the user called it.
+        distance: bits of 64 in which near duplicates may differ.
+        threads: images read at a time.
+        progress: called after each image.
+    """
+
+    def look(position: int) -> Seen:
+        found = see(source, position)
+        progress(1)
+        return found
+
+    with ThreadPoolExecutor(threads) as pool:
+        seen = list(pool.map(look, range(len(source))))
+    names = [source.name(i) for i in range(len(source))]
+    good = [i for i, found in enumerate(seen) if found.bad is None]
+    hashes = np.array([found.hash for found in seen], np.uint64)
+    exact = _equal([found.sha256 for found in seen])
+    alike = near_pairs(hashes, distance).tolist()
+    near = groups(len(seen), [(g[0], i) for g in exact for i in g[1:]] + alike)
+    split = source.columns.get("split", [])
+    leaks = [g for g in near if split and len({split[i] for i in g}) > 1]
+
+    def named(found: list[list[int]]) -> list[list[str]]:
+        return [[names[i] for i in group] for group in found]
+
+    return Audit(
+        data=data,
+        images=len(source),
+        bad={names[i]: found.bad for i, found in enumerate(seen) if found.bad is not None},
+        sizes=_sizes([seen[i].size for i in good]),
+        formats=dict(Counter(seen[i].format for i in good).most_common()),
+        modes=dict(Counter(seen[i].mode for i in good).most_common()),
+        turned=sum(seen[i].turned for i in good),
+        sixteen_bits=sum(seen[i].mode.startswith("I") for i in good),
+        classes=_classes(source, good),
+        **_moments([seen[i] for i in good]),
+        exact=named(exact),
+        near=named(near),
+        leaks=named(leaks),
+        splits=dict(Counter(split[i] for i in good)) if split else {},
+    )
+
+
+def see(source: Source, position: int) -> Seen:
+    """One image; a bad one is a finding and no error."""
+    try:
+        data = source.stored(position)
+        pixels = source.pixels(position)
+    except BadImage as error:
+        return Seen(str(error))
+    values = pixels.reshape(-1, pixels.shape[2]).astype(np.float32) / 255
+    facts: dict[str, Any] = {"mode": f"{pixels.shape[2]} x 8 bits"}
+    if data is not None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it was decoded a moment ago
+            with Image.open(BytesIO(data), formats=FORMATS) as image:
+                turned = image.getexif().get(ORIENTATION, 1) not in (0, 1)
+                facts = {"format": image.format or "", "mode": image.mode, "turned": turned}
+    return Seen(
+        None,
+        size=pixels.shape[:2],
+        sha256=hashlib.sha256(pixels.tobytes() if data is None else data).hexdigest(),
+        hash=difference_hash(pixels),
+        mean=tuple(values.mean(0, dtype=np.float64).tolist()),
+        square=tuple((values**2).mean(0, dtype=np.float64).tolist()),
+        **facts,
+    )
+
+
+def _equal(digests: Sequence[str]) -> list[list[int]]:
+    """Groups of two and more with the same digest; bad images have none."""
+    members: dict[str, list[int]] = {}
+    for i, digest in enumerate(digests):
+        if digest:
+            members.setdefault(digest, []).append(i)
+    return [group for group in members.values() if len(group) > 1]
+
+
+def _sizes(sizes: Sequence[tuple[int, int]]) -> dict[str, int]:
+    if not sizes:
+        return {}
+    table = np.array(sizes)
+    found = {"smallest": table.min(0), "median": np.median(table, 0), "largest": table.max(0)}
+    return {
+        f"{word} {side}": int(values[i])
+        for word, values in found.items()
+        for i, side in enumerate(("height", "width"))
+    }
+
+
+def _classes(source: Source, good: Sequence[int]) -> dict[str, int]:
+    if source.labels is None:
+        return {}
+    counts = Counter(source.labels[list(good)].tolist())
+    return {name: counts[label] for label, name in enumerate(source.classes)}
+
+
+def _moments(seen: Sequence[Seen]) -> dict[str, list[float]]:
+    """Mean and deviation of each channel."""
+    if not seen:
+        return {"mean": [], "std": []}
+    mean = np.array([found.mean for found in seen]).mean(0)
+    square = np.array([found.square for found in seen]).mean(0)
+    deviation = np.sqrt(np.maximum(square - mean**2, 0))
+    return {"mean": mean.round(4).tolist(), "std": deviation.round(4).tolist()}
+
+
+def write_audit(found: Audit, file: Path) -> None:
+    """As JSON."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(asdict(found), indent=1) + "\n")
+
+
+def read_audit(file: Path) -> Audit:
+    """What `write_audit` wrote.
+
+    Raises:
+        UserError: the file is not there, or is no audit.
+    """
+    try:
+        return Audit(**json.loads(file.read_text()))
+    except FileNotFoundError:
+        raise UserError(f"{file} does not exist; tools/audit.py writes it") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{file} is no audit: {error}") from None
+
+
+def units(source: Source, found: Audit, *, together: bool) -> list[list[int]]:
+    """Positions to train on, without the bad ones; near duplicates as one unit if `together`.
+
+    Raises:
+        UserError: the audit is of other images.
+    """
+    names = {source.name(i): i for i in range(len(source))}
+    known = set(found.bad).union(*found.near) - set(names)
+    if found.images != len(source) or known:
+        raise UserError(
+            f"the audit of {found.data} ({found.images} images) is not of these {len(source)}; "
+            "run tools/audit.py again"
+        )
+    bad = {names[name] for name in found.bad}
+    alike = [[names[name] for name in group] for group in found.near] if together else []
+    grouped = {i for group in alike for i in group}
+    single = [[i] for i in range(len(source)) if i not in bad and i not in grouped]
+    return sorted(single + alike)

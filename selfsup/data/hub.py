@@ -1,0 +1,106 @@
+"""Data sets of other libraries that lie on disk: Hugging Face's and torchvision's."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from selfsup.data.arrays import named
+from selfsup.data.decode import BadImage, read_bytes, upright_rgb
+from selfsup.data.sources import ArraySource, ImageSource, Source
+from selfsup.errors import UserError, did_you_mean, require
+
+DOWNLOADS = Path("data")  # where `cifar10` is kept
+
+
+def hugging_face(path: Path, *, split: str, labels: str, channels: int) -> Source:
+    """What `datasets` has saved with `save_to_disk`: the first column of images, and labels."""
+    try:
+        import datasets
+    except ImportError:
+        raise UserError(f"{path} needs datasets: pip install 'selfsup[data]'") from None
+    try:
+        found: Any = datasets.load_from_disk(str(path))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+    if isinstance(found, datasets.DatasetDict):
+        told = ", ".join(found)
+        require(split in found, f"{path} has the splits {told}, not {split!r}; give --split")
+        found = found[split]
+    elif split:
+        raise UserError(f"{path} has no splits")
+    kinds = found.features
+    image = next((name for name in kinds if isinstance(kinds[name], datasets.Image)), None)
+    if image is None:
+        raise UserError(f"{path} has no column of images (its columns: {', '.join(kinds)})")
+    rows = found.cast_column(image, datasets.Image(decode=False))
+    names = [f"{path.name} {i}" for i in range(len(rows))]
+    given: tuple[Tensor | None, list[str]] = (None, [])
+    if labels in kinds:
+        words = getattr(kinds[labels], "names", None)
+        given = named(np.asarray(rows[labels]), None if words is None else np.asarray(words))
+    elif labels != "label":
+        raise UserError(f"{path} has no column {labels!r}; it has {', '.join(kinds)}")
+    plain = [name for name in kinds if getattr(kinds[name], "dtype", "") in ("string", "int64")]
+    columns = {name: [str(x) for x in rows[name]] for name in plain if name != labels}
+    load = _Loader(rows, image)
+    return ImageSource(load, names, *given, channels=channels, columns=columns)
+
+
+class _Loader:
+    """One image of a Hugging Face data set."""
+
+    def __init__(self, rows: Any, column: str) -> None:
+        self.rows, self.column = rows, column
+
+    def __call__(self, position: int) -> bytes:
+        kept = self.rows[position][self.column]
+        if kept is None:
+            raise BadImage("no image in this row")
+        data: bytes | None = kept["bytes"]
+        return read_bytes(Path(kept["path"])) if data is None else data
+
+
+def cifar10(split: str) -> Source:
+    """The one data set that torchvision is let fetch, by name."""
+    return torchvision("CIFAR10", DOWNLOADS, split, download=True)
+
+
+def torchvision(name: str, folder: Path, split: str, *, download: bool = False) -> Source:
+    """A torchvision data set that is on disk (or may be fetched, where the user asked for it)."""
+    import torchvision.datasets
+
+    kind = getattr(torchvision.datasets, name, None)
+    if kind is None:
+        near = did_you_mean(name, torchvision.datasets.__all__)
+        raise UserError(f"torchvision has no data set {name!r}{near}")
+    if split not in ("", "train", "test"):
+        raise UserError(f"torchvision's {name} has splits train and test, not {split!r}")
+    try:
+        images = kind(str(folder), train=split != "test", download=download)
+    except TypeError:
+        raise UserError(f"torchvision's {name} has no train and test split to choose") from None
+    except (RuntimeError, OSError) as error:
+        first = str(error).split("\n")[0]
+        raise UserError(f"torchvision's {name} is not in {folder}: {first}") from None
+    pixels, targets = getattr(images, "data", None), getattr(images, "targets", None)
+    if isinstance(pixels, Tensor):
+        pixels = pixels.numpy()
+    if isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and targets is not None:
+        pixels = pixels[..., None] if pixels.ndim == 3 else pixels
+        return ArraySource(pixels, *named(np.asarray(targets), np.asarray(images.classes)))
+    return _by_item(images, name)
+
+
+def _by_item(images: Any, name: str) -> Source:
+    labels = [images[i][1] for i in range(len(images))]
+
+    def load(position: int) -> np.ndarray:
+        try:
+            return np.array(upright_rgb(images[position][0]))
+        except Exception as error:
+            raise BadImage(f"{type(error).__name__}: {error}") from None
+
+    names = [f"{name} {i}" for i in range(len(images))]
+    return ImageSource(load, names, *named(np.asarray(labels), None))

@@ -1,0 +1,223 @@
+"""Writing packs (see pack.py), from any source, going on where an earlier try stopped."""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from selfsup.data.decode import BadImage
+from selfsup.data.pack import MAGIC, PAGE, Pack
+from selfsup.data.sources import Source
+from selfsup.errors import UserError, require
+
+Format = Literal["raw", "jpeg"]
+
+
+class Style(NamedTuple):
+    """How images are stored."""
+
+    format: Format
+    side: int | None
+    """Longest allowed shorter side, in pixels; larger images are shrunk to it."""
+    quality: int
+    """Of JPEG."""
+
+
+class Stored(NamedTuple):
+    """An image as it goes into the pack."""
+
+    data: bytes
+    shape: tuple[int, int, int]
+    """Height, width, channels."""
+
+
+def write_pack(
+    source: Source,
+    file: Path,
+    style: Style,
+    *,
+    threads: int = 1,
+    progress: Callable[[int], None] = lambda images: None,
+) -> int:
+    """Write all images of `source` that can be read; how many could not.
+
+    The images go to FILE.partial and a line each to FILE.journal; with both there, the same command
+    goes on. The pack appears under its name when it is whole.
+
+    Raises:
+        UserError: no image can be read, or the earlier try was of other images or another style.
+    """
+    partial, journal = (file.with_name(file.name + end) for end in (".partial", ".journal"))
+    asked = {"images": len(source), "first": source.name(0), "style": list(style)}
+    done = _resume(partial, journal, asked)
+    progress(len(done))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with partial.open("r+b" if done else "wb") as out, journal.open("a") as lines:
+        out.seek(done[-1]["end"] if done else PAGE)
+        if not done:
+            lines.write(json.dumps(asked) + "\n")
+        for i, stored in _encoded(source, style, len(done), threads):
+            line: dict[str, Any] = {"i": i}
+            if isinstance(stored, Stored):
+                line |= {"start": out.tell(), "size": len(stored.data), "shape": stored.shape}
+                line["sha256"] = hashlib.sha256(stored.data).hexdigest()
+                out.write(stored.data)
+            else:
+                line["bad"] = stored
+            done.append(line | {"end": out.tell()})
+            out.flush()
+            lines.write(json.dumps(done[-1]) + "\n")
+            lines.flush()
+            progress(1)
+        good = [line for line in done if "bad" not in line]
+        if not good:
+            raise UserError(f"none of the {len(source)} images can be read")
+        _finish(out, source, style, good, done)
+        out.flush()
+        os.fsync(out.fileno())
+    partial.replace(file)
+    journal.unlink()
+    return len(done) - len(good)
+
+
+def _resume(partial: Path, journal: Path, asked: dict[str, Any]) -> list[dict[str, Any]]:
+    """What an earlier try has written, and the files cut to it."""
+    if not (partial.exists() and journal.exists()):
+        journal.unlink(missing_ok=True)
+        return []
+    lines = []
+    for text in journal.read_text().splitlines():
+        with contextlib.suppress(ValueError):  # the last may be half
+            lines.append(json.loads(text))
+    if not lines or lines[0] != asked:
+        raise UserError(f"{partial} is of another try, with {lines[:1]}; remove it and {journal}")
+    size = partial.stat().st_size
+    done = [line for line in lines[1:] if line["end"] <= size]
+    if not done:
+        journal.unlink()
+        return []
+    os.truncate(partial, done[-1]["end"])
+    journal.write_text("".join(json.dumps(line) + "\n" for line in [asked, *done]))
+    return done
+
+
+def _encoded(
+    source: Source, style: Style, start: int, threads: int
+) -> Iterator[tuple[int, Stored | str]]:
+    """Images from `start` on in their order, some made ready ahead; or why there is none."""
+
+    def one(i: int) -> Stored | str:
+        try:
+            return encode(source.pixels(i), style)
+        except BadImage as error:
+            return str(error)
+
+    with ThreadPoolExecutor(threads) as pool:
+        places = iter(range(start, len(source)))
+        ahead = [(i, pool.submit(one, i)) for i in islice(places, 4 * threads)]
+        while ahead:
+            i, ready = ahead.pop(0)
+            yield i, ready.result()
+            ahead += [(j, pool.submit(one, j)) for j in islice(places, 1)]
+
+
+def encode(image: np.ndarray, style: Style) -> Stored:
+    """Shrink, if it is larger than asked, and store. uint8 [h, w, c]."""
+    height, width, channels = image.shape
+    short = min(height, width)
+    if style.side is not None and short > style.side:
+        height, width = (max(1, round(x * style.side / short)) for x in (height, width))
+        x = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+        x = F.interpolate(x, (height, width), mode="bicubic", antialias=True)
+        image = x[0].permute(1, 2, 0).numpy()
+    image = np.ascontiguousarray(image)
+    if style.format == "raw":
+        return Stored(image.tobytes(), (height, width, channels))
+    require(channels in (1, 3), f"JPEG has 1 or 3 channels, not {channels}; use --format raw")
+    out = io.BytesIO()
+    Image.fromarray(image[..., 0] if channels == 1 else image).save(
+        out, "JPEG", quality=style.quality
+    )
+    return Stored(out.getvalue(), (height, width, channels))
+
+
+def _finish(
+    out: BinaryIO,
+    source: Source,
+    style: Style,
+    good: list[dict[str, Any]],
+    done: list[dict[str, Any]],
+) -> None:
+    """Write the index, the contents and, last, the first page."""
+    places = [line["i"] for line in good]
+    shapes = {tuple(line["shape"]) for line in good}
+    uniform = style.format == "raw" and len(shapes) == 1
+    (channels, *others) = {shape[2] for shape in shapes}
+    assert not others, shapes
+    arrays: dict[str, Any] = {}
+
+    def put(name: str, array: np.ndarray) -> None:
+        out.seek(-(-out.tell() // PAGE) * PAGE)
+        arrays[name] = [array.dtype.str, list(array.shape), out.tell()]
+        out.write(array.tobytes())
+
+    def put_texts(name: str, words: Sequence[str]) -> None:
+        coded = [word.encode("utf-8", "surrogateescape") for word in words]
+        put(f"{name} text", np.frombuffer(b"".join(coded), np.uint8))
+        put(f"{name} ends", np.cumsum([len(word) for word in coded], dtype=np.int64))
+
+    if uniform:
+        arrays["images"] = ["|u1", [len(good), *good[0]["shape"]], PAGE]
+    put("starts", np.array([line["start"] for line in good], np.int64))
+    put("sizes", np.array([line["size"] for line in good], np.int64))
+    put("shapes", np.array([line["shape"][:2] for line in good], np.int32))
+    digests = b"".join(bytes.fromhex(line["sha256"]) for line in good)
+    put("sha256", np.frombuffer(digests, np.uint8).reshape(-1, 32))
+    put_texts("name", [source.name(i) for i in places])
+    for name, words in source.columns.items():
+        put_texts(f"column {name}", [words[i] for i in places])
+    if source.labels is not None:
+        put("labels", source.labels[torch.tensor(places)].numpy())
+    contents = {
+        "images": len(good),
+        "format": style.format,
+        "side": style.side,
+        "channels": channels,
+        "uniform": uniform,
+        "classes": list(source.classes),
+        "columns": list(source.columns),
+        "bad": {source.name(line["i"]): line["bad"] for line in done if "bad" in line},
+        "arrays": arrays,
+    }
+    text = json.dumps(contents).encode()
+    start = out.tell()
+    out.write(text)
+    where = {"contents": start, "bytes": len(text), "whole": out.tell()}
+    out.seek(0)
+    out.write((MAGIC + json.dumps(where).encode() + b"\n").ljust(PAGE, b"\0"))
+
+
+def check_pack(file: Path) -> list[str]:
+    """Names of the images whose bytes are not what was written.
+
+    Raises:
+        UserError: it is no pack, or not whole.
+    """
+    pack = Pack(file)
+    names, digests = pack.texts("name"), pack.array("sha256")
+    return [
+        names[i]
+        for i in range(len(pack))
+        if hashlib.sha256(pack.stored(i).tobytes()).digest() != digests[i].tobytes()
+    ]

@@ -1,0 +1,114 @@
+"""Tar shards as webdataset writes them, indexed once and then read at any place.
+
+Files of one sample have a name in common up to the first dot: `0001.jpg`, `0001.cls`. The label is
+the text of `.cls` or `.txt`, or `label` in `.json`, whose other words become columns.
+"""
+
+import json
+import os
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from selfsup.data.decode import FILE_CHANNELS, SUFFIXES
+from selfsup.data.sources import ImageSource, Source, encode_labels
+from selfsup.errors import UserError, require
+
+VERSION = 1
+
+
+def tars(path: Path, *, channels: int) -> Source:
+    """One .tar, or all of a folder in the order of their names."""
+    require(channels in FILE_CHANNELS, f"{path}: files have 1, 3 or 4 channels, not {channels}")
+    files = sorted(path.glob("*.tar")) if path.is_dir() else [path]
+    samples = [sample | {"file": i} for i, file in enumerate(files) for sample in _index(file)]
+    if not samples:
+        raise UserError(f"{path} holds no images ({', '.join(SUFFIXES)})")
+    labels: Tensor | None = None
+    classes: list[str] = []
+    if all("label" in sample for sample in samples):
+        labels, classes = encode_labels([sample["label"] for sample in samples])
+    names = [sample["name"] for sample in samples]
+    known = set.intersection(*(set(sample["columns"]) for sample in samples))
+    columns = {name: [sample["columns"][name] for sample in samples] for name in sorted(known)}
+    load = _Loader(files, samples)
+    return ImageSource(load, names, labels, classes, channels=channels, columns=columns)
+
+
+class _Loader:
+    """One image of a shard, by its place; each process opens the files it needs."""
+
+    def __init__(self, files: list[Path], samples: list[dict[str, Any]]) -> None:
+        self.files = files
+        self.places = np.array([[s["file"], s["start"], s["size"]] for s in samples], np.int64)
+        self.opened: dict[tuple[int, int], int] = {}
+
+    def __call__(self, position: int) -> bytes:
+        file, start, size = self.places[position].tolist()
+        mine = os.getpid(), file  # a descriptor from before a fork is not shared
+        if mine not in self.opened:
+            self.opened[mine] = os.open(self.files[file], os.O_RDONLY)
+        return os.pread(self.opened[mine], size, start)
+
+
+def _index(file: Path) -> list[dict[str, Any]]:
+    """Where each sample's image lies; kept beside the shard where that can be written to."""
+    kept = file.with_name(file.name + ".index.json")
+    found = file.stat()
+    state = [VERSION, found.st_size, found.st_mtime_ns]
+    try:
+        index = json.loads(kept.read_text())
+        if index["state"] == state:
+            samples: list[dict[str, Any]] = index["samples"]
+            return samples
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    samples = _read(file)
+    try:
+        aside = kept.with_name(f"{kept.name}.{os.getpid()}")
+        aside.write_text(json.dumps({"state": state, "samples": samples}))
+        aside.replace(kept)
+    except OSError:  # a folder that cannot be written to: indexed again next time
+        pass
+    return samples
+
+
+def _read(file: Path) -> list[dict[str, Any]]:
+    """Read a shard's headers and labels through."""
+    samples: dict[str, dict[str, Any]] = {}
+    try:
+        with tarfile.open(file, "r:") as tar:
+            for member in tar:
+                if not member.isfile():
+                    continue
+                folder, base = os.path.split(member.name)
+                key, _, kind = base.partition(".")
+                sample = samples.setdefault(os.path.join(folder, key), {"columns": {}})
+                kind = f".{kind.lower()}"
+                if kind.endswith(SUFFIXES):
+                    place = {"start": member.offset_data, "size": member.size}
+                    sample |= {"name": member.name, **place}
+                elif kind in (".cls", ".txt", ".json"):
+                    opened = tar.extractfile(member)
+                    assert opened is not None
+                    sample |= _words(kind, opened.read(1 << 20), sample["columns"])
+    except (tarfile.TarError, OSError, ValueError) as error:
+        raise UserError(f"cannot read {file}: {error}") from None
+    return [sample for sample in samples.values() if "name" in sample]
+
+
+def _words(kind: str, data: bytes, columns: dict[str, str]) -> dict[str, str]:
+    """The label that a file beside an image gives; other words go into `columns`."""
+    text = data.decode("utf-8", "replace").strip()
+    if kind != ".json":
+        return {"label": text}
+    table = json.loads(text)
+    if not isinstance(table, dict):
+        return {}
+    words = {str(name): str(word) for name, word in table.items() if not isinstance(word, list)}
+    label = words.pop("label", None)
+    columns.update(words)
+    return {} if label is None else {"label": label}

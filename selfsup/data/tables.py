@@ -1,0 +1,87 @@
+"""Image files on disk: those below a folder, or those that a manifest names."""
+
+import csv
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from selfsup.data.decode import SUFFIXES
+from selfsup.data.sources import Source, encode_labels, file_source
+from selfsup.errors import UserError
+
+
+def folder(root: Path, *, channels: int) -> Source:
+    """Every image below `root`, sorted by the bytes of its path; labels if all are in folders."""
+    found = []
+    seen: set[str] = set()
+    for inside, inner, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(inside)
+        if real in seen:  # a link back to where we were
+            inner.clear()
+            continue
+        seen.add(real)
+        found += [
+            os.path.relpath(os.path.join(inside, name), root)
+            for name in names
+            if name.lower().endswith(SUFFIXES) and not name.startswith(".")
+        ]
+    if not found:
+        raise UserError(f"{root} holds no images ({', '.join(SUFFIXES)})")
+    paths = sorted((Path(p).as_posix() for p in found), key=os.fsencode)
+    labels: Tensor | None = None
+    classes: list[str] = []
+    if all("/" in path for path in paths):
+        labels, classes = encode_labels([path.split("/", 1)[0] for path in paths])
+    return file_source(root, paths, labels, classes, channels=channels)
+
+
+def manifest(file: Path, *, split: str, labels: str, channels: int) -> Source:
+    """A table with a path on each row, relative to the manifest's folder."""
+    rows = _rows(file)
+    for i, row in enumerate(rows):
+        if not isinstance(row, dict) or not row.get("path"):
+            told = ", ".join(row) if isinstance(row, dict) else "none"
+            raise UserError(f"{file} has no column path (its columns: {told}) in row {i + 1}")
+    if not rows:
+        raise UserError(f"{file} has no rows")
+    if labels != "label" and labels not in rows[0]:
+        raise UserError(f"{file} has no column {labels!r}; it has {', '.join(rows[0])}")
+    if split:
+        known = sorted({_word(row.get("split")) for row in rows})
+        rows = [row for row in rows if _word(row.get("split")) == split]
+        if not rows:
+            raise UserError(f"{file} has no rows with split {split!r}; it has {', '.join(known)}")
+    columns = {
+        name: [_word(row.get(name)) for row in rows]
+        for name in dict.fromkeys(name for row in rows for name in row if name)
+    }
+    paths = columns.pop("path")
+    found: Tensor | None = None
+    classes: list[str] = []
+    if all(columns.get(labels, [""])):
+        found, classes = encode_labels(columns.pop(labels))
+    return file_source(file.parent, paths, found, classes, channels=channels, columns=columns)
+
+
+def _word(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _rows(file: Path) -> list[dict[str, Any]]:
+    try:
+        if file.suffix.lower() == ".parquet":
+            try:
+                import pyarrow.parquet
+            except ImportError:
+                raise UserError(f"{file} needs pyarrow: pip install 'selfsup[data]'") from None
+            table: list[dict[str, Any]] = pyarrow.parquet.read_table(file).to_pylist()
+            return table
+        with file.open(newline="", encoding="utf-8-sig") as lines:
+            if file.suffix.lower() == ".csv":
+                return list(csv.DictReader(lines))
+            return [json.loads(line) for line in lines if line.strip()]
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {file}: {error}") from None

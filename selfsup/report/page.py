@@ -1,0 +1,88 @@
+"""The frame of a page, and the parts that pages are made of; all text is escaped here."""
+
+import base64
+import io
+from collections.abc import Iterable, Sequence
+from html import escape
+
+import numpy as np
+from PIL import Image
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem;
+       padding: 0 1rem; color: #1c1c1c; background: #fff }
+h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
+table { border-collapse: collapse; margin: .5rem 0 }
+th, td { text-align: left; padding: .2rem .8rem .2rem 0; vertical-align: top;
+         border-bottom: 1px solid #ddd }
+td { overflow-wrap: anywhere }
+.grid { display: flex; flex-wrap: wrap; gap: .8rem }
+figure { margin: 0 } figure img { display: block; image-rendering: pixelated }
+figcaption { font: 11px/1.35 ui-monospace, monospace; color: #444; white-space: pre-line;
+             overflow-wrap: anywhere }
+.blank { aspect-ratio: 1; border: 1px dashed #888 }
+.row { display: flex; flex-wrap: wrap; gap: .8rem; padding: .6rem 0; border-top: 1px solid #ddd }
+"""
+
+
+def page(title: str, *parts: str) -> str:
+    """A whole page of parts that are HTML already."""
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n<body>"
+        f"<h1>{escape(title)}</h1>\n" + "\n".join(parts) + "\n</body></html>\n"
+    )
+
+
+def heading(text: str) -> str:
+    """Of a section."""
+    return f"<h2>{escape(text)}</h2>"
+
+
+def paragraph(text: str) -> str:
+    """Plain words."""
+    return f"<p>{escape(text)}</p>"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Cells are written as text."""
+    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def picture(image: np.ndarray, caption: str = "", *, width: int, jpeg: bool = False) -> str:
+    """An image within the page, without anything that its file said besides.
+
+    Args:
+        image: uint8 [h, w, c] of 1, 3 or more channels, of which three are shown.
+        caption: below it.
+        width: on the screen, in pixels.
+        jpeg: smaller, for photographs that are only glanced at.
+    """
+    levels = np.ascontiguousarray(image[..., 0] if image.shape[2] < 3 else image[..., :3])
+    out = io.BytesIO()
+    kind = "jpeg" if jpeg else "png"
+    Image.fromarray(levels).save(out, kind, **({"quality": 80} if jpeg else {}))
+    data = base64.b64encode(out.getvalue()).decode()
+    alt = escape(caption.split("\n")[0], quote=True)
+    shown = f'<img src="data:image/{kind};base64,{data}" width="{width}" alt="{alt}">'
+    return _figure(shown, caption, width)
+
+
+def blank(caption: str, *, width: int) -> str:
+    """Where an image would be that there is none of."""
+    return _figure('<div class="blank"></div>', caption, width)
+
+
+def _figure(shown: str, caption: str, width: int) -> str:
+    told = f"<figcaption>{escape(caption)}</figcaption>"
+    return f'<figure style="width: {width}px">{shown}{told}</figure>'
+
+
+def grid(pictures: Iterable[str], kind: str = "grid") -> str:
+    """Pictures beside one another; kind row for those that belong together."""
+    return f'<div class="{kind}">' + "".join(pictures) + "</div>"

@@ -1,0 +1,132 @@
+"""A contact sheet: exactly what a step of training sees, and what was drawn for it."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from selfsup.augment.apply import apply
+from selfsup.augment.draws import Change, Draws
+from selfsup.config import ViewsConfig
+from selfsup.data.loader import Batch
+from selfsup.data.sources import Source
+from selfsup.report.page import blank, grid, heading, page, paragraph, picture, table
+
+ORDER = "BCSH"  # brightness, contrast, saturation, hue
+
+
+def contact_sheet(
+    source: Source,
+    batch: Batch,
+    views: ViewsConfig,
+    *,
+    title: str,
+    images: int,
+    changes: Sequence[Change] = (),
+) -> str:
+    """The first `images` of a batch: each image, its views, and their draws."""
+    rows = []
+    groups = views.by_size()
+    seen = [
+        _levels(apply(crops[:images], draws.rows(slice(images)), group, changes), group)
+        for crops, draws, group in zip(batch.crops, batch.draws, groups, strict=True)
+    ]
+    overlaps = [overlap(draws, source, batch) for draws in batch.draws[:1]]
+    for i, position in enumerate(batch.positions[:images].tolist()):
+        pictures = [_whole(source, position, batch.bad.get(position))]
+        for shown, draws, group in zip(seen, batch.draws, groups, strict=True):
+            for v in range(shown.shape[1]):
+                width = max(96, min(224, 2 * group.size))
+                caption = told(draws, i, v, source, position, position not in batch.bad)
+                pictures.append(picture(shown[i, v].numpy(), caption, width=width))
+        rows.append(grid(pictures, "row"))
+    return page(
+        title,
+        paragraph(
+            "Each row is an image and its views as the network gets them, before normalisation. "
+            "jitter lists brightness (B), contrast (C), saturation (S) and hue (H) in the order in "
+            "which they were made; a box is top, left, height x width in pixels of the image."
+        ),
+        *rows,
+        heading("How much the first two views of an image overlap"),
+        _overlaps(overlaps[0]),
+    )
+
+
+def _levels(x: Tensor, views: ViewsConfig) -> Tensor:
+    """Normalised views as uint8 [b, v, s, s, c]."""
+    mean, std = (torch.tensor(c)[:, None, None] for c in (views.mean, views.std))
+    return (x * std + mean).mul(255).round().clamp(0, 255).byte().permute(0, 1, 3, 4, 2)
+
+
+def _whole(source: Source, position: int, bad: str | None) -> str:
+    """The image itself, or why another one stands in for it."""
+    name = source.name(position)
+    if bad is not None:
+        return blank(f"{name}\nthe next good one stands in: {bad}", width=160)
+    image = source.pixels(position)
+    height, width = image.shape[:2]
+    step = max(1, min(height, width) // 224)  # a sheet is for a glance
+    small = image[::step, ::step]
+    return picture(small, f"{name}\n{height} x {width}", width=160, jpeg=min(small.shape[:2]) > 64)
+
+
+def told(draws: Draws, i: int, v: int, source: Source, position: int, readable: bool) -> str:
+    """What was drawn for a view, a line for each change."""
+    lines = []
+    if readable:
+        height, width = source.pixels(position).shape[:2]
+        top, left, h, w = draws.boxes.rows(slice(i, i + 1)).resolve(height, width)[0, v].tolist()
+        lines.append(f"box {top}, {left}, {h} x {w}{', flipped' if draws.flip[i, v] else ''}")
+    if draws.quarters[i, v]:
+        lines.append(f"turned {90 * int(draws.quarters[i, v])} degrees")
+    if draws.rotate[i, v]:
+        lines.append(f"rotated {draws.degrees[i, v]:.0f} degrees")
+    if draws.jitter[i, v]:
+        fields = (draws.brightness, draws.contrast, draws.saturation, draws.hue)
+        amounts = [field[i, v].item() for field in fields]
+        order = draws.order[i, v].tolist()
+        lines.append("jitter " + " ".join(f"{ORDER[k]} {amounts[k]:.2f}" for k in order))
+    if draws.grey[i, v]:
+        lines.append("grey")
+    if draws.blur[i, v]:
+        lines.append(f"blur {draws.sigma[i, v]:.2f} px")
+    lines += [name for name in ("solarize", "erase") if getattr(draws, name)[i, v]]
+    return "\n".join(lines) or "as it is"
+
+
+def overlap(draws: Draws, source: Source, batch: Batch) -> Tensor | None:
+    """Intersection over union of the boxes of the first two views of each readable image. [k]."""
+    if draws.flip.shape[1] < 2:
+        return None
+    found = []
+    for i, position in enumerate(batch.positions.tolist()):
+        if position in batch.bad:
+            continue
+        height, width = source.pixels(position).shape[:2]
+        found.append(draws.boxes.rows(slice(i, i + 1)).resolve(height, width)[0, :2])
+    return shared_area(torch.stack(found)) if found else None
+
+
+def shared_area(boxes: Tensor) -> Tensor:
+    """Intersection over union of two boxes each: [k, 2, 4] -> [k]."""
+    low, size = boxes[..., :2], boxes[..., 2:]
+    inside = torch.minimum(*(low + size).unbind(1)) - torch.maximum(*low.unbind(1))
+    both = inside.clamp(min=0).prod(-1).double()
+    return both / (size.prod(-1).sum(1) - both)
+
+
+def _overlaps(shares: Tensor | None) -> str:
+    if shares is None:
+        return paragraph("There is one view of each image.")
+    parts = torch.tensor([0.1, 0.25, 0.5, 0.75, 0.9], dtype=torch.float64)
+    quantiles = [f"{q:.2f}" for q in shares.quantile(parts).tolist()]
+    apart = f"{(shares == 0).double().mean():.1%}"
+    return table(
+        ["images", "no overlap", "10 %", "25 %", "half have less", "75 %", "90 %", "mean"],
+        [[len(shares), apart, *quantiles, f"{shares.mean():.2f}"]],
+    ) + paragraph(
+        "Intersection over union of the two boxes, 0 apart to 1 the same. Pairs without overlap "
+        "teach that parts of one image belong together; many of them, on images of many things, "
+        "teach noise."
+    )

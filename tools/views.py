@@ -1,0 +1,89 @@
+"""A contact sheet of exactly what a step of a recipe sees, as a page.
+
+    python tools/views.py --data images/ --recipe simclr --step 1200
+    python tools/views.py --data images/ --config runs/simclr/config.yaml --recipe simclr
+
+Any flag of the recipe may follow, or its settings file: views, seed and batch are its own.
+"""
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from selfsup.cli import parse, take
+from selfsup.cli import run as launch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A contact sheet of exactly what a step of a recipe sees.
+
+    --data IMAGES and any other flag of the recipe may follow.
+    """
+
+    recipe: str = "simclr"
+    """A pretraining recipe: simclr, dcl, moco_v2, byol, dino..."""
+    step: int = 0
+    """Steps done before the one that is shown."""
+    images: int = 16
+    """Of the batch, from its first on."""
+    page: str = "views.html"
+    """Where the sheet goes."""
+
+
+OWN = ("--recipe", "--step", "--images", "--page")
+
+
+def main(config: Config, rest: list[str]) -> None:
+    """Draw the step again, and show it; `rest` are flags of the recipe."""
+    from pathlib import Path
+
+    from selfsup.data.open import open_source
+    from selfsup.errors import require
+    from selfsup.pretrain import local_batches, pretraining_sampler
+    from selfsup.report.views import contact_sheet
+
+    require(config.step >= 0, f"--step must be 0 or more, not {config.step}")
+    require(config.images > 0, f"--images must be above 0, not {config.images}")
+    recipe = recipe_config(config.recipe, rest)
+    views = recipe.views
+    source = open_source(
+        recipe.data, split=recipe.split, labels=recipe.labels, channels=views.channels
+    )
+    sampler = pretraining_sampler(source, recipe)
+    batch = local_batches(source, sampler, views, recipe.seed)[config.step]
+    title = f"{config.recipe}, step {config.step}, seed {recipe.seed}: {recipe.data}"
+    sheet = contact_sheet(source, batch, views, title=title, images=config.images)
+    Path(config.page).write_text(sheet, encoding="utf-8")
+    print(f"{config.page}: {min(config.images, len(batch.positions))} images of {recipe.batch}")
+
+
+def recipe_config(name: str, args: list[str]) -> Any:
+    """The settings that the recipe would have with these flags."""
+    import importlib
+
+    from selfsup.__main__ import COMMANDS
+    from selfsup.errors import did_you_mean, require
+
+    begin = "pretrain-"
+    known = {key.removeprefix(begin): COMMANDS[key][0] for key in COMMANDS if key.startswith(begin)}
+    wanted = name.replace("_", "-")
+    require(wanted in known, f"there is no recipe {name!r}{did_you_mean(wanted, known)}")
+    module = importlib.import_module(f"selfsup.{known[wanted]}")
+    return parse(module.Config, ["--out", "", *args])  # it runs nowhere
+
+
+def command() -> None:
+    """Run from the command line: own flags are taken out, the rest are the recipe's."""
+    args = sys.argv[1:]
+    own: list[str] = []
+    for flag in OWN:
+        value = take(args, flag)
+        own += [] if value is None else [flag, value]
+    if {"-h", "--help"} & set(args):
+        own = ["--help"]
+    launch(lambda config: main(config, args), Config, own)
+
+
+if __name__ == "__main__":
+    command()
