@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -442,3 +443,67 @@ def test_the_wheel_has_recipes_and_tools(tmp_path: Path) -> None:
         done = run(*command, cwd=tmp_path, PYTHONPATH=str(tmp_path / "site"))
         assert done.returncode == 0, done.stderr
         assert "usage:" in done.stdout
+
+
+def test_an_audit_a_pack_and_views_from_the_command_line(data: Path, tmp_path: Path) -> None:
+    mixed = tmp_path / "mixed"
+    shutil.copytree(data, mixed)
+    (mixed / "class0" / "bad.png").write_bytes(b"broken")
+    shutil.copy(mixed / "class0" / "0.png", mixed / "class0" / "copy.png")
+    found = tmp_path / "audit.json"
+    done = recipe("tools/audit.py", "--data", mixed, "--out", found)
+    assert done.returncode == 0, done.stderr
+    assert "26: 25 can be read, 1 cannot" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 120
+    assert (tmp_path / "audit.html").exists()
+
+    packed = tmp_path / "x.pack"
+    done = recipe("tools/pack.py", "--data", mixed, "--out", packed, "--format", "raw")
+    assert done.returncode == 0, done.stderr
+    assert "25 images" in done.stdout
+    assert "1 left out" in done.stdout
+    assert recipe("tools/pack.py", "--check", packed).returncode == 0
+    damaged = bytearray(packed.read_bytes())
+    damaged[5000] ^= 1
+    packed.write_bytes(damaged)
+    done = recipe("tools/pack.py", "--check", packed)
+    assert done.returncode == 2
+    assert "1 images of" in done.stderr
+
+    flags = ("--data", mixed, "--audit", found, "--mask-duplicates", *PRETRAIN)
+    done = recipe("recipes/pretrain_simclr.py", *flags, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "run" / "bad_images.csv").exists()
+
+    page = tmp_path / "views.html"
+    done = recipe("tools/views.py", "--recipe", "moco-v2", "--step", "2", "--page", page, *flags)
+    assert done.returncode == 0, done.stderr
+    assert page.read_text().count("<img") >= 24
+    done = recipe("tools/views.py", "--recipe", "simcl", "--data", mixed)
+    assert done.returncode == 2
+    assert "no recipe 'simcl' (did you mean 'simclr'?)" in done.stderr
+
+
+def test_images_of_five_channels_through_the_main_job(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    np.save(tmp_path / "x.npy", draw.integers(0, 256, (24, 16, 16, 5), dtype=np.uint8))
+    np.save(tmp_path / "x.labels.npy", np.arange(24) % 3)
+    channels = [f"--views.{name}" for name in ("saturation", "hue", "grey")]
+    plain = [word for flag in channels for word in (flag, "0")]
+    five = ["--views.mean", *["0.5"] * 5, "--views.std", *["0.25"] * 5, "--views.gain", "0.3"]
+    out, data = tmp_path / "run", tmp_path / "x.npy"
+    flags: list[str | Path] = ["--data", data, "--out", out, *PRETRAIN, *five]
+    done = recipe("recipes/pretrain_simclr.py", *flags)
+    assert done.returncode == 2
+    assert "5 channels have no colours: --views.saturation 0, --views.hue 0" in done.stderr
+    done = recipe("recipes/pretrain_simclr.py", *flags, *plain)
+    assert done.returncode == 0, done.stderr
+    done = recipe("tools/knn.py", "--model", out, "--data", data, "--k", "3")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_mixture_with_weights_trains(data: Path, tmp_path: Path) -> None:
+    mixed = f"{data} * 3 + {data} * 1"
+    done = recipe("recipes/pretrain_simclr.py", "--data", mixed, "--out", tmp_path / "r", *PRETRAIN)
+    assert done.returncode == 0, done.stderr
+    assert "48 images" in done.stdout

@@ -198,15 +198,18 @@ def test_other_settings_do_not_go_on_with_an_old_run(tmp_path: Path) -> None:
     assert "started with other settings (seed 0 -> 1)" in done.stderr
 
 
-def test_started_on_two_processes_and_finished_on_one_sees_the_same_views(tmp_path: Path) -> None:
+def test_views_are_the_same_on_any_processes_and_workers_after_any_restart(tmp_path: Path) -> None:
     data = folder(tmp_path / "images")
     script = ROOT / "tests" / "workers" / "views_hash.py"
     whole = run(*recipe_command(str(script), data, "0", "6", "0")).stdout.split("\n")
     two = run(*torchrun(2), script, data, "0", "4", "2").stdout.split("\n")
     rest = run(*recipe_command(str(script), data, "4", "6", "2")).stdout.split("\n")
-    assert (whole[0], two[0], rest[0]) == ("world 1", "world 2", "world 1")
+    four = run(*torchrun(4), script, data, "2", "6", "4").stdout.split("\n")
+    worlds = [lines[0] for lines in (whole, two, rest, four)]
+    assert worlds == ["world 1", "world 2", "world 1", "world 4"]
     assert len(whole[1:7]) == len(set(whole[1:7])) == 6
     assert [*two[1:5], *rest[1:3]] == whole[1:7]
+    assert four[1:5] == whole[3:7]
 
 
 def test_a_run_of_two_processes_goes_on_with_one(tmp_path: Path) -> None:

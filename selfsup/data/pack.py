@@ -153,5 +153,5 @@ class _Loader:
         height, width = self.pack.array("shapes")[position].tolist()
         if height * width * self.stored != len(data):
             raise BadImage("the pack's index does not fit it")
-        image = data.reshape(height, width, self.stored)[..., : self.channels].copy()
-        return np.broadcast_to(image, (height, width, self.channels))
+        image = data.reshape(height, width, self.stored)[..., : self.channels]
+        return np.array(np.broadcast_to(image, (height, width, self.channels)))

@@ -41,8 +41,8 @@ class WeightedSampler:
     """Batches in which each part of the images has a fixed share, whatever its size.
 
     Of the first t images that a run sees, part k has round(t * W_k) - round(t * W_k-1), with W the
-    sums of shares so far: exact at every step, and a function of the step alone. Each part is gone
-    through in an order of its own, anew each time it is through.
+    sums of shares so far: within an image of its share at every step, and a function of the step
+    alone. Each part is gone through in an order of its own, anew each time it is through.
     """
 
     def __init__(
@@ -51,13 +51,13 @@ class WeightedSampler:
         """Batches of `batch` from parts of these sizes, which lie one after the other.
 
         Raises:
-            UserError: a share is less than an image of a batch.
+            UserError: a share is less than two images of a batch.
         """
         total = sum(weights)
         for size, weight in zip(sizes, weights, strict=True):
-            if batch * weight / total < 1:
+            if batch * weight / total < 2:  # rounding both ends may take two
                 raise UserError(
-                    f"{size} images with a share of {weight / total:.4f} are less than one in a "
+                    f"{size} images with a share of {weight / total:.4f} are less than two in a "
                     f"batch of {batch}; raise their weight or --batch"
                 )
         self.sizes = sizes

@@ -100,8 +100,8 @@ class ArraySource:
 
     def pixels(self, position: int) -> np.ndarray:
         """As asked of the channels."""
-        image = np.array(self.images[position, :, :, : self.channels])
-        return np.broadcast_to(image, (*image.shape[:2], self.channels))
+        image = self.images[position, :, :, : self.channels]
+        return np.array(np.broadcast_to(image, (*image.shape[:2], self.channels)))
 
     def stored(self, position: int) -> None:
         """Only pixels."""

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from selfsup.data.samplers import PKSampler, ShuffleSampler
+from selfsup.data.samplers import PKSampler, ShuffleSampler, UnitSampler, WeightedSampler
 from selfsup.errors import UserError
 
 
@@ -150,3 +150,60 @@ def test_one_class_to_rank_is_an_error(sizes: list[int], told: str) -> None:
 def test_a_batch_without_a_pair_or_a_negative_is_an_error(p: int, k: int) -> None:
     with pytest.raises(UserError, match=f"not {p} x {k}"):
         PKSampler(labels_of([4, 4]), p=p, k=k, seed=0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 30), st.floats(0.2, 5)), min_size=1, max_size=4),
+    st.integers(20, 40),
+    st.integers(0, 100),
+)
+def test_each_part_has_its_share_of_batches_to_two_images_and_of_a_run_to_one(
+    parts: list[tuple[int, float]], batch: int, seed: int
+) -> None:
+    sizes, weights = [size for size, _ in parts], [weight for _, weight in parts]
+    shares = torch.tensor(weights) / sum(weights)
+    if batch * float(shares.min()) < 2.01:
+        return
+    sampler = WeightedSampler(sizes, weights, batch=batch, seed=seed)
+    edges = torch.tensor([0, *sizes]).cumsum(0)
+    total = torch.zeros(len(sizes))
+    for step in range(5):
+        positions = sampler(step)
+        assert len(positions) == batch
+        part = torch.bucketize(positions, edges[1:], right=True)
+        counts = part.bincount(minlength=len(sizes))
+        assert (counts - shares * batch).abs().max() <= 2.01
+        total += counts
+    assert (total - shares * batch * 5).abs().max() <= 1.01
+
+
+def test_a_part_is_gone_through_before_any_of_it_comes_again() -> None:
+    sampler = WeightedSampler([6, 50], [1, 3], batch=8, seed=0)
+    first = torch.cat([sampler(step) for step in range(9)])
+    first = first[first < 6]
+    assert len(first) == 18
+    for turn in first.view(3, 6):
+        assert sorted(turn.tolist()) == list(range(6))
+
+
+def test_weighted_batches_depend_on_seed_and_step_alone() -> None:
+    sampler = WeightedSampler([6, 50], [1, 3], batch=8, seed=2)
+    later = WeightedSampler([6, 50], [1, 3], batch=8, seed=2)(7)
+    assert torch.equal(torch.stack([sampler(step) for step in range(8)])[7], later)
+    assert not torch.equal(later, WeightedSampler([6, 50], [1, 3], batch=8, seed=3)(7))
+
+
+def test_a_share_of_less_than_an_image_is_an_error() -> None:
+    with pytest.raises(UserError, match=r"5 images with a share of 0\.0099 are less than two"):
+        WeightedSampler([5, 9], [1, 100], batch=64, seed=0)
+
+
+def test_a_unit_shows_one_of_its_images_each_epoch_and_each_in_time() -> None:
+    units = [[0, 4, 5], [1], [2], [3]]
+    sampler = UnitSampler(ShuffleSampler(4, batch=2, seed=0), units, seed=0)
+    assert sampler.steps_per_epoch == 2
+    seen = [set(torch.cat([sampler(2 * e), sampler(2 * e + 1)]).tolist()) for e in range(40)]
+    assert all(len(positions & {0, 4, 5}) == 1 for positions in seen)
+    assert all({1, 2, 3} <= positions for positions in seen)
+    assert set.union(*seen) == set(range(6))

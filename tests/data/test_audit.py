@@ -1,0 +1,156 @@
+"""The audit: what is doubled, near and leaked, and what training makes of it."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageEnhance
+from sklearn.datasets import load_sample_images
+
+from selfsup.config import PretrainConfig
+from selfsup.data.audit import audit, read_audit, units, write_audit
+from selfsup.data.near import difference_hash, groups, near_pairs
+from selfsup.data.open import open_source
+from selfsup.data.sources import ArraySource, Source
+from selfsup.errors import UserError
+from selfsup.pretrain import pretraining_sampler
+
+
+def photographs() -> list[Image.Image]:
+    """Two real ones, and two other parts of them."""
+    whole = [Image.fromarray(image) for image in load_sample_images().images]
+    return [*whole, whole[0].crop((0, 0, 200, 200)), whole[1].crop((300, 100, 500, 300))]
+
+
+@pytest.fixture(scope="module")
+def messy(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    root = tmp_path_factory.mktemp("messy")
+    for i, image in enumerate(photographs()):
+        image.save(root / f"{i}.jpg", quality=95)
+    shutil.copy(root / "0.jpg", root / "0 again.jpg")
+    image = photographs()[0]
+    image.resize((320, 213)).save(root / "0 small.png")
+    ImageEnhance.Brightness(image).enhance(1.1).save(root / "0 light.jpg", quality=60)
+    (root / "bad.jpg").write_bytes(b"")
+    rows = ["0.jpg,a", "1.jpg,a", "2.jpg,b", "3.jpg,b", "0 again.jpg,a", "bad.jpg,b"]
+    rows += ["0 small.png,b", "0 light.jpg,a"]
+    (root / "all.csv").write_text("path,split\n" + "\n".join(rows) + "\n")
+    return open_source(str(root / "all.csv"))
+
+
+def test_equal_files_and_files_that_look_alike_are_grouped(messy: Source) -> None:
+    found = audit(messy, "messy", threads=2)
+    assert found.exact == [["0.jpg", "0 again.jpg"]]
+    assert found.near == [["0.jpg", "0 again.jpg", "0 small.png", "0 light.jpg"]]
+    assert found.leaks == found.near  # "0 small.png" is of the other split
+    assert found.splits == {"a": 4, "b": 3}
+    assert found.formats == {"JPEG": 6, "PNG": 1}
+    assert list(found.bad) == ["bad.jpg"]
+
+
+def test_an_audit_is_the_same_on_any_number_of_threads_and_reads_back_equal(
+    messy: Source, tmp_path: Path
+) -> None:
+    found = audit(messy, "messy", threads=3)
+    assert found == audit(messy, "messy", threads=1)
+    write_audit(found, tmp_path / "deep" / "audit.json")
+    assert read_audit(tmp_path / "deep" / "audit.json") == found
+
+
+def test_moments_count_every_image_alike() -> None:
+    images = np.zeros((2, 4, 4, 3), np.uint8)
+    images[0, ..., 0], images[1, ..., 1] = 255, 51
+    found = audit(ArraySource(images, torch.tensor([0, 0]), ["x"]), "arrays")
+    assert found.mean == [0.5, 0.1, 0.0]
+    assert found.std == [0.5, 0.1, 0.0]
+    assert found.classes == {"x": 2}
+    assert found.formats == {"array": 2}
+
+
+def test_a_hash_says_whether_each_place_is_darker_than_its_right_neighbour() -> None:
+    rising = np.tile(np.arange(9, dtype=np.uint8) * 20, (8, 1))[..., None]
+    assert difference_hash(rising) == 2**64 - 1
+    assert difference_hash(rising[:, ::-1]) == 0
+    last = rising.copy()
+    last[-1] = rising[-1, ::-1]
+    assert difference_hash(last) == 2**64 - 2**8
+
+
+def test_even_images_are_nobodys_duplicates() -> None:
+    images = np.stack([np.full((8, 8, 3), level, np.uint8) for level in (0, 90, 255)])
+    found = audit(ArraySource(images, None, []), "even")
+    assert found.near == []
+    images = np.concatenate([images, images[1:2]])
+    found = audit(ArraySource(images, None, []), "even")
+    assert found.near == [["image 1", "image 3"]]  # but equal ones are
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=8),
+    st.lists(st.tuples(st.integers(0, 7), st.sets(st.integers(0, 63), max_size=8)), max_size=12),
+    st.integers(0, 6),
+)
+def test_near_pairs_are_those_that_a_double_loop_finds(
+    first: list[int], copies: list[tuple[int, set[int]]], distance: int
+) -> None:
+    hashes = list(first)
+    for i, bits in copies:  # copies with some bits changed, as random hashes are never near
+        hashes.append(first[i % len(first)] ^ sum(1 << bit for bit in bits))
+    expected = [
+        [i, j]
+        for i in range(len(hashes))
+        for j in range(i + 1, len(hashes))
+        if (hashes[i] ^ hashes[j]).bit_count() <= distance and hashes[i] and hashes[j]
+    ]
+    assert near_pairs(np.array(hashes, np.uint64), distance).tolist() == expected
+
+
+def test_what_is_near_something_near_is_of_its_group() -> None:
+    assert groups(7, [(5, 1), (1, 2), (4, 6)]) == [[1, 2, 5], [4, 6]]
+    assert groups(3, []) == []
+
+
+def test_training_leaves_out_the_bad_and_takes_duplicates_as_one(messy: Source) -> None:
+    found = audit(messy, "messy")
+    assert units(messy, found, together=False) == [[0], [1], [2], [3], [4], [6], [7]]
+    assert units(messy, found, together=True) == [[0, 4, 6, 7], [1], [2], [3]]
+
+
+def test_an_audit_of_other_images_is_refused(messy: Source) -> None:
+    found = audit(messy, "messy")
+    other = ArraySource(np.zeros((8, 4, 4, 3), np.uint8), None, [])
+    with pytest.raises(UserError, match=r"audit of messy \(8 images\) is not of these 8"):
+        units(other, found, together=False)
+
+
+def settings_of(audit_file: Path, **more: object) -> PretrainConfig:
+    return PretrainConfig(data="", out="", batch=4, audit=str(audit_file), **more)  # type: ignore[arg-type]
+
+
+def test_duplicates_never_meet_in_a_batch_and_all_are_seen_in_time(
+    messy: Source, tmp_path: Path
+) -> None:
+    file = tmp_path / "audit.json"
+    write_audit(audit(messy, "messy"), file)
+    sampler = pretraining_sampler(messy, settings_of(file, mask_duplicates=True))
+    assert sampler.steps_per_epoch == 1
+    seen = [set(sampler(step).tolist()) for step in range(60)]
+    assert all(len(positions & {0, 4, 6, 7}) == 1 for positions in seen)
+    assert set.union(*seen) == {0, 1, 2, 3, 4, 6, 7}
+    plain = pretraining_sampler(messy, settings_of(file))
+    assert set.union(*(set(plain(step).tolist()) for step in range(30))) == {0, 1, 2, 3, 4, 6, 7}
+
+
+def test_masking_needs_an_audit(messy: Source, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--mask-duplicates needs --audit FILE"):
+        pretraining_sampler(messy, PretrainConfig(data="", out="", mask_duplicates=True))
+    with pytest.raises(UserError, match=r"does not exist; tools/audit\.py writes it"):
+        pretraining_sampler(messy, settings_of(tmp_path / "no.json"))
+    (tmp_path / "x.json").write_text('{"data": 1}')
+    with pytest.raises(UserError, match="is no audit"):
+        pretraining_sampler(messy, settings_of(tmp_path / "x.json"))

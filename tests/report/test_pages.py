@@ -1,0 +1,148 @@
+"""Pages: what a step sees and what an audit found, with nothing from names let through."""
+
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from odd_files import WHOLE
+from pictures import picture as drawn
+
+from selfsup.augment.apply import apply
+from selfsup.config import LocalViewsConfig, ViewsConfig
+from selfsup.data.audit import audit
+from selfsup.data.loader import Batch
+from selfsup.data.open import open_source
+from selfsup.data.samplers import ShuffleSampler
+from selfsup.data.sources import Source
+from selfsup.pretrain import local_batches
+from selfsup.report.audit import audit_page, summary
+from selfsup.report.page import picture, table
+from selfsup.report.views import contact_sheet, shared_area, told
+
+EVIL = "<script>alert('x')\"&.png"
+VIEWS = ViewsConfig(
+    size=16, rotate=0.5, solarize=0.5, erase=0.5, quarter_turn=0.5, local=LocalViewsConfig(views=2)
+)
+
+
+class Tags(HTMLParser):
+    """Tags that a browser would see."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def named(self, tag: str) -> Iterator[dict[str, str | None]]:
+        return (attributes for name, attributes in self.found if name == tag)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    root = tmp_path_factory.mktemp("pages")
+    for i in range(6):
+        drawn(i % 3, i, 40).save(root / f"{i}.png")
+    drawn(0, 0, 40).save(root / EVIL)
+    (root / "bad.jpg").write_bytes(WHOLE[:300])
+    return open_source(str(root))
+
+
+def batch_of(source: Source, step: int = 3) -> Batch:
+    return local_batches(source, ShuffleSampler(8, batch=8, seed=0), VIEWS, 0)[step]
+
+
+def test_a_sheet_has_a_row_for_each_image_with_all_its_views(source: Source) -> None:
+    sheet = Tags(contact_sheet(source, batch_of(source), VIEWS, title="t", images=5))
+    assert sum(d.get("class") == "row" for d in sheet.named("div")) == 5
+    blank = sum(d.get("class") == "blank" for d in sheet.named("div"))
+    assert len(list(sheet.named("img"))) == 5 * 5 - blank  # itself, two views, two local ones
+
+
+def test_a_sheet_shows_the_very_pixels_of_the_step(source: Source) -> None:
+    batch = batch_of(source)
+    seen = apply(batch.crops[0], batch.draws[0], VIEWS.by_size()[0])
+    mean, std = (torch.tensor(c)[:, None, None] for c in (VIEWS.mean, VIEWS.std))
+    levels = (seen[4, 1] * std + mean).mul(255).round().clamp(0, 255).byte().permute(1, 2, 0)
+    image = picture(levels.numpy(), "", width=96).split('src="')[1].split('"')[0]
+    assert image in contact_sheet(source, batch, VIEWS, title="t", images=8)
+
+
+def test_a_sheet_tells_what_was_drawn(source: Source) -> None:
+    batch = batch_of(source)
+    draws = batch.draws[0]
+    for i in range(8):
+        position = int(batch.positions[i])
+        text = told(draws, i, 0, source, position, position not in batch.bad)
+        if position in batch.bad:
+            continue
+        assert ("jitter" in text) == bool(draws.jitter[i, 0])
+        assert ("grey" in text) == bool(draws.grey[i, 0])
+        assert ("solarize" in text) == bool(draws.solarize[i, 0])
+        assert ("erase" in text) == bool(draws.erase[i, 0])
+        assert ("flipped" in text) == bool(draws.flip[i, 0])
+        assert ("rotated" in text) == bool(draws.rotate[i, 0])
+        if draws.blur[i, 0]:
+            assert f"blur {draws.sigma[i, 0]:.2f} px" in text
+
+
+@pytest.mark.parametrize("kind", ["views", "audit"])
+def test_names_are_text_and_nothing_else(source: Source, kind: str) -> None:
+    if kind == "views":
+        page = contact_sheet(source, batch_of(source), VIEWS, title=EVIL, images=8)
+    else:
+        page = audit_page(audit(source, EVIL), source)
+    tags = Tags(page)
+    assert not list(tags.named("script"))
+    assert EVIL in tags.text
+    assert all((a.get("src") or "").startswith("data:image/") for a in tags.named("img"))
+    assert "http" not in page
+
+
+def test_an_image_that_cannot_be_read_has_its_place_and_its_reason(source: Source) -> None:
+    sheet = Tags(contact_sheet(source, batch_of(source), VIEWS, title="t", images=8))
+    assert sum(d.get("class") == "blank" for d in sheet.named("div")) == 1
+    assert "the next good one stands in" in sheet.text
+
+
+def test_overlap_is_intersection_over_union() -> None:
+    boxes = torch.tensor(
+        [
+            [[0, 0, 4, 4], [0, 0, 4, 4]],
+            [[0, 0, 4, 4], [2, 2, 4, 4]],
+            [[0, 0, 2, 2], [5, 0, 2, 2]],
+            [[0, 0, 4, 4], [0, 0, 4, 2]],
+        ]
+    )
+    assert shared_area(boxes).tolist() == pytest.approx([1, 4 / 28, 0, 0.5])
+
+
+def test_a_summary_counts_what_there_is(source: Source) -> None:
+    lines = dict(summary(audit(source, "x")))
+    assert lines["images"] == "8: 7 can be read, 1 cannot"
+    assert lines["exact duplicates"] == "1 in 1 groups"
+    assert lines["height x width"] == "40 x 40 to 40 x 40, median 40 x 40"
+
+
+def test_pictures_of_one_and_five_channels_are_shown() -> None:
+    for channels in (1, 5):
+        assert "<img" in picture(np.zeros((4, 4, channels), np.uint8), "x", width=9)
+
+
+def test_cells_are_escaped() -> None:
+    assert "&lt;b&gt;" in table(["<i>"], [["<b>"]])
+    assert "<i>" not in table(["<i>"], [["<b>"]])
+
+
+def test_a_page_is_smaller_than_its_images_are_many(source: Source, tmp_path: Path) -> None:
+    page = contact_sheet(source, batch_of(source), VIEWS, title="t", images=8)
+    assert len(page) < 200_000
