@@ -151,3 +151,14 @@ def test_the_centre_box_of_share_1_is_the_whole_of_a_square_image() -> None:
 def test_a_row_of_centre_boxes_is_one_of_them() -> None:
     boxes = CenterBoxes(4, 0.875)
     assert torch.equal(boxes.rows(slice(2, 3)).resolve(32, 48), boxes.resolve(32, 48)[2:3])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 900), st.integers(1, 900), st.integers(0, 10**6))
+def test_the_boxes_of_one_image_are_those_that_it_has_in_a_batch(h: int, w: int, seed: int) -> None:
+    g = torch.Generator().manual_seed(seed)
+    area, ratio = torch.rand(3, 4, 10, generator=g), torch.rand(3, 4, 10, generator=g) * 4 + 0.1
+    tries = torch.stack([area * 1.2 + 1e-4, ratio], -1)
+    boxes = RandomBoxes(tries, torch.rand(3, 4, 2, generator=g), (0.5, 2.0))
+    alone = [boxes.rows(slice(i, i + 1)).resolve(h, w) for i in range(3)]
+    assert torch.equal(torch.cat(alone), boxes.resolve(h, w))

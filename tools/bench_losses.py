@@ -7,11 +7,9 @@ row run in one process in shuffled rounds; the ratio is the median of the rounds
 the most that a fresh process holds above what it held before the call.
 """
 
-import random
 import statistics
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,11 +19,11 @@ from typing import Any, NamedTuple
 
 from selfsup.cli import run as launch
 from selfsup.errors import UserError
+from tools.timing import Work, paired, ratio
 
 WIDTH = 128
 THREADS = 2
 SMALL = 64  # a call at this size loads what libraries load once, before memory is measured
-Work = Callable[[], Any]
 Loss = Callable[..., Any]
 
 
@@ -172,20 +170,6 @@ def labelled_rows() -> dict[str, Row]:
     }
 
 
-def paired(sides: dict[str, Work], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each side in each round, the order shuffled."""
-    spent: dict[str, list[float]] = {name: [] for name in sides}
-    order = list(sides)
-    for turn in range(rounds + 1):
-        random.Random(turn).shuffle(order)
-        for name in order:
-            began = time.perf_counter()
-            sides[name]()
-            if turn:
-                spent[name].append(time.perf_counter() - began)
-    return spent
-
-
 def peak_megabytes(row: str, side: str) -> float:
     """Of one call in a fresh process."""
     done = subprocess.run(
@@ -239,8 +223,7 @@ def main(config: Config) -> None:
         mine, *peer = spent.values()
         cells = [statistics.median(mine) * 1e3]
         if peer:
-            ratio = statistics.median(b / a for a, b in zip(mine, peer[0], strict=True))
-            cells += [statistics.median(peer[0]) * 1e3, ratio]
+            cells += [statistics.median(peer[0]) * 1e3, ratio(mine, peer[0]).median]
         line = (
             f"{name:37s}"
             + "".join(f"{c:9.1f}" for c in cells[:2])

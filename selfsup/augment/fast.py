@@ -43,7 +43,7 @@ def _views(crops, chosen, order, amounts, weights, out, moments):  # type: ignor
     """Every change of each view, in the order of `composed`, written to `out`."""
     m, _, side, _ = crops.shape
     room = np.empty((side, side), np.float32)
-    line = np.empty(side, np.float32)
+    wide = np.empty(side + 2 * weights.shape[1], np.float32)
     for i in range(m):
         for c in range(3):
             for y in range(side):
@@ -75,7 +75,7 @@ def _views(crops, chosen, order, amounts, weights, out, moments):  # type: ignor
                 r[p], g[p], b[p] = y, y, y
         if chosen[i, 3]:
             for c in range(3):
-                _blur(out[i, c], weights[i], room, line)
+                _blur(out[i, c], weights[i], room, wide)
         if chosen[i, 4]:
             for c in range(3):
                 plane = out[i, c].reshape(-1)
@@ -133,42 +133,55 @@ def _turn_hue(r, g, b, turn):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _blur(x, weight, room, line):  # type: ignore[no-untyped-def]
-    """Sideways, then downwards, with mirrored borders, in place; `room` and `line` are scratch."""
+def _blur_3(x, weight, to):  # type: ignore[no-untyped-def]
+    """Three taps sideways, all rows as one; what ran over a border is done again."""
+    values, sums = x.reshape(-1), to.reshape(-1)
+    middle, one, other = values[1:-1], values[:-2], values[2:]
+    inner = sums[1:-1]
+    for p in range(len(inner)):
+        inner[p] = weight[0] * middle[p] + weight[1] * (one[p] + other[p])
+    for y in range(len(x)):
+        to[y, 0] = weight[0] * x[y, 0] + 2 * weight[1] * x[y, 1]
+        to[y, -1] = weight[0] * x[y, -1] + 2 * weight[1] * x[y, -2]
+
+
+@kernel
+def _blur(x, weight, room, wide):  # type: ignore[no-untyped-def]
+    """Sideways, then downwards, with mirrored borders, in place; the rest is scratch.
+
+    Two taps of each side at a time: half the passes over a row.
+    """
     side, far = len(x), len(weight)
     while far > 2 and weight[far - 1] == ZERO:
         far -= 1
-    values, sums = x.reshape(-1), room.reshape(-1)
-    for p in range(len(values)):
-        sums[p] = weight[0] * values[p]
-    for j in range(1, far):  # all rows as one; what ran over a border is done again below
-        _add_both(sums[j:-j], weight[j], values[: -2 * j], values[2 * j :])
-    for y in range(side):
-        for q in range(far - 1):
-            room[y, q] = _mirrored(x[y], weight, far, q)
-            room[y, side - 1 - q] = _mirrored(x[y], weight, far, side - 1 - q)
-    for y in range(side):
+    edge, last = far - 1, 2 * (side - 1)
+    if far == 2:
+        _blur_3(x, weight, room)
+    for y in range(side if far > 2 else 0):
+        row, to = x[y], room[y]
         for q in range(side):
-            line[q] = weight[0] * room[y, q]
-        for j in range(1, far):
-            above = room[abs(y - j)]
-            below = room[min(y + j, 2 * (side - 1) - y - j)]
-            _add_both(line, weight[j], above, below)
+            wide[edge + q] = row[q]
+        for q in range(1, far):
+            wide[edge - q] = row[q]
+            wide[edge + side - 1 + q] = row[side - 1 - q]
+        one, other = wide[edge - 1 :], wide[edge + 1 :]
         for q in range(side):
-            x[y, q] = line[q]
-
-
-@kernel
-def _add_both(to, weight, one, other):  # type: ignore[no-untyped-def]
-    for q in range(len(to)):
-        to[q] += weight * (one[q] + other[q])
-
-
-@kernel
-def _mirrored(row, weight, far, q):  # type: ignore[no-untyped-def]
-    """One blurred pixel near a border."""
-    last = len(row) - 1
-    total = weight[0] * row[q]
-    for j in range(1, far):
-        total += weight[j] * (row[abs(q - j)] + row[last - abs(last - q - j)])
-    return total
+            to[q] = weight[0] * row[q] + weight[1] * (one[q] + other[q])
+        for j in range(2, far, 2):
+            near, beyond = weight[j], weight[j + 1] if j + 1 < far else ZERO
+            k = min(j + 1, edge)
+            a, b, c, d = wide[edge - j :], wide[edge + j :], wide[edge - k :], wide[edge + k :]
+            for q in range(side):
+                to[q] += near * (a[q] + b[q]) + beyond * (c[q] + d[q])
+    for y in range(side):
+        row, to = room[y], x[y]
+        one, other = room[abs(y - 1)], room[min(y + 1, last - y - 1)]
+        for q in range(side):
+            to[q] = weight[0] * row[q] + weight[1] * (one[q] + other[q])
+        for j in range(2, far, 2):
+            near, beyond = weight[j], weight[j + 1] if j + 1 < far else ZERO
+            k = min(j + 1, edge)
+            a, b = room[abs(y - j)], room[min(y + j, last - y - j)]
+            c, d = room[abs(y - k)], room[min(y + k, last - y - k)]
+            for q in range(side):
+                to[q] += near * (a[q] + b[q]) + beyond * (c[q] + d[q])

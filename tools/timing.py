@@ -1,0 +1,59 @@
+"""Timing sides of a comparison in one process, in shuffled rounds."""
+
+import random
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+Work = Callable[[], Any]
+
+
+def paired(
+    sides: Mapping[str, Work], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
+    """Seconds of each side in each round, the order shuffled; one round before is not counted."""
+    spent: dict[str, list[float]] = {name: [] for name in sides}
+    order = list(sides)
+    for turn in range(rounds + 1):
+        random.Random(turn).shuffle(order)
+        for name in order:
+            began = clock()
+            sides[name]()
+            if turn:
+                spent[name].append(clock() - began)
+    return spent
+
+
+class Ratio(NamedTuple):
+    """How many times one side is faster than another."""
+
+    median: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        """With the smallest and the largest of the rounds."""
+        return f"{self.median:.1f} ({self.low:.1f}-{self.high:.1f})"
+
+
+def ratio(mine: list[float], peer: list[float], *, per: float = 1.0) -> Ratio:
+    """Of the rounds' ratios of seconds; `per` is how much more work the peer's seconds hold."""
+    found = [b / a / per for a, b in zip(mine, peer, strict=True)]
+    return Ratio(statistics.median(found), min(found), max(found))
+
+
+def machine() -> str:
+    """Processor, system and versions, for the head of a table."""
+    import platform
+    from pathlib import Path
+
+    import torch
+
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        cpu = names[0].split(":")[1].strip() if names else cpu
+    wide = torch.backends.cpu.get_cpu_capability()
+    return f"{cpu}, {wide}, Python {platform.python_version()}, torch {torch.__version__}"
