@@ -12,7 +12,7 @@ import io
 import statistics
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,10 +152,10 @@ def large(folder: Path) -> dict[str, tuple[int, Work]]:
         Image.fromarray(image).save(files[-1], quality=90)
     source = open_source(str(folder))
     packs = {}
-    for kind in ("jpeg", "raw"):
-        file = folder.parent / f"{kind}.pack"
-        write_pack(source, file, Style(kind, 256, 90))  # type: ignore[arg-type]
-        packs[kind] = open_source(str(file))
+    for style in (Style("jpeg", 256, 90), Style("raw", 256, 90)):
+        file = folder.parent / f"{style.format}.pack"
+        write_pack(source, file, style)
+        packs[style.format] = open_source(str(file))
 
     def pillow(file: Path) -> Any:
         return Image.open(io.BytesIO(file.read_bytes())).convert("RGB")
@@ -214,7 +214,10 @@ def main(config: Config) -> None:
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder) / "files"
         files.mkdir()
-        tables = {"32 px from uint8": small, "224 px from 500 x 400": lambda: large(files)}
+        tables: dict[str, Callable[[], dict[str, tuple[int, Work]]]] = {
+            "32 px from uint8": small,
+            "224 px from 500 x 400": lambda: large(files),
+        }
         for name, sides in tables.items():
             if config.rows in name:
                 show(name, sides(), config.rounds)

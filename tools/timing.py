@@ -2,6 +2,8 @@
 
 import random
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -12,17 +14,52 @@ Work = Callable[[], Any]
 def paired(
     sides: Mapping[str, Work], rounds: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, list[float]]:
-    """Seconds of each side in each round, the order shuffled; one round before is not counted."""
+    """Seconds of each side in each round, the order shuffled; one round before is not counted.
+
+    A side that gives a float has timed itself.
+    """
     spent: dict[str, list[float]] = {name: [] for name in sides}
     order = list(sides)
     for turn in range(rounds + 1):
         random.Random(turn).shuffle(order)
         for name in order:
             began = clock()
-            sides[name]()
+            own = sides[name]()
             if turn:
-                spent[name].append(clock() - began)
+                spent[name].append(own if isinstance(own, float) else clock() - began)
     return spent
+
+
+class Elsewhere:
+    """A side in a process of its own, whose allocator and threads nobody else has set."""
+
+    def __init__(self, *command: str) -> None:
+        """`command` runs `serve`."""
+        self.process = subprocess.Popen(
+            [sys.executable, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def __call__(self) -> float:
+        """Run it once; seconds of CPU time there."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print("go", file=self.process.stdin, flush=True)
+        for line in self.process.stdout:  # what libraries print besides is passed over
+            if line.startswith("spent "):
+                return float(line.split()[1])
+        raise RuntimeError("the process of a side has ended")
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.communicate()
+
+
+def serve(work: Work) -> None:
+    """In the other process: run `work` at each line that comes in."""
+    for _ in sys.stdin:
+        began = time.process_time()
+        work()
+        print("spent", time.process_time() - began, flush=True)
 
 
 class Ratio(NamedTuple):

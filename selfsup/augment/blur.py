@@ -8,8 +8,8 @@ import math
 import torch
 from torch import Tensor
 
-FAR = 5.0
-"""Taps beyond so many widths are left out: together they weigh less than 6e-7."""
+FAR = 4.5
+"""Taps beyond so many widths are left out: together they weigh less than 7e-6."""
 
 
 def reach(side: int, sigma: float) -> int:
