@@ -6,11 +6,13 @@ SimCLR, the same weights to begin with, the same images in the same order; only 
 differs, and so their random numbers. A table of each seed's accuracy on the test images.
 """
 
+import contextlib
 import json
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from selfsup.cli import run as launch
 
@@ -54,8 +56,6 @@ def train(config: Config, kind: str, seed: int, out: Path) -> None:
     import torch
     from selfsup.recipes import pretrain_simclr
 
-    import selfsup.step
-    import selfsup.train
     from selfsup.config import EncoderConfig, KNNConfig, ViewsConfig
     from selfsup.data.open import open_source
     from selfsup.evaluate.knn import knn_predict
@@ -71,17 +71,19 @@ def train(config: Config, kind: str, seed: int, out: Path) -> None:
         seed=seed,
         save_every=config.steps,
     )
-    own = selfsup.step.apply, selfsup.train.read_ahead  # type: ignore[attr-defined]
-    if kind == "torchvision":
-        images = open_source(config.data)
-        selfsup.step.apply = lambda crops, *more: crops  # type: ignore[attr-defined]
-        selfsup.train.read_ahead = lambda batches, steps, workers: (  # type: ignore[attr-defined]
-            by_torchvision(batches[step], images, seed) for step in steps
-        )
-    try:
+    with contextlib.ExitStack() as replaced:
+        if kind == "torchvision":
+            images = open_source(config.data)
+
+            def as_they_are(crops: Any, *more: Any) -> Any:
+                return crops
+
+            def read(batches: Any, steps: Any, *, workers: Any) -> Any:
+                return (by_torchvision(batches[step], images, seed) for step in steps)
+
+            replaced.enter_context(patch("selfsup.step.apply", as_they_are))
+            replaced.enter_context(patch("selfsup.train.read_ahead", read))
         pretrain_simclr.main(settings)
-    finally:
-        selfsup.step.apply, selfsup.train.read_ahead = own  # type: ignore[attr-defined]
     asked = KNNConfig(model=str(out), data=config.data, test=config.test, size=SIZE)
     bank, test = train_and_test(open_subject(asked), asked)
     assert test is not None

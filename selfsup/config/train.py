@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from selfsup.config.images import EncoderConfig, ViewsConfig
+from selfsup.config.views import FINETUNE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,9 +116,7 @@ class FinetuneConfig(TrainConfig):
 
     init: str = ""
     """The run whose encoder to start from, or a folder that timm loads; empty: random weights."""
-    views: ViewsConfig = ViewsConfig(
-        size=96, views=1, area=(0.5, 1.0), strength=0.25, grey=0.0, blur=0.0
-    )
+    views: ViewsConfig = FINETUNE
     optim: OptimConfig = OptimConfig(name="adamw", lr=1e-3, weight_decay=0.01)
     epochs: int = 50
     """Times that training sees every image."""

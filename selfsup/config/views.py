@@ -29,6 +29,15 @@ SWAV = ViewsConfig(area=(0.14, 1.0), local=LocalViewsConfig(views=4, area=(0.05,
 DINO = replace(BYOL, area=(0.4, 1.0), local=LocalViewsConfig(views=4, area=(0.05, 0.4), blur=0.5))
 """Multi-crop (Caron et al. 2021): 2 x 224 and 8 x 96 in the paper."""
 
+WEAK = ViewsConfig(area=(0.2, 1.0), jitter=0.0, grey=0.0, blur=0.0)
+"""A crop and a flip, for a target that should see the image as it is."""
+
+FINETUNE = ViewsConfig(size=96, views=1, area=(0.5, 1.0), strength=0.25, grey=0.0, blur=0.0)
+"""One gentle view, where labels say what belongs together."""
+
+REID = replace(FINETUNE, area=(0.7, 1.0), strength=0.0, jitter=0.0, erase=0.5)
+"""For people and vehicles: random erasing (Zhong et al. 2017), and colours as they are."""
+
 LEJEPA = ViewsConfig(
     area=(0.3, 1.0),
     brightness=0.4,
