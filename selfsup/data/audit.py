@@ -99,32 +99,38 @@ def audit(
         seen = list(pool.map(look, range(len(source))))
     names = [source.name(i) for i in range(len(source))]
     good = [i for i, found in enumerate(seen) if found.bad is None]
-    hashes = np.array([found.hash for found in seen], np.uint64)
-    exact = _equal([found.sha256 for found in seen])
-    alike = near_pairs(hashes, distance).tolist()
-    near = groups(len(seen), [(g[0], i) for g in exact for i in g[1:]] + alike)
+    facts = [seen[i] for i in good]
     split = source.columns.get("split", [])
-    leaks = [g for g in near if split and len({split[i] for i in g}) > 1]
-
-    def named(found: list[list[int]]) -> list[list[str]]:
-        return [[names[i] for i in group] for group in found]
-
+    mean, std = _moments(facts)
+    exact, near, leaks = _duplicates(seen, names, split, distance)
     return Audit(
         data=data,
         images=len(source),
         bad={names[i]: found.bad for i, found in enumerate(seen) if found.bad is not None},
-        sizes=_sizes([seen[i].size for i in good]),
-        formats=dict(Counter(seen[i].format for i in good).most_common()),
-        modes=dict(Counter(seen[i].mode for i in good).most_common()),
-        turned=sum(seen[i].turned for i in good),
-        sixteen_bits=sum(seen[i].mode.startswith("I") for i in good),
+        sizes=_sizes([found.size for found in facts]),
+        formats=dict(Counter(found.format for found in facts).most_common()),
+        modes=dict(Counter(found.mode for found in facts).most_common()),
+        turned=sum(found.turned for found in facts),
+        sixteen_bits=sum(found.mode.startswith("I") for found in facts),
         classes=_classes(source, good),
-        **_moments([seen[i] for i in good]),
-        exact=named(exact),
-        near=named(near),
-        leaks=named(leaks),
+        mean=mean,
+        std=std,
+        exact=exact,
+        near=near,
+        leaks=leaks,
         splits=dict(Counter(split[i] for i in good)) if split else {},
     )
+
+
+def _duplicates(
+    seen: Sequence[Seen], names: Sequence[str], split: Sequence[str], distance: int
+) -> list[list[list[str]]]:
+    """Groups of equal images, of those that look alike, and of those in more than one split."""
+    exact = _equal([found.sha256 for found in seen])
+    alike = near_pairs(np.array([found.hash for found in seen], np.uint64), distance).tolist()
+    near = groups(len(seen), [(g[0], i) for g in exact for i in g[1:]] + alike)
+    leaks = [group for group in near if split and len({split[i] for i in group}) > 1]
+    return [[[names[i] for i in group] for group in each] for each in (exact, near, leaks)]
 
 
 def see(source: Source, position: int) -> Seen:
@@ -181,14 +187,14 @@ def _classes(source: Source, good: Sequence[int]) -> dict[str, int]:
     return {name: counts[label] for label, name in enumerate(source.classes)}
 
 
-def _moments(seen: Sequence[Seen]) -> dict[str, list[float]]:
+def _moments(seen: Sequence[Seen]) -> tuple[list[float], list[float]]:
     """Mean and deviation of each channel."""
     if not seen:
-        return {"mean": [], "std": []}
+        return [], []
     mean = np.array([found.mean for found in seen]).mean(0)
     square = np.array([found.square for found in seen]).mean(0)
     deviation = np.sqrt(np.maximum(square - mean**2, 0))
-    return {"mean": mean.round(4).tolist(), "std": deviation.round(4).tolist()}
+    return mean.round(4).tolist(), deviation.round(4).tolist()
 
 
 def write_audit(found: Audit, file: Path) -> None:

@@ -68,15 +68,8 @@ def write_pack(
         if not done:
             lines.write(json.dumps(asked) + "\n")
         for i, stored in _encoded(source, style, len(done), threads):
-            line: dict[str, Any] = {"i": i}
-            if isinstance(stored, Stored):
-                line |= {"start": out.tell(), "size": len(stored.data), "shape": stored.shape}
-                line["sha256"] = hashlib.sha256(stored.data).hexdigest()
-                out.write(stored.data)
-            else:
-                line["bad"] = stored
-            done.append(line | {"end": out.tell()})
-            out.flush()
+            done.append(_line(out, i, stored))
+            out.flush()  # before the line that says so
             lines.write(json.dumps(done[-1]) + "\n")
             lines.flush()
             progress(1)
@@ -89,6 +82,18 @@ def write_pack(
     partial.replace(file)
     journal.unlink()
     return len(done) - len(good)
+
+
+def _line(out: BinaryIO, i: int, stored: Stored | str) -> dict[str, Any]:
+    """Write an image; what the journal keeps of it."""
+    line: dict[str, Any] = {"i": i}
+    if isinstance(stored, Stored):
+        line |= {"start": out.tell(), "size": len(stored.data), "shape": stored.shape}
+        line["sha256"] = hashlib.sha256(stored.data).hexdigest()
+        out.write(stored.data)
+    else:
+        line["bad"] = stored
+    return line | {"end": out.tell()}
 
 
 def _resume(partial: Path, journal: Path, asked: dict[str, Any]) -> list[dict[str, Any]]:
@@ -152,6 +157,27 @@ def encode(image: np.ndarray, style: Style) -> Stored:
     return Stored(out.getvalue(), (height, width, channels))
 
 
+class _Index:
+    """Arrays of the index as they are written, each from a page on."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self.out = out
+        self.arrays: dict[str, Any] = {}
+        """Type, shape and place of each."""
+
+    def put(self, name: str, array: np.ndarray) -> None:
+        """Write an array."""
+        self.out.seek(-(-self.out.tell() // PAGE) * PAGE)
+        self.arrays[name] = [array.dtype.str, list(array.shape), self.out.tell()]
+        self.out.write(array.tobytes())
+
+    def put_texts(self, name: str, words: Sequence[str]) -> None:
+        """Write words one after the other, and where each ends."""
+        coded = [word.encode("utf-8", "surrogateescape") for word in words]
+        self.put(f"{name} text", np.frombuffer(b"".join(coded), np.uint8))
+        self.put(f"{name} ends", np.cumsum([len(word) for word in coded], dtype=np.int64))
+
+
 def _finish(
     out: BinaryIO,
     source: Source,
@@ -160,35 +186,13 @@ def _finish(
     done: list[dict[str, Any]],
 ) -> None:
     """Write the index, the contents and, last, the first page."""
-    places = [line["i"] for line in good]
     shapes = {tuple(line["shape"]) for line in good}
-    uniform = style.format == "raw" and len(shapes) == 1
     (channels, *others) = {shape[2] for shape in shapes}
     assert not others, shapes
-    arrays: dict[str, Any] = {}
-
-    def put(name: str, array: np.ndarray) -> None:
-        out.seek(-(-out.tell() // PAGE) * PAGE)
-        arrays[name] = [array.dtype.str, list(array.shape), out.tell()]
-        out.write(array.tobytes())
-
-    def put_texts(name: str, words: Sequence[str]) -> None:
-        coded = [word.encode("utf-8", "surrogateescape") for word in words]
-        put(f"{name} text", np.frombuffer(b"".join(coded), np.uint8))
-        put(f"{name} ends", np.cumsum([len(word) for word in coded], dtype=np.int64))
-
+    uniform = style.format == "raw" and len(shapes) == 1
+    arrays = _write_index(out, source, good)
     if uniform:
         arrays["images"] = ["|u1", [len(good), *good[0]["shape"]], PAGE]
-    put("starts", np.array([line["start"] for line in good], np.int64))
-    put("sizes", np.array([line["size"] for line in good], np.int64))
-    put("shapes", np.array([line["shape"][:2] for line in good], np.int32))
-    digests = b"".join(bytes.fromhex(line["sha256"]) for line in good)
-    put("sha256", np.frombuffer(digests, np.uint8).reshape(-1, 32))
-    put_texts("name", [source.name(i) for i in places])
-    for name, words in source.columns.items():
-        put_texts(f"column {name}", [words[i] for i in places])
-    if source.labels is not None:
-        put("labels", source.labels[torch.tensor(places)].numpy())
     contents = {
         "images": len(good),
         "format": style.format,
@@ -206,6 +210,23 @@ def _finish(
     where = {"contents": start, "bytes": len(text), "whole": out.tell()}
     out.seek(0)
     out.write((MAGIC + json.dumps(where).encode() + b"\n").ljust(PAGE, b"\0"))
+
+
+def _write_index(out: BinaryIO, source: Source, good: list[dict[str, Any]]) -> dict[str, Any]:
+    """What is known of each image; type, shape and place of each array."""
+    places = [line["i"] for line in good]
+    index = _Index(out)
+    index.put("starts", np.array([line["start"] for line in good], np.int64))
+    index.put("sizes", np.array([line["size"] for line in good], np.int64))
+    index.put("shapes", np.array([line["shape"][:2] for line in good], np.int32))
+    digests = b"".join(bytes.fromhex(line["sha256"]) for line in good)
+    index.put("sha256", np.frombuffer(digests, np.uint8).reshape(-1, 32))
+    index.put_texts("name", [source.name(i) for i in places])
+    for name, words in source.columns.items():
+        index.put_texts(f"column {name}", [words[i] for i in places])
+    if source.labels is not None:
+        index.put("labels", source.labels[torch.tensor(places)].numpy())
+    return index.arrays
 
 
 def check_pack(file: Path) -> list[str]:

@@ -30,6 +30,17 @@ def pictures(folder: Path, sizes: list[tuple[int, int]]) -> Source:
     return open_source(str(folder))
 
 
+def stopped_after_one(source: Source, file: Path) -> None:
+    """A packing that somebody interrupts."""
+
+    def stop(images: int) -> None:
+        if images:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_pack(source, file, JPEG, progress=stop)
+
+
 def test_a_raw_pack_gives_the_same_pixels_labels_and_names(tmp_path: Path) -> None:
     source = pictures(tmp_path / "in", [(10, 12), (9, 30), (20, 8)])
     assert write_pack(source, tmp_path / "x.pack", RAW) == 0
@@ -152,13 +163,7 @@ def test_a_stopped_packing_goes_on_and_ends_in_the_same_file(
 
 def test_another_try_with_other_settings_is_not_gone_on_with(tmp_path: Path) -> None:
     source = pictures(tmp_path / "in", [(8, 8), (9, 9)])
-
-    def stop(images: int) -> None:
-        if images:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_pack(source, tmp_path / "x.pack", JPEG, progress=stop)
+    stopped_after_one(source, tmp_path / "x.pack")
     with pytest.raises(UserError, match="is of another try"):
         write_pack(source, tmp_path / "x.pack", RAW)
 
@@ -224,13 +229,7 @@ def test_words_are_counted_from_either_end() -> None:
 
 def test_the_journal_is_a_line_for_each_image(tmp_path: Path) -> None:
     source = pictures(tmp_path / "in", [(8, 8), (9, 9)])
-
-    def stop(images: int) -> None:
-        if images:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_pack(source, tmp_path / "x.pack", JPEG, progress=stop)
+    stopped_after_one(source, tmp_path / "x.pack")
     first, second = map(json.loads, (tmp_path / "x.pack.journal").read_text().splitlines())
     assert first["images"] == 2
     assert second["i"] == 0
