@@ -49,7 +49,8 @@ class Audit:
     """What was found; names are those of the source."""
 
     data: str
-    images: int
+    names: list[str]
+    """Of all images."""
     bad: dict[str, str]
     """Name and reason."""
     sizes: dict[str, int]
@@ -105,7 +106,7 @@ def audit(
     exact, near, leaks = _duplicates(seen, names, split, distance)
     return Audit(
         data=data,
-        images=len(source),
+        names=names,
         bad={names[i]: found.bad for i, found in enumerate(seen) if found.bad is not None},
         sizes=_sizes([found.size for found in facts]),
         formats=dict(Counter(found.format for found in facts).most_common()),
@@ -220,18 +221,21 @@ def read_audit(file: Path) -> Audit:
 def units(source: Source, found: Audit, *, together: bool) -> list[list[int]]:
     """Positions to train on, without the bad ones; near duplicates as one unit if `together`.
 
+    The source may be a part of what was audited, one split of a manifest for example.
+
     Raises:
-        UserError: the audit is of other images.
+        UserError: some images are not in the audit.
     """
     names = {source.name(i): i for i in range(len(source))}
-    known = set(found.bad).union(*found.near) - set(names)
-    if found.images != len(source) or known:
+    unknown = names.keys() - set(found.names)
+    if unknown:
         raise UserError(
-            f"the audit of {found.data} ({found.images} images) is not of these {len(source)}; "
-            "run tools/audit.py again"
+            f"{len(unknown)} of these {len(source)} images, {min(unknown)!r} for one, are not in the "
+            f"audit of {found.data}; run tools/audit.py again"
         )
-    bad = {names[name] for name in found.bad}
-    alike = [[names[name] for name in group] for group in found.near] if together else []
+    bad = {names[name] for name in found.bad if name in names}
+    own = ([names[name] for name in group if name in names] for group in found.near)
+    alike = [sorted(group) for group in own if len(group) > 1] if together else []
     grouped = {i for group in alike for i in group}
     single = [[i] for i in range(len(source)) if i not in bad and i not in grouped]
     return sorted(single + alike)

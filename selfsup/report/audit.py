@@ -13,11 +13,11 @@ SHOWN = 20
 
 def summary(found: Audit) -> list[tuple[str, str]]:
     """What there is to say, a line each: for the terminal and the page."""
-    good = found.images - len(found.bad)
+    images = len(found.names)
     extra = sum(len(group) - 1 for group in found.exact)
     near = sum(len(group) - 1 for group in found.near) - extra
     lines = [
-        ("images", f"{found.images}: {good} can be read, {len(found.bad)} cannot"),
+        ("images", f"{images}: {images - len(found.bad)} can be read, {len(found.bad)} cannot"),
         ("formats", _counts(found.formats)),
         ("modes", _counts(found.modes)),
         ("turned by EXIF", str(found.turned)),

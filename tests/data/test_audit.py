@@ -15,7 +15,7 @@ from selfsup.config import PretrainConfig
 from selfsup.data.audit import audit, read_audit, units, write_audit
 from selfsup.data.near import difference_hash, groups, near_pairs
 from selfsup.data.open import open_source
-from selfsup.data.sources import ArraySource, Source
+from selfsup.data.sources import ArraySource, ImageSource, Source
 from selfsup.errors import UserError
 from selfsup.pretrain import pretraining_sampler
 
@@ -124,8 +124,15 @@ def test_training_leaves_out_the_bad_and_takes_duplicates_as_one(messy: Source) 
 def test_an_audit_of_other_images_is_refused(messy: Source) -> None:
     found = audit(messy, "messy")
     other = ArraySource(np.zeros((8, 4, 4, 3), np.uint8), None, [])
-    with pytest.raises(UserError, match=r"audit of messy \(8 images\) is not of these 8"):
+    with pytest.raises(UserError, match=r"8 of these 8 images, 'image 0' for one, are not in"):
         units(other, found, together=False)
+
+
+def test_an_audit_of_all_serves_a_part(messy: Source) -> None:
+    found = audit(messy, "messy")
+    part = ImageSource(lambda i: b"", ["1.jpg", "bad.jpg", "0 light.jpg", "0.jpg"], None, [])
+    assert units(part, found, together=False) == [[0], [2], [3]]
+    assert units(part, found, together=True) == [[0], [2, 3]]
 
 
 def settings_of(audit_file: Path, **more: object) -> PretrainConfig:
