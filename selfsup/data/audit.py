@@ -230,8 +230,8 @@ def units(source: Source, found: Audit, *, together: bool) -> list[list[int]]:
     unknown = names.keys() - set(found.names)
     if unknown:
         raise UserError(
-            f"{len(unknown)} of these {len(source)} images, {min(unknown)!r} for one, are not in the "
-            f"audit of {found.data}; run tools/audit.py again"
+            f"{len(unknown)} of these {len(source)} images, {min(unknown)!r} for one, are not in "
+            f"the audit of {found.data}; run tools/audit.py again"
         )
     bad = {names[name] for name in found.bad if name in names}
     own = ([names[name] for name in group if name in names] for group in found.near)
