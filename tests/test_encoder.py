@@ -213,6 +213,7 @@ def test_images_of_two_sizes_go_through_one_encoder(name: str, sizes: tuple[int,
         assert encoder(torch.zeros(1, 3, size, size)).shape == (1, encoder.dim)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "xcit_nano_12_p16_224"])
 def test_a_model_of_one_size_takes_it_and_refuses_a_second_in_a_sentence(name: str) -> None:
     assert build(EncoderConfig(name=name), 224)(torch.zeros(1, 3, 224, 224)).shape[0] == 1

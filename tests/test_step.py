@@ -50,6 +50,7 @@ def quick() -> Runs:
     return {count: gradients(count, QUICK) for count in (1, 4)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", QUICK)
 def test_micro_batches_are_one_batch_but_for_batch_statistics(quick: Runs, case: str) -> None:
     apart = difference(quick[1][case], quick[4][case])

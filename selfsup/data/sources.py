@@ -7,7 +7,6 @@ Shape letters: b images, v views, h, w and c of an image.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from selfsup import compiled
 from selfsup.boxes import Cut
-from selfsup.data.decode import BadImage, decode_bytes, read_bytes
+from selfsup.data.decode import BadImage, decode_bytes
 from selfsup.data.resample import resized_crops
 
 AT_ONCE = 128  # images of an array that are resized together
@@ -224,30 +223,6 @@ def _resized(image: Tensor, cut: Cut, i: int) -> Tensor:
             crop = F.interpolate(crop, (cut.size, cut.size), mode=cut.interpolation, antialias=True)
         views.append(crop)
     return torch.cat(views).contiguous()
-
-
-def file_source(
-    root: Path,
-    paths: Sequence[str],
-    labels: Tensor | None,
-    classes: Sequence[str],
-    *,
-    channels: int = 3,
-    columns: Columns | None = None,
-) -> ImageSource:
-    """Image files below `root`, read with a closed list of formats."""
-    load = _Files(root, paths)
-    return ImageSource(load, paths, labels, classes, channels=channels, columns=columns)
-
-
-class _Files:
-    """Bytes of files; a class and no closure, so that worker processes can be given it."""
-
-    def __init__(self, root: Path, paths: Sequence[str]) -> None:
-        self.root, self.paths = root, paths
-
-    def __call__(self, position: int) -> bytes:
-        return read_bytes(self.root / self.paths[position])
 
 
 def encode_labels(words: Sequence[str]) -> tuple[Tensor, list[str]]:

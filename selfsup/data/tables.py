@@ -3,13 +3,14 @@
 import csv
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from selfsup.data.decode import SUFFIXES
-from selfsup.data.sources import Source, encode_labels, file_source
+from selfsup.data.decode import SUFFIXES, read_bytes
+from selfsup.data.sources import Columns, ImageSource, Source, encode_labels
 from selfsup.errors import UserError
 
 
@@ -85,3 +86,27 @@ def _rows(file: Path) -> list[dict[str, Any]]:
             return [json.loads(line) for line in lines if line.strip()]
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {file}: {error}") from None
+
+
+def file_source(
+    root: Path,
+    paths: Sequence[str],
+    labels: Tensor | None,
+    classes: Sequence[str],
+    *,
+    channels: int = 3,
+    columns: Columns | None = None,
+) -> ImageSource:
+    """Image files below `root`, read with a closed list of formats."""
+    load = _Files(root, paths)
+    return ImageSource(load, paths, labels, classes, channels=channels, columns=columns)
+
+
+class _Files:
+    """Bytes of files; a class and no closure, so that worker processes can be given it."""
+
+    def __init__(self, root: Path, paths: Sequence[str]) -> None:
+        self.root, self.paths = root, paths
+
+    def __call__(self, position: int) -> bytes:
+        return read_bytes(self.root / self.paths[position])

@@ -15,7 +15,8 @@ from selfsup.boxes import Cut
 from selfsup.config import LocalViewsConfig, ViewsConfig
 from selfsup.data.loader import Batch, Batches, read_ahead
 from selfsup.data.samplers import ShuffleSampler
-from selfsup.data.sources import ArraySource, Source, file_source
+from selfsup.data.sources import ArraySource, Source
+from selfsup.data.tables import file_source
 
 VIEWS = ViewsConfig(size=8)
 MANY = ViewsConfig(size=8, local=LocalViewsConfig(views=3, size=4))

@@ -88,6 +88,7 @@ def test_processes_that_cannot_train_are_told_in_their_own_words(tmp_path: Path)
         certificate(["simclr"], script=str(script))
 
 
+@pytest.mark.slow
 def test_processes_that_hang_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "stuck.py"
     script.write_text("import time; time.sleep(60)")

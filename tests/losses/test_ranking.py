@@ -75,6 +75,7 @@ def test_multi_similarity_of_mined_pairs_is_the_papers(
     assert found.item() == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_a_gradient_is_that_of_finite_differences(name: str) -> None:
     if name == "circle":

@@ -83,6 +83,7 @@ def test_only_after_step_moves_teachers_queues_and_centres(case: str) -> None:
         assert changed(before, step.method) == MOVED_AFTER_A_STEP.get(case, set())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("case", CASES)
 def test_half_precision_has_nearly_the_same_loss(

@@ -90,6 +90,7 @@ def test_a_teacher_drops_nothing(rate: str) -> None:
     assert not torch.equal(student.train()(x), student(x))
 
 
+@pytest.mark.slow
 def test_a_teacher_of_a_compiled_encoder_is_compiled_too() -> None:
     student = build(EncoderConfig(name="test_resnet", compile=True), 32)
     teacher = Teacher(TeacherConfig(), student)

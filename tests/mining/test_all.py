@@ -122,6 +122,7 @@ def test_multi_similarity_pairs_are_the_papers(
 LABELS = torch.tensor([0, 1, 0, 2, 1, 0, 3])
 
 
+@pytest.mark.slow
 def test_random_triplets_are_uniform_over_what_is_valid() -> None:
     g = torch.Generator().manual_seed(0)
     drawn: Counter[tuple[int, int, int]] = Counter()
@@ -137,6 +138,7 @@ def test_random_triplets_are_uniform_over_what_is_valid() -> None:
         assert abs(count / rounds - share) < 5 * math.sqrt(share * (1 - share) / rounds)
 
 
+@pytest.mark.slow
 def test_distance_weighted_negatives_are_met_by_the_papers_weights() -> None:
     g = torch.Generator().manual_seed(0)
     x = torch.randn(7, 4, generator=g, dtype=torch.float64)
