@@ -234,3 +234,26 @@ def test_the_journal_is_a_line_for_each_image(tmp_path: Path) -> None:
     assert first["images"] == 2
     assert second["i"] == 0
     assert len(second["sha256"]) == 64
+
+
+@pytest.mark.parametrize("lost", [1, 40])
+def test_what_the_journal_promised_and_the_disk_lost_is_packed_again(
+    tmp_path: Path, lost: int
+) -> None:
+    source = pictures(tmp_path / "in", [(8, 8), (9, 9)])
+    write_pack(source, tmp_path / "whole.pack", JPEG)
+    stopped_after_one(source, tmp_path / "x.pack")
+    partial = tmp_path / "x.pack.partial"
+    partial.write_bytes(partial.read_bytes()[:-lost])
+    write_pack(source, tmp_path / "x.pack", JPEG)
+    assert (tmp_path / "x.pack").read_bytes() == (tmp_path / "whole.pack").read_bytes()
+
+
+def test_what_was_written_beyond_the_journal_does_not_stay(tmp_path: Path) -> None:
+    source = pictures(tmp_path / "in", [(8, 8), (9, 9)])
+    write_pack(source, tmp_path / "whole.pack", JPEG)
+    stopped_after_one(source, tmp_path / "x.pack")
+    with (tmp_path / "x.pack.partial").open("ab") as images:
+        images.write(b"x" * 100_000)
+    write_pack(source, tmp_path / "x.pack", JPEG)
+    assert (tmp_path / "x.pack").read_bytes() == (tmp_path / "whole.pack").read_bytes()
