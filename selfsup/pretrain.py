@@ -4,9 +4,11 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from selfsup.augment.check import check
 from selfsup.augment.draws import Change, draw
 from selfsup.config import PretrainConfig, TrainConfig, ViewsConfig
-from selfsup.data.audit import read_audit, units
+from selfsup.data.audit import read_audit
+from selfsup.data.audited import units
 from selfsup.data.loader import Batches, Sampler
 from selfsup.data.mixture import Mixture
 from selfsup.data.open import open_source
@@ -79,6 +81,7 @@ def local_batches(
     Raises:
         UserError: there are fewer views than one, or of no size, or they do not fit the channels.
     """
+    check(views)
     colours = {"saturation": views.saturation, "hue": views.hue, "grey": views.grey}
     meant = [f"--views.{name} 0" for name, amount in colours.items() if amount]
     require(

@@ -200,7 +200,7 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _aside(file: Path) -> Iterator[Any]:
     """Write a text file aside and put it in place when it is whole."""
     part = file.with_name(f".{file.name}.part")
-    with part.open("w", newline="") as out:
+    with part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as out:
         yield out
         out.flush()
         os.fsync(out.fileno())

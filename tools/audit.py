@@ -19,6 +19,10 @@ class Config:
     """Images, as in training; a manifest's column `split` is looked at for leakage."""
     out: str = "audit.json"
     """Where findings go; the page goes beside it."""
+    split: str = ""
+    """Only the manifest's rows with this `split`, or a data set's."""
+    channels: int = 3
+    """Of the images; 3 reads all as RGB."""
     labels: str = "label"
     """The manifest's column with the labels."""
     distance: int = 4
@@ -32,6 +36,7 @@ def main(config: Config) -> None:
     from pathlib import Path
 
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from selfsup.data.audit import audit, write_audit
@@ -39,10 +44,14 @@ def main(config: Config) -> None:
     from selfsup.errors import require
     from selfsup.progress import bar
     from selfsup.report.audit import audit_page, summary
+    from selfsup.report.page import write_page
 
     require(0 <= config.distance < 16, f"--distance must be 0 to 15 bits, not {config.distance}")
     require(config.workers > 0, f"--workers must be above 0, not {config.workers}")
-    source = open_source(config.data, labels=config.labels)
+    require(config.out.endswith(".json"), f"--out must end in .json, not {config.out!r}")
+    source = open_source(
+        config.data, split=config.split, labels=config.labels, channels=config.channels
+    )
     with bar("images", len(source)) as advance:
         found = audit(
             source,
@@ -54,14 +63,15 @@ def main(config: Config) -> None:
     out = Path(config.out)
     write_audit(found, out)
     shown = out.with_suffix(".html")
-    shown.write_text(audit_page(found, source), encoding="utf-8")
+    write_page(shown, audit_page(found, source))
     table = Table(show_header=False, box=None)
     for line in summary(found):
-        table.add_row(*line)
+        table.add_row(*map(escape, line))
     console = Console()
     console.print(table)
-    for name, why in list(found.bad.items())[:5]:
-        console.print(f"bad: {name!r}: {why}", markup=False, highlight=False)
+    for i in list(found.bad)[:5]:
+        told = f"bad: {found.names[i]!r}: {found.bad[i]}"
+        console.print(told, markup=False, highlight=False)
     console.print(f"{out} for --audit, {shown} to look at", markup=False, highlight=False)
 
 

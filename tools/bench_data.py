@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from selfsup.tools.timing import Elsewhere, Work, machine, paired, ratio, serve
+
 from selfsup.cli import run as launch
 from selfsup.errors import UserError
-from tools.timing import Elsewhere, Work, machine, paired, ratio, serve
 
 READ, BATCH, EPOCH = 2048, 256, 1024
 NET = "{layers: [1, 1, 1, 1], channels: [16, 32, 64, 64], stem_type: deep, stem_width: 8}"
@@ -51,8 +52,9 @@ def reading(folder: Path) -> dict[str, tuple[int, Work]]:
 
     from selfsup.allocator import keep_freed_memory
     from selfsup.boxes import CenterBoxes, Cut
+    from selfsup.data.encode import Style
     from selfsup.data.open import open_source
-    from selfsup.data.packing import Style, write_pack
+    from selfsup.data.packing import write_pack
 
     keep_freed_memory()
     draw = np.random.default_rng(0)

@@ -17,9 +17,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from selfsup.tools.timing import Work, paired, ratio
+
 from selfsup.cli import run as launch
 from selfsup.errors import UserError
-from tools.timing import Work, paired, ratio
 
 WIDTH = 128
 THREADS = 2

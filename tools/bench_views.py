@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from selfsup.tools.timing import Work, machine, paired, ratio
+
 from selfsup.cli import run as launch
 from selfsup.errors import UserError
-from tools.timing import Work, machine, paired, ratio
 
 SMALL, LARGE = 512, 24  # images of a call: of 32 pixels, and of photographs
 PEERS = ("lightly", "kornia", "albumentationsx")
@@ -143,8 +144,9 @@ def large(folder: Path) -> dict[str, tuple[int, Work]]:
     import numpy as np
     from PIL import Image
 
+    from selfsup.data.encode import Style
     from selfsup.data.open import open_source
-    from selfsup.data.packing import Style, write_pack
+    from selfsup.data.packing import write_pack
 
     files = []
     for i, image in enumerate(photographs(LARGE, 400, 500)):

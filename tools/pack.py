@@ -30,6 +30,8 @@ class Config:
     """Only the manifest's rows with this `split`."""
     labels: str = "label"
     """The manifest's column with the labels."""
+    channels: int = 3
+    """Of the images; 3 reads all as RGB. Others are packed raw."""
     workers: int = 2
     """Images made ready at a time."""
     check: str = ""
@@ -40,9 +42,10 @@ def main(config: Config) -> None:
     """Write a pack, or check one."""
     from pathlib import Path
 
+    from selfsup.data.encode import Style
     from selfsup.data.open import open_source
     from selfsup.data.pack import Pack
-    from selfsup.data.packing import Style, check_pack, write_pack
+    from selfsup.data.packing import check_pack, write_pack
     from selfsup.errors import UserError, require
     from selfsup.progress import bar
 
@@ -58,14 +61,16 @@ def main(config: Config) -> None:
     require(config.side is None or config.side > 0, f"--side must be above 0, not {config.side}")
     require(1 <= config.quality <= 95, f"--quality must be 1 to 95, not {config.quality}")
     require(config.workers > 0, f"--workers must be above 0, not {config.workers}")
-    source = open_source(config.data, split=config.split, labels=config.labels)
+    source = open_source(
+        config.data, split=config.split, labels=config.labels, channels=config.channels
+    )
     style = Style(config.format, config.side, config.quality)
     with bar("images", len(source)) as advance:
         bad = write_pack(source, Path(config.out), style, threads=config.workers, progress=advance)
     pack = Pack(Path(config.out))
     size = Path(config.out).stat().st_size
     print(f"{config.out}: {len(pack)} images, {size / 2**20:.1f} MB, {bad} left out")
-    for name, why in list(pack.contents["bad"].items())[:5]:
+    for name, why in pack.contents["bad"][:5]:
         print(f"bad: {name!r}: {why}")
 
 

@@ -41,6 +41,7 @@ def main(config: Config, rest: list[str]) -> None:
     from selfsup.data.open import open_source
     from selfsup.errors import require
     from selfsup.pretrain import local_batches, pretraining_sampler
+    from selfsup.report.page import write_page
     from selfsup.report.views import contact_sheet
 
     require(config.step >= 0, f"--step must be 0 or more, not {config.step}")
@@ -54,7 +55,7 @@ def main(config: Config, rest: list[str]) -> None:
     batch = local_batches(source, sampler, views, recipe.seed)[config.step]
     title = f"{config.recipe}, step {config.step}, seed {recipe.seed}: {recipe.data}"
     sheet = contact_sheet(source, batch, views, title=title, images=config.images)
-    Path(config.page).write_text(sheet, encoding="utf-8")
+    write_page(Path(config.page), sheet)
     print(f"{config.page}: {min(config.images, len(batch.positions))} images of {recipe.batch}")
 
 

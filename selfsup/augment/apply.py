@@ -41,21 +41,17 @@ def apply(
     Returns:
         float32 [b, v, c, s, s] on the device of `crops`.
     """
-    if compiled.available() and _plain(crops, draws, changes):
+    if compiled.available() and _plain(crops, config, changes):
         from selfsup.augment.fast import fused
 
         return fused(crops, draws, config)
     return composed(crops, draws, config, changes)
 
 
-def _plain(crops: Tensor, draws: Draws, changes: Sequence[Change]) -> bool:
-    """Whether the compiled form has all that is asked for."""
-    rare = draws.quarters.any() or draws.rotate.any() or draws.erase.any() or _has_gains(draws)
+def _plain(crops: Tensor, config: ViewsConfig, changes: Sequence[Change]) -> bool:
+    """Whether the compiled form has all that may be drawn: never a matter of what was."""
+    rare = config.quarter_turn or config.rotate or config.erase or config.gain
     return crops.device.type == "cpu" and crops.shape[2] == 3 and not (changes or rare)
-
-
-def _has_gains(draws: Draws) -> bool:
-    return bool((draws.gains != 1).any())
 
 
 def composed(
@@ -187,7 +183,7 @@ class _Turns:
 
     def gains(self, d: Draws) -> Step | None:
         """Each channel by its own factor."""
-        if not _has_gains(d):
+        if bool((d.gains == 1).all()):
             return None
         return self.some(
             d.jitter, lambda x, gain: (x * gain[:, :, None, None]).clamp_(0, 1), d.gains[:, 0]
@@ -198,7 +194,7 @@ class _Turns:
         if not d.blur.any():
             return None
         r = reach(side, float(d.sigma[d.blur].max()))
-        return self.some(d.blur, blur, taps(d.sigma[:, 0], r))
+        return self.some(d.blur, blur, taps(d.sigma[:, 0], side)[:, : r + 1])
 
     def own(self, change: Change, drawn: Tensor) -> Step:
         """A change of the user's."""

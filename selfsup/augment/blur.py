@@ -13,16 +13,22 @@ FAR = 4.5
 
 
 def reach(side: int, sigma: float) -> int:
-    """Taps on one side: of a kernel of a tenth of the side, made odd, as far as any weighs."""
-    return min(max(3, side // 10 | 1) // 2, max(1, math.ceil(FAR * sigma)))
+    """Taps on one side, as far as any weighs for that width."""
+    return min(_kernel(side) // 2, max(1, math.ceil(FAR * sigma)))
 
 
-def taps(sigma: Tensor, r: int) -> Tensor:
+def _kernel(side: int) -> int:
+    """A tenth of the side, made odd."""
+    return max(3, side // 10 | 1)
+
+
+def taps(sigma: Tensor, side: int) -> Tensor:
     """Weights of the middle and of each further pixel on one side. [k] -> [k, r + 1].
 
-    Each image's own, whatever the others' reach: what is too far for it weighs nothing.
+    r is the kernel's of images of that side, whatever the widths, so that no image's weights depend
+    on the others'; what is too far for it weighs nothing.
     """
-    place, width = torch.arange(r + 1.0), sigma[:, None]
+    place, width = torch.arange(1.0 + _kernel(side) // 2), sigma[:, None]
     weight = torch.exp(-0.5 * (place / width) ** 2)
     weight = torch.where(place <= (FAR * width).ceil().clamp(min=1), weight, 0)
     return weight / (2 * weight.sum(1, keepdim=True) - 1)

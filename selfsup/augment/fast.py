@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selfsup.augment.blur import reach, taps
+from selfsup.augment.blur import taps
 from selfsup.augment.colour import BRIGHTNESS, CONTRAST, LUMA, SATURATION
 from selfsup.augment.draws import Draws
 from selfsup.compiled import in_parts, kernel
@@ -26,13 +26,11 @@ def fused(crops: Tensor, draws: Draws, config: ViewsConfig) -> Tensor:
     """`apply` for uint8 [b, v, 3, s, s] on the CPU without rare changes."""
     flat, d = crops.flatten(0, 1).contiguous(), draws.flat()
     side = flat.shape[-1]
-    blurred = d.blur.any()
-    r = reach(side, float(d.sigma[d.blur].max())) if blurred else 1
     moments = torch.tensor([config.mean, config.std], dtype=torch.float32)
     out = torch.empty(flat.shape, dtype=torch.float32)
     chosen = torch.cat([d.flip, d.jitter, d.grey, d.blur, d.solarize], 1)
     amounts = torch.cat([d.brightness, d.contrast, d.saturation, d.hue], 1)
-    fields = (flat, chosen, d.order[:, 0].contiguous(), amounts, taps(d.sigma[:, 0], r), out)
+    fields = (flat, chosen, d.order[:, 0].contiguous(), amounts, taps(d.sigma[:, 0], side), out)
     arrays = [field.numpy() for field in fields]
     in_parts(len(flat), lambda part: _views(*(a[part] for a in arrays), moments.numpy()))
     return out.view(crops.shape)

@@ -45,6 +45,8 @@ class ProbeConfig:
 
     data: str = ""
     """Labelled images to look at; empty: no probe."""
+    labels: str = "label"
+    """The manifest's column with the labels."""
     every: int = 1000
     """Steps between two looks."""
     k: int = 20

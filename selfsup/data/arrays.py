@@ -2,6 +2,7 @@
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,22 +23,27 @@ def npz(file: Path, *, channels: int) -> Source:
             }
     except BROKEN as error:
         raise UserError(f"cannot read {file}: {error}") from None
-    images = _checked(file, found.get("images"), channels)
+    images = checked(file, found.get("images"), channels)
     return _labelled(file, images, found.get("labels"), found.get("classes"), channels)
 
 
 def npy(file: Path, *, channels: int) -> Source:
-    """An .npy of images, mapped and not read; labels from NAME.labels.npy if it lies beside it."""
+    """An .npy of images, mapped and not read; labels from NAME.labels.npy if it lies beside it.
+
+    Of 16 bits it is read, and scaled to 8.
+    """
     beside = file.with_suffix(".labels.npy")
     try:
-        images = np.load(file, mmap_mode="r", allow_pickle=False)
+        images: Any = np.load(file, mmap_mode="r", allow_pickle=False)
+        if not isinstance(images, np.ndarray):
+            raise ValueError("it holds several arrays, as an .npz does")
         labels = np.load(beside, allow_pickle=False) if beside.exists() else None
     except BROKEN as error:
         raise UserError(f"cannot read {file}: {error}") from None
-    return _labelled(file, _checked(file, images, channels), labels, None, channels)
+    return _labelled(file, checked(file, images, channels), labels, None, channels)
 
 
-def _checked(file: Path, images: np.ndarray | None, channels: int) -> np.ndarray:
+def checked(file: Path, images: np.ndarray | None, channels: int) -> np.ndarray:
     """Images of eight bits and of channels that can be read as `channels`."""
     if images is not None and images.ndim == 3:
         images = images[..., None]
@@ -64,11 +70,17 @@ def _labelled(
         return ArraySource(images, None, [], channels=channels)
     if labels.shape != (len(images),):
         raise UserError(f"{file} has {len(images)} images but labels of shape {list(labels.shape)}")
-    return ArraySource(images, *named(labels, names), channels=channels)
+    return ArraySource(images, *named(file, labels, names), channels=channels)
 
 
-def named(labels: np.ndarray, names: np.ndarray | None) -> tuple[Tensor, list[str]]:
-    """Labels as 0, 1, 2... and what they are called."""
+def named(where: Path, labels: np.ndarray, names: np.ndarray | None) -> tuple[Tensor, list[str]]:
+    """Labels as 0, 1, 2... and what they are called.
+
+    Raises:
+        UserError: a label has no name.
+    """
     values, index = np.unique(labels, return_inverse=True)
+    if names is not None and names.ndim == 1 and not 0 <= values.min() <= values.max() < len(names):
+        raise UserError(f"{where} names {len(names)} classes and has label {values.max()}")
     called = values if names is None or names.ndim != 1 else names[values]
     return torch.from_numpy(index.astype(np.int64)), [str(name) for name in called]

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -46,13 +45,14 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found; names are those of the source."""
+    """What was found; images are called by their position, since names may come twice."""
 
     data: str
     names: list[str]
-    """Of all images."""
-    bad: dict[str, str]
-    """Name and reason."""
+    digests: list[str]
+    """sha256 of each file, or of its pixels where there is none; empty for bad images."""
+    bad: dict[int, str]
+    """Position and reason."""
     sizes: dict[str, int]
     """Smallest, median and largest height and width."""
     formats: dict[str, int]
@@ -64,11 +64,11 @@ class Audit:
     mean: list[float]
     """Of each channel, every image counted alike, in [0, 1]."""
     std: list[float]
-    exact: list[list[str]]
+    exact: list[list[int]]
     """Groups of equal files."""
-    near: list[list[str]]
+    near: list[list[int]]
     """Groups that look alike, equal ones included."""
-    leaks: list[list[str]]
+    leaks: list[list[int]]
     """Groups of `near` with images of more than one split."""
     splits: dict[str, int]
 
@@ -98,16 +98,16 @@ def audit(
 
     with ThreadPoolExecutor(threads) as pool:
         seen = list(pool.map(look, range(len(source))))
-    names = [source.name(i) for i in range(len(source))]
     good = [i for i, found in enumerate(seen) if found.bad is None]
     facts = [seen[i] for i in good]
     split = source.columns.get("split", [])
     mean, std = _moments(facts)
-    exact, near, leaks = _duplicates(seen, names, split, distance)
+    exact, near, leaks = _duplicates(seen, split, distance)
     return Audit(
         data=data,
-        names=names,
-        bad={names[i]: found.bad for i, found in enumerate(seen) if found.bad is not None},
+        names=[source.name(i) for i in range(len(source))],
+        digests=[found.sha256 for found in seen],
+        bad={i: found.bad for i, found in enumerate(seen) if found.bad is not None},
         sizes=_sizes([found.size for found in facts]),
         formats=dict(Counter(found.format for found in facts).most_common()),
         modes=dict(Counter(found.mode for found in facts).most_common()),
@@ -124,14 +124,14 @@ def audit(
 
 
 def _duplicates(
-    seen: Sequence[Seen], names: Sequence[str], split: Sequence[str], distance: int
-) -> list[list[list[str]]]:
+    seen: Sequence[Seen], split: Sequence[str], distance: int
+) -> tuple[list[list[int]], list[list[int]], list[list[int]]]:
     """Groups of equal images, of those that look alike, and of those in more than one split."""
     exact = _equal([found.sha256 for found in seen])
-    alike = near_pairs(np.array([found.hash for found in seen], np.uint64), distance).tolist()
+    alike = near_pairs(np.array([found.hash for found in seen], np.uint64), distance)
     near = groups(len(seen), [(g[0], i) for g in exact for i in g[1:]] + alike)
     leaks = [group for group in near if split and len({split[i] for i in group}) > 1]
-    return [[[names[i] for i in group] for group in each] for each in (exact, near, leaks)]
+    return exact, near, leaks
 
 
 def see(source: Source, position: int) -> Seen:
@@ -144,20 +144,24 @@ def see(source: Source, position: int) -> Seen:
     values = pixels.reshape(-1, pixels.shape[2]).astype(np.float32) / 255
     facts: dict[str, Any] = {"mode": f"{pixels.shape[2]} x 8 bits"}
     if data is not None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it was decoded a moment ago
-            with Image.open(BytesIO(data), formats=FORMATS) as image:
-                turned = image.getexif().get(ORIENTATION, 1) not in (0, 1)
-                facts = {"format": image.format or "", "mode": image.mode, "turned": turned}
+        with Image.open(BytesIO(data), formats=FORMATS) as image:
+            turned = image.getexif().get(ORIENTATION, 1) in range(2, 9)
+            facts = {"format": image.format or "", "mode": image.mode, "turned": turned}
     return Seen(
         None,
         size=pixels.shape[:2],
-        sha256=hashlib.sha256(pixels.tobytes() if data is None else data).hexdigest(),
+        sha256=digest(pixels, data),
         hash=difference_hash(pixels),
         mean=tuple(values.mean(0, dtype=np.float64).tolist()),
         square=tuple((values**2).mean(0, dtype=np.float64).tolist()),
         **facts,
     )
+
+
+def digest(pixels: np.ndarray, data: bytes | None) -> str:
+    """sha256 of a file, or of pixels and their shape."""
+    plain = f"{pixels.shape}".encode() + pixels.tobytes() if data is None else data
+    return hashlib.sha256(plain).hexdigest()
 
 
 def _equal(digests: Sequence[str]) -> list[list[int]]:
@@ -211,31 +215,10 @@ def read_audit(file: Path) -> Audit:
         UserError: the file is not there, or is no audit.
     """
     try:
-        return Audit(**json.loads(file.read_text()))
+        table = json.loads(file.read_text())
+        table["bad"] = {int(position): why for position, why in table["bad"].items()}
+        return Audit(**table)
     except FileNotFoundError:
         raise UserError(f"{file} does not exist; tools/audit.py writes it") from None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{file} is no audit: {error}") from None
-
-
-def units(source: Source, found: Audit, *, together: bool) -> list[list[int]]:
-    """Positions to train on, without the bad ones; near duplicates as one unit if `together`.
-
-    The source may be a part of what was audited, one split of a manifest for example.
-
-    Raises:
-        UserError: some images are not in the audit.
-    """
-    names = {source.name(i): i for i in range(len(source))}
-    unknown = names.keys() - set(found.names)
-    if unknown:
-        raise UserError(
-            f"{len(unknown)} of these {len(source)} images, {min(unknown)!r} for one, are not in "
-            f"the audit of {found.data}; run tools/audit.py again"
-        )
-    bad = {names[name] for name in found.bad if name in names}
-    own = ([names[name] for name in group if name in names] for group in found.near)
-    alike = [sorted(group) for group in own if len(group) > 1] if together else []
-    grouped = {i for group in alike for i in group}
-    single = [[i] for i in range(len(source)) if i not in bad and i not in grouped]
-    return sorted(single + alike)

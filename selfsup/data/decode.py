@@ -27,10 +27,16 @@ SUFFIXES = (
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
 LARGEST = 1 << 29
 """Bytes of a file that is read; a photograph has a hundredth."""
+MOST_PIXELS = 89_478_485
+"""Of an image, as Pillow warns: a gigabyte and more when it is opened."""
 FILE_CHANNELS = (1, 3, 4)
 """Grey, RGB, RGBA: what files can be read as."""
 QUICK_JPEG = find_spec("simplejpeg") is not None
 """Decodes to the same pixels as Pillow in two thirds of the time."""
+
+
+# Pillow warns of odd metadata, from many threads; filters for a while are not safe among threads
+warnings.filterwarnings("ignore", module="PIL")
 
 
 class BadImage(Exception):
@@ -75,15 +81,14 @@ def decode_bytes(data: bytes, channels: int = 3) -> np.ndarray:
         BadImage: with the reason.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about metadata; a bomb is an error of its own
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                pixels = _quick(image, data, channels)
-                if pixels is None:
-                    image.load()
-                    pixels = np.array(_MODES[channels](image))
-                return pixels[..., None] if pixels.ndim == 2 else pixels
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise BadImage(f"DecompressionBomb: {image.width} x {image.height} pixels")
+            pixels = _quick(image, data, channels)
+            if pixels is None:
+                image.load()
+                pixels = np.array(_MODES[channels](image))
+            return pixels[..., None] if pixels.ndim == 2 else pixels
     except BadImage:
         raise
     except Exception as error:  # Pillow's plugins raise almost anything on broken bytes

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from selfsup.data.arrays import named
+from selfsup.data.arrays import checked, named
 from selfsup.data.decode import BadImage, read_bytes, upright_rgb
 from selfsup.data.sources import ArraySource, ImageSource, Source
 from selfsup.errors import UserError, did_you_mean, require
@@ -38,8 +38,11 @@ def hugging_face(path: Path, *, split: str, labels: str, channels: int) -> Sourc
     names = [f"{path.name} {i}" for i in range(len(rows))]
     given: tuple[Tensor | None, list[str]] = (None, [])
     if labels in kinds:
+        values = list(rows[labels])
         words = getattr(kinds[labels], "names", None)
-        given = named(np.asarray(rows[labels]), None if words is None else np.asarray(words))
+        unknown = any(v is None or (words is not None and v < 0) for v in values)
+        if not unknown:  # as blanks in a manifest
+            given = named(path, np.asarray(values), None if words is None else np.asarray(words))
     elif labels != "label":
         raise UserError(f"{path} has no column {labels!r}; it has {', '.join(kinds)}")
     plain = [name for name in kinds if getattr(kinds[name], "dtype", "") in ("string", "int64")]
@@ -62,12 +65,14 @@ class _Loader:
         return read_bytes(Path(kept["path"])) if data is None else data
 
 
-def cifar10(split: str) -> Source:
+def cifar10(split: str, channels: int) -> Source:
     """The one data set that torchvision is let fetch, by name."""
-    return torchvision("CIFAR10", DOWNLOADS, split, download=True)
+    return torchvision("CIFAR10", DOWNLOADS, split, channels, download=True)
 
 
-def torchvision(name: str, folder: Path, split: str, *, download: bool = False) -> Source:
+def torchvision(
+    name: str, folder: Path, split: str, channels: int, *, download: bool = False
+) -> Source:
     """A torchvision data set that is on disk (or may be fetched, where the user asked for it)."""
     import torchvision.datasets
 
@@ -88,19 +93,26 @@ def torchvision(name: str, folder: Path, split: str, *, download: bool = False) 
     if isinstance(pixels, Tensor):
         pixels = pixels.numpy()
     if isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and targets is not None:
-        pixels = pixels[..., None] if pixels.ndim == 3 else pixels
-        return ArraySource(pixels, *named(np.asarray(targets), np.asarray(images.classes)))
+        given = named(folder, np.asarray(targets), np.asarray(images.classes))
+        return ArraySource(checked(folder, pixels, channels), *given, channels=channels)
+    require(channels == 3, f"torchvision's {name} is read as RGB, not as {channels} channels")
     return _by_item(images, name)
 
 
 def _by_item(images: Any, name: str) -> Source:
     labels = [images[i][1] for i in range(len(images))]
+    names = [f"{name} {i}" for i in range(len(images))]
+    return ImageSource(_Items(images), names, *named(Path(name), np.asarray(labels), None))
 
-    def load(position: int) -> np.ndarray:
+
+class _Items:
+    """One image of a torchvision data set."""
+
+    def __init__(self, images: Any) -> None:
+        self.images = images
+
+    def __call__(self, position: int) -> np.ndarray:
         try:
-            return np.array(upright_rgb(images[position][0]))
+            return np.array(upright_rgb(self.images[position][0]))
         except Exception as error:
             raise BadImage(f"{type(error).__name__}: {error}") from None
-
-    names = [f"{name} {i}" for i in range(len(images))]
-    return ImageSource(load, names, *named(np.asarray(labels), None))

@@ -26,41 +26,41 @@ def difference_hash(image: np.ndarray) -> int:
     return int.from_bytes(np.packbits((x[:, :-1] < x[:, 1:]).numpy()).tobytes(), "big")
 
 
-def near_pairs(hashes: np.ndarray, distance: int) -> np.ndarray:
-    """Pairs i < j of hashes that differ in at most `distance` bits; even images have none.
+def near_pairs(hashes: np.ndarray, distance: int) -> list[tuple[int, int]]:
+    """Pairs that connect all hashes which differ in at most `distance` bits; even images are alone.
 
-    Hashes are cut into distance + 1 pieces: of two so near, one piece at least is equal, so that
-    only hashes with an equal piece are compared.
+    Equal hashes make a chain. The others are cut into distance + 1 pieces: of two so near, one
+    piece at least is equal, so that only hashes with an equal piece are compared.
 
     Args:
         hashes: uint64 [n].
         distance: below 16.
-
-    Returns:
-        int64 [pairs, 2].
     """
+    order = np.argsort(hashes, kind="stable")
+    ordered = hashes[order]
+    first = np.r_[True, ordered[1:] != ordered[:-1]]
+    chain = [(i, j) for i, j in pairwise(order.tolist()) if hashes[i] and hashes[i] == hashes[j]]
+    known, place = ordered[first], order[first]
+    place, known = place[known != 0], known[known != 0]
     edges = np.linspace(0, BITS, distance + 2).round().astype(int)
-    found = [np.empty((0, 2), np.int64)]
+    found = set()
     for low, high in pairwise(edges.tolist()):
-        mask = np.uint64(((1 << (high - low)) - 1) << low)
-        order = np.argsort(hashes & mask, kind="stable")
-        piece = (hashes & mask)[order]
-        starts = np.flatnonzero(np.r_[True, piece[1:] != piece[:-1]])
-        for rows in np.split(order, starts[1:]):
-            if len(rows) > 1:
-                found.append(_within(hashes, np.sort(rows), distance))
-    return np.unique(np.concatenate(found), axis=0)
+        piece = known & np.uint64(((1 << (high - low)) - 1) << low)
+        by_piece = np.argsort(piece, kind="stable")
+        starts = np.flatnonzero(np.diff(piece[by_piece])) + 1
+        for rows in np.split(by_piece, starts):
+            found |= _within(known, rows, distance)
+    return chain + [(int(place[i]), int(place[j])) for i, j in sorted(found)]
 
 
-def _within(hashes: np.ndarray, rows: np.ndarray, distance: int) -> np.ndarray:
-    """Near pairs among `rows`, ascending."""
-    rows = rows[hashes[rows] != 0]
-    pairs = [np.empty((0, 2), np.int64)]
+def _within(hashes: np.ndarray, rows: np.ndarray, distance: int) -> set[tuple[int, int]]:
+    """Near pairs among `rows`."""
+    pairs = set()
     for k, i in enumerate(rows[:-1]):
         others = rows[k + 1 :]
         near = others[np.bitwise_count(hashes[i] ^ hashes[others]) <= distance]
-        pairs.append(np.stack([np.full(len(near), i), near], 1))
-    return np.concatenate(pairs)
+        pairs |= {(int(i), int(j)) for j in near}
+    return pairs
 
 
 def groups(n: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:

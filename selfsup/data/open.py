@@ -20,11 +20,11 @@ def open_source(data: str, *, split: str = "", labels: str = "label", channels: 
     """The images that `data` names.
 
     Args:
-        data: a folder (of images, labels from its sub-folders; of tar shards; of packs; or a
-            Hugging Face data set), a .csv, .jsonl or .parquet manifest (columns path, and label,
-            split and any others if wanted), an .npz (images uint8 or uint16 [n, h, w, c], labels)
-            or .npy, a .tar of webdataset samples, a .pack, `cifar10` (fetched by torchvision
-            once), torchvision:NAME:FOLDER on disk; or several of these, "A + B" or
+        data: a folder (of images, labels from its sub-folders; of nothing but tar shards, or but
+            packs; or a Hugging Face data set), a .csv, .jsonl or .parquet manifest (columns path,
+            and label, split and any others if wanted), an .npz (images uint8 or uint16
+            [n, h, w, c], labels) or .npy, a .tar of webdataset samples, a .pack, `cifar10`
+            (fetched by torchvision once), torchvision:NAME:FOLDER on disk; or several of these, "A + B" or
             "A * 3 + B * 1" with the share of each in a batch.
         split: of a manifest or a Hugging Face data set, the rows to take; of a torchvision data
             set, train or test.
@@ -35,7 +35,7 @@ def open_source(data: str, *, split: str = "", labels: str = "label", channels: 
         UserError: nothing is there, or it holds no images, or not in the form said above.
     """
     require(channels > 0, f"images have 1 channel or more, not {channels}")
-    if " + " not in data or Path(data).exists():
+    if " + " not in data or _exists(data):
         return _one(data, split, labels, channels)
     parts = [_weighted(part) for part in data.split(" + ")]
     sources = [_one(part, split, labels, channels) for part, _ in parts]
@@ -45,6 +45,13 @@ def open_source(data: str, *, split: str = "", labels: str = "label", channels: 
     if None in weights:
         raise UserError(f"{data!r} gives a weight to some and not to all")
     return Mixture(sources, [float(weight) for weight in weights if weight is not None])
+
+
+def _exists(data: str) -> bool:
+    try:
+        return Path(data).exists()
+    except OSError:  # many names together are too long for one
+        return False
 
 
 def _weighted(part: str) -> tuple[str, float | None]:
@@ -62,10 +69,10 @@ def _weighted(part: str) -> tuple[str, float | None]:
 
 def _one(data: str, split: str, labels: str, channels: int) -> Source:
     if data == "cifar10":
-        return cifar10(split)
+        return cifar10(split, channels)
     if data.startswith("torchvision:"):
         _, name, root = [*data.split(":", 2), "", ""][:3]
-        return torchvision(name, Path(root), split)
+        return torchvision(name, Path(root), split, channels)
     path = Path(data)
     if not path.exists():
         beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
@@ -82,7 +89,7 @@ def _one(data: str, split: str, labels: str, channels: int) -> Source:
     if suffix in arrays:
         return arrays[suffix](path, channels=channels)
     if suffix in files:
-        return files[suffix](path, channels=channels)
+        return files[suffix](path, labels=labels, channels=channels)
     if suffix == "folder":
         _needs_file_channels(data, channels)
         return folder(path, channels=channels)
@@ -95,8 +102,9 @@ def _kind(path: Path) -> str:
         return path.suffix.lower()
     if any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")):
         return "hugging face"
+    entries = [p for p in path.iterdir() if not p.name.endswith((".index.json", ".labels.npy"))]
     for suffix in (".tar", ".pack"):
-        if next(path.glob(f"*{suffix}"), None) is not None:
+        if entries and all(p.suffix == suffix for p in entries if not p.name.startswith(".")):
             return suffix
     return "folder"
 

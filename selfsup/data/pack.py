@@ -4,14 +4,15 @@
     page 1...   the images one after the other: raw levels [h, w, c] or JPEG
     a page...   arrays of the index, one after the other, then the contents as JSON
 
-The contents name each array's type, shape and place, so that opening reads nothing but them: the
-index of 67 million images (2 TB at 30 kB, 76 bytes each and their names) stays on disk as well.
+The contents name each array's type, shape and place, so that opening reads them and the labels: the
+index of 67 million images (2 TB at 30 kB, 72 bytes each and their names) stays on disk as well.
 """
 
 import json
 import math
 import mmap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
@@ -21,11 +22,13 @@ from torch import Tensor
 
 from selfsup.data.decode import BadImage
 from selfsup.data.mixture import Mixture
-from selfsup.data.sources import ArraySource, ImageSource, Source
+from selfsup.data.sources import ArraySource, ImageSource, Source, column_labels
 from selfsup.errors import UserError
 
 PAGE = 4096
 MAGIC = b"selfsup pack 1\n"
+KEYS = {"images", "format", "channels", "uniform", "classes", "columns", "bad", "arrays"}
+"""That the contents have to have."""
 
 
 class Texts(Sequence[str]):
@@ -73,8 +76,13 @@ class Pack:
             start, size, whole = (int(where[key]) for key in ("contents", "bytes", "whole"))
             if whole != len(self.bytes):
                 raise UserError(f"{file} has {len(self.bytes)} bytes of {whole}; pack it again")
-            self.contents = json.loads(self.bytes[start : start + size].tobytes())
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            self.index = where["index"]
+            """sha256 of the index and the contents."""
+            self.text = self.bytes[start : start + size].tobytes()
+            self.contents = json.loads(self.text)
+            if not self.contents.keys() >= KEYS:
+                raise UserError(f"the contents of {file} have changed; pack it again")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, UserError):
                 raise
             raise UserError(f"cannot read {file}: {error}") from None
@@ -103,11 +111,11 @@ class Pack:
         return self.bytes[start : start + size]
 
 
-def packed(path: Path, *, channels: int) -> Source:
+def packed(path: Path, *, labels: str, channels: int) -> Source:
     """A pack, or a folder of them in the order of their names."""
     if path.is_dir():
         files = sorted(path.glob("*.pack"))
-        return Mixture([packed(file, channels=channels) for file in files], None)
+        return Mixture([packed(f, labels=labels, channels=channels) for f in files], None)
     pack = Pack(path)
     stored = int(pack.contents["channels"])
     if channels not in (stored, 3) or (channels == 3 and stored not in (1, 3, 4)):
@@ -117,22 +125,31 @@ def packed(path: Path, *, channels: int) -> Source:
         "columns": {name: pack.texts(f"column {name}") for name in pack.contents["columns"]},
     }
     classes: list[str] = pack.contents["classes"]
-    labels: Tensor | None = None
-    if "labels" in pack.contents["arrays"]:
-        labels = torch.from_numpy(np.array(pack.array("labels")))
+    found: Tensor | None = None
+    if labels != "label":
+        found, classes = column_labels(path, common["columns"], labels)
+    elif "labels" in pack.contents["arrays"]:
+        found = torch.from_numpy(np.array(pack.array("labels")))
     if pack.contents["uniform"]:
-        images = pack.array("images")
-        return _Named(images, labels, classes, names=pack.texts("name"), **common)
+        again = partial(packed, path, labels=labels, channels=channels)
+        images, names = pack.array("images"), pack.texts("name")
+        return _Named(images, found, classes, names=names, again=again, **common)
     load = _Loader(pack, stored, channels)
-    return ImageSource(load, pack.texts("name"), labels, classes, **common)
+    return ImageSource(load, pack.texts("name"), found, classes, **common)
 
 
 class _Named(ArraySource):
     """An array whose images have names."""
 
-    def __init__(self, *args: Any, names: Sequence[str], **more: Any) -> None:
+    def __init__(
+        self, *args: Any, names: Sequence[str], again: Callable[[], Source], **more: Any
+    ) -> None:
         super().__init__(*args, **more)
         self.names = names
+        self.again = again
+
+    def __reduce__(self) -> tuple[Callable[[], Source], tuple[()]]:
+        return self.again, ()  # a worker process maps the file itself
 
     def name(self, position: int) -> str:
         """As when it was packed."""

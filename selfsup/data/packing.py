@@ -2,44 +2,22 @@
 
 import contextlib
 import hashlib
-import io
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from PIL import Image
 
 from selfsup.data.decode import BadImage
+from selfsup.data.encode import Stored, Style, encode
 from selfsup.data.pack import MAGIC, PAGE, Pack
 from selfsup.data.sources import Source
-from selfsup.errors import UserError, require
-
-Format = Literal["raw", "jpeg"]
-
-
-class Style(NamedTuple):
-    """How images are stored."""
-
-    format: Format
-    side: int | None
-    """Longest allowed shorter side, in pixels; larger images are shrunk to it."""
-    quality: int
-    """Of JPEG."""
-
-
-class Stored(NamedTuple):
-    """An image as it goes into the pack."""
-
-    data: bytes
-    shape: tuple[int, int, int]
-    """Height, width, channels."""
+from selfsup.errors import UserError
 
 
 def write_pack(
@@ -59,7 +37,7 @@ def write_pack(
         UserError: no image can be read, or the earlier try was of other images or another style.
     """
     partial, journal = (file.with_name(file.name + end) for end in (".partial", ".journal"))
-    asked = {"images": len(source), "first": source.name(0), "style": list(style)}
+    asked = {"images": len(source), "sha256": _fingerprint(source), "style": list(style)}
     done = _resume(partial, journal, asked)
     progress(len(done))
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -67,6 +45,7 @@ def write_pack(
         out.seek(done[-1]["end"] if done else PAGE)
         if not done:
             lines.write(json.dumps(asked) + "\n")
+            lines.flush()
         for i, stored in _encoded(source, style, len(done), threads):
             done.append(_line(out, i, stored))
             out.flush()  # before the line that says so
@@ -82,6 +61,18 @@ def write_pack(
     partial.replace(file)
     journal.unlink()
     return len(done) - len(good)
+
+
+def _fingerprint(source: Source) -> str:
+    """Of all names, and of the first image that can be read among a few."""
+    found = hashlib.sha256()
+    for i in range(len(source)):
+        found.update(source.name(i).encode("utf-8", "surrogateescape") + b"\0")
+    for i in range(min(len(source), 10)):
+        with contextlib.suppress(BadImage):
+            found.update(source.pixels(i).tobytes())
+            break
+    return found.hexdigest()
 
 
 def _line(out: BinaryIO, i: int, stored: Stored | str) -> dict[str, Any]:
@@ -105,8 +96,11 @@ def _resume(partial: Path, journal: Path, asked: dict[str, Any]) -> list[dict[st
     for text in journal.read_text().splitlines():
         with contextlib.suppress(ValueError):  # the last may be half
             lines.append(json.loads(text))
-    if not lines or lines[0] != asked:
-        raise UserError(f"{partial} is of another try, with {lines[:1]}; remove it and {journal}")
+    if not lines:  # stopped before anything was written down
+        journal.unlink()
+        return []
+    if lines[0] != asked:
+        raise UserError(f"{partial} is of another try, with {lines[0]}; remove it and {journal}")
     size = partial.stat().st_size
     done = [line for line in lines[1:] if line["end"] <= size]
     if not done:
@@ -125,7 +119,7 @@ def _encoded(
     def one(i: int) -> Stored | str:
         try:
             return encode(source.pixels(i), style)
-        except BadImage as error:
+        except (BadImage, OSError) as error:  # a strip of 1 x 70,000 pixels is no JPEG
             return str(error)
 
     with ThreadPoolExecutor(threads) as pool:
@@ -137,26 +131,6 @@ def _encoded(
             ahead += [(j, pool.submit(one, j)) for j in islice(places, 1)]
 
 
-def encode(image: np.ndarray, style: Style) -> Stored:
-    """Shrink, if it is larger than asked, and store. uint8 [h, w, c]."""
-    height, width, channels = image.shape
-    short = min(height, width)
-    if style.side is not None and short > style.side:
-        height, width = (max(1, round(x * style.side / short)) for x in (height, width))
-        x = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
-        x = F.interpolate(x, (height, width), mode="bicubic", antialias=True)
-        image = x[0].permute(1, 2, 0).numpy()
-    image = np.ascontiguousarray(image)
-    if style.format == "raw":
-        return Stored(image.tobytes(), (height, width, channels))
-    require(channels in (1, 3), f"JPEG has 1 or 3 channels, not {channels}; use --format raw")
-    out = io.BytesIO()
-    Image.fromarray(image[..., 0] if channels == 1 else image).save(
-        out, "JPEG", quality=style.quality
-    )
-    return Stored(out.getvalue(), (height, width, channels))
-
-
 class _Index:
     """Arrays of the index as they are written, each from a page on."""
 
@@ -164,12 +138,14 @@ class _Index:
         self.out = out
         self.arrays: dict[str, Any] = {}
         """Type, shape and place of each."""
+        self.digest = hashlib.sha256()
 
     def put(self, name: str, array: np.ndarray) -> None:
         """Write an array."""
         self.out.seek(-(-self.out.tell() // PAGE) * PAGE)
         self.arrays[name] = [array.dtype.str, list(array.shape), self.out.tell()]
         self.out.write(array.tobytes())
+        self.digest.update(array.tobytes())
 
     def put_texts(self, name: str, words: Sequence[str]) -> None:
         """Write words one after the other, and where each ends."""
@@ -190,9 +166,9 @@ def _finish(
     (channels, *others) = {shape[2] for shape in shapes}
     assert not others, shapes
     uniform = style.format == "raw" and len(shapes) == 1
-    arrays = _write_index(out, source, good)
+    index = _write_index(out, source, good)
     if uniform:
-        arrays["images"] = ["|u1", [len(good), *good[0]["shape"]], PAGE]
+        index.arrays["images"] = ["|u1", [len(good), *good[0]["shape"]], PAGE]
     contents = {
         "images": len(good),
         "format": style.format,
@@ -201,19 +177,21 @@ def _finish(
         "uniform": uniform,
         "classes": list(source.classes),
         "columns": list(source.columns),
-        "bad": {source.name(line["i"]): line["bad"] for line in done if "bad" in line},
-        "arrays": arrays,
+        "bad": [(source.name(line["i"]), line["bad"]) for line in done if "bad" in line],
+        "arrays": index.arrays,
     }
     text = json.dumps(contents).encode()
     start = out.tell()
     out.write(text)
-    where = {"contents": start, "bytes": len(text), "whole": out.tell()}
+    index.digest.update(text)
+    where: dict[str, Any] = {"contents": start, "bytes": len(text), "whole": out.tell()}
+    where["index"] = index.digest.hexdigest()
     out.seek(0)
     out.write((MAGIC + json.dumps(where).encode() + b"\n").ljust(PAGE, b"\0"))
 
 
-def _write_index(out: BinaryIO, source: Source, good: list[dict[str, Any]]) -> dict[str, Any]:
-    """What is known of each image; type, shape and place of each array."""
+def _write_index(out: BinaryIO, source: Source, good: list[dict[str, Any]]) -> _Index:
+    """What is known of each image."""
     places = [line["i"] for line in good]
     index = _Index(out)
     index.put("starts", np.array([line["start"] for line in good], np.int64))
@@ -226,16 +204,22 @@ def _write_index(out: BinaryIO, source: Source, good: list[dict[str, Any]]) -> d
         index.put_texts(f"column {name}", [words[i] for i in places])
     if source.labels is not None:
         index.put("labels", source.labels[torch.tensor(places)].numpy())
-    return index.arrays
+    return index
 
 
 def check_pack(file: Path) -> list[str]:
     """Names of the images whose bytes are not what was written.
 
     Raises:
-        UserError: it is no pack, or not whole.
+        UserError: it is no pack, or not whole, or its index is not what was written.
     """
     pack = Pack(file)
+    index = hashlib.sha256()
+    for name in pack.contents["arrays"]:
+        index.update(b"" if name == "images" else pack.array(name).tobytes())
+    index.update(pack.text)
+    if index.hexdigest() != pack.index:
+        raise UserError(f"the index of {file} has changed; pack it again")
     names, digests = pack.texts("name"), pack.array("sha256")
     return [
         names[i]

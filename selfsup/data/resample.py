@@ -70,7 +70,8 @@ def _taps_within(length: Tensor, size: int, kind: Interpolation) -> tuple[Tensor
     last = length[:, None, None] - 1
     weight = torch.where((place >= 0) & (place <= last), weight, 0)
     place = place.long().clamp_(min=0).minimum(last)
-    return place, weight / weight.sum(-1, keepdim=True)
+    total = weight.cumsum(-1)[..., -1:]  # one after the other: more taps, of other boxes, add 0
+    return place, weight / total
 
 
 def _bilinear(x: Tensor) -> Tensor:

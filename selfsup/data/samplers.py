@@ -42,7 +42,8 @@ class WeightedSampler:
 
     Of the first t images that a run sees, part k has round(t * W_k) - round(t * W_k-1), with W the
     sums of shares so far: within an image of its share at every step, and a function of the step
-    alone. Each part is gone through in an order of its own, anew each time it is through.
+    alone. Each part is gone through in an order of its own, and begins anew at a step, so that no
+    image comes twice in a batch; the few that are left then are others each time.
     """
 
     def __init__(
@@ -51,14 +52,22 @@ class WeightedSampler:
         """Batches of `batch` from parts of these sizes, which lie one after the other.
 
         Raises:
-            UserError: a share is less than two images of a batch.
+            UserError: a share is less than two images of a batch, or more than its part has.
         """
         total = sum(weights)
+        self.turns = []
         for size, weight in zip(sizes, weights, strict=True):
-            if batch * weight / total < 2:  # rounding both ends may take two
+            share = batch * weight / total
+            if share < 2:  # rounding both ends may take two
                 raise UserError(
                     f"{size} images with a share of {weight / total:.4f} are less than two in a "
                     f"batch of {batch}; raise their weight or --batch"
+                )
+            self.turns.append(int((size - 2) // share))  # steps until it begins anew
+            if self.turns[-1] < 1:
+                raise UserError(
+                    f"{size} images are too few for {share:.0f} in a batch of {batch}; lower their "
+                    "weight or --batch"
                 )
         self.sizes = sizes
         self.edges = [sum(weights[: k + 1]) / total for k in range(len(weights))]
@@ -69,12 +78,13 @@ class WeightedSampler:
     def __call__(self, step: int) -> Tensor:
         """Positions [batch] of the global batch of `step`."""
         found, start = [], 0
-        before, after = self._seen(step * self.batch), self._seen((step + 1) * self.batch)
-        for k, size in enumerate(self.sizes):
-            turns = torch.arange(before[k], after[k])
-            for epoch in (turns // size).unique().tolist():
-                order = _order(size, self.seed, epoch, f"shuffle/{k}")
-                found.append(start + order[turns[turns // size == epoch] % size])
+        for k, (size, turns) in enumerate(zip(self.sizes, self.turns, strict=True)):
+            epoch = step // turns
+            began, before, after = (
+                self._seen(s * self.batch)[k] for s in (epoch * turns, step, step + 1)
+            )
+            order = _order(size, self.seed, epoch, f"shuffle/{k}")
+            found.append(start + order[before - began : after - began])
             start += size
         return torch.cat(found)
 

@@ -13,45 +13,50 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from selfsup.data.decode import FILE_CHANNELS, SUFFIXES
-from selfsup.data.sources import ImageSource, Source, encode_labels
+from selfsup.data.decode import FILE_CHANNELS, SUFFIXES, BadImage
+from selfsup.data.sources import ImageSource, Source, column_labels, encode_labels
 from selfsup.errors import UserError, require
 
 VERSION = 1
 
 
-def tars(path: Path, *, channels: int) -> Source:
+def tars(path: Path, *, labels: str, channels: int) -> Source:
     """One .tar, or all of a folder in the order of their names."""
     require(channels in FILE_CHANNELS, f"{path}: files have 1, 3 or 4 channels, not {channels}")
     files = sorted(path.glob("*.tar")) if path.is_dir() else [path]
     samples = [sample | {"file": i} for i, file in enumerate(files) for sample in _index(file)]
     if not samples:
         raise UserError(f"{path} holds no images ({', '.join(SUFFIXES)})")
-    labels: Tensor | None = None
+    found: Tensor | None = None
     classes: list[str] = []
-    if all("label" in sample for sample in samples):
-        labels, classes = encode_labels([sample["label"] for sample in samples])
     names = [sample["name"] for sample in samples]
     known = set.intersection(*(set(sample["columns"]) for sample in samples))
     columns = {name: [sample["columns"][name] for sample in samples] for name in sorted(known)}
+    if labels != "label":
+        found, classes = column_labels(path, columns, labels)
+    elif all("label" in sample for sample in samples):
+        found, classes = encode_labels([sample["label"] for sample in samples])
     load = _Loader(files, samples)
-    return ImageSource(load, names, labels, classes, channels=channels, columns=columns)
+    return ImageSource(load, names, found, classes, channels=channels, columns=columns)
 
 
 class _Loader:
-    """One image of a shard, by its place; each process opens the files it needs."""
+    """One image of a shard, by its place.
+
+    The file is opened anew each time: that takes a few microseconds, and nothing is kept open.
+    """
 
     def __init__(self, files: list[Path], samples: list[dict[str, Any]]) -> None:
         self.files = files
         self.places = np.array([[s["file"], s["start"], s["size"]] for s in samples], np.int64)
-        self.opened: dict[tuple[int, int], int] = {}
 
     def __call__(self, position: int) -> bytes:
         file, start, size = self.places[position].tolist()
-        mine = os.getpid(), file  # a descriptor from before a fork is not shared
-        if mine not in self.opened:
-            self.opened[mine] = os.open(self.files[file], os.O_RDONLY)
-        return os.pread(self.opened[mine], size, start)
+        try:
+            with self.files[file].open("rb", buffering=0) as opened:
+                return os.pread(opened.fileno(), size, start)
+        except OSError as error:
+            raise BadImage(f"{type(error).__name__}: {error.strerror}") from None
 
 
 def _index(file: Path) -> list[dict[str, Any]]:
@@ -90,7 +95,9 @@ def _read(file: Path) -> list[dict[str, Any]]:
                 kind = f".{kind.lower()}"
                 if kind.endswith(SUFFIXES):
                     place = {"start": member.offset_data, "size": member.size}
-                    sample |= {"name": member.name, **place}
+                    plain = kind in SUFFIXES  # 0001.jpg, and not 0001.mask.png beside it
+                    if "name" not in sample or (plain and not sample["plain"]):
+                        sample |= {"name": member.name, "plain": plain, **place}
                 elif kind in (".cls", ".txt", ".json"):
                     opened = tar.extractfile(member)
                     assert opened is not None

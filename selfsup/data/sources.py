@@ -7,6 +7,7 @@ Shape letters: b images, v views, h, w and c of an image.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -18,6 +19,7 @@ from selfsup import compiled
 from selfsup.boxes import Cut
 from selfsup.data.decode import BadImage, decode_bytes
 from selfsup.data.resample import resized_crops
+from selfsup.errors import UserError
 
 AT_ONCE = 128  # images of an array that are resized together
 Columns = Mapping[str, Sequence[str]]
@@ -223,6 +225,18 @@ def _resized(image: Tensor, cut: Cut, i: int) -> Tensor:
             crop = F.interpolate(crop, (cut.size, cut.size), mode=cut.interpolation, antialias=True)
         views.append(crop)
     return torch.cat(views).contiguous()
+
+
+def column_labels(where: Path, columns: Columns, name: str) -> tuple[Tensor | None, list[str]]:
+    """A column as labels; none where some images have no word.
+
+    Raises:
+        UserError: there is no such column.
+    """
+    if name not in columns:
+        raise UserError(f"{where} has no column {name!r}; it has {', '.join(columns) or 'none'}")
+    words = list(columns[name])
+    return encode_labels(words) if all(words) else (None, [])
 
 
 def encode_labels(words: Sequence[str]) -> tuple[Tensor, list[str]]:

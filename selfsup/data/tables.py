@@ -44,12 +44,14 @@ def manifest(file: Path, *, split: str, labels: str, channels: int) -> Source:
     rows = _rows(file)
     for i, row in enumerate(rows):
         if not isinstance(row, dict) or not row.get("path"):
-            told = ", ".join(row) if isinstance(row, dict) else "none"
+            told = ", ".join(filter(None, row)) if isinstance(row, dict) else "none"
             raise UserError(f"{file} has no column path (its columns: {told}) in row {i + 1}")
     if not rows:
         raise UserError(f"{file} has no rows")
     if labels != "label" and labels not in rows[0]:
-        raise UserError(f"{file} has no column {labels!r}; it has {', '.join(rows[0])}")
+        raise UserError(
+            f"{file} has no column {labels!r}; it has {', '.join(filter(None, rows[0]))}"
+        )
     if split:
         known = sorted({_word(row.get("split")) for row in rows})
         rows = [row for row in rows if _word(row.get("split")) == split]

@@ -20,7 +20,9 @@ class KNNProbe:
         """
         require(config.every > 0, f"--probe.every must be above 0, not {config.every}")
         self.run = run
-        self.source = open_source(config.data, channels=views.channels) if config.data else None
+        self.source = None
+        if config.data:
+            self.source = open_source(config.data, labels=config.labels, channels=views.channels)
         labelled = self.source is None or self.source.labels is not None
         require(labelled, f"--probe.data {config.data} has no labels")
         self.config = config

@@ -54,7 +54,9 @@ def audit_page(found: Audit, source: Source) -> str:
     if found.bad:
         parts += [
             heading("Images that cannot be read"),
-            table(["image", "why"], list(found.bad.items())[:1000]),
+            table(
+                ["image", "why"], [(found.names[i], found.bad[i]) for i in list(found.bad)[:1000]]
+            ),
         ]
     for title, groups in (
         ("Duplicates in more than one split", found.leaks),
@@ -67,19 +69,15 @@ def audit_page(found: Audit, source: Source) -> str:
     return page(f"Audit of {found.data}", *parts)
 
 
-def _pictures(groups: Sequence[Sequence[str]], source: Source) -> str:
+def _pictures(groups: Sequence[Sequence[int]], source: Source) -> str:
     """The first groups, a row each."""
-    wanted = {name for group in groups[:SHOWN] for name in group[:8]}
-    places = {source.name(i): i for i in range(len(source)) if source.name(i) in wanted}
-    rows = [
-        grid([_thumbnail(source, places[name], name) for name in group[:8]], "row")
-        for group in groups[:SHOWN]
-    ]
+    rows = [grid([_thumbnail(source, i) for i in group[:8]], "row") for group in groups[:SHOWN]]
     rest = len(groups) - SHOWN
     return "".join(rows) + (paragraph(f"and {rest} more groups") if rest > 0 else "")
 
 
-def _thumbnail(source: Source, position: int, name: str) -> str:
+def _thumbnail(source: Source, position: int) -> str:
+    name = source.name(position)
     try:
         image = source.pixels(position)
     except BadImage:  # it was there when it was audited

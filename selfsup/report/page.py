@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Iterable, Sequence
 from html import escape
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -33,6 +34,12 @@ def page(title: str, *parts: str) -> str:
         f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n<body>"
         f"<h1>{escape(title)}</h1>\n" + "\n".join(parts) + "\n</body></html>\n"
     )
+
+
+def write_page(file: Path, html: str) -> None:
+    """To disk; bytes of names that are no text are shown by their numbers."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(html, encoding="utf-8", errors="backslashreplace")
 
 
 def heading(text: str) -> str:

@@ -1,6 +1,7 @@
 """Each change beside kornia's, with the tolerance that the table in augment/README.md gives."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import kornia.enhance as ke
@@ -21,7 +22,8 @@ FLOATS = X.flatten(0, 1).float() / 255
 
 
 def changed(**draws: Any) -> Tensor:
-    return apply(X, untouched(2, 3)._replace(**draws), RAW).flatten(0, 1)
+    config = replace(RAW, rotate=0.5) if "rotate" in draws else RAW
+    return apply(X, untouched(2, 3)._replace(**draws), config).flatten(0, 1)
 
 
 def jittered(**draws: Tensor) -> Tensor:

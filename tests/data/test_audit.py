@@ -12,7 +12,8 @@ from PIL import Image, ImageEnhance
 from sklearn.datasets import load_sample_images
 
 from selfsup.config import PretrainConfig
-from selfsup.data.audit import audit, read_audit, units, write_audit
+from selfsup.data.audit import Audit, audit, read_audit, write_audit
+from selfsup.data.audited import units
 from selfsup.data.near import difference_hash, groups, near_pairs
 from selfsup.data.open import open_source
 from selfsup.data.sources import ArraySource, ImageSource, Source
@@ -42,14 +43,19 @@ def messy(tmp_path_factory: pytest.TempPathFactory) -> Source:
     return open_source(str(root / "all.csv"))
 
 
+def named(found: Audit, what: str) -> list[list[str]]:
+    """Groups by the names of their images."""
+    return [[found.names[i] for i in group] for group in getattr(found, what)]
+
+
 def test_equal_files_and_files_that_look_alike_are_grouped(messy: Source) -> None:
     found = audit(messy, "messy", threads=2)
-    assert found.exact == [["0.jpg", "0 again.jpg"]]
-    assert found.near == [["0.jpg", "0 again.jpg", "0 small.png", "0 light.jpg"]]
+    assert named(found, "exact") == [["0.jpg", "0 again.jpg"]]
+    assert named(found, "near") == [["0.jpg", "0 again.jpg", "0 small.png", "0 light.jpg"]]
     assert found.leaks == found.near  # "0 small.png" is of the other split
     assert found.splits == {"a": 4, "b": 3}
     assert found.formats == {"JPEG": 6, "PNG": 1}
-    assert list(found.bad) == ["bad.jpg"]
+    assert [found.names[i] for i in found.bad] == ["bad.jpg"]
 
 
 def test_an_audit_is_the_same_on_any_number_of_threads_and_reads_back_equal(
@@ -86,7 +92,7 @@ def test_even_images_are_nobodys_duplicates() -> None:
     assert found.near == []
     images = np.concatenate([images, images[1:2]])
     found = audit(ArraySource(images, None, []), "even")
-    assert found.near == [["image 1", "image 3"]]  # but equal ones are
+    assert found.near == [[1, 3]]  # but equal ones are
 
 
 @settings(max_examples=60, deadline=None)
@@ -95,19 +101,26 @@ def test_even_images_are_nobodys_duplicates() -> None:
     st.lists(st.tuples(st.integers(0, 7), st.sets(st.integers(0, 63), max_size=8)), max_size=12),
     st.integers(0, 6),
 )
-def test_near_pairs_are_those_that_a_double_loop_finds(
+def test_near_pairs_connect_what_a_double_loop_finds(
     first: list[int], copies: list[tuple[int, set[int]]], distance: int
 ) -> None:
     hashes = list(first)
     for i, bits in copies:  # copies with some bits changed, as random hashes are never near
         hashes.append(first[i % len(first)] ^ sum(1 << bit for bit in bits))
     expected = [
-        [i, j]
+        (i, j)
         for i in range(len(hashes))
         for j in range(i + 1, len(hashes))
         if (hashes[i] ^ hashes[j]).bit_count() <= distance and hashes[i] and hashes[j]
     ]
-    assert near_pairs(np.array(hashes, np.uint64), distance).tolist() == expected
+    found = near_pairs(np.array(hashes, np.uint64), distance)
+    assert groups(len(hashes), found) == groups(len(hashes), expected)
+    assert {tuple(sorted(pair)) for pair in found} <= set(expected)
+
+
+def test_thousands_of_equal_images_are_found_at_once() -> None:
+    found = near_pairs(np.full(20_000, 12345, np.uint64), 4)
+    assert len(found) == 19_999
 
 
 def test_what_is_near_something_near_is_of_its_group() -> None:
@@ -124,13 +137,41 @@ def test_training_leaves_out_the_bad_and_takes_duplicates_as_one(messy: Source) 
 def test_an_audit_of_other_images_is_refused(messy: Source) -> None:
     found = audit(messy, "messy")
     other = ArraySource(np.zeros((8, 4, 4, 3), np.uint8), None, [])
-    with pytest.raises(UserError, match=r"8 of these 8 images, 'image 0' for one, are not in"):
+    with pytest.raises(UserError, match="messy is of other images: 'image 0' is not in it"):
         units(other, found, together=False)
+
+
+def test_an_audit_of_arrays_is_not_taken_for_others_of_the_same_names() -> None:
+    draw = np.random.default_rng(0)
+    one, other = (draw.integers(0, 256, (n, 4, 4, 3), dtype=np.uint8) for n in (9, 7))
+    found = audit(ArraySource(one, None, []), "one")
+    assert units(ArraySource(one, None, []), found, together=True) == [[i] for i in range(9)]
+    with pytest.raises(UserError, match="'image 0' is not what it was when one was audited"):
+        units(ArraySource(other, None, []), found, together=False)
+
+
+def test_names_that_come_twice_are_told_apart_by_their_place(tmp_path: Path) -> None:
+    """Two folders with files of the same names: the bad one and the duplicates stay right."""
+    draw = np.random.default_rng(0)
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        for i in range(4):
+            levels = draw.integers(0, 256, (9, 9, 3), dtype=np.uint8)
+            Image.fromarray(levels).save(tmp_path / folder / f"{i}.png")
+    (tmp_path / "a" / "0.png").write_bytes(b"broken")
+    shutil.copy(tmp_path / "a" / "3.png", tmp_path / "b" / "2.png")
+    both = open_source(f"{tmp_path}/a + {tmp_path}/b")
+    found = audit(both, "both")
+    assert units(both, found, together=True) == [[1], [2], [3, 6], [4], [5], [7]]
+    with pytest.raises(UserError, match="names in it come twice"):
+        units(open_source(str(tmp_path / "b")), found, together=True)
 
 
 def test_an_audit_of_all_serves_a_part(messy: Source) -> None:
     found = audit(messy, "messy")
-    part = ImageSource(lambda i: b"", ["1.jpg", "bad.jpg", "0 light.jpg", "0.jpg"], None, [])
+    wanted = ["1.jpg", "bad.jpg", "0 light.jpg", "0.jpg"]
+    places = [found.names.index(name) for name in wanted]
+    part = ImageSource(lambda i: messy.stored(places[i]) or b"", wanted, None, [])
     assert units(part, found, together=False) == [[0], [2], [3]]
     assert units(part, found, together=True) == [[0], [2, 3]]
 

@@ -281,7 +281,8 @@ def test_a_folder_whose_name_has_a_plus_is_a_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["folder", "tar", "npy", "pack"])
 def test_sources_can_be_sent_to_other_processes(tmp_path: Path, kind: str) -> None:
-    from selfsup.data.packing import Style, write_pack
+    from selfsup.data.encode import Style
+    from selfsup.data.packing import write_pack
 
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").write_bytes(png(3))
@@ -306,3 +307,68 @@ def test_worker_processes_read_shards_as_the_main_one_does(tmp_path: Path) -> No
     levels(source)  # opens the file here, before workers are forked
     for alone, apart in zip(seen(0), seen(2), strict=True):
         assert torch.equal(alone, apart)
+
+
+def test_a_mask_beside_an_image_is_not_the_image(tmp_path: Path) -> None:
+    members = [
+        ("1.jpg.png", png(9)),
+        ("1.png", png(5)),
+        ("1.mask.png", png(200)),
+        ("2.a.png", png(7)),
+    ]
+    shard(tmp_path / "x.tar", members)
+    source = open_source(str(tmp_path / "x.tar"))
+    assert [source.name(i) for i in range(2)] == ["1.png", "2.a.png"]
+    assert levels(source) == [5, 7]
+
+
+def test_a_shard_that_is_gone_has_bad_images(tmp_path: Path) -> None:
+    shard(tmp_path / "x.tar", samples([10, 20]))
+    source = open_source(str(tmp_path / "x.tar"))
+    (tmp_path / "x.tar").unlink()
+    crops = source.crops([0], Cut(CenterBoxes(1, 1.0), 6, "bilinear"))
+    assert "No such file" in crops.bad[0]
+
+
+def test_labels_of_shards_may_be_another_column(tmp_path: Path) -> None:
+    shard(tmp_path / "x.tar", samples([10, 20]))
+    assert words(open_source(str(tmp_path / "x.tar"), labels="camera")) == ["1", "2"]
+    with pytest.raises(UserError, match="no column 'person'; it has camera"):
+        open_source(str(tmp_path / "x.tar"), labels="person")
+
+
+@pytest.mark.parametrize("stray", ["backup.tar", "old.pack"])
+def test_a_stray_shard_does_not_hide_a_folder_of_images(tmp_path: Path, stray: str) -> None:
+    (tmp_path / "a.png").write_bytes(png(3))
+    (tmp_path / stray).write_bytes(b"x")
+    assert levels(open_source(str(tmp_path))) == [3]
+
+
+def test_labels_that_are_missing_are_no_class(tmp_path: Path) -> None:
+    import datasets
+
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])}
+    )
+    images = [Image.new("RGB", (6, 6)) for _ in range(2)]
+    table = datasets.Dataset.from_dict({"image": images, "label": [1, -1]}, features=features)
+    table.save_to_disk(str(tmp_path / "set"))
+    assert open_source(str(tmp_path / "set")).labels is None
+
+
+def test_a_label_without_a_name_is_told(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", images=grey([1, 2]), labels=[0, 7], classes=["a", "b"])
+    with pytest.raises(UserError, match=r"x\.npz names 2 classes and has label 7"):
+        open_source(str(tmp_path / "x.npz"))
+
+
+def test_an_npz_called_npy_is_told(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", images=grey([1, 2]))
+    (tmp_path / "x.npz").rename(tmp_path / "x.npy")
+    with pytest.raises(UserError, match="it holds several arrays"):
+        open_source(str(tmp_path / "x.npy"))
+
+
+def test_many_parts_of_a_mixture_are_not_one_long_name(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", images=grey([1]))
+    assert len(open_source(" + ".join([str(tmp_path / "a.npz")] * 300))) == 300

@@ -10,10 +10,10 @@ from odd_files import GOOD, write
 from PIL import Image
 
 from selfsup.boxes import CenterBoxes, Cut
-from selfsup.data import packing
+from selfsup.data.encode import Format, Stored, Style, encode
 from selfsup.data.open import open_source
 from selfsup.data.pack import PAGE, Pack, Texts
-from selfsup.data.packing import Format, Style, check_pack, write_pack
+from selfsup.data.packing import check_pack, write_pack
 from selfsup.data.sources import ArraySource, Source
 from selfsup.errors import UserError
 
@@ -112,7 +112,8 @@ def test_bad_images_are_left_out_and_named(tmp_path: Path) -> None:
     bad = write_pack(source, tmp_path / "x.pack", JPEG, threads=2)
     pack = Pack(tmp_path / "x.pack")
     assert bad == sum(verdict != GOOD for verdict in verdicts.values())
-    assert pack.contents["bad"].keys() == {n for n, verdict in verdicts.items() if verdict != GOOD}
+    left_out = {name for name, _ in pack.contents["bad"]}
+    assert left_out == {n for n, verdict in verdicts.items() if verdict != GOOD}
     assert set(pack.texts("name")) == {n for n, verdict in verdicts.items() if verdict == GOOD}
 
 
@@ -148,13 +149,12 @@ def test_a_stopped_packing_goes_on_and_ends_in_the_same_file(
         with (tmp_path / "x.pack.journal").open("a") as journal:
             journal.write('{"i": 5, "sta')
     encoded: list[bool] = []
-    encode = packing.encode
 
-    def counted(image: np.ndarray, style: Style) -> packing.Stored:
+    def counted(image: np.ndarray, style: Style) -> Stored:
         encoded.append(True)
         return encode(image, style)
 
-    monkeypatch.setattr(packing, "encode", counted)
+    monkeypatch.setattr("selfsup.data.packing.encode", counted)
     write_pack(source, tmp_path / "x.pack", JPEG)
     assert len(encoded) == 6 - (stop + 1)
     assert (tmp_path / "x.pack").read_bytes() == (tmp_path / "whole.pack").read_bytes()
@@ -257,3 +257,46 @@ def test_what_was_written_beyond_the_journal_does_not_stay(tmp_path: Path) -> No
         images.write(b"x" * 100_000)
     write_pack(source, tmp_path / "x.pack", JPEG)
     assert (tmp_path / "x.pack").read_bytes() == (tmp_path / "whole.pack").read_bytes()
+
+
+def test_other_images_of_the_same_names_are_not_gone_on_with(tmp_path: Path) -> None:
+    stopped_after_one(pictures(tmp_path / "in", [(8, 8), (9, 9)]), tmp_path / "x.pack")
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "in" / "class0" / "0.png")
+    with pytest.raises(UserError, match="is of another try"):
+        write_pack(open_source(str(tmp_path / "in")), tmp_path / "x.pack", JPEG)
+
+
+def test_a_try_that_wrote_nothing_down_is_begun_anew(tmp_path: Path) -> None:
+    source = pictures(tmp_path / "in", [(8, 8), (9, 9)])
+    for end in (".partial", ".journal"):
+        (tmp_path / f"x.pack{end}").touch()
+    write_pack(source, tmp_path / "x.pack", JPEG)
+    assert len(Pack(tmp_path / "x.pack")) == 2
+
+
+def test_a_changed_index_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "x.pack"
+    write_pack(pictures(tmp_path / "in", [(8, 8), (9, 9)]), file, RAW)
+    start = Pack(file).contents["arrays"]["labels"][2]
+    data = bytearray(file.read_bytes())
+    data[start] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(UserError, match=r"the index of .*x\.pack has changed"):
+        check_pack(file)
+
+
+def test_a_column_of_a_pack_may_be_its_labels(tmp_path: Path) -> None:
+    pictures(tmp_path / "in", [(8, 8), (8, 8)])
+    table = "path,label,camera\nin/class0/0.png,a,north\nin/class1/1.png,b,south\n"
+    (tmp_path / "all.csv").write_text(table)
+    write_pack(open_source(str(tmp_path / "all.csv")), tmp_path / "x.pack", RAW)
+    assert open_source(str(tmp_path / "x.pack"), labels="camera").classes == ["north", "south"]
+    with pytest.raises(UserError, match="no column 'person'; it has camera"):
+        open_source(str(tmp_path / "x.pack"), labels="person")
+
+
+def test_an_image_that_no_jpeg_can_hold_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (70_000, 1)).save(tmp_path / "in" / "strip.png")
+    Image.new("RGB", (8, 8)).save(tmp_path / "in" / "square.png")
+    assert write_pack(open_source(str(tmp_path / "in")), tmp_path / "x.pack", JPEG) == 1

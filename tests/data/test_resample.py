@@ -117,3 +117,15 @@ def test_a_value_halfway_between_two_levels_goes_up_as_in_pillow(
     image = torch.tensor([[[2], [3]], [[2], [3]]], dtype=torch.uint8)
     assert by_pillow(image, [0, 0, 2, 2], 1, kind).item() == 3
     assert resized_crops(image[None], torch.tensor([[[0, 0, 2, 2]]]), 1, kind).item() == 3
+
+
+@pytest.mark.parametrize("kind", ["bilinear", "bicubic"])
+def test_a_crop_does_not_depend_on_which_others_are_in_the_batch(
+    resized_crops: Resize, kind: Interpolation
+) -> None:
+    images, g = noise(40, 64, 64, 3), torch.Generator().manual_seed(0)
+    size = torch.randint(8, 65, (40, 2, 2), generator=g)
+    boxes = torch.cat([(torch.rand(40, 2, 2, generator=g) * (65 - size)).long(), size], -1)
+    whole = resized_crops(images, boxes, 16, kind)
+    parts = [resized_crops(images[i : i + 1], boxes[i : i + 1], 16, kind) for i in range(40)]
+    assert torch.equal(whole, torch.cat(parts))

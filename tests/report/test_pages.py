@@ -19,7 +19,7 @@ from selfsup.data.samplers import ShuffleSampler
 from selfsup.data.sources import Source
 from selfsup.pretrain import local_batches
 from selfsup.report.audit import audit_page, summary
-from selfsup.report.page import picture, table
+from selfsup.report.page import page, picture, table, write_page
 from selfsup.report.views import contact_sheet, shared_area, told
 
 EVIL = "<script>alert('x')\"&.png"
@@ -98,14 +98,14 @@ def test_a_sheet_tells_what_was_drawn(source: Source) -> None:
 @pytest.mark.parametrize("kind", ["views", "audit"])
 def test_names_are_text_and_nothing_else(source: Source, kind: str) -> None:
     if kind == "views":
-        page = contact_sheet(source, batch_of(source), VIEWS, title=EVIL, images=8)
+        html = contact_sheet(source, batch_of(source), VIEWS, title=EVIL, images=8)
     else:
-        page = audit_page(audit(source, EVIL), source)
-    tags = Tags(page)
+        html = audit_page(audit(source, EVIL), source)
+    tags = Tags(html)
     assert not list(tags.named("script"))
     assert EVIL in tags.text
     assert all((a.get("src") or "").startswith("data:image/") for a in tags.named("img"))
-    assert "http" not in page
+    assert "http" not in html
 
 
 def test_an_image_that_cannot_be_read_has_its_place_and_its_reason(source: Source) -> None:
@@ -144,5 +144,9 @@ def test_cells_are_escaped() -> None:
 
 
 def test_a_page_is_smaller_than_its_images_are_many(source: Source, tmp_path: Path) -> None:
-    page = contact_sheet(source, batch_of(source), VIEWS, title="t", images=8)
-    assert len(page) < 200_000
+    assert len(contact_sheet(source, batch_of(source), VIEWS, title="t", images=8)) < 200_000
+
+
+def test_names_that_are_no_text_can_be_written(tmp_path: Path) -> None:
+    write_page(tmp_path / "deep" / "x.html", page("bad \udcff name"))
+    assert "bad \\udcff name" in (tmp_path / "deep" / "x.html").read_text()

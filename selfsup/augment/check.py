@@ -1,0 +1,43 @@
+"""Settings of views that can mean nothing are told before a run."""
+
+from selfsup.config import ViewsConfig
+from selfsup.errors import require
+
+CHANCES = "flip quarter_turn rotate jitter grey blur solarize erase"
+WIDTHS = "strength brightness contrast saturation hue gain degrees"
+
+
+def check(views: ViewsConfig) -> None:
+    """Look at every number.
+
+    Raises:
+        UserError: one cannot be.
+    """
+    chances = {name: getattr(views, name) for name in CHANCES.split()}
+    for name in ("blur", "solarize"):
+        chances[f"second.{name}"] = getattr(views.second, name) or 0.0
+        chances[f"local.{name}"] = getattr(views.local, name)
+    for name, chance in chances.items():
+        require(0 <= chance <= 1, f"--views.{_flag(name)} is a probability, 0 to 1, not {chance}")
+    for name in WIDTHS.split():
+        width = getattr(views, name)
+        require(width >= 0, f"--views.{_flag(name)} must be 0 or more, not {width}")
+    _range("area", views.area, most=1.0)
+    _range("local.area", views.local.area, most=1.0)
+    _range("erase_area", views.erase_area, most=1.0)
+    for name in ("ratio", "erase_ratio", "sigma"):
+        _range(name, getattr(views, name))
+    require(all(c > 0 for c in views.std), f"--views.std must be above 0: {views.std}")
+    require(min(views.sizes) > 1, f"views must have a size of 2 pixels or more: {views.sizes}")
+
+
+def _range(name: str, ends: tuple[float, float], most: float = float("inf")) -> None:
+    low, high = ends
+    told = "above 0" if most == float("inf") else f"above 0 and at most {most:g}"
+    require(
+        0 < low <= high <= most, f"--views.{_flag(name)} goes from low to high, {told}, not {ends}"
+    )
+
+
+def _flag(name: str) -> str:
+    return name.replace("_", "-")

@@ -1,0 +1,37 @@
+"""Settings of views that can mean nothing."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from selfsup.augment.check import check
+from selfsup.config import LocalViewsConfig, SecondViewConfig, ViewsConfig, views
+from selfsup.errors import UserError
+
+
+@pytest.mark.parametrize("name", [name for name in vars(views) if name.isupper()])
+def test_the_papers_views_are_fine(name: str) -> None:
+    check(getattr(views, name))
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"flip": 50.0}, "--views.flip is a probability, 0 to 1, not 50"),
+        ({"quarter_turn": -0.1}, "--views.quarter-turn is a probability"),
+        ({"second": SecondViewConfig(blur=2.0)}, r"--views\.second\.blur is a probability"),
+        ({"local": LocalViewsConfig(solarize=7.0)}, r"--views\.local\.solarize is a probability"),
+        ({"area": (1.0, 0.2)}, "--views.area goes from low to high, above 0 and at most 1"),
+        ({"area": (0.5, 2.0)}, "--views.area goes from low to high"),
+        ({"ratio": (0.0, 1.0)}, "--views.ratio goes from low to high, above 0, not"),
+        ({"sigma": (0.0, 0.0)}, "--views.sigma goes from low to high"),
+        ({"erase_ratio": (3.0, 1.0)}, "--views.erase-ratio goes from low to high"),
+        ({"std": (0.2, 0.0, 0.2)}, "--views.std must be above 0"),
+        ({"hue": -0.1}, "--views.hue must be 0 or more"),
+        ({"size": 1}, "2 pixels or more"),
+    ],
+)
+def test_a_number_that_cannot_be_is_told(changed: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        check(replace(ViewsConfig(), **changed))
