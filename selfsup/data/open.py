@@ -24,8 +24,8 @@ def open_source(data: str, *, split: str = "", labels: str = "label", channels: 
             packs; or a Hugging Face data set), a .csv, .jsonl or .parquet manifest (columns path,
             and label, split and any others if wanted), an .npz (images uint8 or uint16
             [n, h, w, c], labels) or .npy, a .tar of webdataset samples, a .pack, `cifar10`
-            (fetched by torchvision once), torchvision:NAME:FOLDER on disk; or several of these, "A + B" or
-            "A * 3 + B * 1" with the share of each in a batch.
+            (fetched by torchvision once), torchvision:NAME:FOLDER on disk; or several of these,
+            "A + B", or "A * 3 + B * 1" with the share of each in a batch.
         split: of a manifest or a Hugging Face data set, the rows to take; of a torchvision data
             set, train or test.
         labels: the column with the labels.
