@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from selfsup.data.labels import named
 from selfsup.data.sources import ArraySource, Source
 from selfsup.errors import UserError
 
@@ -71,16 +70,3 @@ def _labelled(
     if labels.shape != (len(images),):
         raise UserError(f"{file} has {len(images)} images but labels of shape {list(labels.shape)}")
     return ArraySource(images, *named(file, labels, names), channels=channels)
-
-
-def named(where: Path, labels: np.ndarray, names: np.ndarray | None) -> tuple[Tensor, list[str]]:
-    """Labels as 0, 1, 2... and what they are called.
-
-    Raises:
-        UserError: a label has no name.
-    """
-    values, index = np.unique(labels, return_inverse=True)
-    if names is not None and names.ndim == 1 and not 0 <= values.min() <= values.max() < len(names):
-        raise UserError(f"{where} names {len(names)} classes and has label {values.max()}")
-    called = values if names is None or names.ndim != 1 else names[values]
-    return torch.from_numpy(index.astype(np.int64)), [str(name) for name in called]

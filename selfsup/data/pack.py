@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 
 from selfsup.data.decode import BadImage
+from selfsup.data.labels import column_labels
 from selfsup.data.mixture import Mixture
-from selfsup.data.sources import ArraySource, ImageSource, Source, column_labels
+from selfsup.data.sources import ArraySource, ImageSource, Source
 from selfsup.errors import UserError
 
 PAGE = 4096
@@ -82,6 +83,7 @@ class Pack:
             self.contents = json.loads(self.text)
             if not self.contents.keys() >= KEYS:
                 raise UserError(f"the contents of {file} have changed; pack it again")
+            self.starts, self.sizes = self.array("starts"), self.array("sizes")
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, UserError):
                 raise
@@ -107,8 +109,8 @@ class Pack:
 
     def stored(self, i: int) -> np.ndarray:
         """The bytes of image i."""
-        start, size = int(self.array("starts")[i]), int(self.array("sizes")[i])
-        return self.bytes[start : start + size]
+        start = int(self.starts[i])
+        return self.bytes[start : start + int(self.sizes[i])]
 
 
 def packed(path: Path, *, labels: str, channels: int) -> Source:
@@ -162,12 +164,16 @@ class _Loader:
     def __init__(self, pack: Pack, stored: int, channels: int) -> None:
         self.pack, self.stored, self.channels = pack, stored, channels
         self.jpeg = pack.contents["format"] == "jpeg"
+        self.shapes = pack.array("shapes")
+
+    def __reduce__(self) -> tuple[type["_Loader"], tuple[Pack, int, int]]:
+        return _Loader, (self.pack, self.stored, self.channels)
 
     def __call__(self, position: int) -> np.ndarray | bytes:
         data = self.pack.stored(position)
         if self.jpeg:
             return data.tobytes()
-        height, width = self.pack.array("shapes")[position].tolist()
+        height, width = self.shapes[position].tolist()
         if height * width * self.stored != len(data):
             raise BadImage("the pack's index does not fit it")
         image = data.reshape(height, width, self.stored)[..., : self.channels]

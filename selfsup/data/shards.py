@@ -14,7 +14,8 @@ import numpy as np
 from torch import Tensor
 
 from selfsup.data.decode import FILE_CHANNELS, SUFFIXES, BadImage
-from selfsup.data.sources import ImageSource, Source, column_labels, encode_labels
+from selfsup.data.labels import column_labels, encode_labels
+from selfsup.data.sources import ImageSource, Source
 from selfsup.errors import UserError, require
 
 VERSION = 1

@@ -7,7 +7,6 @@ Shape letters: b images, v views, h, w and c of an image.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -19,7 +18,6 @@ from selfsup import compiled
 from selfsup.boxes import Cut
 from selfsup.data.decode import BadImage, decode_bytes
 from selfsup.data.resample import resized_crops
-from selfsup.errors import UserError
 
 AT_ONCE = 128  # images of an array that are resized together
 Columns = Mapping[str, Sequence[str]]
@@ -193,9 +191,10 @@ class ImageSource:
         """Each image is decoded once and cut as often as it has boxes."""
         bad: dict[int, str] = {}
         rows = []
+        boxes = [_Boxes(cut) for cut in cuts]
         for i, position in enumerate(positions):
             image = torch.from_numpy(self._good(int(position), bad))
-            rows.append([_resized(image, cut, i) for cut in cuts])
+            rows.append([_resized(image, own.of(i, image), own.cut) for own in boxes])
         return Crops(tuple(map(torch.stack, zip(*rows, strict=True))), bad)
 
     def _good(self, position: int, bad: dict[int, str]) -> np.ndarray:
@@ -212,34 +211,32 @@ class ImageSource:
         return np.zeros((8, 8, self.channels), np.uint8)
 
 
-def _resized(image: Tensor, cut: Cut, i: int) -> Tensor:
-    """The crops of image i of a batch: [h, w, c] -> uint8 [v, c, size, size].
+class _Boxes:
+    """Boxes of a batch of images whose sizes come to light one by one; of one camera all agree."""
+
+    def __init__(self, cut: Cut) -> None:
+        self.cut = cut
+        self.known: dict[tuple[int, int], list[list[list[int]]]] = {}
+
+    def of(self, i: int, image: Tensor) -> list[list[int]]:
+        """Those of image i, [h, w, c]; from the second of a size on, all are made at once."""
+        size = image.shape[0], image.shape[1]
+        if size not in self.known:
+            self.known[size] = []
+            return self.cut.boxes.rows(slice(i, i + 1)).resolve(*size)[0].tolist()
+        self.known[size] = self.known[size] or self.cut.boxes.resolve(*size).tolist()
+        return self.known[size][i]
+
+
+def _resized(image: Tensor, boxes: list[list[int]], cut: Cut) -> Tensor:
+    """The crops of an image: [h, w, c] -> uint8 [v, c, size, size].
 
     torch's resampling of uint8 is Pillow's to a level, and several times faster.
     """
-    height, width = image.shape[:2]
     channels, views = image.permute(2, 0, 1), []
-    for top, left, h, w in cut.boxes.rows(slice(i, i + 1)).resolve(height, width)[0].tolist():
+    for top, left, h, w in boxes:
         crop = channels[None, :, top : top + h, left : left + w]
         if (h, w) != (cut.size, cut.size):
             crop = F.interpolate(crop, (cut.size, cut.size), mode=cut.interpolation, antialias=True)
         views.append(crop)
     return torch.cat(views).contiguous()
-
-
-def column_labels(where: Path, columns: Columns, name: str) -> tuple[Tensor | None, list[str]]:
-    """A column as labels; none where some images have no word.
-
-    Raises:
-        UserError: there is no such column.
-    """
-    if name not in columns:
-        raise UserError(f"{where} has no column {name!r}; it has {', '.join(columns) or 'none'}")
-    words = list(columns[name])
-    return encode_labels(words) if all(words) else (None, [])
-
-
-def encode_labels(words: Sequence[str]) -> tuple[Tensor, list[str]]:
-    """Label words as integers in sorted order, and the words."""
-    classes, index = np.unique(np.asarray(words, dtype=str), return_inverse=True)
-    return torch.from_numpy(index.astype(np.int64)), classes.tolist()

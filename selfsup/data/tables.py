@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from selfsup.data.decode import SUFFIXES, read_bytes
-from selfsup.data.sources import Columns, ImageSource, Source, encode_labels
+from selfsup.data.labels import encode_labels
+from selfsup.data.sources import Columns, ImageSource, Source
 from selfsup.errors import UserError
 
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from selfsup.augment.draws import draw
 from selfsup.boxes import CenterBoxes, Cut, RandomBoxes
 from selfsup.config import Interpolation, ViewsConfig
-from selfsup.data.sources import ArraySource, ImageSource, encode_labels
+from selfsup.data.labels import encode_labels
+from selfsup.data.sources import ArraySource, ImageSource
 from selfsup.data.tables import file_source
 
 
