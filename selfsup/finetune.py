@@ -8,13 +8,12 @@ from torch import Tensor
 
 from selfsup.config import FinetuneConfig, ViewsConfig
 from selfsup.data.census import census
-from selfsup.data.open import open_source
 from selfsup.data.samplers import PKSampler
 from selfsup.data.sources import Source
 from selfsup.encoder import Encoder, build_for, load
 from selfsup.errors import UserError, require
 from selfsup.methods.method import Method
-from selfsup.pretrain import announce, length, local_batches
+from selfsup.pretrain import announce, length, local_batches, training_source
 from selfsup.run import Run
 from selfsup.train import train
 
@@ -39,9 +38,7 @@ def labelled(config: FinetuneConfig) -> tuple[Source, Tensor]:
     Raises:
         UserError: there are no such images, or they have no labels.
     """
-    source = open_source(
-        config.data, split=config.split, labels=config.labels, channels=config.views.channels
-    )
+    source = training_source(config)
     if source.labels is None:
         raise UserError(
             f"{config.data} has no labels: put each class in a sub-folder, or give a manifest with "

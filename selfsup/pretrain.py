@@ -32,15 +32,24 @@ def pretrain(
     Raises:
         UserError: the images, the batch or the views do not fit.
     """
-    source = open_source(
-        config.data, split=config.split, labels=config.labels, channels=config.views.channels
-    )
+    source = training_source(config)
     sampler = pretraining_sampler(source, config)
     total = length(config, sampler)
     announce(run, source, config.batch, total)
     batches = local_batches(source, sampler, config.views, config.seed, changes=changes)
     yield from train(
         run, method, batches, config=config, batch=config.batch, total=total, changes=changes
+    )
+
+
+def training_source(config: TrainConfig) -> Source:
+    """The images of `config.data`, with the channels that its views have.
+
+    Raises:
+        UserError: the images cannot be opened.
+    """
+    return open_source(
+        config.data, split=config.split, labels=config.labels, channels=config.views.channels
     )
 
 

@@ -38,9 +38,8 @@ def main(config: Config, rest: list[str]) -> None:
     """Draw the step again, and show it; `rest` are flags of the recipe."""
     from pathlib import Path
 
-    from selfsup.data.open import open_source
     from selfsup.errors import require
-    from selfsup.pretrain import local_batches, pretraining_sampler
+    from selfsup.pretrain import local_batches, pretraining_sampler, training_source
     from selfsup.report.page import write_page
     from selfsup.report.views import contact_sheet
 
@@ -48,9 +47,7 @@ def main(config: Config, rest: list[str]) -> None:
     require(config.images > 0, f"--images must be above 0, not {config.images}")
     recipe = recipe_config(config.recipe, rest)
     views = recipe.views
-    source = open_source(
-        recipe.data, split=recipe.split, labels=recipe.labels, channels=views.channels
-    )
+    source = training_source(recipe)
     sampler = pretraining_sampler(source, recipe)
     batch = local_batches(source, sampler, views, recipe.seed)[config.step]
     title = f"{config.recipe}, step {config.step}, seed {recipe.seed}: {recipe.data}"

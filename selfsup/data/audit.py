@@ -13,12 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from selfsup.data.decode import FORMATS, BadImage
+from selfsup.data.decode import FORMATS, ORIENTATION, BadImage
 from selfsup.data.near import difference_hash, groups, near_pairs
 from selfsup.data.sources import Source
 from selfsup.errors import UserError
-
-ORIENTATION = 0x0112  # EXIF's tag
 
 
 class Seen(NamedTuple):

@@ -39,6 +39,9 @@ QUICK_JPEG = find_spec("simplejpeg") is not None
 warnings.filterwarnings("ignore", module="PIL")
 
 
+ORIENTATION = 0x0112  # EXIF's tag
+
+
 class BadImage(Exception):
     """An image that cannot be read; the text says why."""
 
@@ -100,7 +103,7 @@ def _quick(image: Image.Image, data: bytes, channels: int) -> np.ndarray | None:
     """A plain JPEG that is whole, by libjpeg-turbo without Pillow's copies; None for all else."""
     if not QUICK_JPEG or channels != 3 or image.format != "JPEG" or image.mode != "RGB":
         return None
-    if image.getexif().get(0x0112, 1) != 1:
+    if image.getexif().get(ORIENTATION, 1) != 1:
         return None
     import simplejpeg
 

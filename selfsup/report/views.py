@@ -31,13 +31,13 @@ def contact_sheet(
         _levels(apply(crops[:images], draws.rows(slice(images)), group, changes), group)
         for crops, draws, group in zip(batch.crops, batch.draws, groups, strict=True)
     ]
-    overlaps = [overlap(draws, source, batch) for draws in batch.draws[:1]]
+    sizes = [_size(source, position, batch) for position in batch.positions.tolist()]
     for i, position in enumerate(batch.positions[:images].tolist()):
         pictures = [_whole(source, position, batch.bad.get(position))]
         for shown, draws, group in zip(seen, batch.draws, groups, strict=True):
             for v in range(shown.shape[1]):
                 width = max(96, min(224, 2 * group.size))
-                caption = told(draws, i, v, source, position, position not in batch.bad)
+                caption = told(draws, i, v, sizes[i])
                 pictures.append(picture(shown[i, v].numpy(), caption, width=width))
         rows.append(grid(pictures, "row"))
     return page(
@@ -49,7 +49,7 @@ def contact_sheet(
         ),
         *rows,
         heading("How much the first two views of an image overlap"),
-        _overlaps(overlaps[0]),
+        _overlaps(overlap(batch.draws[0], sizes)),
     )
 
 
@@ -71,12 +71,19 @@ def _whole(source: Source, position: int, bad: str | None) -> str:
     return picture(small, f"{name}\n{height} x {width}", width=160, jpeg=min(small.shape[:2]) > 64)
 
 
-def told(draws: Draws, i: int, v: int, source: Source, position: int, readable: bool) -> str:
-    """What was drawn for a view, a line for each change."""
+def _size(source: Source, position: int, batch: Batch) -> tuple[int, int] | None:
+    """Height and width of an image, each read once; None where it cannot be."""
+    if position in batch.bad:
+        return None
+    height, width = source.pixels(position).shape[:2]
+    return height, width
+
+
+def told(draws: Draws, i: int, v: int, size: tuple[int, int] | None) -> str:
+    """What was drawn for view v of image i of that size, a line for each change."""
     lines = []
-    if readable:
-        height, width = source.pixels(position).shape[:2]
-        top, left, h, w = draws.boxes.rows(slice(i, i + 1)).resolve(height, width)[0, v].tolist()
+    if size is not None:
+        top, left, h, w = draws.boxes.rows(slice(i, i + 1)).resolve(*size)[0, v].tolist()
         lines.append(f"box {top}, {left}, {h} x {w}{', flipped' if draws.flip[i, v] else ''}")
     if draws.quarters[i, v]:
         lines.append(f"turned {90 * int(draws.quarters[i, v])} degrees")
@@ -95,16 +102,15 @@ def told(draws: Draws, i: int, v: int, source: Source, position: int, readable: 
     return "\n".join(lines) or "as it is"
 
 
-def overlap(draws: Draws, source: Source, batch: Batch) -> Tensor | None:
+def overlap(draws: Draws, sizes: Sequence[tuple[int, int] | None]) -> Tensor | None:
     """Intersection over union of the boxes of the first two views of each readable image. [k]."""
     if draws.flip.shape[1] < 2:
         return None
-    found = []
-    for i, position in enumerate(batch.positions.tolist()):
-        if position in batch.bad:
-            continue
-        height, width = source.pixels(position).shape[:2]
-        found.append(draws.boxes.rows(slice(i, i + 1)).resolve(height, width)[0, :2])
+    found = [
+        draws.boxes.rows(slice(i, i + 1)).resolve(*size)[0, :2]
+        for i, size in enumerate(sizes)
+        if size is not None
+    ]
     return shared_area(torch.stack(found)) if found else None
 
 

@@ -82,7 +82,7 @@ def test_a_sheet_tells_what_was_drawn(source: Source) -> None:
     draws = batch.draws[0]
     for i in range(8):
         position = int(batch.positions[i])
-        text = told(draws, i, 0, source, position, position not in batch.bad)
+        text = told(draws, i, 0, None if position in batch.bad else (40, 40))
         if position in batch.bad:
             continue
         assert ("jitter" in text) == bool(draws.jitter[i, 0])
