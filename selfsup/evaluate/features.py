@@ -5,6 +5,7 @@ Shape letters: n images, b of a batch, s side in pixels, d width.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -12,9 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from selfsup.augment.apply import standardize
+from selfsup.augment.apply import apply, standardize
+from selfsup.augment.draws import draw
 from selfsup.boxes import CenterBoxes, Cut
 from selfsup.config import ViewsConfig
+from selfsup.config.views import SIMCLR
 from selfsup.data.sources import Source
 from selfsup.distributed import gather_objects, gather_uneven, share, world
 from selfsup.encoder import crop_share
@@ -27,13 +30,20 @@ class Features(NamedTuple):
     x: Tensor
     """float32 [n, d], on the CPU."""
     labels: Tensor
-    """int64 [n]."""
+    """int64 [n]; -1 where there are none."""
     positions: Tensor
     """int64 [n], of the images in the source, ascending."""
     classes: Sequence[str]
     """The name of each label."""
     bad: int
     """Images left out because they could not be read."""
+
+    def rows(self, kept: Sequence[int]) -> "Features":
+        """Only these."""
+        rows = list(kept)
+        return self._replace(
+            x=self.x[rows], labels=self.labels[rows], positions=self.positions[rows]
+        )
 
     def with_classes(self, classes: Sequence[str]) -> "Features":
         """The same, labelled by another source's classes; ones it does not have come after them."""
@@ -70,16 +80,14 @@ def extract(
     workers: int | None = None,
     progress: Callable[[int], None] = lambda images: None,
 ) -> Features:
-    """Embed every image of a labelled source, each process a share, none twice.
+    """Embed every image of a source, each process a share, none twice.
 
     The encoder is in evaluation mode meanwhile and is left as it was, buffers included. Images
     that cannot be read are left out and counted.
 
     Raises:
-        UserError: the source has no labels, or no image can be read.
+        UserError: no image can be read.
     """
-    if source.labels is None:
-        raise UserError("these images have no labels; evaluation needs them")
     rank, processes = world()
     mine = range(len(source))[share(len(source), rank, processes)]
     chunks = _Chunks(source, list(mine), views, batch)
@@ -101,7 +109,44 @@ def extract(
     good = torch.tensor([i for i in range(len(source)) if i not in bad], dtype=torch.int64)
     if len(good) == 0:
         raise UserError(f"none of the {len(source)} images can be read")
-    return Features(x[good], source.labels[good], good, source.classes, len(bad))
+    labels = torch.full((len(source),), -1) if source.labels is None else source.labels
+    return Features(x[good], labels[good], good, source.classes, len(bad))
+
+
+def extract_views(
+    encoder: nn.Module,
+    source: Source,
+    views: ViewsConfig,
+    *,
+    positions: Sequence[int],
+    views_each: int,
+    seed: int,
+    batch: int = 64,
+) -> Tensor:
+    """Embed several random views of each image, as contrastive pretraining would see it.
+
+    The views are SimCLR's, at the size and with the normalisation of `views`. [n, v, d], on the
+    CPU.
+    """
+    wanted = replace(
+        SIMCLR,
+        views=views_each,
+        size=views.size,
+        mean=views.mean,
+        std=views.std,
+        interpolation=views.interpolation,
+    )
+    (draws,) = draw(wanted, len(positions), seed=seed, step=0)
+    device = next((p.device for p in encoder.parameters()), torch.device("cpu"))
+    rows = []
+    with torch.inference_mode(), untouched(encoder):
+        for start in range(0, len(positions), batch):
+            part = slice(start, min(start + batch, len(positions)))
+            own = draws.rows(part)
+            crops = source.crops(positions[part], Cut(own.boxes, views.size, views.interpolation))
+            seen = apply(crops.images[0].to(device), own, wanted)  # [b, v, c, s, s]
+            rows.append(encoder(seen.flatten(0, 1)).float().cpu().unflatten(0, seen.shape[:2]))
+    return torch.cat(rows)
 
 
 @contextmanager
@@ -117,18 +162,6 @@ def untouched(module: nn.Module) -> Iterator[None]:
             m.training = mode
     changed = [n for n, buffer in module.named_buffers() if buffer._version != versions[n]]
     assert not changed, f"evaluation wrote to buffers: {changed}"
-
-
-class Pixels(nn.Module):
-    """The raw-pixel baseline: an image is its own feature, at most 32 x 32."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        """[b, 3, s, s] -> [b, 3 * min(s, 32)^2]."""
-        if images.shape[-1] > 32:
-            images = nn.functional.interpolate(
-                images, size=(32, 32), mode="bilinear", antialias=True, align_corners=False
-            )
-        return images.flatten(1)
 
 
 def split_rows(labels: Tensor, *, share: float, seed: int) -> tuple[Tensor, Tensor]:

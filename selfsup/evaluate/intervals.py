@@ -1,8 +1,12 @@
-"""Uncertainty: a figure is a mean over images, and an interval by the bootstrap."""
+"""Uncertainty: a figure is a mean over images, and an interval by the bootstrap.
+
+Shape letters: n values, c classes.
+"""
 
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 
@@ -18,13 +22,15 @@ class Figure(NamedTuple):
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
-def figure(values: Tensor, *, seed: int, resamples: int) -> Figure:
+def figure(values: Tensor, *, seed: int, resamples: int, groups: Tensor | None = None) -> Figure:
     """The mean of per-image values with its 95 % percentile bootstrap interval (Efron 1979).
 
     Args:
         values: [n], one for each image.
-        seed: of the resampling.
-        resamples: how many sets of n images to draw, with replacement.
+        seed: of the resampling. Differences of two models' values are paired by it.
+        resamples: how many sets to draw, with replacement: of n images, or of as many classes.
+        groups: int64 [n], the class of each image where classes are resampled as a whole: images of
+            a class rise and fall together, and images alone would make the interval too narrow.
 
     Raises:
         ValueError: there are no values.
@@ -33,6 +39,15 @@ def figure(values: Tensor, *, seed: int, resamples: int) -> Figure:
     if len(x) == 0:
         raise ValueError("no images to average over")
     draw = np.random.default_rng(seed)
-    means = [x[draw.integers(0, len(x), len(x))].mean() for _ in range(resamples)]
+    sums, counts = x, np.ones(len(x))
+    if groups is not None:
+        index = groups.unique(return_inverse=True)[1]
+        size = int(index.max()) + 1
+        sums = torch.zeros(size, dtype=torch.float64).index_add_(0, index, values.double()).numpy()
+        counts = torch.bincount(index, minlength=size).double().numpy()
+    means = []
+    for _ in range(resamples):
+        drawn = draw.integers(0, len(sums), len(sums))
+        means.append(sums[drawn].sum() / counts[drawn].sum())
     low, high = np.quantile(means, [0.025, 0.975]) if means else (x.mean(), x.mean())
     return Figure(float(x.mean()), float(low), float(high))

@@ -14,7 +14,8 @@ from selfsup.config import ViewsConfig
 from selfsup.data.open import open_source
 from selfsup.data.sources import ArraySource
 from selfsup.errors import UserError
-from selfsup.evaluate.features import Features, Pixels, extract, split_rows
+from selfsup.evaluate.features import Features, extract, split_rows
+from selfsup.evaluate.plain import Colours, Pixels
 
 CPU = torch.device("cpu")
 PLAIN = ViewsConfig(size=8, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
@@ -123,10 +124,19 @@ def test_a_source_without_one_good_image_is_an_error(tmp_path: Path) -> None:
         extract(Pixels(), open_source(str(tmp_path)), PLAIN, device=CPU, workers=0)
 
 
-def test_a_source_without_labels_is_an_error() -> None:
+def test_images_without_labels_are_embedded_too() -> None:
     source = ArraySource(np.zeros((2, 8, 8, 3), np.uint8), None, [])
-    with pytest.raises(UserError, match="no labels"):
-        extract(Pixels(), source, PLAIN, device=CPU)
+    assert extract(Pixels(), source, PLAIN, device=CPU).labels.tolist() == [-1, -1]
+
+
+def test_a_histogram_tells_how_much_of_each_colour_there_is() -> None:
+    red, dark = torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0.1, 0.1, 0.1])
+    image = torch.stack([red, red, red, dark]).T.view(1, 3, 2, 2)
+    found = Colours()(image)[0]
+    assert found.shape == (512,)
+    assert found[7 * 64].item() == pytest.approx(0.75**0.5)
+    assert found[0].item() == pytest.approx(0.25**0.5)
+    assert found.square().sum().item() == pytest.approx(1.0)
 
 
 def test_progress_is_told_of_every_image() -> None:

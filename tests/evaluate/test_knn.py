@@ -1,14 +1,18 @@
 """Weighted k-NN against the definition, one query and one neighbour at a time."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracles.evaluation import knn_votes as oracle_votes
 from torch import Tensor
 
-from selfsup.evaluate.knn import knn_predict
+from selfsup.evaluate.knn import PROTOCOLS, Vote, few_shot, knn_predict, knn_votes
+from selfsup.evaluate.nearest import products
+from selfsup.numerics import normalize
 
 
 def votes_by_definition(
@@ -143,13 +147,64 @@ def test_a_low_temperature_does_not_overflow() -> None:
     assert found.tolist() == [0]
 
 
-@pytest.mark.parametrize("chunk", [1, 3, 7, 20])
-def test_the_chunk_size_does_not_matter(chunk: int) -> None:
+@pytest.mark.parametrize("memory", [1, 3000, 1 << 20])
+def test_the_memory_does_not_matter(form: str, memory: int) -> None:
     bank, labels = data(6, 20)
     for queries in (None, data(7, 11)[0]):
         whole = knn_predict(bank, labels, queries, k=5, temperature=0.1)
-        found = knn_predict(bank, labels, queries, k=5, temperature=0.1, chunk=chunk)
+        found = knn_predict(bank, labels, queries, k=5, temperature=0.1, memory=memory)
         assert torch.equal(found, whole)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_every_vote_is_as_defined_also_where_rows_share_the_last_place(data: Any) -> None:
+    seed, n, k = (data.draw(st.integers(*r)) for r in ((0, 10**6), (1, 25), (1, 30)))
+    alone = data.draw(st.booleans()) and n > 1
+    g = torch.Generator().manual_seed(seed)
+    bank = torch.randint(-1, 2, (n, 2), generator=g).float()
+    labels = torch.randint(4, (n,), generator=g) + 2**25
+    queries = bank if alone else torch.randint(-1, 2, (9, 2), generator=g).float()
+    votes = [Vote(k, 0.1), Vote(1, 1.0), Vote(k + 3, 0.07)]
+    found = knn_votes(bank, labels, None if alone else queries, votes=votes)
+    similar = products(normalize(queries), normalize(bank)).tolist()
+    for vote, predictions in zip(votes, found, strict=True):
+        for i, predicted in enumerate(predictions.tolist()):
+            met = [j for j in range(n) if not (alone and i == j)]
+            theirs = oracle_votes(
+                [similar[i][j] for j in met], [int(labels[j]) for j in met], *vote
+            )
+            assert theirs.get(predicted, 0.0) == pytest.approx(max(theirs.values()), rel=1e-5)
+
+
+def test_rows_that_share_the_last_place_share_its_vote() -> None:
+    # one place for two rows of class 1 and one of class 0, all as near
+    bank, query = torch.tensor([[1.0, 0.0]] * 3), torch.tensor([[1.0, 0.0]])
+    for labels in ([0, 1, 1], [1, 0, 1], [1, 1, 0]):
+        assert knn_predict(bank, torch.tensor(labels), query, k=1, temperature=0.1).tolist() == [1]
+
+
+@pytest.mark.parametrize(("name", "count"), [("lightly", 1), ("moco", 1), ("dino", 4)])
+def test_protocols_have_their_projects_votes(name: str, count: int) -> None:
+    assert len(PROTOCOLS[name]) == count
+    expected = {"lightly": (200, 0.1), "moco": (200, 0.1), "dino": (10, 0.07)}
+    assert PROTOCOLS[name][0] == expected[name]
+
+
+def test_few_shots_take_that_many_of_each_class_anew_each_time() -> None:
+    bank = torch.tensor([at(degrees) for degrees in range(40)])
+    labels = torch.arange(40) // 20
+    queries = torch.tensor([at(0), at(39)])
+    options: dict[str, Any] = {"draws": 6, "vote": Vote(1, 0.1), "seed": 0}
+    found = few_shot(bank, labels, queries, shots=1, **options)
+    assert found.tolist() == [[0, 1]] * 6
+    between = torch.tensor([at(19.4)])
+    drawn = few_shot(bank, labels, between, shots=1, **options)[:, 0].tolist()
+    assert set(drawn) == {0, 1}  # which images are drawn decides
+    assert few_shot(bank, labels, between, shots=1, **options)[:, 0].tolist() == drawn
+    assert few_shot(bank, labels, between, shots=20, **options).tolist() == [[0]] * 6
+    with pytest.raises(ValueError, match="21 shots: class 0 has 20 images"):
+        few_shot(bank, labels, queries, shots=21, **options)
 
 
 def test_the_order_of_the_bank_does_not_matter() -> None:

@@ -42,7 +42,7 @@ def test_the_last_fit_is_on_all_of_the_training_images_with_the_chosen_strength(
     oracle = LogisticRegression(C=strength, max_iter=1000)
     oracle.fit(((x - mean) / std).numpy(), labels.numpy())
     expected = oracle.predict(((test.double() - mean) / std).numpy())
-    assert found.strength == strength
+    assert found.setting == strength
     assert float(np.mean(found.predictions.numpy() == expected)) >= 0.99
 
 
@@ -52,7 +52,7 @@ def test_the_test_images_take_no_part_in_any_choice() -> None:
     found = linear_probe(train, labels, test, seed=0)
     wild = torch.cat([test[:5], test[5:] * 1e3 - 7])
     other = linear_probe(train, labels, wild, seed=0)
-    assert other.strength == found.strength
+    assert other.setting == found.setting
     assert torch.equal(other.predictions[:5], found.predictions[:5])
     alone = linear_probe(train, labels, test[:1], seed=0)
     assert torch.equal(alone.predictions, found.predictions[:1])
@@ -67,12 +67,12 @@ def test_the_strength_is_the_one_that_does_best_on_held_out_images() -> None:
         40, generator=torch.Generator().manual_seed(1)
     )
     found = linear_probe(train, labels, train, seed=0, strengths=(1e-9, 1.0))
-    assert found.strength == 1.0
+    assert found.setting == 1.0
 
 
 def test_of_equally_good_strengths_the_first_which_regularises_most_is_taken() -> None:
     train, labels = blobs(0, 36, 12.0)
-    assert linear_probe(train, labels, train[:1], seed=0).strength == STRENGTHS[0]
+    assert linear_probe(train, labels, train[:1], seed=0).setting == STRENGTHS[0]
 
 
 def test_labels_may_be_any_integers() -> None:

@@ -1,56 +1,126 @@
-"""Retrieval figures against their definitions, with loops, and an example done by hand."""
+"""Retrieval figures against their definitions, and examples done by hand."""
 
+import json
 import math
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from oracles.evaluation import retrieval_of_query
+from oracles.health import rerank as rerank_by_the_paper
 from torch import Tensor
 
-from selfsup.evaluate.retrieval import RECALLS, Retrieval, retrieval
+from selfsup.evaluate.nearest import products
+from selfsup.evaluate.ranks import FEW, Side, ranked
+from selfsup.evaluate.retrieval import CUTS, Retrieval, reranked, retrieval
+from selfsup.numerics import normalize
 
 Kind = Literal["cosine", "euclidean"]
+SAME_FORM = [HealthCheck.function_scoped_fixture]
+VECTORS = json.loads(Path(__file__).with_name("vectors.json").read_text())
+NAMES = {
+    **{f"recall@{k}": f"Recall@{k}" for k in CUTS},
+    **{f"precision@{k}": f"precision@{k}" for k in CUTS[1:]},
+    "r_precision": "R-precision",
+    "map_at_r": "MAP@R",
+    "ap": "mAP",
+    "ap_trapezoid": "mAP (trapezoid)",
+    "reciprocal": "MRR",
+}
 
 
-def similarity(a: Tensor, b: Tensor, kind: Kind) -> float:
-    a, b = a.double(), b.double()
-    if kind == "euclidean":
-        return -float((a - b).norm())
-    return float(a @ b) / (float(a.norm()) * float(b.norm()))
+def similarities(a: Tensor, b: Tensor, kind: Kind) -> list[list[float]]:
+    if kind == "cosine":
+        found: list[list[float]] = products(normalize(a), normalize(b)).tolist()
+        return found  # rounded as they are, since rounding decides what is tied
+    return [[-float((x - y).square().sum()) for y in b.double()] for x in a.double()]
 
 
-def figures_by_definition(
-    features: Tensor, labels: list[int], kind: Kind
-) -> tuple[dict[int, list[float]], list[float], list[float], int]:
-    """Recall at each k, R-precision and MAP@R of queries with a match, and how many have none."""
-    recall: dict[int, list[float]] = {k: [] for k in RECALLS}
-    r_precision, map_at_r, left_out = [], [], 0
-    for i in range(len(labels)):
-        others = [j for j in range(len(labels)) if j != i]
-        others.sort(key=lambda j: -similarity(features[i], features[j], kind))
-        relevant = [labels[j] == labels[i] for j in others]
-        r = sum(relevant)
-        if r == 0:
-            left_out += 1
-            continue
-        for k in RECALLS:
-            recall[k].append(float(any(relevant[:k])))
-        r_precision.append(sum(relevant[:r]) / r)
-        map_at_r.append(
-            sum(sum(relevant[:k]) / k * relevant[k - 1] for k in range(1, r + 1)) / r,
+def valid(queries: Side, gallery: Side, i: int, *, alone: bool) -> list[bool]:
+    """Which gallery rows query i meets, by the rules in words."""
+    met = []
+    for j in range(len(gallery.x)):
+        same = queries.labels[i] == gallery.labels[j]
+        out = alone and i == j
+        if queries.cameras is not None and gallery.cameras is not None:
+            out |= bool(same and queries.cameras[i] == gallery.cameras[j])
+        if queries.sequences is not None and gallery.sequences is not None:
+            out |= bool(queries.sequences[i] == gallery.sequences[j])
+        met.append(not out)
+    return met
+
+
+def agrees_with_definitions(queries: Side, gallery: Side | None, kind: Kind, memory: int) -> None:
+    other = queries if gallery is None else gallery
+    similar = similarities(queries.x, other.x, kind)
+    expected = {}
+    for i in range(len(queries.x)):
+        match = (other.labels == queries.labels[i]).tolist()
+        met = valid(queries, other, i, alone=gallery is None)
+        figures = retrieval_of_query(similar[i], match, met, CUTS)
+        if figures is not None:
+            expected[i] = figures
+    if not expected:
+        with pytest.raises(ValueError, match="has a match"):
+            retrieval(queries, gallery, metric=kind, memory=memory)
+        return
+    found = retrieval(queries, gallery, metric=kind, memory=memory)
+    assert found.queries.tolist() == list(expected)
+    assert found.left_out == len(queries.x) - len(expected)
+    for theirs, ours in NAMES.items():
+        assert found.figures[ours].tolist() == pytest.approx([f[theirs] for f in expected.values()])
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=SAME_FORM)
+@given(st.data())
+def test_every_figure_of_every_query_is_as_defined(form: str, data: Any) -> None:
+    """Ties, singletons, missing classes, empty galleries after filters, labels above 2^24."""
+    seed = data.draw(st.integers(0, 10**6))
+    classes, cameras = data.draw(st.integers(1, 6)), data.draw(st.booleans())
+    sequences, alone = data.draw(st.booleans()), data.draw(st.booleans())
+    kind = data.draw(st.sampled_from(["cosine", "euclidean"]))
+    g = torch.Generator().manual_seed(seed)
+
+    def side(n: int) -> Side:
+        return Side(
+            torch.randint(-1, 2, (n, 2), generator=g).float(),
+            2**25 + torch.randint(classes, (n,), generator=g),
+            torch.randint(2, (n,), generator=g) if cameras else None,
+            torch.randint(7, (n,), generator=g) if sequences else None,
         )
-    return recall, r_precision, map_at_r, left_out
+
+    queries = side(data.draw(st.integers(1, 20)))
+    gallery = None if alone else side(data.draw(st.integers(1, 20)))
+    agrees_with_definitions(queries, gallery, kind, data.draw(st.sampled_from([1, 1 << 30])))
 
 
-def same(found: Retrieval, other: Retrieval) -> bool:
-    return (
-        all(torch.equal(found.recall[k], other.recall[k]) for k in RECALLS)
-        and torch.allclose(found.r_precision, other.r_precision)
-        and torch.allclose(found.map_at_r, other.map_at_r)
-        and found.left_out == other.left_out
-    )
+@pytest.mark.parametrize("each", [2, 5, FEW, FEW + 30])
+def test_small_and_large_classes_are_counted_alike(form: str, each: int) -> None:
+    g = torch.Generator().manual_seed(each)
+    labels = torch.arange(3 * each) // each
+    x = torch.randint(-3, 4, (len(labels), 3), generator=g).float()
+    order = torch.randperm(len(labels), generator=g)
+    agrees_with_definitions(Side(x[order], labels[order]), None, "euclidean", 1 << 30)
+    agrees_with_definitions(Side(x[order], labels[order]), None, "cosine", 1 << 30)
+
+
+@pytest.mark.slow
+def test_more_rows_than_a_tile_are_counted_alike_in_both_forms(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    g = torch.Generator().manual_seed(0)
+    labels = torch.randperm(1300, generator=g) // 4
+    x = torch.randint(-2, 3, (1300, 5), generator=g).float() + 0.5
+    found = []
+    for available in (True, False):
+        monkeypatch.setattr("selfsup.compiled.available", lambda a=available: a)
+        found.append(next(iter(ranked(Side(x, labels), None, memory=1 << 40))).ranks)
+    (part,) = [found[0]]
+    whole = torch.cat([r.ranks for r in ranked(Side(x, labels), None)])
+    assert torch.equal(part, whole)
 
 
 def line(*places: float) -> Tensor:
@@ -58,116 +128,143 @@ def line(*places: float) -> Tensor:
     return torch.tensor(places)[:, None]
 
 
-@settings(max_examples=25, deadline=None)
-@given(
-    st.integers(0, 10**6),
-    st.lists(st.integers(0, 4), min_size=2, max_size=16),
-    st.sampled_from(["cosine", "euclidean"]),
-)
-def test_every_figure_of_every_query_is_as_defined(
-    seed: int, labels: list[int], kind: Kind
-) -> None:
-    if len(set(labels)) == len(labels):
-        labels = [*labels, labels[0]]
-    g = torch.Generator().manual_seed(seed)
-    features = torch.randn(len(labels), 5, generator=g)
-    found = retrieval(features, torch.tensor(labels), distance=kind)
-    recall, r_precision, map_at_r, left_out = figures_by_definition(features, labels, kind)
-    for k in RECALLS:
-        assert found.recall[k].float().tolist() == recall[k]
-    assert found.r_precision.tolist() == pytest.approx(r_precision)
-    assert found.map_at_r.tolist() == pytest.approx(map_at_r)
-    assert found.left_out == left_out
+def on_a_line(places: list[float], labels: list[int]) -> Retrieval:
+    return retrieval(Side(line(*places), torch.tensor(labels)), metric="euclidean")
 
 
-def test_recall_is_given_at_1_2_4_and_8() -> None:
-    # the one match of the first image is its 3rd nearest; far away, so that it is not a query's
-    found = retrieval(line(0, 1, 2, 3, 30), torch.tensor([0, 1, 2, 0, 3]), distance="euclidean")
-    first = {k: bool(hit[0]) for k, hit in found.recall.items()}
-    assert first == {1: False, 2: False, 4: True, 8: True}
+def test_five_images_on_a_line_give_what_a_person_works_out(form: str) -> None:
+    # A at 0, 1 and 10; B at 3 and 4.4. Neighbours of 0: A B B A; of 1: A B B A; of 10: B B A A;
+    # of 3: B A A A; of 4.4: B A A A
+    found = on_a_line([0, 1, 10, 3, 4.4], [0, 0, 0, 1, 1]).figures
+    assert found["Recall@1"].tolist() == [1, 1, 0, 1, 1]
+    assert found["Recall@2"].tolist() == [1, 1, 0, 1, 1]
+    assert found["Recall@4"].tolist() == [1, 1, 1, 1, 1]
+    assert found["R-precision"].tolist() == [0.5, 0.5, 0.0, 1.0, 1.0]
+    assert found["MAP@R"].tolist() == [0.5, 0.5, 0.0, 1.0, 1.0]
+    assert found["mAP"].tolist() == pytest.approx([0.75, 0.75, (1 / 3 + 2 / 4) / 2, 1, 1])
 
 
-def test_five_images_on_a_line_give_what_a_person_works_out() -> None:
-    # A at 0, 1 and 10; B at 3 and 4.4
-    features, labels = line(0, 1, 10, 3, 4.4), torch.tensor([0, 0, 0, 1, 1])
-    found = retrieval(features, labels, distance="euclidean")
-    # neighbours of 0: A B B A; of 1: A B B A; of 10: B B A A; of 3: B A A A; of 4.4: B A A A
-    assert found.recall[1].tolist() == [True, True, False, True, True]
-    assert found.recall[2].tolist() == [True, True, False, True, True]
-    assert found.recall[4].tolist() == [True, True, True, True, True]
-    assert found.r_precision.tolist() == [0.5, 0.5, 0.0, 1.0, 1.0]
-    assert found.map_at_r.tolist() == [0.5, 0.5, 0.0, 1.0, 1.0]
-    assert found.left_out == 0
+def test_map_at_r_counts_an_early_match_more_than_a_late_one(form: str) -> None:
+    early = on_a_line([0, 1, 2, 9], [0, 0, 1, 0]).figures
+    late = on_a_line([0, 2, 1, 9], [0, 0, 1, 0]).figures
+    assert early["R-precision"][0] == late["R-precision"][0] == 0.5
+    assert early["MAP@R"][0].item() == pytest.approx(1 / 2)  # (1/1) / 2
+    assert late["MAP@R"][0].item() == pytest.approx(1 / 4)  # (1/2) / 2
 
 
-def test_map_at_r_counts_an_early_match_more_than_a_late_one() -> None:
-    early = retrieval(line(0, 1, 2, 9), torch.tensor([0, 0, 1, 0]), distance="euclidean")
-    late = retrieval(line(0, 2, 1, 9), torch.tensor([0, 0, 1, 0]), distance="euclidean")
-    assert early.r_precision[0] == late.r_precision[0] == 0.5
-    assert early.map_at_r[0].item() == pytest.approx(1 / 2)  # (1/1) / 2
-    assert late.map_at_r[0].item() == pytest.approx(1 / 4)  # (1/2) / 2
-
-
-def test_queries_without_a_match_are_left_out_and_counted_but_stay_neighbours() -> None:
+def test_queries_without_a_match_are_left_out_and_counted_but_stay_neighbours(form: str) -> None:
     # the lonely image at 1 is nearest to both others
-    found = retrieval(line(0, 1, 2.5, 50), torch.tensor([7, 3, 7, 4]), distance="euclidean")
+    found = on_a_line([0, 1, 2.5, 50], [7, 3, 7, 4])
     assert found.left_out == 2
-    assert found.recall[1].tolist() == [False, False]
-    assert found.recall[2].tolist() == [True, True]
+    assert found.figures["Recall@1"].tolist() == [0, 0]
+    assert found.figures["Recall@2"].tolist() == [1, 1]
 
 
-@pytest.mark.parametrize("kind", ["cosine", "euclidean"])
-def test_a_query_is_never_its_own_neighbour_also_among_equal_images(kind: Kind) -> None:
-    # each image has a twin of the other class: what is nearest is always wrong
-    features = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
-    found = retrieval(features, torch.tensor([0, 1, 0, 1]), distance=kind)
-    assert not found.recall[1].any()
-    assert found.r_precision.tolist() == [0.0, 0.0, 0.0, 0.0]
+def test_a_collapsed_model_finds_nothing_whatever_the_order_of_images(form: str) -> None:
+    found = retrieval(Side(torch.ones(12, 4), torch.arange(12) // 3)).figures
+    assert found["Recall@8"].sum() == 0
+    assert found["MAP@R"].sum() == 0
 
 
-def test_a_twin_of_the_same_class_is_found() -> None:
-    features = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
-    found = retrieval(features, torch.tensor([0, 0, 1, 1]))
-    assert found.map_at_r.tolist() == [1.0, 1.0, 1.0, 1.0]
+def test_twins_of_another_class_come_before_a_match(form: str) -> None:
+    x = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    found = retrieval(Side(x, torch.tensor([0, 0, 1, 1]))).figures
+    assert found["Recall@1"].tolist() == [0, 0, 0, 0]
+    assert found["Recall@2"].tolist() == [1, 1, 0, 0]
 
 
-@pytest.mark.parametrize("chunk", [1, 4, 7])
-def test_the_chunk_size_does_not_matter(chunk: int) -> None:
+@pytest.mark.parametrize("alone", [True, False])
+def test_neither_the_order_of_rows_nor_the_memory_changes_a_figure(form: str, alone: bool) -> None:
     g = torch.Generator().manual_seed(2)
-    features, labels = torch.randn(21, 4, generator=g), torch.randint(5, (21,), generator=g)
-    assert same(retrieval(features, labels, chunk=chunk), retrieval(features, labels))
+    x, labels = torch.randn(600, 8, generator=g), torch.randint(60, (600,), generator=g)
+    order = torch.randperm(600, generator=g)
+    gallery = None if alone else Side(x.flip(0) + 0.1, labels.flip(0))
+    whole = retrieval(Side(x, labels), gallery)
+    mixed = retrieval(Side(x[order], labels[order]), gallery, memory=1)
+    for name, values in whole.figures.items():
+        back = torch.empty(600, dtype=torch.float64)
+        back[order[mixed.queries]] = mixed.figures[name]
+        torch.testing.assert_close(back[whole.queries], values, rtol=0, atol=1e-12)
 
 
-def test_cosine_ranks_like_euclidean_on_unit_vectors() -> None:
-    g = torch.Generator().manual_seed(3)
-    features, labels = torch.randn(20, 4, generator=g), torch.randint(4, (20,), generator=g)
-    unit = features / features.norm(dim=1, keepdim=True)
-    assert same(retrieval(features, labels), retrieval(unit, labels, distance="euclidean"))
-
-
-def test_cosine_and_euclidean_differ_where_lengths_differ() -> None:
+def test_cosine_and_euclidean_differ_where_lengths_differ(form: str) -> None:
     features = torch.tensor([[1.0, 0.0], [10.0, 0.0], [0.9, 0.5], [9.0, 5.0]])
-    labels = torch.tensor([0, 0, 1, 1])
-    assert retrieval(features, labels).recall[1].tolist() == [True] * 4
-    assert retrieval(features, labels, distance="euclidean").recall[1].tolist() == [False] * 4
+    side = Side(features, torch.tensor([0, 0, 1, 1]))
+    assert retrieval(side).figures["Recall@1"].tolist() == [1] * 4
+    assert retrieval(side, metric="euclidean").figures["Recall@1"].tolist() == [0] * 4
 
 
-def test_labels_are_compared_as_integers() -> None:
-    # float32 cannot tell these two
-    labels = torch.tensor([2**24, 2**24 + 1, 2**24, 2**24 + 1])
-    found = retrieval(line(0, 0.1, 5, 5.1), labels, distance="euclidean")
-    assert not found.recall[1].any()
-    assert found.left_out == 0
+@pytest.mark.parametrize("hard", [False, True])
+def test_figures_are_those_of_the_reference_vectors(form: str, hard: bool) -> None:
+    inputs = VECTORS["inputs"]
+    x = torch.tensor(inputs["E_hard" if hard else "E"])
+    key = "retrieval_hard_norm_self_excluded" if hard else "retrieval_norm_self_excluded"
+    expected = VECTORS["metrics"][key]
+    found = retrieval(Side(x, torch.tensor(inputs["labels"]))).figures
+    means = {name: values.mean().item() for name, values in found.items()}
+    theirs = expected["peer"]
+    assert means["MAP@R"] == pytest.approx(theirs["mean_average_precision_at_r"], abs=1e-6)
+    assert means["mAP"] == pytest.approx(theirs["mean_average_precision"], abs=1e-6)
+    assert means["R-precision"] == pytest.approx(theirs["r_precision"], abs=1e-6)
+    assert means["MRR"] == pytest.approx(theirs["mean_reciprocal_rank"], abs=1e-6)
+    for k, recall in expected["recall_at_k"].items():
+        assert means[f"Recall@{k}"] == pytest.approx(recall, abs=1e-6)
+
+
+def test_camera_filtered_figures_are_those_of_the_reference_vectors(form: str) -> None:
+    inputs, expected = VECTORS["inputs"], VECTORS["metrics"]["reid_camera_filtered"]
+    x, labels, cameras = (torch.tensor(inputs[name]) for name in ("E_hard", "labels", "cameras"))
+    sides = [Side(x[rows], labels[rows], cameras[rows]) for rows in (slice(12), slice(12, None))]
+    found = retrieval(sides[0], sides[1], cuts=range(1, 11))
+    skipped = set(range(12)) - set(found.queries.tolist())
+    assert sorted(skipped) == expected["skipped_queries"]
+    cmc = [found.figures[f"Recall@{k}"].mean().item() for k in range(1, 11)]
+    assert cmc == pytest.approx(expected["cmc"], abs=1e-6)
+    assert found.figures["mAP"].mean().item() == pytest.approx(expected["mAP"], abs=1e-6)
+    market = found.figures["mAP (trapezoid)"].mean().item()
+    assert market == pytest.approx(expected["mAP_market_trapezoid"], abs=1e-6)
 
 
 def test_no_two_images_of_a_class_are_an_error() -> None:
     with pytest.raises(ValueError, match="none of the 3"):
-        retrieval(torch.eye(3), torch.tensor([0, 1, 2]))
+        retrieval(Side(torch.eye(3), torch.tensor([0, 1, 2])))
+
+
+def test_an_empty_gallery_is_an_error() -> None:
+    with pytest.raises(ValueError, match="gallery is empty"):
+        retrieval(Side(torch.eye(3), torch.arange(3)), Side(torch.zeros(0, 3), torch.zeros(0)))
 
 
 def test_random_features_have_the_r_precision_of_chance() -> None:
     g = torch.Generator().manual_seed(4)
-    features, labels = torch.randn(40, 3, generator=g), torch.arange(40) % 2
-    chance = 19 / 39
-    found = float(retrieval(features, labels).r_precision.mean())
-    assert math.isclose(found, chance, abs_tol=0.1)
+    side = Side(torch.randn(40, 3, generator=g), torch.arange(40) % 2)
+    found = float(retrieval(side).figures["R-precision"].mean())
+    assert math.isclose(found, 19 / 39, abs_tol=0.1)
+
+
+def test_figures_after_re_ranking_are_of_the_re_ranked_order() -> None:
+    g = torch.Generator().manual_seed(1)
+    labels = torch.randint(4, (24,), generator=g)
+    x = normalize(torch.randn(24, 4, generator=g) + torch.eye(4)[labels])
+    apart = rerank_by_the_paper(x.double(), 8, 20, 6, 0.3)
+    found = reranked(Side(x[:8], labels[:8]), Side(x[8:], labels[8:])).figures
+    for i in range(8):
+        match = (labels[8:] == labels[i]).tolist()
+        expected = retrieval_of_query([-d for d in apart[i]], match, [True] * 16, CUTS)
+        assert expected is not None
+        assert found["mAP"][i].item() == pytest.approx(expected["ap"])
+
+
+def test_re_ranking_among_queries_leaves_each_out_of_its_own_gallery() -> None:
+    labels = torch.arange(24) % 4
+    x = torch.eye(4)[labels] + 0.01 * torch.randn(24, 4, generator=torch.Generator().manual_seed(1))
+    assert reranked(Side(x, labels)).figures["mAP"].tolist() == [1.0] * 24
+    lonely = torch.arange(24)
+    lonely[1] = 0
+    found = reranked(Side(x, lonely))
+    assert (found.queries.tolist(), found.left_out) == ([0, 1], 22)
+
+
+def test_re_ranking_that_does_not_fit_says_how_much_it_holds() -> None:
+    with pytest.raises(ValueError, match="give more --memory"):
+        reranked(Side(torch.eye(800), torch.arange(800) // 2), memory=1 << 20)

@@ -1,0 +1,181 @@
+"""Verification: are two images of the same thing, told by a threshold on their similarity.
+
+A pair is accepted when its similarity is above the threshold.
+
+Shape letters: p pairs.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+FARS = (0.1, 0.01, 0.001)
+
+
+class Operating(NamedTuple):
+    """A threshold and what it does."""
+
+    threshold: float
+    """On the similarity; above it a pair is accepted."""
+    tar: float
+    """Share of the pairs of one label that are accepted."""
+    far: float
+    """Share of the pairs of two labels that are accepted."""
+
+
+class Curve:
+    """The ROC of pairs: true against false accept rate, over all thresholds."""
+
+    def __init__(self, similar: Tensor, same: Tensor) -> None:
+        """Take similarities [p] and whether each pair is of one label [p].
+
+        Raises:
+            ValueError: there are no pairs of one label, or none of two.
+        """
+        score, truth = similar.double().numpy(), same.numpy().astype(bool)
+        self.true, self.false = np.sort(score[truth])[::-1], np.sort(score[~truth])[::-1]
+        if not len(self.true) or not len(self.false):
+            raise ValueError(
+                f"{len(self.true)} pairs of one label and {len(self.false)} of two: both are needed"
+            )
+
+    def at(self, threshold: float) -> Operating:
+        """What that threshold does."""
+        tar, far = (
+            float(np.searchsorted(-side, -threshold, side="left") / len(side))
+            for side in (self.true, self.false)
+        )
+        return Operating(threshold, tar, far)
+
+    def at_far(self, target: float) -> Operating:
+        """The lowest threshold whose false accept rate does not exceed the target.
+
+        It is the similarity of the first false pair that may no longer be accepted; with ties none
+        of those equal to it are.
+        """
+        allowed = int(np.floor(target * len(self.false) + 1e-9))
+        if allowed >= len(self.false):
+            return self.at(-np.inf)
+        return self.at(float(self.false[allowed]))
+
+    def points(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """False and true accept rates, both from 0 to 1, and the similarity accepted from there."""
+        scores = np.unique(np.concatenate([self.true, self.false]))[::-1]
+        rates = [
+            np.r_[0.0, np.searchsorted(-side, -scores, side="right") / len(side)]
+            for side in (self.false, self.true)
+        ]
+        return rates[0], rates[1], np.r_[np.inf, scores]
+
+    @property
+    def auc(self) -> float:
+        """Chance that a pair of one label is more similar than one of two; of equal ones half."""
+        below = np.searchsorted(self.false[::-1], self.true, side="left")
+        upto = np.searchsorted(self.false[::-1], self.true, side="right")
+        return float((below + upto).mean() / 2 / len(self.false))
+
+    @property
+    def eer(self) -> float:
+        """Where false accepts and false rejects are as frequent, on the ROC's straight lines."""
+        far, tar, _ = self.points()
+        gap = far + tar - 1  # grows from -1 to 1
+        i = int(np.argmax(gap >= 0))
+        share = -gap[i - 1] / (gap[i] - gap[i - 1])
+        return float(far[i - 1] + share * (far[i] - far[i - 1]))
+
+
+def fold_accuracies(similar: Tensor, same: Tensor, folds: int = 10) -> Tensor:
+    """Accuracy on each fold with the threshold that is best on the others. float64 [folds].
+
+    Fold i holds every folds-th pair from the i-th on. Of equally good thresholds the highest, just
+    below the similarities that it accepts. Source: the protocol of LFW (Huang et al. 2007).
+
+    Args:
+        similar: [p].
+        same: bool [p].
+        folds: how many; each needs a pair.
+
+    Raises:
+        ValueError: there are fewer pairs than folds, or fewer than two folds.
+    """
+    if folds < 2 or len(similar) < folds:
+        raise ValueError(f"{len(similar)} pairs do not make {folds} folds of one and more")
+    found = []
+    fold = torch.arange(len(similar)) % folds
+    for i in range(folds):
+        held = fold == i
+        lowest = best_accepted(similar[~held], same[~held])
+        right = (similar[held] >= lowest) == same[held]
+        found.append(right.double().mean())
+    return torch.stack(found)
+
+
+def best_accepted(similar: Tensor, same: Tensor) -> float:
+    """The lowest similarity to accept for the best accuracy; infinite if none should be."""
+    scores, order = similar.double().sort(descending=True)
+    gain = torch.where(same[order], 1, -1).cumsum(0)
+    last = torch.ones(len(scores), dtype=torch.bool)
+    last[:-1] = scores[1:] != scores[:-1]  # equal ones are accepted together
+    ends = last.nonzero()[:, 0]
+    best = int(gain[ends].argmax())
+    return float(scores[ends[best]]) if int(gain[ends[best]]) > 0 else float("inf")
+
+
+def label_pairs(labels: Tensor, *, most: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Pairs of images from their labels: all, or `most` of one label and as many of two at random.
+
+    Returns:
+        int64 [p, 2] of positions, the smaller first, none twice; bool [p], whether of one label.
+    """
+    draw = np.random.default_rng(seed)
+    order = labels.argsort(stable=True)
+    counts = labels[order].unique_consecutive(return_counts=True)[1].numpy()
+    starts = np.cumsum(counts) - counts
+    n, per_class = len(labels), counts * (counts - 1) // 2
+    everything = n * (n - 1) // 2
+    positive = _chosen(int(per_class.sum()), most, draw)
+    which = np.searchsorted(np.cumsum(per_class), positive, side="right")
+    i, j = _pair(positive - (np.cumsum(per_class) - per_class)[which])
+    one = order.numpy()[np.stack([starts[which] + i, starts[which] + j], 1)]
+    room = everything - int(per_class.sum())
+    two = _of_two(labels.numpy(), min(most, room), everything, draw, all_of_them=room <= most)
+    pairs = torch.from_numpy(np.concatenate([np.sort(one, 1), two])).long()
+    return pairs, labels[pairs[:, 0]] == labels[pairs[:, 1]]
+
+
+def _chosen(total: int, most: int, draw: np.random.Generator) -> np.ndarray:
+    """`most` different numbers below the total, ascending; all if there are no more."""
+    if total <= most:
+        return np.arange(total)
+    picked: np.ndarray = np.zeros(0, np.int64)
+    while len(picked) < most:
+        picked = np.unique(np.r_[picked, draw.integers(0, total, most)])
+    return np.sort(draw.permutation(picked)[:most])
+
+
+def _pair(number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The two rows of each pair, pairs being counted (1, 0), (2, 0), (2, 1), (3, 0)..."""
+    i = ((1 + np.sqrt(1 + 8 * number.astype(np.float64))) / 2).astype(np.int64)
+    i -= i * (i - 1) // 2 > number  # where the root was rounded up
+    i += (i + 1) * i // 2 <= number
+    return i, number - i * (i - 1) // 2
+
+
+def _of_two(
+    labels: np.ndarray,
+    wanted: int,
+    everything: int,
+    draw: np.random.Generator,
+    *,
+    all_of_them: bool,
+) -> np.ndarray:
+    """Pairs of two labels, [wanted, 2]."""
+    found: np.ndarray = np.zeros(0, np.int64)
+    while len(found) < wanted:
+        numbers = np.arange(everything) if all_of_them else draw.integers(0, everything, 2 * wanted)
+        i, j = _pair(numbers)
+        found = np.unique(np.r_[found, numbers[labels[i] != labels[j]]])
+    i, j = _pair(np.sort(draw.permutation(found)[:wanted]))
+    return np.stack([j, i], 1)
