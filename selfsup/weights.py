@@ -1,11 +1,15 @@
 """Weight files: the one function that reads them, and how they are matched to a network."""
 
+import argparse
 import pickle
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
+from numpy._core.multiarray import scalar
 from torch import Tensor, nn
 
 from selfsup.errors import UserError
@@ -13,29 +17,48 @@ from selfsup.errors import UserError
 WRAPPERS = ("state_dict", "model", "teacher", "student")  # where files of weights keep them
 PREFIXES = ("module.", "_orig_mod.", "model.", "encoder.", "backbone.")
 
+PLAIN: list[Any] = [
+    argparse.Namespace,
+    np.dtype,
+    scalar,
+    (scalar, "numpy.core.multiarray.scalar"),  # as numpy 1 wrote it
+    *(type(np.dtype(kind)) for kind in ("f8", "f4", "f2", "i8", "i4", "?")),
+]
+"""What files of training hold beside tensors that is data and nothing else: flags and numbers."""
 
-def read_weights(file: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file or of a torch file; code in a pickle is never run.
+
+def read_file(file: Path) -> Any:
+    """What a .safetensors file or a torch file holds; code in a pickle is never run.
 
     Raises:
-        UserError: there is no such file, or it holds something other than named tensors.
+        UserError: there is no such file, or it holds more than plain data.
     """
     try:
         if file.suffix == ".safetensors":
             return safetensors.torch.load_file(file)
-        found = torch.load(file, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(PLAIN):
+            return torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{file} does not exist") from None
     except pickle.UnpicklingError as error:
         if "Unsupported operand" in str(error):
             raise UserError(f"{file} is no file of weights, or damaged") from None
         raise UserError(
-            f"{file} is a pickle with more than tensors in it; it was not opened, because that can "
-            "run code; save the state_dict alone, best as .safetensors"
+            f"{file} is a pickle with more than tensors in it{_strangers(file)}; it was not "
+            "opened, because that can run code; save the state_dict alone, best as .safetensors"
         ) from None
     except (safetensors.SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:
         first = str(error).split("\n")[0]
         raise UserError(f"{file} is no file of weights: {first}") from None
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """The tensors of a file, see `read_file`.
+
+    Raises:
+        UserError: there is no such file, or it holds something other than named tensors.
+    """
+    found = read_file(file)
     for wrapper in WRAPPERS:
         if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
             found = found[wrapper]
@@ -71,3 +94,12 @@ def fill(model: nn.Module, file: Path, name: str) -> None:
 def _bare(key: str) -> str:
     prefix = next((p for p in PREFIXES if key.startswith(p)), None)
     return key if prefix is None else _bare(key[len(prefix) :])
+
+
+def _strangers(file: Path) -> str:
+    """The first names in a pickle that stand for code."""
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(file)
+    except (ValueError, RuntimeError, OSError):  # of the old format they cannot be listed
+        return ""
+    return f" ({', '.join(names[:3])}{'...' if len(names) > 3 else ''})" if names else ""
