@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from selfsup.data.audit import Audit
 from selfsup.data.decode import BadImage
 from selfsup.data.sources import Source
-from selfsup.report.page import grid, heading, page, paragraph, picture, table
+from selfsup.report.page import grid, heading, page, paragraph, picture, small, table
 
 SHOWN = 20
 """Groups of duplicates with pictures."""
@@ -82,5 +82,4 @@ def _thumbnail(source: Source, position: int) -> str:
         image = source.pixels(position)
     except BadImage:  # it was there when it was audited
         return paragraph(f"{name} can no longer be read")
-    step = max(1, min(image.shape[:2]) // 128)
-    return picture(image[::step, ::step], name, width=128, jpeg=True)
+    return picture(small(image, 128), name, width=128, jpeg=True)

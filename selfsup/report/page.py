@@ -80,6 +80,12 @@ def picture(image: np.ndarray, caption: str = "", *, width: int, jpeg: bool = Fa
     return _figure(shown, caption, width)
 
 
+def small(image: np.ndarray, side: int) -> np.ndarray:
+    """Every so many pixels, so that the shorter side is not far above `side`: for a glance."""
+    step = max(1, min(image.shape[:2]) // side)
+    return image[::step, ::step]
+
+
 def blank(caption: str, *, width: int) -> str:
     """Where an image would be that there is none of."""
     return _figure('<div class="blank"></div>', caption, width)

@@ -10,7 +10,7 @@ from selfsup.augment.draws import Change, Draws
 from selfsup.config import ViewsConfig
 from selfsup.data.loader import Batch
 from selfsup.data.sources import Source
-from selfsup.report.page import blank, grid, heading, page, paragraph, picture, table
+from selfsup.report.page import blank, grid, heading, page, paragraph, picture, small, table
 
 ORDER = "BCSH"  # brightness, contrast, saturation, hue
 
@@ -66,9 +66,8 @@ def _whole(source: Source, position: int, bad: str | None) -> str:
         return blank(f"{name}\nthe next good one stands in: {bad}", width=160)
     image = source.pixels(position)
     height, width = image.shape[:2]
-    step = max(1, min(height, width) // 224)  # a sheet is for a glance
-    small = image[::step, ::step]
-    return picture(small, f"{name}\n{height} x {width}", width=160, jpeg=min(small.shape[:2]) > 64)
+    less = small(image, 224)
+    return picture(less, f"{name}\n{height} x {width}", width=160, jpeg=min(less.shape[:2]) > 64)
 
 
 def _size(source: Source, position: int, batch: Batch) -> tuple[int, int] | None:

@@ -1,0 +1,132 @@
+"""Embeddings of a gallery in a folder, to be searched: made, added to, and taken from.
+
+python tools/index.py --model runs/triplet --data gallery/
+python tools/index.py --model runs/triplet --data more/ --add
+python tools/index.py --model runs/triplet --remove old.jpg other.jpg
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selfsup.cli import run as launch
+from selfsup.config import ModelConfig
+
+if TYPE_CHECKING:
+    from selfsup.evaluate.subject import Subject
+    from selfsup.index.store import Index, Rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(ModelConfig):
+    """Embed images once, so that they can be searched; `--out` is by default RUN/index."""
+
+    data: str = ""
+    """Images to put in: a folder, a manifest, arrays, shards, a .pack..."""
+    add: bool = False
+    """Keep what is in the index; images of the same name are replaced."""
+    remove: tuple[str, ...] = ()
+    """Names of images to take out."""
+    ann: bool = False
+    """Search approximately, by usearch: for galleries of millions; needs 'selfsup[ann]'."""
+    qdrant: str = ""
+    """Also write to this vector database and search there: PATH#COLLECTION for an embedded one, or
+    URL#COLLECTION; needs 'selfsup[qdrant]'."""
+
+
+def main(config: Config) -> None:
+    """Embed what is new, write what is left."""
+    from dataclasses import replace
+
+    from selfsup.bundle import load_bundle
+    from selfsup.distributed import is_main
+    from selfsup.errors import require
+    from selfsup.evaluate.results import beside
+    from selfsup.evaluate.subject import open_subject
+    from selfsup.index import engines, store
+
+    require(bool(config.data) or bool(config.remove), "give --data, or names to --remove")
+    require(not (config.ann and config.qdrant), "--ann and --qdrant are two engines: choose one")
+    subject = open_subject(config)
+    folder = Path(config.out) if config.out else beside("index", subject)
+    index = started(config, subject, folder)
+    if config.remove and is_main():
+        index = store.remove(index, config.remove)
+    if config.data:
+        made = embedded(config, subject)
+        if is_main():
+            index = store.add(index, *made)
+    if not is_main():
+        return
+    engine: Any = "usearch" if config.ann else "qdrant" if config.qdrant else index.engine
+    threshold = load_bundle(subject.folder).threshold if subject.folder else None
+    index = replace(index, engine=engine, where=config.qdrant or index.where, threshold=threshold)
+    store.write(index)
+    engines.build(index)
+    known = "no threshold" if threshold is None else f"same above {threshold:.3f}"
+    print(f"{folder}: {len(index)} images, {index.embeddings.shape[1]} wide, {engine}, {known}")
+
+
+def started(config: Config, subject: "Subject", folder: Path) -> "Index":
+    """The index to begin with: what is there, or an empty one.
+
+    Raises:
+        UserError: what is there is of other weights.
+    """
+    from selfsup.errors import require
+    from selfsup.index import store
+
+    weights = fingerprint(subject)
+    if not config.add and not config.remove:
+        require(
+            not folder.exists() or (folder / "index.json").exists() or not any(folder.iterdir()),
+            f"{folder} exists and is no index; choose another --out",
+        )
+        return store.empty(folder, config.model, weights)
+    index = store.read(folder)
+    require(
+        index.weights == weights,
+        f"{folder} was made by {index.model} with other weights; make it anew without --add",
+    )
+    return index
+
+
+def fingerprint(subject: "Subject") -> str:
+    """sha256 of the encoder's tensors."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for name, value in sorted(subject.encoder.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def embedded(config: Config, subject: "Subject") -> "tuple[Any, Rows]":
+    """Embeddings of length 1 of the images that can be read, and a line for each."""
+    from selfsup.data.audit import digest
+    from selfsup.evaluate.subject import embed, source_of
+    from selfsup.numerics import normalize
+
+    source = source_of(subject, config.data, config.split, config)
+    found = embed(subject, source, config)
+    data = str(Path(config.data).resolve()) if Path(config.data).exists() else config.data
+    rows: Rows = {name: [] for name in ("name", "data", "split", "label", "sha256")}
+    for position, label in zip(found.positions.tolist(), found.labels.tolist(), strict=True):
+        rows["name"].append(source.name(position))
+        rows["data"].append(data)
+        rows["split"].append(config.split)
+        rows["label"].append("" if label < 0 else found.classes[label])
+        rows["sha256"].append(digest(source.pixels(position), source.stored(position)))
+    if found.bad:
+        print(f"{found.bad} images cannot be read and were left out")
+    return normalize(found.x).numpy(), rows
+
+
+def command() -> None:
+    """Run from the command line."""
+    launch(main, Config)
+
+
+if __name__ == "__main__":
+    command()
