@@ -34,7 +34,12 @@ COMMANDS = {
     "views": ("tools.views", "a contact sheet of what a step of a recipe sees"),
     "knn": ("tools.knn", "weighted k-NN accuracy of frozen features"),
     "linear": ("tools.linear", "linear-probe accuracy of frozen features"),
-    "retrieval": ("tools.retrieval", "Recall@k, R-precision and MAP@R of frozen features"),
+    "retrieval": ("tools.retrieval", "Recall@k, MAP@R, mAP: search among frozen features"),
+    "verify": ("tools.verify", "same or not: ROC, EER, and the threshold to use"),
+    "index": ("tools.index", "embeddings of a gallery, to be searched"),
+    "search": ("tools.search", "the neighbours of an image in an index"),
+    "bundle": ("tools.bundle", "one folder with weights, preprocessing and threshold"),
+    "health": ("tools.health", "spread, rank and hubs of features, without labels"),
 }
 
 

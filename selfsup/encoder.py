@@ -207,11 +207,12 @@ def evaluation_view(settings: dict[str, Any], size: int) -> ViewsConfig:
     return ViewsConfig(size=size, interpolation=kind, mean=mean, std=std)
 
 
-def load(folder: Path) -> tuple[Encoder, ViewsConfig]:
+def load(folder: Path, *, blank: bool = False) -> tuple[Encoder, ViewsConfig]:
     """An exported encoder and the view it was trained for.
 
     Args:
-        folder: a run folder with `encoder/`, or a folder with timm's config.json.
+        folder: a run folder or a bundle with `encoder/`, or a folder with timm's config.json.
+        blank: random weights instead of its own.
 
     Raises:
         UserError: there is no encoder, or its files do not fit together.
@@ -221,7 +222,7 @@ def load(folder: Path) -> tuple[Encoder, ViewsConfig]:
         settings = json.loads((inner / "config.json").read_text())
         view = settings["pretrained_cfg"]
         views = evaluation_view(view, int(view["input_size"][-1]))
-        model = timm.create_model(f"local-dir:{inner}", pretrained=True)
+        model = timm.create_model(f"local-dir:{inner}", pretrained=not blank)
     except FileNotFoundError:
         unfinished = (folder / "checkpoints").is_dir()
         why = "its run has not finished" if unfinished else "no encoder/config.json"

@@ -20,6 +20,9 @@ PRETRAIN = (*TINY, "--method.hidden", "16", "--method.dim", "8", "--batch", "8",
 FINETUNE = (*TINY, "--classes", "3", "--images", "2", "--steps", "4", "--method.dim", "8")
 
 
+ALONE = ("--baselines",)  # without any
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder(tmp_path_factory.mktemp("data") / "images")
@@ -49,8 +52,8 @@ def test_the_main_job_from_the_command_line(data: Path, pretrained: Path, tmp_pa
     assert "epoch      4 batches of 3 classes x 2 images" in done.stdout
     assert "positives  1 per anchor" in done.stdout
 
-    for tool, name in (("knn", "k-NN accuracy"), ("linear", "linear-probe accuracy")):
-        done = recipe(f"tools/{tool}.py", "--model", out, "--data", data, "--test", data)
+    for tool, name in (("knn", "k-NN, k 20, T 0.1"), ("linear", "linear probe")):
+        done = recipe(f"tools/{tool}.py", "--model", out, "--data", data, "--test", data, *ALONE)
         assert done.returncode == 0, done.stderr
         assert name in done.stdout
         found = json.loads((out / f"{tool}.json").read_text())
@@ -78,20 +81,20 @@ def test_every_family_of_ranking_losses_trains_and_exports(
 
 
 def test_retrieval_on_two_processes_has_the_figures_of_one(data: Path, pretrained: Path) -> None:
-    flags = ("--model", pretrained, "--data", data)
+    flags = ("--model", pretrained, "--data", data, *ALONE)
     one = recipe("tools/retrieval.py", *flags, "--out", pretrained / "one.json")
     two = recipe("tools/retrieval.py", *flags, "--out", pretrained / "two.json", processes=2)
     assert one.returncode == two.returncode == 0, one.stderr + two.stderr
     a, b = (json.loads((pretrained / f"{n}.json").read_text()) for n in ("one", "two"))
     assert a["figures"] == b["figures"]
-    assert b["facts"]["images"] == 24
+    assert b["facts"]["gallery"] == 24
     assert two.stdout.count("MAP@R") == 1
 
 
 def test_a_timm_name_and_raw_pixels_are_subjects_too(data: Path, tmp_path: Path) -> None:
     for model, title in (("test_resnet", "test_resnet (random weights)"), ("pixels", "raw pixels")):
         flags = ("--model", model, "--data", data, "--size", "32", "--out", tmp_path / "found.json")
-        done = recipe("tools/knn.py", *flags)
+        done = recipe("tools/knn.py", *flags, *ALONE)
         assert done.returncode == 0, done.stderr
         assert title in done.stdout
     assert json.loads((tmp_path / "found.json").read_text())["facts"]["queries"] == 24

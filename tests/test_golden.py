@@ -16,10 +16,16 @@ from torch import nn
 
 from selfsup import checkpoint
 from selfsup.__main__ import COMMANDS
-from selfsup.config import KNNConfig, LinearConfig, RetrievalConfig
+from selfsup.config import HealthConfig, KNNConfig, LinearConfig, RetrievalConfig, VerifyConfig
 
 GOLDEN = Path(__file__).with_name("golden")
-TOOLS: dict[str, Any] = {"knn": KNNConfig, "linear": LinearConfig, "retrieval": RetrievalConfig}
+TOOLS: dict[str, Any] = {
+    "knn": KNNConfig,
+    "linear": LinearConfig,
+    "retrieval": RetrievalConfig,
+    "verify": VerifyConfig,
+    "health": HealthConfig,
+}
 
 
 def flags(config: Any, prefix: str = "--") -> Iterator[str]:

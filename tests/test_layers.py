@@ -9,10 +9,10 @@ from launch import ROOT
 FLOORS = {
     0: "errors config cli seeds schedule numerics rows relations boxes distributed weights "
     "checkpoint progress allocator compiled",
-    1: "encoder augment data losses mining optim monitor run",
+    1: "encoder augment data losses mining optim monitor run foreign",
     2: "methods evaluate",
     3: "step watch train",
-    4: "pretrain finetune doctor report __main__",
+    4: "pretrain finetune doctor report index bundle __main__",
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split()}
 WITHIN = {
@@ -22,6 +22,7 @@ WITHIN = {
     "pretrain",
     "finetune",
     "doctor",
+    "report",
 }  # floors 3 and 4: one stands on the other
 FILES = sorted((ROOT / "selfsup").rglob("*.py"))
 

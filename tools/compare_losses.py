@@ -115,13 +115,14 @@ def figures(model: str, test: Path, seed: int) -> "dict[str, Tensor]":
     """Recall@1 and MAP@R of each query."""
     from selfsup.tools import demo
 
+    from selfsup.evaluate.ranks import Side
     from selfsup.evaluate.retrieval import retrieval
     from selfsup.evaluate.subject import features_of, open_subject
 
     asked = EvaluateConfig(model=model, data=str(test), size=demo.SIDE, seed=seed)
     features = features_of(open_subject(asked), str(test), "", asked)
-    found = retrieval(features.x, features.labels)
-    return {"Recall@1": found.recall[1].double(), "MAP@R": found.map_at_r.double()}
+    found = retrieval(Side(features.x, features.labels)).figures
+    return {name: found[name] for name in ("Recall@1", "MAP@R")}
 
 
 def summary(

@@ -166,7 +166,7 @@ def _figures(model: str, name: str, config: Config) -> dict[str, Any]:
     asked = KNNConfig(
         model=model, data=config.data, test=config.test, size=config.size, seed=config.seed
     )
-    bank, test = train_and_test(open_subject(asked), asked)
+    bank, test = train_and_test(open_subject(asked), asked, config.test, "")
     assert test is not None
     voted = knn_predict(bank.x, bank.labels, test.x, k=200, temperature=0.1)
     fitted = linear_probe(bank.x, bank.labels, test.x, seed=config.seed)

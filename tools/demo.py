@@ -153,6 +153,7 @@ def evaluate(model: str, test: Path, config: Config) -> "dict[str, Figure]":
     from selfsup.evaluate.intervals import figure
     from selfsup.evaluate.knn import knn_predict
     from selfsup.evaluate.linear import linear_probe
+    from selfsup.evaluate.ranks import Side
     from selfsup.evaluate.retrieval import retrieval
     from selfsup.evaluate.subject import features_of, open_subject
 
@@ -162,12 +163,12 @@ def evaluate(model: str, test: Path, config: Config) -> "dict[str, Figure]":
     bank, queries = (x[named], labels[named]), x[~named]
     voted = knn_predict(*bank, queries, k=NAMED, temperature=0.1)
     fitted = linear_probe(*bank, queries, seed=config.seed).predictions
-    found = retrieval(x, labels)
+    found = retrieval(Side(x, labels)).figures
     values = {
         "k-NN": voted == labels[~named],
         "linear probe": fitted == labels[~named],
-        "Recall@1": found.recall[1],
-        "MAP@R": found.map_at_r,
+        "Recall@1": found["Recall@1"],
+        "MAP@R": found["MAP@R"],
     }
     return {
         name: figure(each.to(torch.float64), seed=config.seed, resamples=config.resamples)

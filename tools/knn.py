@@ -1,39 +1,112 @@
-"""Weighted k-NN accuracy of frozen features, on a run folder or any timm model.
+"""Weighted k-NN accuracy of frozen features: a run folder, a timm model, others' checkpoints.
 
 python tools/knn.py --model runs/simclr --data products/
-python tools/knn.py --model resnet18 --data all.csv --split train --test-split test
+python tools/knn.py --model resnet18 --data all.csv --split train --test-split test --protocol dino
 """
+
+from typing import TYPE_CHECKING, Any
 
 from selfsup.cli import run as launch
 from selfsup.config import KNNConfig
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from selfsup.evaluate.features import Features
+    from selfsup.evaluate.knn import Vote
+    from selfsup.evaluate.results import Measured
+    from selfsup.evaluate.subject import Subject
+
+TRUTH = 256  # queries that the recall of int8 is taken from
+
 
 def main(config: KNNConfig) -> None:
     """Embed, vote, report."""
-    from selfsup.errors import UserError
-    from selfsup.evaluate.intervals import figure
-    from selfsup.evaluate.knn import knn_predict
-    from selfsup.evaluate.results import report
-    from selfsup.evaluate.subject import open_subject, train_and_test
+    from selfsup.errors import UserError, require
+    from selfsup.evaluate.known import KnownImages
+    from selfsup.evaluate.results import judge
+    from selfsup.evaluate.subject import train_and_test
 
-    subject = open_subject(config)
-    bank, test = train_and_test(subject, config)
+    require(min((*config.k, *config.shots, config.draws)) > 0, "--k, --shots and --draws: above 0")
+    require(min(config.temperature) > 0, "--temperature must be above 0")
+    require(
+        not config.shots or bool(config.test or config.test_split),
+        "--shots takes labelled images from --data and asks about others: give --test",
+    )
+    known = KnownImages(config, config.test, config.test_split)
+
+    def look(subject: "Subject") -> "tuple[Features, Features | None]":
+        bank, test = train_and_test(subject, config, config.test, config.test_split)
+        if len(bank.x) < 2:
+            raise UserError(f"{config.data} holds {len(bank.x)} image; neighbours need 2 or more")
+        return bank, test
+
+    judge("knn", config, look, lambda seen: measure(*seen, config, known))
+
+
+def measure(bank: "Features", test: "Features | None", config: KNNConfig, known: Any) -> "Measured":
+    """Accuracy of each vote, and with a few images of each class."""
+    from selfsup.evaluate.knn import few_shot, knn_votes
+    from selfsup.evaluate.nearest import bytes_of
+    from selfsup.evaluate.results import Measured, right
+
+    votes, memory = votes_of(config), bytes_of(config.memory)
     queries = bank if test is None else test
     others = None if test is None else test.x
-    if len(bank.x) < 2:
-        raise UserError(f"{config.data} holds {len(bank.x)} image; neighbours need 2 or more")
-    found = knn_predict(bank.x, bank.labels, others, k=config.k, temperature=config.temperature)
-    right = (found == queries.labels).float()
-    accuracy = figure(right, seed=config.seed, resamples=config.resamples)
-    facts = {
-        "k": min(config.k, len(bank.x) - (test is None)),
-        "temperature": config.temperature,
-        "bank": len(bank.x),
-        "queries": len(queries.x),
-        "protocol": "leave one out" if test is None else "test images",
-        "unreadable": bank.bad + (0 if test is None else test.bad),
-    }
-    report("knn", subject, config, {"k-NN accuracy": accuracy}, facts)
+    found = knn_votes(
+        bank.x, bank.labels, others, votes=votes, precision=config.precision, memory=memory
+    )
+    accuracy = [right(one, queries.labels) for one in found]
+    values = {f"k-NN, {vote}": each for vote, each in zip(votes, accuracy, strict=True)}
+    facts: dict[str, Any] = {"bank": len(bank.x), "queries": len(queries.x)}
+    facts["protocol"] = "leave one out" if test is None else "test images"
+    facts["unreadable"] = bank.bad + (0 if test is None else test.bad)
+    if test is not None and len(votes) > 1:
+        inside = knn_votes(bank.x, bank.labels, votes=votes, memory=memory)
+        best = max(range(len(votes)), key=lambda i: float(right(inside[i], bank.labels).mean()))
+        values["k-NN, chosen in train"] = accuracy[best]
+        facts["chosen in train"] = str(votes[best])
+    if config.precision == "int8":
+        facts["recall of the true k"] = recall(bank.x, queries.x, votes, alone=test is None)
+    for shots in config.shots:
+        assert test is not None
+        drawn = few_shot(
+            bank.x,
+            bank.labels,
+            test.x,
+            shots=shots,
+            draws=config.draws,
+            vote=votes[0],
+            seed=config.seed,
+        )
+        each = right(drawn, test.labels)
+        values[f"k-NN, {shots} of each class"] = each.mean(0)
+        spread = float(each.mean(1).std()) if config.draws > 1 else 0.0
+        facts[f"deviation of {config.draws} draws of {shots}"] = round(spread, 4)
+    clean, leaked = known.clean(queries)
+    return Measured(values, facts | leaked, clean=clean)
+
+
+def votes_of(config: KNNConfig) -> "list[Vote]":
+    """Every k with every temperature, or the protocol's."""
+    from selfsup.evaluate.knn import PROTOCOLS, Vote
+
+    if config.protocol:
+        return PROTOCOLS[config.protocol]
+    return [Vote(k, t) for t in config.temperature for k in config.k]
+
+
+def recall(bank: "Tensor", queries: "Tensor", votes: "list[Vote]", *, alone: bool) -> float:
+    """Share of the true neighbours of some queries that int8 finds."""
+    from selfsup.evaluate.nearest import comparable, nearest
+
+    some = queries[:TRUTH]
+    x, z = comparable(some, bank, "cosine")
+    k = max(vote.k for vote in votes) + alone
+    (true,) = (part.places for part in nearest(x, z, k))
+    (found,) = (part.places for part in nearest(x, z, k, precision="int8"))
+    hits = (true[:, :, None] == found[:, None, :]).any(2)
+    return round(float(hits.double().mean()), 6)
 
 
 def command() -> None:

@@ -1,43 +1,77 @@
-"""Linear-probe accuracy of frozen features, on a run folder or any timm model.
+"""Linear-probe accuracy of frozen features: a run folder, a timm model, others' checkpoints.
 
-python tools/linear.py --model runs/simclr --data train/ --test test/
+python tools/linear.py --model runs/simclr --data train/ --test test/ --shares 0.01 0.1 1
 """
+
+from typing import TYPE_CHECKING, Any
 
 from selfsup.cli import run as launch
 from selfsup.config import LinearConfig
 
+if TYPE_CHECKING:
+    from selfsup.evaluate.features import Features
+    from selfsup.evaluate.results import Measured
+    from selfsup.evaluate.subject import Subject
+
 
 def main(config: LinearConfig) -> None:
     """Embed, fit, report."""
-    from selfsup.errors import UserError
-    from selfsup.evaluate.features import split_rows
-    from selfsup.evaluate.intervals import figure
-    from selfsup.evaluate.linear import linear_probe
-    from selfsup.evaluate.results import report
-    from selfsup.evaluate.subject import open_subject, train_and_test
+    from selfsup.errors import require
+    from selfsup.evaluate.known import KnownImages
+    from selfsup.evaluate.results import judge
+    from selfsup.evaluate.subject import train_and_test
 
-    subject = open_subject(config)
-    train, test = train_and_test(subject, config)
-    x, y, protocol = train.x, train.labels, "test images"
+    require(
+        all(0 < share <= 1 for share in config.shares), "--shares must be above 0 and at most 1"
+    )
+    require(config.epochs > 0, f"--epochs must be above 0, not {config.epochs}")
+    known = KnownImages(config, config.test, config.test_split)
+
+    def look(subject: "Subject") -> "tuple[Features, Features | None]":
+        return train_and_test(subject, config, config.test, config.test_split)
+
+    judge("linear", config, look, lambda seen: measure(*seen, config, known))
+
+
+def measure(
+    train: "Features", test: "Features | None", config: LinearConfig, known: Any
+) -> "Measured":
+    """Accuracy with each share of the training labels."""
+    from selfsup.evaluate.features import split_rows
+    from selfsup.evaluate.linear import STRENGTHS, linear_probe
+    from selfsup.evaluate.results import Measured, right
+    from selfsup.evaluate.sweep import sweep
+    from selfsup.progress import bar
+
+    x, y, protocol, bad = train.x, train.labels, "test images", train.bad
     if test is None:
         kept, held = split_rows(y, share=0.2, seed=config.seed)
-        test = train._replace(x=x[held], labels=y[held], bad=0)
+        test = train._replace(x=x[held], labels=y[held], positions=train.positions[held], bad=0)
         x, y, protocol = x[kept], y[kept], "a fifth of each class held out"
-    try:
-        probe = linear_probe(x, y, test.x, seed=config.seed)
-    except ValueError as error:
-        raise UserError(f"{config.data}: {error}") from None
-    right = (probe.predictions == test.labels).float()
-    accuracy = figure(right, seed=config.seed, resamples=config.resamples)
-    facts = {
-        "C": probe.strength,
-        "converged": probe.converged,
-        "train": len(x),
-        "test": len(test.x),
-        "protocol": protocol,
-        "unreadable": train.bad + test.bad,
-    }
-    report("linear", subject, config, {"linear-probe accuracy": accuracy}, facts)
+    logistic = config.solver == "logistic"
+    values, facts = {}, {"protocol": protocol, "unreadable": bad + test.bad}
+    for share in config.shares:
+        rows = split_rows(y, share=share, seed=config.seed)[1] if share < 1 else slice(None)
+        fits = len(STRENGTHS) + 1 if logistic else config.epochs
+        with bar(f"{share:.0%} of labels", fits, shown=True) as advance:
+            if logistic:
+                probe = linear_probe(x[rows], y[rows], test.x, seed=config.seed, progress=advance)
+            else:
+                probe = sweep(
+                    x[rows],
+                    y[rows],
+                    test.x,
+                    seed=config.seed,
+                    epochs=config.epochs,
+                    progress=advance,
+                )
+        name = "linear probe" if share == 1 else f"linear probe, {share:.0%} of labels"
+        values[name] = right(probe.predictions, test.labels)
+        setting = f"{'C' if logistic else 'rate'} {probe.setting:.3g}"
+        facts[name] = f"{len(x[rows])} images, {setting}"
+        facts["converged"] = facts.get("converged", True) and probe.converged
+    clean, leaked = known.clean(test)
+    return Measured(values, facts | {"test": len(test.x)} | leaked, clean=clean)
 
 
 def command() -> None:

@@ -11,7 +11,16 @@ from selfsup.config.contrastive import (
     SimCLRConfig,
     SupConConfig,
 )
-from selfsup.config.evaluate import EvaluateConfig, KNNConfig, LinearConfig, RetrievalConfig
+from selfsup.config.evaluate import (
+    EvaluateConfig,
+    Format,
+    HealthConfig,
+    KNNConfig,
+    LinearConfig,
+    ModelConfig,
+    RetrievalConfig,
+    VerifyConfig,
+)
 from selfsup.config.heads import TeacherConfig
 from selfsup.config.images import (
     EncoderConfig,
@@ -56,6 +65,8 @@ __all__ = [
     "EncoderConfig",
     "EvaluateConfig",
     "FinetuneConfig",
+    "Format",
+    "HealthConfig",
     "Interpolation",
     "KNNConfig",
     "LeJEPAConfig",
@@ -64,6 +75,7 @@ __all__ = [
     "MemoryConfig",
     "MoCoV2Config",
     "MoCoV3Config",
+    "ModelConfig",
     "NNCLRConfig",
     "NPairsConfig",
     "OptimConfig",
@@ -82,5 +94,6 @@ __all__ = [
     "TrainConfig",
     "TripletConfig",
     "VICRegConfig",
+    "VerifyConfig",
     "ViewsConfig",
 ]

@@ -14,16 +14,36 @@ BROKEN = (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile)
 
 
 def npz(file: Path, *, channels: int) -> Source:
-    """An .npz with `images` and perhaps `labels`, `classes` (names), read into memory."""
+    """An .npz with `images` and perhaps `labels`, `classes` (names), read into memory.
+
+    Other arrays with a number or a word for each image are columns.
+    """
     try:
         with np.load(file, allow_pickle=False) as arrays:
-            found = {
-                name: arrays[name] for name in ("images", "labels", "classes") if name in arrays
-            }
+            found = {name: arrays[name] for name in arrays.files if _plain(arrays, name)}
     except BROKEN as error:
         raise UserError(f"cannot read {file}: {error}") from None
     images = checked(file, found.get("images"), channels)
-    return _labelled(file, images, found.get("labels"), found.get("classes"), channels)
+    source = _labelled(file, images, found.get("labels"), found.get("classes"), channels)
+    source.columns = {
+        name: [str(word) for word in words.tolist()]
+        for name, words in found.items()
+        if name not in ("images", "labels", "classes") and words.shape == (len(images),)
+    }
+    return source
+
+
+def _plain(arrays: Any, name: str) -> bool:
+    """Whether an array can be read without a pickle; one that is needed is read in any case."""
+    if name in ("images", "labels", "classes"):
+        return True
+    with arrays.zip.open(f"{name}.npy") as header:
+        version = np.lib.format.read_magic(header)
+        read = np.lib.format.read_array_header_1_0
+        shape, _, kind = (read if version == (1, 0) else np.lib.format.read_array_header_2_0)(
+            header
+        )
+    return len(shape) == 1 and not kind.hasobject
 
 
 def npy(file: Path, *, channels: int) -> Source:

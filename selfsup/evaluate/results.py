@@ -1,66 +1,189 @@
-"""Results: a table for the eye and a JSON file for the record."""
+"""Results: a table for the eye and a JSON file for the record, baselines beside every figure."""
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
+import torch
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 import selfsup
 from selfsup.cli import to_dict
 from selfsup.config import EvaluateConfig
 from selfsup.distributed import is_main
 from selfsup.errors import UserError
-from selfsup.evaluate.intervals import Figure
-from selfsup.evaluate.subject import Subject
+from selfsup.evaluate.intervals import Figure, figure
+from selfsup.evaluate.subject import Subject, open_subject, rivals
+
+T = TypeVar("T")
 
 
-def report(
+class Measured(NamedTuple):
+    """What a tool finds of one model."""
+
+    values: dict[str, Tensor]
+    """A value for each image or query, by the figure's name: a figure is their mean."""
+    facts: dict[str, Any]
+    """What was chosen, left out and counted."""
+    numbers: dict[str, float] = {}  # noqa: RUF012  (never written to)
+    """Figures that are no mean over images."""
+    groups: Tensor | None = None
+    """The class of each value, where classes are resampled as a whole."""
+    clean: Tensor | None = None
+    """Which values are of images that are not in train too."""
+
+
+def judge(
     tool: str,
-    subject: Subject,
     config: EvaluateConfig,
-    figures: dict[str, Figure],
-    facts: dict[str, Any],
+    look: Callable[[Subject], T],
+    measure: Callable[[T], Measured],
 ) -> None:
-    """Print the figures with what they mean, and write them beside the run.
+    """Measure a model and what it has to beat, print the table, and write it beside the run.
 
     Args:
         tool: its name, for the file.
-        subject: what was evaluated.
-        config: with which settings.
-        figures: by name.
-        facts: numbers of images, what was left out, what was chosen.
+        config: of the model and its rivals.
+        look: makes a model's features; every process takes part.
+        measure: makes figures of them, on the main process alone.
+
+    Raises:
+        UserError: the images do not fit; the first error is of the model itself.
     """
-    if not is_main():
-        return
-    table = Table(title=f"{tool}: {subject.name}", title_justify="left")
+    subject = open_subject(config)
+    others = rivals(subject, config)
+    found: dict[str, Measured] = {}
+    for one in [subject, *others]:
+        seen = look(one)
+        if is_main():
+            try:
+                found[one.name] = measure(seen)
+            except UserError:
+                raise
+            except ValueError as error:
+                raise UserError(f"{config.data}: {error}") from None
+    if is_main():
+        _report(tool, subject, config, found)
+
+
+def _report(
+    tool: str, subject: Subject, config: EvaluateConfig, found: dict[str, Measured]
+) -> None:
+    first, *others = found.values()
+    names = list(found)[1:]
+    figures = {name: _intervals(one, config) for name, one in found.items()}
+    leads = _leads(first, others, config)
+    table = Table(title=f"{tool}: {subject.name}", title_justify="left", box=SIMPLE_HEAD)
     table.add_column("figure")
-    table.add_column("value [95 % interval]", justify="right")
-    for name, value in figures.items():
-        table.add_row(name, str(value))
+    table.add_column("value [95 % interval]", justify="right", no_wrap=True)
+    for name in names:
+        table.add_column(name, justify="right")
+    if leads:
+        table.add_column("lead", justify="right")
+    for row, value in figures[subject.name].items():
+        cells = [_short(figures[name].get(row)) for name in names]
+        table.add_row(row, _told(value), *cells, *([_sure(leads.get(row))] if leads else []))
     console = Console()
     console.print(table)
-    console.print(", ".join(f"{key} {value}" for key, value in facts.items()), highlight=False)
-    file = Path(config.out) if config.out else _beside(tool, subject)
+    told = ", ".join(f"{key} {value}" for key, value in first.facts.items())
+    console.print(told, highlight=False)
+    if leads:
+        console.print(
+            "lead: over the best of the others; * where its 95 % interval, paired, is above 0",
+            highlight=False,
+        )
     record = {
         "tool": tool,
         "model": subject.name,
-        "figures": {name: value._asdict() for name, value in figures.items()},
-        "facts": facts,
+        "figures": {name: _plain(value) for name, value in figures[subject.name].items()},
+        "beside": {
+            name: {row: _plain(value) for row, value in figures[name].items()} for name in names
+        },
+        "leads": {row: lead._asdict() for row, lead in leads.items()},
+        "facts": first.facts,
         "settings": to_dict(config),
         "selfsup": selfsup.__version__,
     }
-    try:
-        file.write_text(json.dumps(record, indent=2) + "\n")
-    except OSError as error:
-        raise UserError(f"cannot write {file}: {error.strerror}") from None
+    file = Path(config.out) if config.out else beside(f"{tool}.json", subject)
+    write_record(file, record)
     console.print(f"written to {file}", highlight=False, soft_wrap=True)
 
 
-def _beside(tool: str, subject: Subject) -> Path:
+def _intervals(one: Measured, config: EvaluateConfig) -> dict[str, Figure | float]:
+    """Every figure, and of images that are not in train too."""
+    found: dict[str, Figure | float] = {}
+    for name, values in one.values.items():
+        found[name] = _of(values, one.groups, config)
+    found |= one.numbers
+    if one.clean is not None and not bool(one.clean.all()) and bool(one.clean.any()):
+        for name, values in one.values.items():
+            groups = None if one.groups is None else one.groups[one.clean]
+            found[f"{name}, not in train"] = _of(values[one.clean], groups, config)
+    return found
+
+
+def _of(values: Tensor, groups: Tensor | None, config: EvaluateConfig) -> Figure:
+    return figure(values, seed=config.seed, resamples=config.resamples, groups=groups)
+
+
+def _leads(first: Measured, others: list[Measured], config: EvaluateConfig) -> dict[str, Figure]:
+    """How far each figure lies above the best of the others, image by image."""
+    leads = {}
+    for name, values in first.values.items():
+        same = [o.values[name] for o in others if name in o.values]
+        same = [o for o in same if o.shape == values.shape]
+        if same:
+            best = max(same, key=lambda o: float(o.double().mean()))
+            lead = _of(values.double() - best.double(), first.groups, config)
+            leads[name] = lead
+    return leads
+
+
+def _told(value: Figure | float) -> str:
+    return str(value) if isinstance(value, Figure) else f"{value:.4g}"
+
+
+def _short(value: Figure | float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value.value:.3f}" if isinstance(value, Figure) else f"{value:.4g}"
+
+
+def _sure(lead: Figure | None) -> str:
+    return "" if lead is None else f"{lead.value:+.3f}{'*' if lead.low > 0 else ' '}"
+
+
+def _plain(value: Figure | float) -> Any:
+    return value._asdict() if isinstance(value, Figure) else value
+
+
+def beside(file: str, subject: Subject) -> Path:
     """In the run folder; for other models here, under the model's name."""
     if subject.folder is not None:
-        return subject.folder / f"{tool}.json"
-    return Path(f"{tool}-{re.sub(r'[^A-Za-z0-9_.-]+', '-', subject.name).strip('-')}.json")
+        return subject.folder / file
+    stem, dot, kind = file.rpartition(".")
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", subject.name).strip("-")[:80]
+    return Path(f"{stem}-{name}{dot}{kind}" if dot else f"{kind}-{name}")
+
+
+def write_record(file: Path, record: dict[str, Any]) -> None:
+    """As JSON.
+
+    Raises:
+        UserError: it cannot be written there.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(record, indent=2) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot write {file}: {error.strerror}") from None
+
+
+def right(predictions: Tensor, labels: Tensor) -> Tensor:
+    """1 where a prediction is right, else 0. float64."""
+    return (predictions == labels).to(torch.float64)

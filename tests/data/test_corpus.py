@@ -19,7 +19,8 @@ from selfsup.data.loader import read_ahead
 from selfsup.data.open import open_source
 from selfsup.data.samplers import ShuffleSampler
 from selfsup.data.sources import ImageSource, Source
-from selfsup.evaluate.features import Pixels, extract
+from selfsup.evaluate.features import extract
+from selfsup.evaluate.plain import Pixels
 from selfsup.pretrain import local_batches
 
 
