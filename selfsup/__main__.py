@@ -36,6 +36,7 @@ COMMANDS = {
     "linear": ("tools.linear", "linear-probe accuracy of frozen features"),
     "retrieval": ("tools.retrieval", "Recall@k, MAP@R, mAP: search among frozen features"),
     "verify": ("tools.verify", "same or not: ROC, EER, and the threshold to use"),
+    "report": ("tools.report", "one page on a run, or on several side by side"),
     "index": ("tools.index", "embeddings of a gallery, to be searched"),
     "search": ("tools.search", "the neighbours of an image in an index"),
     "bundle": ("tools.bundle", "one folder with weights, preprocessing and threshold"),

@@ -18,6 +18,7 @@ from selfsup.distributed import world
 from selfsup.encoder import export as export_encoder
 from selfsup.errors import require
 from selfsup.methods.method import Method
+from selfsup.report.whole import write_report
 from selfsup.run import Run
 from selfsup.train import train
 
@@ -130,5 +131,7 @@ def export(run: Run, method: Method, views: ViewsConfig) -> None:
     if run.main:
         export_encoder(method.exported, run.folder / "encoder", views)
     run.tell(f"encoder in {run.folder / 'encoder'}")
+    if run.main and run.config.report:
+        run.tell(f"report in {write_report(run.folder)}")
     if run.config.track:
         run.accelerator.end_training()

@@ -1,6 +1,7 @@
 """The run folder: what a run was told, what it saw, where it stands, and the encoder it made.
 
 config.yaml     the settings, for --config
+about.json      the command and the versions
 log.jsonl       one line of figures per interval
 bad_images.csv  images that could not be read, and why
 checkpoints/    the newest few
@@ -11,8 +12,12 @@ import contextlib
 import csv
 import json
 import os
+import platform
+import shlex
+import sys
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +25,7 @@ import torch
 import yaml
 from torch import nn
 
+import selfsup
 from selfsup import checkpoint, distributed
 from selfsup.cli import to_dict
 from selfsup.config import TrainConfig
@@ -29,7 +35,7 @@ from selfsup.seeds import seed_for
 
 FREE = {
     *("out", "workers", "micro_batch", "log_every", "save_every", "keep", "track", "max_bad"),
-    "on_collapse",
+    *("on_collapse", "report"),
 }
 """Settings that may differ when a run goes on: they do not change what it computes (a micro-batch
 changes only batch statistics)."""
@@ -57,6 +63,7 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
             text = yaml.safe_dump(settings, sort_keys=False)
             _replace(self.folder / "config.yaml", text)
+            _replace(self.folder / "about.json", json.dumps(about(), indent=2) + "\n")
         if config.track:
             self._track(settings)
         torch.manual_seed(seed_for(config.seed, 0, "weights"))  # of the network made next
@@ -183,6 +190,17 @@ class Run:
                 f"{len(everyone)} of {total} images cannot be read ({share:.1%}), more than "
                 f"--max-bad {self.config.max_bad:.1%}; {file} lists them"
             )
+
+
+def about() -> dict[str, str]:
+    """How a run was started, and with what."""
+    return {
+        "command": shlex.join(sys.argv),
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        **{name: version(name) for name in ("torch", "timm", "accelerate", "numpy")},
+        "selfsup": selfsup.__version__,
+    }
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

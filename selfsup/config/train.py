@@ -94,6 +94,8 @@ class TrainConfig:
     on_collapse: Literal["warn", "stop"] = "warn"
     """What to do when the embeddings have collapsed or nothing is left to learn from: say so, or
     stop the run."""
+    report: bool = True
+    """Write report.html at the end of the run; tools/report.py writes a longer one at any time."""
     track: str = ""
     """Also log to this tracker of accelerate: tensorboard, wandb, mlflow, trackio..."""
 

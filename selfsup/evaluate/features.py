@@ -79,8 +79,12 @@ def extract(
     batch: int = 256,
     workers: int | None = None,
     progress: Callable[[int], None] = lambda images: None,
+    part: tuple[int, int] | None = None,
 ) -> Features:
     """Embed every image of a source, each process a share, none twice.
+
+    `part` is (rank, processes), by default those there are; (0, 1) embeds all images here, while
+    other processes do something else.
 
     The encoder is in evaluation mode meanwhile and is left as it was, buffers included. Images
     that cannot be read are left out and counted.
@@ -88,7 +92,7 @@ def extract(
     Raises:
         UserError: no image can be read.
     """
-    rank, processes = world()
+    rank, processes = world() if part is None else part
     mine = range(len(source))[share(len(source), rank, processes)]
     chunks = _Chunks(source, list(mine), views, batch)
     if workers is None:
@@ -103,9 +107,12 @@ def extract(
             rows.append(encoder(x).float().cpu())
             bad |= set(unreadable)
             progress(len(images))
-    width = max(gather_objects(rows[0].shape[1] if rows else 0))
-    x = gather_uneven(torch.cat(rows) if rows else torch.zeros(0, width), device)
-    bad = set().union(*gather_objects(bad))
+    if processes == 1:
+        x = torch.cat(rows)
+    else:
+        width = max(gather_objects(rows[0].shape[1] if rows else 0))
+        x = gather_uneven(torch.cat(rows) if rows else torch.zeros(0, width), device)
+        bad = set().union(*gather_objects(bad))
     good = torch.tensor([i for i in range(len(source)) if i not in bad], dtype=torch.int64)
     if len(good) == 0:
         raise UserError(f"none of the {len(source)} images can be read")

@@ -22,6 +22,15 @@ figure { margin: 0 } figure img { display: block; image-rendering: pixelated }
 figcaption { font: 11px/1.35 ui-monospace, monospace; color: #444; white-space: pre-line;
              overflow-wrap: anywhere }
 .blank { aspect-ratio: 1; border: 1px dashed #888 }
+.chart { width: 420px }
+.chart figcaption { font: 13px/1.4 system-ui, sans-serif; color: #1c1c1c }
+.chart svg, .map { font: 11px system-ui, sans-serif }
+.map { border: 1px solid #ddd; max-width: 100% }
+.charts { display: flex; flex-wrap: wrap; gap: 1rem 2rem }
+.legend { font-size: 12px } .legend span { margin-right: 1rem; white-space: nowrap }
+.verdict p { font-size: 1.1rem; border-left: 4px solid #1c1c1c; padding-left: .8rem }
+.right img { outline: 3px solid #26713a } .wrong img { outline: 3px dashed #c01c28 }
+pre { font-size: 12px; white-space: pre-wrap; overflow-wrap: anywhere }
 .row { display: flex; flex-wrap: wrap; gap: .8rem; padding: .6rem 0; border-top: 1px solid #ddd }
 """
 
@@ -52,6 +61,11 @@ def paragraph(text: str) -> str:
     return f"<p>{escape(text)}</p>"
 
 
+def preformatted(text: str) -> str:
+    """Text with its own lines, as a file has them."""
+    return f"<pre>{escape(text)}</pre>"
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Cells are written as text."""
     top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
@@ -61,7 +75,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def picture(image: np.ndarray, caption: str = "", *, width: int, jpeg: bool = False) -> str:
+def picture(
+    image: np.ndarray, caption: str = "", *, width: int, jpeg: bool = False, kind: str = ""
+) -> str:
     """An image within the page, without anything that its file said besides.
 
     Args:
@@ -69,15 +85,16 @@ def picture(image: np.ndarray, caption: str = "", *, width: int, jpeg: bool = Fa
         caption: below it.
         width: on the screen, in pixels.
         jpeg: smaller, for photographs that are only glanced at.
+        kind: right or wrong, for a frame around it.
     """
     levels = np.ascontiguousarray(image[..., 0] if image.shape[2] < 3 else image[..., :3])
     out = io.BytesIO()
-    kind = "jpeg" if jpeg else "png"
-    Image.fromarray(levels).save(out, kind, **({"quality": 80} if jpeg else {}))
+    coding = "jpeg" if jpeg else "png"
+    Image.fromarray(levels).save(out, coding, **({"quality": 80} if jpeg else {}))
     data = base64.b64encode(out.getvalue()).decode()
     alt = escape(caption.split("\n")[0], quote=True)
-    shown = f'<img src="data:image/{kind};base64,{data}" width="{width}" alt="{alt}">'
-    return _figure(shown, caption, width)
+    shown = f'<img src="data:image/{coding};base64,{data}" width="{width}" alt="{alt}">'
+    return _figure(shown, caption, width, kind)
 
 
 def small(image: np.ndarray, side: int) -> np.ndarray:
@@ -91,9 +108,10 @@ def blank(caption: str, *, width: int) -> str:
     return _figure('<div class="blank"></div>', caption, width)
 
 
-def _figure(shown: str, caption: str, width: int) -> str:
+def _figure(shown: str, caption: str, width: int, kind: str = "") -> str:
     told = f"<figcaption>{escape(caption)}</figcaption>"
-    return f'<figure style="width: {width}px">{shown}{told}</figure>'
+    marked = f' class="{kind}"' if kind else ""
+    return f'<figure{marked} style="width: {width}px">{shown}{told}</figure>'
 
 
 def grid(pictures: Iterable[str], kind: str = "grid") -> str:

@@ -25,13 +25,38 @@ def contact_sheet(
     changes: Sequence[Change] = (),
 ) -> str:
     """The first `images` of a batch: each image, its views, and their draws."""
+    return page(
+        title,
+        paragraph(ABOUT),
+        *rows_of_views(source, batch, views, images=images, changes=changes),
+        heading("How much the first two views of an image overlap"),
+        _overlaps(overlap(batch.draws[0], _sizes(source, batch))),
+    )
+
+
+ABOUT = (
+    "Each row is an image and its views as the network gets them, before normalisation. "
+    "jitter lists brightness (B), contrast (C), saturation (S) and hue (H) in the order in "
+    "which they were made; a box is top, left, height x width in pixels of the image."
+)
+
+
+def rows_of_views(
+    source: Source,
+    batch: Batch,
+    views: ViewsConfig,
+    *,
+    images: int,
+    changes: Sequence[Change] = (),
+) -> list[str]:
+    """The first `images` of a batch, a row each, as HTML."""
     rows = []
     groups = views.by_size()
     seen = [
         _levels(apply(crops[:images], draws.rows(slice(images)), group, changes), group)
         for crops, draws, group in zip(batch.crops, batch.draws, groups, strict=True)
     ]
-    sizes = [_size(source, position, batch) for position in batch.positions.tolist()]
+    sizes = [_size(source, position, batch) for position in batch.positions[:images].tolist()]
     for i, position in enumerate(batch.positions[:images].tolist()):
         pictures = [_whole(source, position, batch.bad.get(position))]
         for shown, draws, group in zip(seen, batch.draws, groups, strict=True):
@@ -40,17 +65,11 @@ def contact_sheet(
                 caption = told(draws, i, v, sizes[i])
                 pictures.append(picture(shown[i, v].numpy(), caption, width=width))
         rows.append(grid(pictures, "row"))
-    return page(
-        title,
-        paragraph(
-            "Each row is an image and its views as the network gets them, before normalisation. "
-            "jitter lists brightness (B), contrast (C), saturation (S) and hue (H) in the order in "
-            "which they were made; a box is top, left, height x width in pixels of the image."
-        ),
-        *rows,
-        heading("How much the first two views of an image overlap"),
-        _overlaps(overlap(batch.draws[0], sizes)),
-    )
+    return rows
+
+
+def _sizes(source: Source, batch: Batch) -> list[tuple[int, int] | None]:
+    return [_size(source, position, batch) for position in batch.positions.tolist()]
 
 
 def _levels(x: Tensor, views: ViewsConfig) -> Tensor:

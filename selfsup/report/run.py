@@ -1,0 +1,201 @@
+"""The report of a run, or of several side by side: one page from the files in their folders."""
+
+import contextlib
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from selfsup.errors import UserError
+from selfsup.report.curves import chart
+from selfsup.report.page import heading, page, paragraph, preformatted, table
+from selfsup.report.verdict import Record, verdict
+
+CURVES = {
+    "Loss": (("loss",), ""),
+    "Spread": (("std", "cosine"), "std near 0 or cosine near 1: collapsed"),
+    "Rank": (("rank",), "directions that embeddings use"),
+    "k-NN on the way": (("knn",), "leave-one-out accuracy"),
+    "Active": (("active",), "share of triplets or pairs with a loss"),
+    "Distances": (("positive", "negative"), "of images of one label and of two"),
+    "Learning rate": (("lr",), ""),
+    "Images a second": (("images_per_s",), ""),
+    "Waiting for data": (("waiting",), "share of the time"),
+}
+"""By title: which figures of the log, and what to know of them."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """What lies in a run's folder."""
+
+    folder: Path
+    config: dict[str, Any]
+    log: list[Record]
+    records: list[Record]
+    """What evaluation tools wrote."""
+    bad: list[tuple[str, str]]
+    about: dict[str, str] = field(default_factory=dict)
+    """Command and versions."""
+
+    @property
+    def name(self) -> str:
+        """Of the folder."""
+        return self.folder.name or str(self.folder)
+
+
+def read_run(folder: Path) -> Files:
+    """The files of a run, as far as they are there.
+
+    Raises:
+        UserError: it is no run's folder.
+    """
+    try:
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+    except FileNotFoundError:
+        raise UserError(f"{folder} is no run: it has no config.yaml") from None
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"{folder}/config.yaml cannot be read: {error}") from None
+    log = []
+    with contextlib.suppress(FileNotFoundError):
+        for line in (folder / "log.jsonl").read_text().splitlines():
+            with contextlib.suppress(ValueError):  # cut short by a kill
+                log.append(json.loads(line))
+    bad: list[tuple[str, str]] = []
+    with contextlib.suppress(FileNotFoundError):
+        text = (folder / "bad_images.csv").read_text(errors="backslashreplace")
+        bad = [(row[0], row[1]) for row in list(csv.reader(text.splitlines()))[1:] if len(row) > 1]
+    records, about = [], {}
+    for file in sorted(folder.glob("*.json")):
+        with contextlib.suppress(ValueError, OSError):
+            found = json.loads(file.read_text())
+            if file.name == "about.json":
+                about = {str(key): str(value) for key, value in found.items()}
+            elif isinstance(found, dict) and {"tool", "figures", "facts"} <= found.keys():
+                records.append(found)
+    return Files(folder, config if isinstance(config, dict) else {}, log, records, bad, about)
+
+
+def report(runs: Sequence[Files], more: Sequence[str] = ()) -> str:
+    """The page: verdict, curves, `more` (what was looked at), figures, data, settings."""
+    parts: list[str] = []
+    for run in runs:
+        told = " ".join(verdict(run.log, run.records))
+        parts.append(f'<div class="verdict">{paragraph(_titled(run, runs, told))}</div>')
+    parts += [heading("Training"), *curves(runs), *more, *figures(runs)]
+    for run in runs:
+        parts += data(run, runs)
+    parts += settings(runs)
+    title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs side by side"
+    return page(f"Report of {title}", *parts)
+
+
+def _titled(run: Files, runs: Sequence[Files], words: str) -> str:
+    return words if len(runs) == 1 else f"{run.name}: {words}"
+
+
+def curves(runs: Sequence[Files]) -> list[str]:
+    """A chart for each kind of figure that some run has."""
+    charts = []
+    for title, (names, told) in CURVES.items():
+        lines = {}
+        for run in runs:
+            for name in names:
+                line = [(row["step"], row[name]) for row in run.log if _number(row.get(name))]
+                words = [run.name] * (len(runs) > 1) + [name] * (len(names) > 1)
+                lines[" ".join(words)] = line
+        charts.append(chart(title, lines, told=told))
+    return [f'<div class="charts">{"".join(charts)}</div>']
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def figures(runs: Sequence[Files]) -> list[str]:
+    """Evaluation tables, baselines and intervals in them."""
+    parts: list[str] = []
+    for run in runs:
+        for record in run.records:
+            beside = list(record.get("beside", {}))
+            head = ["figure", "value [95 % interval]", *beside, "lead"]
+            rows = []
+            for name, value in record["figures"].items():
+                others = [_told(record["beside"][key].get(name)) for key in beside]
+                rows.append([name, _told(value), *others, _told(record["leads"].get(name))])
+            facts = ", ".join(f"{key} {value}" for key, value in record["facts"].items())
+            parts += [
+                heading(_titled(run, runs, record["tool"])),
+                table(head, rows),
+                paragraph(facts),
+            ]
+    return parts
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+    return "" if value is None else f"{value:.4g}"
+
+
+def data(run: Files, runs: Sequence[Files]) -> list[str]:
+    """What is known of its images: bad ones, and what an audit found."""
+    rows = [("images of training", str(run.config.get("data", "")))]
+    rows.append(("cannot be read", str(len(run.bad))))
+    leaked = {
+        f"{record['tool']}: {key}": value
+        for record in run.records
+        for key, value in record["facts"].items()
+        if key.startswith("leaked")
+    }
+    rows += [(key, str(value)) for key, value in leaked.items()]
+    audit = run.config.get("audit")
+    if audit:
+        rows += _audited(Path(str(audit)))
+    else:
+        rows.append(("duplicates, huge images", "not looked for; selfsup audit does"))
+    parts = [heading(_titled(run, runs, "Data")), table(["", ""], rows)]
+    if run.bad:
+        parts.append(table(["image that cannot be read", "why"], run.bad[:200]))
+    return parts
+
+
+def _audited(file: Path) -> list[tuple[str, str]]:
+    from selfsup.data.audit import read_audit
+    from selfsup.report.audit import summary
+
+    try:
+        return summary(read_audit(file))
+    except UserError as error:
+        return [("audit", str(error))]
+
+
+def settings(runs: Sequence[Files]) -> list[str]:
+    """Command, versions and configuration; of several runs also where they differ."""
+    parts: list[str] = []
+    if len(runs) > 1:
+        flat = [_flat(run.config) for run in runs]
+        keys = [key for key in flat[0] if len({str(one.get(key)) for one in flat}) > 1]
+        rows = [[key, *(str(one.get(key, "")) for one in flat)] for key in keys]
+        names = [run.name for run in runs]
+        parts += [heading("Where their settings differ"), table(["setting", *names], rows)]
+    for run in runs:
+        parts.append(heading(_titled(run, runs, "Settings")))
+        if run.about:
+            parts.append(table(["", ""], run.about.items()))
+        parts.append(preformatted(yaml.safe_dump(run.config, sort_keys=False)))
+    return parts
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            found |= _flat(value, f"{prefix}{key}.")
+        else:
+            found[prefix + str(key)] = value
+    return found

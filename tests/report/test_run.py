@@ -1,0 +1,209 @@
+"""The report of a run: what it says, that nothing gets through, and that a browser shows it."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from launch import recipe
+from pictures import folder
+from report.test_pages import EVIL, Tags
+
+from selfsup.data.sources import ArraySource
+from selfsup.errors import UserError
+from selfsup.evaluate.features import Features
+from selfsup.report.curves import chart, scatter, ticks
+from selfsup.report.look import doubtful, flat, look, sections
+from selfsup.report.run import read_run, report
+from selfsup.report.verdict import verdict
+
+HEALTHY = {"step": 20, "loss": 1.0, "std": 0.9, "cosine": 0.0, "state": "healthy"}
+
+
+def record(low: float, high: float) -> dict[str, Any]:
+    """What a tool writes, with a lead in that interval."""
+    figure = {"value": 0.6, "low": 0.5, "high": 0.7}
+    return {
+        "tool": "knn",
+        "figures": {"k-NN, k 20, T 0.1": figure},
+        "beside": {
+            "random": {"k-NN, k 20, T 0.1": {**figure, "value": 0.3}},
+            "pixels": {"k-NN, k 20, T 0.1": {**figure, "value": 0.4}},
+        },
+        "leads": {"k-NN, k 20, T 0.1": {"value": 0.2, "low": low, "high": high}},
+        "facts": {"queries": 9, "leaked files": 2},
+    }
+
+
+def run_of(root: Path, **files: str) -> Path:
+    """A run's folder with these files."""
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "config.yaml").write_text("data: images\nseed: 3\noptim:\n  lr: 0.1\n")
+    for name, text in files.items():
+        (root / name.replace("__", ".")).write_text(text)
+    return root
+
+
+def test_the_verdict_is_two_sentences_with_their_reason() -> None:
+    told = verdict([{**HEALTHY, "step": 1, "loss": 5.0}, HEALTHY], [record(0.1, 0.3)])
+    assert told == [
+        "Training was healthy at all 2 looks (loss 5 at step 1, 1 at 20, spread of embeddings 0.90 "
+        "of 1).",
+        "Its features are worth something: k-NN, k 20, T 0.1 0.600 [0.500, 0.700] against 0.400 of "
+        "pixels, a lead that is no chance.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("log", "records", "words"),
+    [
+        ([HEALTHY, {**HEALTHY, "state": "collapsed"}], [], "has ended collapsed: do not use"),
+        ([{**HEALTHY, "state": "starving"}, HEALTHY], [], "starving at 1 of 2 looks and healthy"),
+        ([], [], "There is no log of its training. Nobody has measured it"),
+        ([HEALTHY], [record(-0.1, 0.3)], "cannot be told from what it was measured beside"),
+        ([HEALTHY], [record(-0.3, -0.1)], "worth less than what they were measured beside"),
+    ],
+)
+def test_a_verdict_does_not_flatter(log: Any, records: Any, words: str) -> None:
+    assert words in " ".join(verdict(log, records))
+
+
+def test_a_page_has_figures_baselines_data_settings_and_lets_nothing_through(
+    tmp_path: Path,
+) -> None:
+    log = "\n".join(json.dumps({**HEALTHY, "step": i}) for i in (1, 20)) + '\n{"step": 4'
+    bad = f'path,reason\n"{EVIL}",broken\n'
+    about = json.dumps({"command": f"recipe --data '{EVIL}'"})
+    files = {"log__jsonl": log, "bad_images__csv": bad, "about__json": about}
+    run = run_of(tmp_path / "a", knn__json=json.dumps(record(0.1, 0.2)), **files)
+    html = report([read_run(run)])
+    tags = Tags(html)
+    assert not list(tags.named("script"))
+    assert not list(tags.named("link"))
+    assert "http" not in html
+    for words in (EVIL, "0.600 [0.500, 0.700]", "leaked files", "broken", "lr: 0.1", "pixels"):
+        assert words in tags.text
+    assert len(list(tags.named("path"))) > 8
+
+
+def test_several_runs_stand_side_by_side_with_what_differs(tmp_path: Path) -> None:
+    log = json.dumps(HEALTHY) + "\n"
+    one = run_of(tmp_path / "one", log__jsonl=log)
+    two = run_of(tmp_path / "two", log__jsonl=log)
+    (two / "config.yaml").write_text("data: images\nseed: 3\noptim:\n  lr: 0.2\n")
+    text = Tags(report([read_run(one), read_run(two)])).text
+    assert "2 runs side by side" in text
+    assert "one: Training was healthy" in text
+    assert "optim.lr0.10.2" in text
+    assert "seed33" not in text
+
+
+def test_a_folder_that_is_no_run_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is no run: it has no config.yaml"):
+        read_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0, 1, [0, 0.5, 1.0]), (3.2, 6.1, [4, 5, 6]), (-0.1, 0.1, [-0.1, -0.05, 0, 0.05, 0.1])],
+)
+def test_axes_have_round_numbers(low: float, high: float, expected: list[float]) -> None:
+    assert ticks(low, high) == pytest.approx(expected)
+
+
+def test_a_chart_passes_over_what_is_no_number_and_needs_one_that_is() -> None:
+    assert chart("x", {"a": [(0, float("nan"))]}) == ""
+    html = chart("x", {"a": [(0, 1.0), (1, float("inf")), (2, 1.0)], "<b>": [(0, 2.0)]})
+    assert "nan" not in html
+    assert "inf" not in html
+    assert "&lt;b&gt;" in html
+    assert len({t["stroke-dasharray"] for t in Tags(html).named("path") if t.get("fill")}) == 2
+
+
+def test_kinds_of_points_differ_in_shape_where_colours_run_out() -> None:
+    html = scatter([(0, 0), (1, 1)], [0, 8], ["a", "b"])
+    used = [tag["href"] for tag in Tags(html).named("use")]
+    assert used == ["#s0", "#s1"]
+
+
+def source_of(n: int) -> tuple[ArraySource, Features]:
+    """Two groups that are far apart, image 0 with the label of the other."""
+    labels = torch.arange(n) % 2
+    x = torch.eye(2)[labels] + 0.01 * torch.randn(n, 2, generator=torch.Generator().manual_seed(0))
+    labels = labels.clone()
+    labels[0] = 1
+    images = np.full((n, 8, 8, 3), 99, np.uint8)
+    source = ArraySource(images, labels, [EVIL, "dog"])
+    return source, Features(x, labels, torch.arange(n), source.classes, 0)
+
+
+def test_a_wrong_label_is_suspected_and_neighbours_are_marked() -> None:
+    seen = look(*source_of(60))
+    assert doubtful(seen.features.labels, seen.places).tolist() == [0]
+    html = "".join(sections(seen, seed=0, tsne=False))
+    tags = Tags(html)
+    kinds = {figure.get("class") for figure in tags.named("figure")}
+    assert {"right", "wrong"} <= kinds
+    assert "1 of 60 images have neighbours of which 80% or more agree" in tags.text
+    assert EVIL in tags.text
+    assert not list(tags.named("script"))
+    assert len(list(tags.named("use"))) == 60
+
+
+def test_a_map_keeps_groups_apart_whichever_way_it_is_laid_out() -> None:
+    _, features = source_of(60)
+    for tsne in (False, True):
+        two = flat(features.x, seed=0, tsne=tsne)
+        middle = [two[1:][torch.arange(1, 60) % 2 == k] for k in (0, 1)]
+        apart = (middle[0].mean(0) - middle[1].mean(0)).norm()
+        assert apart > max(float((m - m.mean(0)).norm(dim=1).mean()) for m in middle)
+        assert two.shape == (60, 2)
+
+
+@pytest.mark.slow
+def test_a_run_ends_with_a_report_and_a_browser_shows_it(tmp_path: Path) -> None:
+    data = folder(tmp_path / "images")
+    flags = ("--data", data, "--out", tmp_path / "run", "--encoder.name", "test_resnet")
+    small = ("--views.size", "32", "--batch", "8", "--steps", "4", "--encoder.stem", "standard")
+    done = recipe("recipes/pretrain_simclr.py", *flags, *small)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "report.html").exists()
+    done = recipe("tools/knn.py", "--model", tmp_path / "run", "--data", data, "--k", "3")
+    assert done.returncode == 0, done.stderr
+    done = recipe("tools/report.py", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    page = tmp_path / "run" / "report.html"
+    text = Tags(page.read_text()).text
+    for words in ("Training was healthy", "k-NN, k 3, T 0.1", "Map", "recipes/pretrain_simclr.py"):
+        assert words in text
+    assert page.stat().st_size < 3e6
+    console = browsed(page, tmp_path)
+    assert "CONSOLE" not in console
+
+
+def browsed(page: Path, where: Path) -> str:
+    """What a browser without a network says of a page."""
+    browser = shutil.which("chromium")
+    if browser is None:
+        pytest.skip("needs chromium")
+    shot = where / "page.png"
+    done = subprocess.run(
+        [
+            *(browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"),
+            *("--no-first-run", "--disable-background-networking", "--disable-component-update"),
+            *("--disable-sync", "--enable-logging=stderr", "--window-size=1200,3000"),
+            *(f"--user-data-dir={where / 'browser'}", f"--screenshot={shot}", page.as_uri()),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "HOME": str(where)},
+        check=False,
+    )
+    assert shot.stat().st_size > 20_000, done.stderr
+    return done.stderr

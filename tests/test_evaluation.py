@@ -1,0 +1,314 @@
+"""Evaluation tools as a person runs them: known answers, wrong inputs, any number of processes."""
+
+import csv
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from launch import recipe, run
+from pictures import folder
+
+import selfsup
+from selfsup.config import ViewsConfig
+from selfsup.data.decode import decode
+from selfsup.encoder import Encoder, export
+
+pytestmark = pytest.mark.slow
+ALONE = ("--baselines",)  # without any
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return folder(tmp_path_factory.mktemp("data") / "images")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run's folder with an encoder of random weights."""
+    out = tmp_path_factory.mktemp("run")
+    torch.manual_seed(0)
+    encoder = Encoder(timm.create_model("test_resnet", num_classes=0))
+    export(encoder, out / "encoder", ViewsConfig(size=32))
+    return out
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Plain colours in two far groups of ten, one image with the label of the other group.
+
+    Within a group, steps grow: of every image the nearest is the one before it.
+    """
+    root = tmp_path_factory.mktemp("known")
+    rows = []
+    for i in range(20):
+        label, level = i // 10, 20 + 150 * (i // 10) + (i % 10) * (i % 10 + 1) // 2
+        images = np.full((16, 16, 3), level, np.uint8)
+        images[..., 1] = 255 - level  # cosine tells colours apart, not brightness
+        rows.append((images, 1 - label if i == 3 else label))
+    images, labels = (np.stack(part) for part in zip(*rows, strict=True))
+    np.savez(root / "known.npz", images=images, labels=labels, camera=np.arange(20) % 2)
+    return root / "known.npz"
+
+
+def figures(tool: str, *flags: Any, out: Path) -> dict[str, Any]:
+    done = recipe(f"tools/{tool}.py", *flags, "--out", out)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(out.read_text())
+    return found
+
+
+def test_a_model_with_a_known_answer_gets_it_from_every_tool(known: Path, tmp_path: Path) -> None:
+    """Raw pixels of plain colours: everything is right but the one image with a wrong label."""
+    flags = ("--model", "pixels", "--data", known, "--size", "16", *ALONE)
+    found = figures("knn", *flags, "--k", "3", "5", out=tmp_path / "knn.json")
+    assert found["figures"]["k-NN, k 3, T 0.1"]["value"] == pytest.approx(19 / 20)
+    assert found["figures"]["k-NN, k 5, T 0.1"]["value"] == pytest.approx(19 / 20)
+    found = figures("retrieval", *flags, "--all", out=tmp_path / "ret.json")["figures"]
+    # image 3 finds none of its label first, and image 4 finds image 3
+    assert found["Recall@1"]["value"] == pytest.approx(18 / 20)
+    # nine right ones see eight of theirs; ten of the other label nine of ten;
+    # image 3 has its own group before it, and then one of its label
+    assert found["R-precision"]["value"] == pytest.approx((9 * r_of_nine() + 10 * 0.9 + 0.1) / 20)
+    found = figures("verify", *flags, out=tmp_path / "ver.json")["figures"]
+    assert 0.8 < found["AUC"] < 1
+    found = figures("health", *flags, "--views", "0", out=tmp_path / "hea.json")["figures"]
+    assert found["NMI of k-means"] > 0.6
+
+
+def r_of_nine() -> float:
+    """Of an image's 8 nearest in its group of 10, how many are not image 3: 7 or 8 of 8."""
+    levels = [i * (i + 1) // 2 for i in range(10)]
+    found = []
+    for i in set(range(10)) - {3}:
+        others = sorted(set(range(10)) - {i}, key=lambda j: abs(levels[i] - levels[j]))
+        found.append(sum(j != 3 for j in others[:8]) / 8)
+    return sum(found) / 9
+
+
+def test_several_processes_have_the_figures_of_one(data: Path, model: Path, tmp_path: Path) -> None:
+    tools: dict[str, tuple[str, ...]] = {
+        "knn": ("--k", "3"),
+        "retrieval": ("--all",),
+        "verify": (),
+        "health": ("--views", "0"),
+    }
+    for tool, more in tools.items():
+        flags: tuple[str | Path, ...] = ("--model", model, "--data", data, *ALONE, *more)
+        one = figures(tool, *flags, out=tmp_path / "one.json")
+        out = ("--out", tmp_path / "two.json")
+        two = recipe(f"tools/{tool}.py", *flags, *out, processes=2)
+        assert two.returncode == 0, two.stderr
+        found = json.loads((tmp_path / "two.json").read_text())
+        assert found["figures"] == one["figures"]
+        assert two.stdout.count("written to") == 1
+
+
+def test_every_figure_stands_beside_its_baselines(data: Path, model: Path, tmp_path: Path) -> None:
+    flags = ("--model", model, "--data", data, "--test", data, "--k", "3")
+    done = recipe("tools/knn.py", *flags, "--out", tmp_path / "knn.json", "--against", "test_vit")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "knn.json").read_text())
+    beside = ["random", "pixels", "colours", "test_vit (random weights)"]
+    assert list(found["beside"]) == beside
+    name = "k-NN, k 3, T 0.1"
+    best = max(found["beside"][each][name]["value"] for each in beside)
+    lead = found["leads"][name]["value"]
+    assert lead == pytest.approx(found["figures"][name]["value"] - best)
+    assert "lead: over the best of the others" in done.stdout
+    assert all(len(line) <= 80 for line in done.stdout.splitlines() if "written to" not in line)
+
+
+def test_test_images_that_are_in_train_are_told_and_left_out(data: Path, tmp_path: Path) -> None:
+    both = tmp_path / "test"
+    for i, kind in enumerate(("class0", "class1", "class2")):
+        (both / kind).mkdir(parents=True)
+        (both / kind / "leak.png").write_bytes((data / kind / "0.png").read_bytes())
+        new = folder(tmp_path / f"new{i}", classes=4, each=9)
+        (both / kind / "new.png").write_bytes((new / kind / "8.png").read_bytes())
+    flags = ("--model", "colours", "--data", data, "--test", both, "--k", "1", *ALONE)
+    found = figures("knn", *flags, out=tmp_path / "knn.json")
+    assert found["facts"]["leaked files"] == 3
+    assert found["facts"]["leaked by looks"] == 0
+    assert {"k-NN, k 1, T 0.1", "k-NN, k 1, T 0.1, not in train"} == found["figures"].keys()
+
+
+def test_re_identification_leaves_out_ones_own_camera(known: Path, tmp_path: Path) -> None:
+    flags = ("--model", "pixels", "--data", known, "--size", "16", *ALONE)
+    plain = figures("retrieval", *flags, out=tmp_path / "a.json")
+    filtered = figures(
+        "retrieval", *flags, "--camera", "camera", "--rerank", out=tmp_path / "b.json"
+    )
+    assert plain["figures"]["mAP"]["value"] != filtered["figures"]["mAP"]["value"]
+    assert "mAP, re-ranked" in filtered["figures"]
+    done = recipe("tools/retrieval.py", *flags, "--camera", "lens")
+    assert done.returncode == 2
+    assert "there is no column 'lens'; there is camera" in done.stderr
+
+
+def test_few_shots_labels_and_solvers(data: Path, model: Path, tmp_path: Path) -> None:
+    flags = ("--model", model, "--data", data, "--test", data, *ALONE)
+    found = figures("knn", *flags, "--shots", "1", "3", "--k", "2", out=tmp_path / "knn.json")
+    assert {"k-NN, 1 of each class", "k-NN, 3 of each class"} <= found["figures"].keys()
+    assert "deviation of 5 draws of 1" in found["facts"]
+    share = ("--shares", "0.5", "1")
+    found = figures("linear", *flags, *share, out=tmp_path / "lin.json")
+    assert list(found["figures"])[:2] == ["linear probe, 50% of labels", "linear probe"]
+    found = figures("linear", *flags, "--solver", "sgd", out=tmp_path / "sgd.json")
+    assert "rate" in found["facts"]["linear probe"]
+
+
+def test_pairs_from_a_file(data: Path, model: Path, tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.csv"
+    rows = [("class0/0.png", f"class0/{i}.png", 1) for i in range(1, 6)]
+    rows += [("class0/0.png", f"class1/{i}.png", 0) for i in range(6)]
+    with pairs.open("w", newline="") as out:
+        csv.writer(out).writerows([("first", "second", "same"), *rows])
+    flags = ("--model", model, "--data", data, "--pairs", pairs, *ALONE)
+    found = figures("verify", *flags, out=tmp_path / "ver.json")
+    assert (found["facts"]["pairs of one label"], found["facts"]["of two"]) == (5, 6)
+    pairs.write_text("first,second,same\nclass0/0.png,class0/9.png,1\n")
+    done = recipe("tools/verify.py", *flags)
+    assert done.returncode == 2
+    assert "pairs.csv, line 2: the data have no image 'class0/9.png' (did you mean" in done.stderr
+
+
+WRONG = {
+    "no k": (("knn", "--k", "0"), "--k, --shots and --draws: above 0"),
+    "shots alone": (("knn", "--shots", "1"), "--shots takes labelled images from --data"),
+    "memory": (("knn", "--memory", "much"), "--memory must read like 2GB or 500MB, not 'much'"),
+    "share": (("linear", "--shares", "0"), "--shares must be above 0 and at most 1"),
+    "far": (("verify", "--far", "1"), "--far and --keep must be at least 0 and below 1"),
+    "too many shots": (
+        ("knn", "--test", "DATA", "--shots", "9"),
+        "9 shots: class 0 has 6 images",
+    ),
+    "format alone": (("knn", "--format", "moco"), "--checkpoint FILE and --format"),
+    "checkpoint of a run": (
+        ("knn", "--model", "test_resnet", "--checkpoint", "no.pth", "--format", "moco"),
+        "no.pth does not exist",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_settings_of_tools_end_with_one_sentence(data: Path, name: str) -> None:
+    (tool, *more), sentence = WRONG[name]
+    more = [str(data) if word == "DATA" else word for word in more]
+    flags = ["--model", "test_resnet", "--data", str(data), *ALONE, *more]
+    done = recipe(f"tools/{tool}.py", *flags)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_index_is_made_searched_added_to_and_taken_from(
+    data: Path, model: Path, tmp_path: Path
+) -> None:
+    index = ("--model", model, "--out", tmp_path / "index")
+    query = data / "class1" / "2.png"
+    search = ("tools/search.py", tmp_path / "index", query, "-k", "3")
+    done = recipe(*search)
+    assert done.returncode == 2
+    assert "is no index: index.json is missing" in done.stderr
+    done = recipe("tools/index.py", *index, "--data", data)
+    assert done.returncode == 0, done.stderr
+    assert "24 images, 96 wide, exact, no threshold" in done.stdout
+    page = ("--page", tmp_path / "search.html", "--threshold", "0.999")
+    done = recipe(*search, *page)
+    assert done.returncode == 0, done.stderr
+    first = done.stdout.splitlines()[1].split()
+    assert first == ["1", "1.000", "same", "class1/2.png", "class1"]
+    assert "known: nearest 1.000, same above 0.999" in done.stdout
+    assert (tmp_path / "search.html").read_text().count("data:image/") == 4
+
+    done = recipe("tools/index.py", *index, "--remove", "class1/2.png")
+    assert done.returncode == 0, done.stderr
+    assert "23 images" in done.stdout
+    assert "class1/2.png  class1" not in recipe(*search, "--page", "").stdout
+    done = recipe("tools/index.py", *index, "--remove", "class1/2.png")
+    assert done.returncode == 2
+    assert "no image 'class1/2.png'; nothing was removed" in done.stderr
+    done = recipe("tools/index.py", *index, "--data", data, "--add")
+    assert "24 images" in done.stdout
+    other = recipe(
+        "tools/index.py", "--model", "test_resnet", "--out", index[3], "--data", data, "--add"
+    )
+    assert other.returncode == 2
+    assert "with other weights" in other.stderr
+
+
+@pytest.mark.parametrize("engine", ["ann", "qdrant"])
+def test_other_engines_find_what_the_exact_one_does(
+    data: Path, model: Path, tmp_path: Path, engine: str
+) -> None:
+    found = []
+    for name in ("exact", engine):
+        engines = {"ann": ["--ann"], "qdrant": ["--qdrant", f"{tmp_path}/db#faces"]}
+        more = engines.get(name, [])
+        out = tmp_path / name
+        flags: tuple[str | Path, ...] = ("--model", model, "--data", data, "--out", out, *more)
+        done = recipe("tools/index.py", *flags)
+        assert done.returncode == 0, done.stderr
+        query = data / "class2" / "1.png"
+        done = recipe("tools/search.py", tmp_path / name, query, "-k", "5", "--page", "")
+        assert done.returncode == 0, done.stderr
+        found.append(done.stdout)
+    assert found[0] == found[1]
+
+
+def test_a_bundle_has_all_that_an_embedding_needs(data: Path, model: Path, tmp_path: Path) -> None:
+    figures("verify", "--model", model, "--data", data, *ALONE, out=model / "verify.json")
+    done = recipe("tools/bundle.py", model, tmp_path / "bundle", "--onnx")
+    assert done.returncode == 0, done.stderr
+    assert "model.onnx differs from torch by at most, for batches of 1: " in done.stdout
+    facts = json.loads((tmp_path / "bundle" / "bundle.json").read_text())
+    kept = json.loads((model / "verify.json").read_text())["facts"]["threshold"]
+    assert facts["threshold"] == kept
+    assert "AUC" in facts["figures"]["verify"]["figures"]
+    knn = ("--data", data, "--k", "3", *ALONE)
+    a = figures("knn", "--model", model, *knn, out=tmp_path / "a.json")["figures"]
+    b = figures("knn", "--model", tmp_path / "bundle", *knn, out=tmp_path / "b.json")["figures"]
+    assert a == b
+    done = recipe("tools/bundle.py", model, data)
+    assert done.returncode == 2
+    assert "exists and is no bundle" in done.stderr
+
+
+def test_an_embedder_gives_the_embeddings_of_the_tools(
+    data: Path, model: Path, tmp_path: Path
+) -> None:
+    done = recipe("tools/index.py", "--model", model, "--data", data, "--out", tmp_path / "index")
+    assert done.returncode == 0, done.stderr
+    expected = torch.from_numpy(np.load(tmp_path / "index" / "embeddings.npy"))
+    embedder = selfsup.load(model)
+    files = sorted(data.rglob("*.png"))
+    found = embedder.embed(files)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    images = torch.stack([torch.from_numpy(np.array(decode(f))) for f in files])
+    with torch.inference_mode():
+        together = embedder(images.permute(0, 3, 1, 2))
+    torch.testing.assert_close(together, expected, atol=2e-2, rtol=0)  # resized at once, in floats
+
+
+def test_nothing_is_sent_while_searching(data: Path, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import socket\n"
+        "def no(*a, **k):\n    raise AssertionError('a connection')\n"
+        "socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = no\n"
+    )
+    paths = f"{tmp_path}{os.pathsep}{Path(__file__).parents[1]}"
+    out = tmp_path / "index"
+    commands: list[list[str | Path]] = [
+        ["tools/index.py", "--model", model, "--data", data, "--out", out],
+        ["tools/search.py", out, data / "class0" / "0.png", "--page", tmp_path / "p.html"],
+        ["tools/health.py", "--model", model, "--data", data, "--out", tmp_path / "h.json"],
+    ]
+    for command in commands:
+        done = run(sys.executable, *command, PYTHONPATH=paths)
+        assert done.returncode == 0, done.stderr
