@@ -1,10 +1,4 @@
-"""Checkpoints of other projects: what their tensors are called, in timm's names.
-
-The names are from each project's source: lightly's and lightly-train's examples, solo-learn's
-`methods/base.py`, MoCo's `builder.py` and MoCo v3's `vits.py`, DINO's and DINOv2's training and hub
-files, VISSL's trunks, MMSelfSup and MMPretrain, torchvision's models. Only tensors are read, never
-code.
-"""
+"""Checkpoints of other projects in timm's names; only tensors are read, never code."""
 
 import re
 from pathlib import Path
@@ -15,91 +9,25 @@ from torch import Tensor, nn
 
 from selfsup.config import Format
 from selfsup.errors import UserError
+from selfsup.foreign_names import (
+    EFFICIENT,
+    PLACES,
+    PLAIN,
+    PREFIXES,
+    SEQUENCE,
+    SHORT_SEQUENCE,
+    STUDENT_PLACES,
+    TEACHER_PLACES,
+    TEACHER_PREFIXES,
+    TRANSFORMERS,
+    WIDENED,
+    WITHIN,
+    Rules,
+)
 from selfsup.weights import read_file
 
 Named = dict[str, Tensor]
-Rules = list[tuple[str, str]]
 Stem = Literal["small", "standard"]
-
-PLACES: dict[str, tuple[str, ...]] = {
-    "lightly": ("state_dict",),
-    "solo": ("state_dict",),
-    "moco": ("state_dict", "model"),
-    "dino": ("model",),
-    "vissl": ("classy_state_dict.base_model.model.trunk", "model_state_dict", "model"),
-    "mmselfsup": ("state_dict",),
-    "timm": ("state_dict", "model"),
-    "torchvision": ("model", "state_dict"),
-}
-"""Where a file keeps the trained network's tensors, if not at its top; the first that is there."""
-TEACHER_PLACES = {"dino": ("teacher",), "timm": ("state_dict_ema", "model_ema")}
-STUDENT_PLACES = {"dino": ("student",)}
-PREFIXES: dict[str, tuple[str, ...]] = {
-    "lightly": ("backbone.", "student_backbone.", "query_backbone."),
-    "solo": ("backbone.", "encoder."),
-    "moco": ("encoder_q.", "base_encoder."),
-    "dino": ("backbone.",),
-    "vissl": ("base_model._feature_blocks.", "_feature_blocks."),
-    "mmselfsup": ("backbone.", "encoder_q.0.", "online_net.0.", "base_encoder.0."),
-    "timm": (),
-    "torchvision": (),
-}
-"""Of the encoder among the rest of a method; the first that any tensor has."""
-TEACHER_PREFIXES: dict[str, tuple[str, ...]] = {
-    "lightly": ("teacher_backbone.", "backbone_momentum.", "backbone."),
-    "solo": ("momentum_backbone.", "momentum_encoder."),
-    "moco": ("encoder_k.", "momentum_encoder."),
-    "mmselfsup": tuple(
-        f"{name}.{inner}"
-        for name in ("encoder_k", "target_net", "momentum_encoder")
-        for inner in ("module.0.", "0.")
-    ),
-}
-WITHIN = ("vit.", "_model.", "_features.", "wrapped_model._model.", "wrapped_model._features.")
-"""What wraps the network once more, in lightly and lightly-train."""
-
-SEQUENCE: Rules = [
-    (r"^0\.", "conv1."),
-    (r"^1\.", "bn1."),
-    *((rf"^{i + 3}\.(?=\d)", f"layer{i}.") for i in (1, 2, 3, 4)),
-]
-"""A torchvision ResNet as nn.Sequential of its children."""
-SHORT_SEQUENCE: Rules = [
-    (r"^0\.", "conv1."),
-    (r"^1\.", "bn1."),
-    *((rf"^{i + 1}\.(?=\d)", f"layer{i}.") for i in (1, 2, 3, 4)),
-    (r"\.shortcut\.", ".downsample."),
-]
-"""Lightly's small-image ResNet, the same way."""
-TRANSFORMERS: Rules = [
-    # torchvision
-    (r"^conv_proj\.", "patch_embed.proj."),
-    (r"^class_token$", "cls_token"),  # also VISSL
-    (r"^(?:encoder\.)?pos_embedding$", "pos_embed"),  # also VISSL
-    (r"^encoder\.ln\.", "norm."),
-    (r"^encoder\.layers\.encoder_layer_(\d+)\.", r"blocks.\1."),
-    (r"\.ln_([12])\.", r".norm\1."),
-    (r"\.self_attention\.in_proj_(weight|bias)$", r".attn.qkv.\1"),
-    (r"\.self_attention\.out_proj\.", ".attn.proj."),
-    (r"\.mlp\.(?:0|linear_1)\.", ".mlp.fc1."),
-    (r"\.mlp\.(?:3|linear_2)\.", ".mlp.fc2."),
-    # MMSelfSup, MMPretrain
-    (r"^patch_embed\.projection\.", "patch_embed.proj."),
-    (r"^pre_norm\.", "norm_pre."),
-    (r"^ln1\.", "norm."),
-    (r"^ln2\.", "fc_norm."),
-    (r"^layers\.(\d+)\.", r"blocks.\1."),
-    (r"\.ln([12])\.", r".norm\1."),
-    (r"\.attn\.gamma1\.weight$", ".ls1.gamma"),
-    (r"\.ffn\.gamma2\.weight$", ".ls2.gamma"),
-    (r"\.ffn\.(?:layers\.0\.0|w12)\.", ".mlp.fc1."),
-    (r"\.ffn\.(?:layers\.1|w3)\.", ".mlp.fc2."),
-    # DINOv2
-    (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),
-    (r"\.mlp\.w12\.", ".mlp.fc1."),
-    (r"\.mlp\.w3\.", ".mlp.fc2."),
-    (r"^register_tokens$", "reg_token"),
-]
 
 
 class Match(NamedTuple):
@@ -193,6 +121,7 @@ def fill_foreign(model: nn.Module, named: Named, file: Path, format: Format) -> 
     Raises:
         UserError: none of them fits.
     """
+    named = _efficient(named, model) if "_conv_stem.weight" in named else named
     own = model.state_dict()
     position = named.get("pos_embed")
     if position is not None and "pos_embed" in own and position.shape != own["pos_embed"].shape:
@@ -217,6 +146,25 @@ def fill_foreign(model: nn.Module, named: Named, file: Path, format: Format) -> 
         missing,
         [key for key in named if key not in fitting and key not in counters],
     )
+
+
+def _efficient(named: Named, model: Any) -> Named:
+    """EfficientNet-PyTorch's names in timm's: its blocks are one list, timm's have stages."""
+    places = [(s, i) for s, stage in enumerate(model.blocks) for i in range(len(stage))]
+    widened = {key.split(".")[1] for key in named if "._expand_conv." in key}
+    found = {}
+    for key, value in named.items():
+        rules: Rules = list(EFFICIENT)
+        block = re.match(r"_blocks\.(\d+)\.", key)
+        if block and int(block[1]) < len(places):
+            stage, place = places[int(block[1])]
+            rules = [*EFFICIENT, *(WIDENED if block[1] in widened else PLAIN)]
+            rules.append((r"^_blocks\.\d+\.", f"blocks.{stage}.{place}."))
+        for pattern, name in rules:
+            key = re.sub(pattern, name, key)
+        if not key.startswith("_fc."):
+            found[key] = value
+    return found
 
 
 def _set_what_shapes_do_not_tell(model: Any, format: Format, named: Named) -> None:

@@ -76,8 +76,8 @@ class Run:
             return
         if not any((self.folder / "checkpoints").glob("step-*")):
             return  # nothing was computed with the old settings that is still there
-        old = _flat(yaml.safe_load(file.read_text()))
-        new = _flat(settings)
+        old = flat(yaml.safe_load(file.read_text()))
+        new = flat(settings)
         changed = [key for key in new if key.split(".")[0] not in FREE and old.get(key) != new[key]]
         if changed:
             told = ", ".join(f"{key} {old.get(key)!r} -> {new[key]!r}" for key in changed[:4])
@@ -87,11 +87,10 @@ class Run:
             )
 
     def _track(self, settings: dict[str, Any]) -> None:
-        flat = {
-            k: v if isinstance(v, int | float | bool) else str(v)
-            for k, v in _flat(settings).items()
+        plain = {
+            k: v if isinstance(v, int | float | bool) else str(v) for k, v in flat(settings).items()
         }
-        self.accelerator.init_trackers("selfsup", config=flat)
+        self.accelerator.init_trackers("selfsup", config=plain)
         if not self.accelerator.trackers:
             raise UserError(f"--track {self.config.track} is not installed: pip install it")
 
@@ -203,15 +202,15 @@ def about() -> dict[str, str]:
     }
 
 
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings as {"optim.lr": 0.1}."""
-    flat: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for key, value in settings.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
+            found |= flat(value, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = value
-    return flat
+            found[prefix + key] = value
+    return found
 
 
 @contextlib.contextmanager

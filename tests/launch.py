@@ -19,6 +19,20 @@ def environment(**more: str) -> dict[str, str]:
     }
 
 
+def unplugged(where: Path) -> str:
+    """A PYTHONPATH under which a connection to anywhere but this machine's files is an error."""
+    where.mkdir(parents=True, exist_ok=True)
+    (where / "sitecustomize.py").write_text(
+        "import socket\n"
+        "connect = socket.socket.connect\n"
+        "def local(self, address):\n"
+        "    assert self.family == socket.AF_UNIX, f'connection to {address}'\n"
+        "    return connect(self, address)\n"
+        "socket.socket.connect = socket.socket.connect_ex = local\n"
+    )
+    return f"{where}{os.pathsep}{ROOT}"
+
+
 def torchrun(processes: int) -> list[str]:
     """The start of a command for several processes on this machine."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]

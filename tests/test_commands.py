@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from launch import ROOT, recipe, run
+from launch import ROOT, recipe, run, unplugged
 from pictures import folder, picture
 
 pytestmark = pytest.mark.slow
@@ -125,17 +125,7 @@ def test_a_bad_image_is_replaced_counted_and_named(tmp_path: Path) -> None:
 
 
 def test_nothing_needs_the_network(data: Path, tmp_path: Path) -> None:
-    blocked = tmp_path / "blocked"
-    blocked.mkdir()
-    (blocked / "sitecustomize.py").write_text(
-        "import socket\n"
-        "connect = socket.socket.connect\n"
-        "def local(self, address):\n"
-        "    assert self.family == socket.AF_UNIX, f'connection to {address}'\n"
-        "    return connect(self, address)\n"
-        "socket.socket.connect = socket.socket.connect_ex = local\n"
-    )
-    paths = f"{blocked}:{ROOT}"
+    paths = unplugged(tmp_path / "blocked")
     script = ROOT / "recipes" / "pretrain_simclr.py"
     flags = ("--data", data, "--out", tmp_path / "run", *PRETRAIN)
     done = run(sys.executable, script, *flags, PYTHONPATH=paths)

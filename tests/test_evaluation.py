@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from launch import recipe, run
+from launch import recipe, run, unplugged
 from pictures import folder
 
 import selfsup
@@ -297,12 +296,7 @@ def test_an_embedder_gives_the_embeddings_of_the_tools(
 
 
 def test_nothing_is_sent_while_searching(data: Path, model: Path, tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text(
-        "import socket\n"
-        "def no(*a, **k):\n    raise AssertionError('a connection')\n"
-        "socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = no\n"
-    )
-    paths = f"{tmp_path}{os.pathsep}{Path(__file__).parents[1]}"
+    paths = unplugged(tmp_path / "blocked")
     out = tmp_path / "index"
     commands: list[list[str | Path]] = [
         ["tools/index.py", "--model", model, "--data", data, "--out", out],

@@ -3,7 +3,18 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Format = Literal["", "timm", "torchvision", "lightly", "solo", "moco", "dino", "vissl", "mmselfsup"]
+Format = Literal[
+    "",
+    "timm",
+    "torchvision",
+    "lightly",
+    "solo",
+    "moco",
+    "dino",
+    "vissl",
+    "mmselfsup",
+    "efficientnet",
+]
 Baseline = Literal["random", "pixels", "colours"]
 
 

@@ -55,11 +55,9 @@ class Features(NamedTuple):
 class _Chunks(Dataset[tuple[Tensor, dict[int, str]]]):
     """The evaluation view of chunk i of some positions."""
 
-    def __init__(
-        self, source: Source, positions: list[int], views: ViewsConfig, batch: int
-    ) -> None:
+    def __init__(self, source: Source, chunks: Sequence[range], views: ViewsConfig) -> None:
         self.source = source
-        self.chunks = [positions[i : i + batch] for i in range(0, len(positions), batch)]
+        self.chunks = chunks
         self.views = views
 
     def __getitem__(self, i: int) -> tuple[Tensor, dict[int, str]]:
@@ -93,8 +91,9 @@ def extract(
         UserError: no image can be read.
     """
     rank, processes = world() if part is None else part
-    mine = range(len(source))[share(len(source), rank, processes)]
-    chunks = _Chunks(source, list(mine), views, batch)
+    # whole chunks are shared out: convolutions round by what else is in the batch
+    every = [range(i, min(i + batch, len(source))) for i in range(0, len(source), batch)]
+    chunks = _Chunks(source, every[share(len(every), rank, processes)], views)
     if workers is None:
         workers = 0 if source.in_memory else 2
     loader = DataLoader(

@@ -21,6 +21,10 @@ from selfsup.evaluate.intervals import Figure, figure
 from selfsup.evaluate.subject import Subject, open_subject, rivals
 
 T = TypeVar("T")
+CLEAN = ", not in train"
+
+
+Figures = dict[str, Figure | float]
 
 
 class Measured(NamedTuple):
@@ -75,21 +79,17 @@ def _report(
     tool: str, subject: Subject, config: EvaluateConfig, found: dict[str, Measured]
 ) -> None:
     first, *others = found.values()
-    names = list(found)[1:]
     figures = {name: _intervals(one, config) for name, one in found.items()}
     leads = _leads(first, others, config)
-    table = Table(title=f"{tool}: {subject.name}", title_justify="left", box=SIMPLE_HEAD)
-    table.add_column("figure")
-    table.add_column("value [95 % interval]", justify="right", no_wrap=True)
-    for name in names:
-        table.add_column(name, justify="right")
-    if leads:
-        table.add_column("lead", justify="right")
-    for row, value in figures[subject.name].items():
-        cells = [_short(figures[name].get(row)) for name in names]
-        table.add_row(row, _told(value), *cells, *([_sure(leads.get(row))] if leads else []))
     console = Console()
-    console.print(table)
+    known = [row for row in figures[subject.name] if row.endswith(CLEAN)]
+    console.print(_table(f"{tool}: {subject.name}", figures, leads, set(known)))
+    if known:
+        rows = {
+            name: {row.removesuffix(CLEAN): each[row] for row in known if row in each}
+            for name, each in figures.items()
+        }
+        console.print(_table("the same without images that are in train too", rows, {}, set()))
     told = ", ".join(f"{key} {value}" for key, value in first.facts.items())
     console.print(told, highlight=False)
     if leads:
@@ -97,13 +97,14 @@ def _report(
             "lead: over the best of the others; * where its 95 % interval, paired, is above 0",
             highlight=False,
         )
+    plain = {
+        name: {row: _plain(value) for row, value in each.items()} for name, each in figures.items()
+    }
     record = {
         "tool": tool,
         "model": subject.name,
-        "figures": {name: _plain(value) for name, value in figures[subject.name].items()},
-        "beside": {
-            name: {row: _plain(value) for row, value in figures[name].items()} for name in names
-        },
+        "figures": plain.pop(subject.name),
+        "beside": plain,
         "leads": {row: lead._asdict() for row, lead in leads.items()},
         "facts": first.facts,
         "settings": to_dict(config),
@@ -114,16 +115,35 @@ def _report(
     console.print(f"written to {file}", highlight=False, soft_wrap=True)
 
 
-def _intervals(one: Measured, config: EvaluateConfig) -> dict[str, Figure | float]:
+def _table(
+    title: str, figures: dict[str, Figures], leads: dict[str, Figure], apart: set[str]
+) -> Table:
+    """Rows of the first model's figures but those `apart`, other models beside them."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("figure", no_wrap=True)
+    table.add_column("value [95 % interval]", justify="right", no_wrap=True)
+    own, *others = figures.values()
+    for name in list(figures)[1:]:
+        table.add_column(name, justify="right", overflow="fold")
+    if leads:
+        table.add_column("lead", justify="right", no_wrap=True)
+    for row, value in own.items():
+        if row not in apart:
+            cells = [_short(each.get(row)) for each in others]
+            table.add_row(row, _told(value), *cells, *([_sure(leads.get(row))] if leads else []))
+    return table
+
+
+def _intervals(one: Measured, config: EvaluateConfig) -> Figures:
     """Every figure, and of images that are not in train too."""
-    found: dict[str, Figure | float] = {}
+    found: Figures = {}
     for name, values in one.values.items():
         found[name] = _of(values, one.groups, config)
     found |= one.numbers
     if one.clean is not None and not bool(one.clean.all()) and bool(one.clean.any()):
         for name, values in one.values.items():
             groups = None if one.groups is None else one.groups[one.clean]
-            found[f"{name}, not in train"] = _of(values[one.clean], groups, config)
+            found[name + CLEAN] = _of(values[one.clean], groups, config)
     return found
 
 

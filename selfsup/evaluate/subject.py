@@ -124,7 +124,9 @@ def rivals(subject: Subject, config: EvaluateConfig) -> list[Subject]:
     for model in config.against:
         name, _, weights = model.partition("=")
         one = replace(config, model=name, weights=weights, checkpoint="", format="")
-        found.append(open_subject(one)._replace(folder=None))
+        made = open_subject(one)
+        short = made.name if made.folder is None else made.folder.name
+        found.append(made._replace(folder=None, name=short))
     return found
 
 

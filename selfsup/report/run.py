@@ -14,6 +14,7 @@ from selfsup.errors import UserError
 from selfsup.report.curves import chart
 from selfsup.report.page import heading, page, paragraph, preformatted, table
 from selfsup.report.verdict import Record, verdict
+from selfsup.run import flat
 
 CURVES = {
     "Loss": (("loss",), ""),
@@ -178,9 +179,9 @@ def settings(runs: Sequence[Files]) -> list[str]:
     """Command, versions and configuration; of several runs also where they differ."""
     parts: list[str] = []
     if len(runs) > 1:
-        flat = [_flat(run.config) for run in runs]
-        keys = [key for key in flat[0] if len({str(one.get(key)) for one in flat}) > 1]
-        rows = [[key, *(str(one.get(key, "")) for one in flat)] for key in keys]
+        plain = [flat(run.config) for run in runs]
+        keys = [key for key in plain[0] if len({str(one.get(key)) for one in plain}) > 1]
+        rows = [[key, *(str(one.get(key, "")) for one in plain)] for key in keys]
         names = [run.name for run in runs]
         parts += [heading("Where their settings differ"), table(["setting", *names], rows)]
     for run in runs:
@@ -189,13 +190,3 @@ def settings(runs: Sequence[Files]) -> list[str]:
             parts.append(table(["", ""], run.about.items()))
         parts.append(preformatted(yaml.safe_dump(run.config, sort_keys=False)))
     return parts
-
-
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            found |= _flat(value, f"{prefix}{key}.")
-        else:
-            found[prefix + str(key)] = value
-    return found
