@@ -3,6 +3,7 @@
 Each has a form in torch beside it that does the same on any device, and the same tests run on both.
 """
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -40,5 +41,14 @@ def in_parts(n: int, work: Callable[[slice], None]) -> None:
         return
     edges = [n * i // threads for i in range(threads + 1)]
     parts = [slice(a, b) for a, b in pairwise(edges)]
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, parts))
+    list(_pool(threads).map(work, parts))
+
+
+@lru_cache(maxsize=1)
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Kept, since a tile is done in less time than it takes to start a thread."""
+    return ThreadPoolExecutor(threads)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not come along

@@ -59,7 +59,7 @@ def comparable(queries: Tensor, bank: Tensor, metric: Metric) -> tuple[Tensor, T
         ValueError: a feature is not finite, which no comparison could tell.
     """
     for name, rows in (("bank", bank), ("queries", queries)):
-        broken = len(rows) - int(torch.linalg.vector_norm(rows, dim=1).isfinite().sum())
+        broken = len(rows) - int(torch.linalg.vector_norm(rows.float(), dim=1).isfinite().sum())
         if broken:
             raise ValueError(f"features of {broken} of {len(rows)} images ({name}) are not finite")
     if metric == "cosine":
