@@ -7,6 +7,7 @@ model.onnx     the same network for other runtimes, if it was asked for
 Shape letters: b images, c channels, h and w of an image, s side in pixels, d width.
 """
 
+import contextlib
 import json
 import shutil
 import warnings
@@ -81,7 +82,7 @@ class Embedder(nn.Module):
         for file in files:
             image = torch.from_numpy(np.array(decode(Path(file), self.views.channels)))
             rows.append(self(image.permute(2, 0, 1)[None].to(device)).cpu())
-        return torch.cat(rows)
+        return torch.cat(rows) if rows else torch.zeros(0, self.encoder.dim)
 
 
 def load_bundle(folder: str | Path) -> Embedder:
@@ -104,17 +105,20 @@ def load_bundle(folder: str | Path) -> Embedder:
                 f"{folder} was written by a newer selfsup (format {facts['format']}, known "
                 f"{FORMAT}): pip install -U selfsup"
             )
-    else:
-        facts = {"threshold": threshold_of(folder)}
-    return Embedder(encoder, views, facts)
+    return Embedder(encoder, views, facts | {"threshold": threshold_of(folder)})
 
 
 def threshold_of(run: Path) -> float | None:
-    """What tools/verify.py found for a run."""
-    try:
-        return float(json.loads((run / "verify.json").read_text())["facts"]["threshold"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    """What tools/verify.py found for a run, or what a bundle came with."""
+    for name, keys in (("verify.json", ("facts", "threshold")), ("bundle.json", ("threshold",))):
+        try:
+            found = json.loads((run / name).read_text())
+            for key in keys:
+                found = found[key]
+            return float(found)
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None
 
 
 def write_bundle(run: Path, out: Path, *, onnx: bool = False) -> dict[str, float]:
@@ -132,7 +136,8 @@ def write_bundle(run: Path, out: Path, *, onnx: bool = False) -> dict[str, float
         UserError: the run is not whole, the folder holds something else, or ONNX is missing.
     """
     encoder, views = load(run)
-    if out.exists() and not (out / "bundle.json").exists() and any(out.iterdir()):
+    taken = out.exists() and not (out / "bundle.json").exists()
+    if taken and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists and is no bundle; choose another --out")
     aside = out.with_name(f".{out.name}.part")
     shutil.rmtree(aside, ignore_errors=True)
@@ -162,7 +167,9 @@ def write_bundle(run: Path, out: Path, *, onnx: bool = False) -> dict[str, float
 
 def _figures(run: Path) -> dict[str, Any]:
     """What tools measured: their figures, facts and which images they were of."""
-    found = {}
+    found: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        found |= json.loads((run / "bundle.json").read_text())["figures"]  # of a bundle
     for file in sorted(run.glob("*.json")):
         try:
             record = json.loads(file.read_text())

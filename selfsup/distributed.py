@@ -5,12 +5,13 @@ all processes stand in the order of the global batch.
 """
 
 import os
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 from torch import Tensor
 
 from selfsup.allocator import keep_freed_memory
@@ -26,9 +27,15 @@ def start(*, track: str = "", folder: str = "") -> Accelerator:
         UserError: accelerate knows no tracker of that name.
     """
     keep_freed_memory()
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))  # others wait for a long probe
     cpu = not torch.cuda.is_available()  # Apple's devices have no float64, which distances need
     try:
-        return Accelerator(cpu=cpu, log_with=track or None, project_dir=folder or None)
+        return Accelerator(
+            cpu=cpu,
+            log_with=track or None,
+            project_dir=folder or None,
+            kwargs_handlers=[patience],
+        )
     except ValueError:
         if not track:
             raise

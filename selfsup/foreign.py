@@ -14,12 +14,12 @@ from selfsup.foreign_names import (
     PLACES,
     PLAIN,
     PREFIXES,
+    RULES,
     SEQUENCE,
     SHORT_SEQUENCE,
     STUDENT_PLACES,
     TEACHER_PLACES,
     TEACHER_PREFIXES,
-    TRANSFORMERS,
     WIDENED,
     WITHIN,
     Rules,
@@ -27,6 +27,7 @@ from selfsup.foreign_names import (
 from selfsup.weights import read_file
 
 Named = dict[str, Tensor]
+HEAD = re.compile(r"(?:fc|heads?|classifier|head_dist|prototypes|linear|mask_token)\b")
 Stem = Literal["small", "standard"]
 
 
@@ -71,7 +72,7 @@ def read_foreign(file: Path, format: Format, *, teacher: bool = False) -> Named:
             raise UserError(f"{file} has no moving average: none of {', '.join(wanted)}")
     for prefixes in (wanted, WITHIN):
         named = _inside(named, prefixes)
-    return _in_timms_names(named)
+    return named if format == "timm" else _in_timms_names(named, format)
 
 
 def _place(found: Any, format: Format, teacher: bool) -> Any:
@@ -95,8 +96,8 @@ def _inside(named: Named, prefixes: tuple[str, ...]) -> Named:
     return named
 
 
-def _in_timms_names(named: Named) -> Named:
-    rules = list(TRANSFORMERS)
+def _in_timms_names(named: Named, format: Format) -> Named:
+    rules = RULES[format]
     if any(re.match(r"4\.0\.conv1", key) for key in named):
         rules = SEQUENCE
     elif any(re.match(r"2\.0\.conv1", key) for key in named):
@@ -105,11 +106,13 @@ def _in_timms_names(named: Named) -> Named:
     for key, value in named.items():
         for pattern, name in rules:
             key = re.sub(pattern, name, key)
-        if not re.match(r"(?:fc|heads?|classifier|head_dist|prototypes|linear|mask_token)\b", key):
+        if not HEAD.match(key):
             renamed[key] = value
-    if "reg_token" in renamed and "cls_token" in renamed:
-        # timm gives registers models no position to the class token: it is added beforehand
+    registers = renamed.pop("register_tokens", None)
+    if registers is not None and {"cls_token", "pos_embed"} <= renamed.keys():
+        # DINOv2: timm gives the class token no position there, so that it is added beforehand
         position = renamed["pos_embed"]
+        renamed["reg_token"] = registers
         renamed["cls_token"] = renamed["cls_token"] + position[:, :1]
         renamed["pos_embed"] = position[:, 1:]
     return renamed
@@ -144,7 +147,7 @@ def fill_foreign(model: nn.Module, named: Named, file: Path, format: Format) -> 
     return Match(
         len(own.keys() - counters) - len(missing),
         missing,
-        [key for key in named if key not in fitting and key not in counters],
+        [k for k in named if k not in fitting and k not in counters and not HEAD.match(k)],
     )
 
 

@@ -59,11 +59,10 @@ SHORT_SEQUENCE: Rules = [
     (r"\.shortcut\.", ".downsample."),
 ]
 """Lightly's small-image ResNet, the same way."""
-TRANSFORMERS: Rules = [
-    # torchvision
+TORCHVISION: Rules = [
     (r"^conv_proj\.", "patch_embed.proj."),
-    (r"^class_token$", "cls_token"),  # also VISSL
-    (r"^(?:encoder\.)?pos_embedding$", "pos_embed"),  # also VISSL
+    (r"^class_token$", "cls_token"),
+    (r"^(?:encoder\.)?pos_embedding$", "pos_embed"),
     (r"^encoder\.ln\.", "norm."),
     (r"^encoder\.layers\.encoder_layer_(\d+)\.", r"blocks.\1."),
     (r"\.ln_([12])\.", r".norm\1."),
@@ -71,7 +70,9 @@ TRANSFORMERS: Rules = [
     (r"\.self_attention\.out_proj\.", ".attn.proj."),
     (r"\.mlp\.(?:0|linear_1)\.", ".mlp.fc1."),
     (r"\.mlp\.(?:3|linear_2)\.", ".mlp.fc2."),
-    # MMSelfSup, MMPretrain
+]
+"""Its transformers; a ResNet's names are timm's. VISSL's transformers share two."""
+MM: Rules = [
     (r"^patch_embed\.projection\.", "patch_embed.proj."),
     (r"^pre_norm\.", "norm_pre."),
     (r"^ln1\.", "norm."),
@@ -82,12 +83,24 @@ TRANSFORMERS: Rules = [
     (r"\.ffn\.gamma2\.weight$", ".ls2.gamma"),
     (r"\.ffn\.(?:layers\.0\.0|w12)\.", ".mlp.fc1."),
     (r"\.ffn\.(?:layers\.1|w3)\.", ".mlp.fc2."),
-    # DINOv2
+]
+"""Transformers of MMSelfSup and MMPretrain."""
+DINOV2: Rules = [
     (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),
     (r"\.mlp\.w12\.", ".mlp.fc1."),
     (r"\.mlp\.w3\.", ".mlp.fc2."),
-    (r"^register_tokens$", "reg_token"),
 ]
+RULES: dict[str, Rules] = {
+    "lightly": TORCHVISION,
+    "solo": [],
+    "moco": [],
+    "dino": DINOV2,
+    "vissl": TORCHVISION,
+    "mmselfsup": MM,
+    "timm": [],
+    "torchvision": TORCHVISION,
+    "efficientnet": [],
+}
 EFFICIENT: Rules = [
     (r"^_conv_stem\.", "conv_stem."),
     (r"^_bn0\.", "bn1."),

@@ -1,7 +1,9 @@
 """Weight files: the one function that reads them, and how they are matched to a network."""
 
 import argparse
+import hashlib
 import pickle
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,12 @@ PLAIN: list[Any] = [
 ]
 """What files of training hold beside tensors that is data and nothing else: flags and numbers."""
 
+BROKEN = (
+    *(safetensors.SafetensorError, RuntimeError, OSError, EOFError, ValueError),
+    *(IndexError, KeyError, TypeError, AttributeError, struct.error),
+)
+"""What torch's readers raise of a damaged file."""
+
 
 def read_file(file: Path) -> Any:
     """What a .safetensors file or a torch file holds; code in a pickle is never run.
@@ -47,7 +55,7 @@ def read_file(file: Path) -> Any:
             f"{file} is a pickle with more than tensors in it{_strangers(file)}; it was not "
             "opened, because that can run code; save the state_dict alone, best as .safetensors"
         ) from None
-    except (safetensors.SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:
+    except BROKEN as error:
         first = str(error).split("\n")[0]
         raise UserError(f"{file} is no file of weights: {first}") from None
 
@@ -67,6 +75,15 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     ):
         raise UserError(f"{file} holds no named tensors")
     return found
+
+
+def fingerprint(model: nn.Module) -> str:
+    """sha256 of a network's tensors and of their names."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def fill(model: nn.Module, file: Path, name: str) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from launch import recipe, run, unplugged
+from launch import ROOT, recipe, run, unplugged
 from pictures import folder
 
 import selfsup
@@ -55,8 +56,8 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "known.npz"
 
 
-def figures(tool: str, *flags: Any, out: Path) -> dict[str, Any]:
-    done = recipe(f"tools/{tool}.py", *flags, "--out", out)
+def figures(tool: str, *flags: Any, out: Path, cwd: Path = ROOT) -> dict[str, Any]:
+    done = run(sys.executable, ROOT / "tools" / f"{tool}.py", *flags, "--out", out, cwd=cwd)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(out.read_text())
     return found
@@ -255,7 +256,13 @@ def test_other_engines_find_what_the_exact_one_does(
         done = recipe("tools/index.py", *flags)
         assert done.returncode == 0, done.stderr
         query = data / "class2" / "1.png"
-        done = recipe("tools/search.py", tmp_path / name, query, "-k", "5", "--page", "")
+        search: list[str | Path] = [out, query, "-k", "5", "--page", ""]
+        if name == "qdrant":
+            alone = recipe("tools/search.py", *search)
+            assert alone.returncode == 2
+            assert "give --qdrant" in alone.stderr
+            search += more
+        done = recipe("tools/search.py", *search)
         assert done.returncode == 0, done.stderr
         found.append(done.stdout)
     assert found[0] == found[1]
@@ -279,12 +286,47 @@ def test_a_bundle_has_all_that_an_embedding_needs(data: Path, model: Path, tmp_p
     assert "exists and is no bundle" in done.stderr
 
 
+def test_an_index_is_not_searched_with_other_weights(
+    data: Path, model: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(model, tmp_path / "run")
+    done = recipe("tools/index.py", "--model", tmp_path / "run", "--data", data)
+    assert done.returncode == 0, done.stderr
+    torch.manual_seed(1)
+    other = Encoder(timm.create_model("test_resnet", num_classes=0))
+    export(other, tmp_path / "run" / "encoder", ViewsConfig(size=32))
+    done = recipe("tools/search.py", tmp_path / "run", data / "class0" / "0.png", "--page", "")
+    assert done.returncode == 2
+    assert "has other weights than when the index was made" in done.stderr
+
+
+def test_a_rival_of_the_same_name_does_not_take_a_models_place(
+    data: Path, model: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(model, tmp_path / "random")
+    knn = ("--data", data, "--k", "1", "--baselines", "random")
+    found = figures("knn", "--model", "random", *knn, out=tmp_path / "a.json", cwd=tmp_path)
+    same = figures("knn", "--model", model, *knn, out=tmp_path / "b.json")
+    assert found["figures"] == same["figures"]
+    assert list(found["beside"]) == ["random (2)"]
+
+
+def test_broken_weights_end_with_one_sentence(data: Path, model: Path, tmp_path: Path) -> None:
+    encoder = Encoder(timm.create_model("test_resnet", num_classes=0))
+    torch.nn.init.constant_(encoder.model.conv1.weight, torch.nan)
+    export(encoder, tmp_path / "encoder", ViewsConfig(size=32))
+    for tool in ("linear", "verify", "health", "index"):
+        done = recipe(f"tools/{tool}.py", "--model", tmp_path, "--data", data)
+        assert done.returncode == 2
+        assert "features of 24 of 24 images are not finite" in done.stderr
+
+
 def test_an_embedder_gives_the_embeddings_of_the_tools(
     data: Path, model: Path, tmp_path: Path
 ) -> None:
     done = recipe("tools/index.py", "--model", model, "--data", data, "--out", tmp_path / "index")
     assert done.returncode == 0, done.stderr
-    expected = torch.from_numpy(np.load(tmp_path / "index" / "embeddings.npy"))
+    expected = torch.from_numpy(np.load(tmp_path / "index" / "embeddings-1.npy"))
     embedder = selfsup.load(model)
     files = sorted(data.rglob("*.png"))
     found = embedder.embed(files)

@@ -180,6 +180,49 @@ def test_other_transformers_by_their_names(tmp_path: Path, format: Format) -> No
     assert torch.equal(ours(images), theirs(images))
 
 
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_convnext", "test_vit4", "test_nfnet"])
+def test_names_of_timms_own_are_left_alone(tmp_path: Path, name: str) -> None:
+    torch.manual_seed(0)
+    theirs = timm.create_model(name, num_classes=0)
+    torch.save(theirs.state_dict(), tmp_path / "x.pth")
+    ours = timm.create_model(name, num_classes=0)
+    named = read_foreign(tmp_path / "x.pth", "timm")
+    assert not fill_foreign(ours, named, tmp_path / "x.pth", "timm").missing
+    assert all(torch.equal(v, ours.state_dict()[k]) for k, v in theirs.state_dict().items())
+
+
+def test_registers_of_dinov2_take_the_class_tokens_position_along(tmp_path: Path) -> None:
+    named = {
+        "cls_token": torch.ones(1, 1, 4),
+        "pos_embed": torch.arange(20.0).view(1, 5, 4),
+        "register_tokens": torch.zeros(1, 2, 4),
+        "blocks.0.0.norm1.weight": torch.zeros(4),
+    }
+    torch.save(named, tmp_path / "x.pth")
+    found = read_foreign(tmp_path / "x.pth", "dino")
+    assert found["cls_token"].flatten().tolist() == [1, 2, 3, 4]
+    assert found["pos_embed"].shape == (1, 4, 4)
+    assert {"reg_token", "blocks.0.norm1.weight"} <= found.keys()
+
+
+def test_efficientnet_pytorchs_blocks_find_their_stages(tmp_path: Path) -> None:
+    model: Any = timm.create_model("tf_efficientnet_lite0", num_classes=0)
+    named = {
+        "_conv_stem.weight": torch.ones_like(model.conv_stem.weight),
+        "_blocks.0._project_conv.weight": torch.full_like(model.blocks[0][0].conv_pw.weight, 2),
+        "_blocks.2._expand_conv.weight": torch.full_like(model.blocks[1][1].conv_pw.weight, 3),
+        "_blocks.2._bn2.bias": torch.full_like(model.blocks[1][1].bn3.bias, 4),
+        "_bn1.bias": torch.full_like(model.bn2.bias, 5),
+        "_fc.weight": torch.zeros(1000, 1280),
+    }
+    match = fill_foreign(model, named, tmp_path, "efficientnet")
+    assert (match.matched, match.unused) == (5, [])
+    assert model.blocks[0][0].conv_pw.weight.mean() == 2
+    assert model.blocks[1][1].conv_pw.weight.mean() == 3
+    assert model.blocks[1][1].bn3.bias.mean() == 4
+    assert model.bn2.bias.mean() == 5
+
+
 def test_what_shapes_do_not_tell_is_set_by_format(tmp_path: Path) -> None:
     import selfsup.encoder  # noqa: F401  (registers the small stem)
 

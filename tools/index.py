@@ -61,8 +61,7 @@ def main(config: Config) -> None:
     engine: Any = "usearch" if config.ann else "qdrant" if config.qdrant else index.engine
     threshold = load_bundle(subject.folder).threshold if subject.folder else None
     index = replace(index, engine=engine, where=config.qdrant or index.where, threshold=threshold)
-    store.write(index)
-    engines.build(index)
+    store.write(index, engines.build)
     known = "no threshold" if threshold is None else f"same above {threshold:.3f}"
     print(f"{folder}: {len(index)} images, {index.embeddings.shape[1]} wide, {engine}, {known}")
 
@@ -73,33 +72,34 @@ def started(config: Config, subject: "Subject", folder: Path) -> "Index":
     Raises:
         UserError: what is there is of other weights.
     """
+    from dataclasses import replace
+
     from selfsup.errors import require
     from selfsup.index import store
+    from selfsup.weights import fingerprint
 
-    weights = fingerprint(subject)
+    require(
+        subject.folder is not None,
+        f"an index needs the folder of a run or a bundle, which search opens again; {config.model} "
+        "is none",
+    )
+    model = str(Path(config.model).resolve())
+    weights, size = fingerprint(subject.encoder), subject.views.size
     if not config.add and not config.remove:
         require(
             not folder.exists() or (folder / "index.json").exists() or not any(folder.iterdir()),
             f"{folder} exists and is no index; choose another --out",
         )
-        return store.empty(folder, config.model, weights)
+        old = folder / "index.json"
+        made = store.empty(folder, model, weights, size)
+        return replace(made, writing=store.read(folder).writing) if old.exists() else made
     index = store.read(folder)
     require(
-        index.weights == weights,
-        f"{folder} was made by {index.model} with other weights; make it anew without --add",
+        (index.weights, index.size) == (weights, size),
+        f"{folder} was made by {index.model} with other weights or another --size; make it anew "
+        "without --add",
     )
-    return index
-
-
-def fingerprint(subject: "Subject") -> str:
-    """sha256 of the encoder's tensors."""
-    import hashlib
-
-    digest = hashlib.sha256()
-    for name, value in sorted(subject.encoder.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    return replace(index, model=model)
 
 
 def embedded(config: Config, subject: "Subject") -> "tuple[Any, Rows]":

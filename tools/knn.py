@@ -27,6 +27,7 @@ def main(config: KNNConfig) -> None:
     from selfsup.evaluate.results import judge
     from selfsup.evaluate.subject import train_and_test
 
+    require(bool(config.k) and bool(config.temperature), "give a --k and a --temperature")
     require(min((*config.k, *config.shots, config.draws)) > 0, "--k, --shots and --draws: above 0")
     require(min(config.temperature) > 0, "--temperature must be above 0")
     require(
@@ -36,6 +37,7 @@ def main(config: KNNConfig) -> None:
     known = KnownImages(config, config.test, config.test_split)
 
     def look(subject: "Subject") -> "tuple[Features, Features | None]":
+        known.of(subject)
         bank, test = train_and_test(subject, config, config.test, config.test_split)
         if len(bank.x) < 2:
             raise UserError(f"{config.data} holds {len(bank.x)} image; neighbours need 2 or more")
@@ -102,9 +104,9 @@ def recall(bank: "Tensor", queries: "Tensor", votes: "list[Vote]", *, alone: boo
 
     some = queries[:TRUTH]
     x, z = comparable(some, bank, "cosine")
-    k = max(vote.k for vote in votes) + alone
-    (true,) = (part.places for part in nearest(x, z, k))
-    (found,) = (part.places for part in nearest(x, z, k, precision="int8"))
+    k = max(vote.k for vote in votes)
+    (true,) = (part.places for part in nearest(x, z, k, alone=alone))
+    (found,) = (part.places for part in nearest(x, z, k, alone=alone, precision="int8"))
     hits = (true[:, :, None] == found[:, None, :]).any(2)
     return round(float(hits.double().mean()), 6)
 

@@ -28,6 +28,7 @@ def main(config: LinearConfig) -> None:
     known = KnownImages(config, config.test, config.test_split)
 
     def look(subject: "Subject") -> "tuple[Features, Features | None]":
+        known.of(subject)
         return train_and_test(subject, config, config.test, config.test_split)
 
     judge("linear", config, look, lambda seen: measure(*seen, config, known))

@@ -35,6 +35,7 @@ def main(config: RetrievalConfig) -> None:
     known = KnownImages(config, config.queries, config.queries_split)
 
     def look(subject: "Subject") -> "tuple[tuple[Features, Side], tuple[Features, Side] | None]":
+        known.of(subject)
         sources = [source_of(subject, config.data, config.split, config)]
         if apart:
             named = config.queries or config.data

@@ -12,6 +12,9 @@ from tyro.conf import Positional, arg
 from selfsup.cli import run as launch
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from selfsup.bundle import Embedder
     from selfsup.index.engines import Found
     from selfsup.index.store import Index
 
@@ -29,39 +32,62 @@ class Config:
     threshold: float | None = None
     """Cosine above which two images are of the same thing; by default what tools/verify.py
     found."""
+    qdrant: str = ""
+    """The vector database of an index that is in one: PATH#COLLECTION or URL#COLLECTION."""
     page: str = "search.html"
     """Where the page goes; empty for none."""
 
 
 def main(config: Config) -> None:
     """Embed the queries, find, tell, draw."""
+    from dataclasses import replace
+
     from selfsup.bundle import load_bundle
-    from selfsup.data.decode import BadImage
-    from selfsup.errors import UserError, require
+    from selfsup.errors import require
     from selfsup.index import engines, store
     from selfsup.report.page import write_page
     from selfsup.report.search import search_page
+    from selfsup.weights import fingerprint
 
     require(config.k > 0, f"-k must be above 0, not {config.k}")
     require(bool(config.queries), "give an image to search with")
     folder = Path(config.run)
     index = store.read(folder if (folder / "index.json").exists() else folder / "index")
     embedder = load_bundle(index.model)
-    try:
-        queries = embedder.embed(config.queries)
-    except BadImage as error:
-        raise UserError(f"an image to search with cannot be read: {error}") from None
     require(
-        queries.shape[1] == index.embeddings.shape[1],
-        f"{index.model} makes embeddings of {queries.shape[1]}, the index has "
-        f"{index.embeddings.shape[1]}: make it anew with tools/index.py",
+        fingerprint(embedder.encoder) == index.weights,
+        f"{index.model} has other weights than when the index was made: tools/index.py again",
     )
-    found = engines.search(index, queries, config.k)
+    embedder.views = replace(embedder.views, size=index.size)
+    queries = embed(embedder, config.queries)
+    found = engines.search(index, queries, config.k, database=config.qdrant)
     threshold = index.threshold if config.threshold is None else config.threshold
     tell(index, config, found, threshold)
     if config.page:
-        write_page(Path(config.page), search_page(index, config.queries, found, threshold))
+        channels = embedder.views.channels
+        page = search_page(index, config.queries, found, threshold, channels=channels)
+        write_page(Path(config.page), page)
         print(f"page: {config.page}")
+
+
+def embed(embedder: "Embedder", files: tuple[str, ...]) -> "Tensor":
+    """Embeddings of the queries.
+
+    Raises:
+        UserError: one cannot be read.
+    """
+    import torch
+
+    from selfsup.data.decode import BadImage
+    from selfsup.errors import UserError
+
+    rows = []
+    for file in files:
+        try:
+            rows.append(embedder.embed([file]))
+        except BadImage as error:
+            raise UserError(f"{file} cannot be read: {error}") from None
+    return torch.cat(rows)
 
 
 def tell(index: "Index", config: Config, found: "Found", threshold: float | None) -> None:

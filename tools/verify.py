@@ -67,7 +67,7 @@ def measure(source: "Source", features: "Features", config: VerifyConfig) -> "Me
         mixed = mix(len(pairs), config.seed)
         values["accuracy by folds"] = fold_accuracies(similar[mixed], same[mixed], config.folds)
     told = {
-        "threshold": round(kept.threshold, 6),
+        "threshold": kept.threshold,
         "its FAR": round(kept.far, 6),
         "its TAR": round(kept.tar, 6),
         "unreadable": features.bad + unread,

@@ -37,6 +37,8 @@ def _plain(arrays: Any, name: str) -> bool:
     """Whether an array can be read without a pickle; one that is needed is read in any case."""
     if name in ("images", "labels", "classes"):
         return True
+    if f"{name}.npy" not in arrays.zip.namelist():
+        return False
     with arrays.zip.open(f"{name}.npy") as header:
         version = np.lib.format.read_magic(header)
         read = np.lib.format.read_array_header_1_0

@@ -88,7 +88,7 @@ def extract(
     that cannot be read are left out and counted.
 
     Raises:
-        UserError: no image can be read.
+        UserError: no image can be read, or a feature is not finite.
     """
     rank, processes = world() if part is None else part
     # whole chunks are shared out: convolutions round by what else is in the batch
@@ -115,6 +115,12 @@ def extract(
     good = torch.tensor([i for i in range(len(source)) if i not in bad], dtype=torch.int64)
     if len(good) == 0:
         raise UserError(f"none of the {len(source)} images can be read")
+    broken = int((~x[good].isfinite().all(1)).sum())
+    if broken:
+        raise UserError(
+            f"features of {broken} of {len(good)} images are not finite: the weights are broken, "
+            "or images are far from what they were trained for"
+        )
     labels = torch.full((len(source),), -1) if source.labels is None else source.labels
     return Features(x[good], labels[good], good, source.classes, len(bad))
 

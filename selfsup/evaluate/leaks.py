@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from selfsup.data.audit import Seen, see
-from selfsup.data.near import groups, near_pairs
+from selfsup.data.near import near_pairs
 from selfsup.data.sources import Source
 
 ALIKE = 2  # bits of 64 in which the hashes of two images that look the same may differ
@@ -54,8 +54,12 @@ def leaks(
 def _alike(seen: Sequence[Seen], cut: int) -> Tensor:
     """Which of the images from `cut` on look like one before it."""
     hashes = np.array([found.hash for found in seen], np.uint64)
-    near = torch.zeros(len(seen) - cut, dtype=torch.bool)
-    for group in groups(len(seen), near_pairs(hashes, ALIKE)):
-        if group[0] < cut:
-            near[[i - cut for i in group if i >= cut]] = True
-    return near
+    each, index = np.unique(hashes, return_inverse=True)
+    known = np.zeros(len(each), bool)
+    known[index[:cut]] = True
+    near = known.copy()
+    for i, j in near_pairs(each, ALIKE):
+        near[i] |= known[j]
+        near[j] |= known[i]
+    near[each == 0] = False  # of even images, and of those that cannot be read
+    return torch.from_numpy(near[index[cut:]])

@@ -1,6 +1,7 @@
 """Results: a table for the eye and a JSON file for the record, baselines beside every figure."""
 
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +17,9 @@ import selfsup
 from selfsup.cli import to_dict
 from selfsup.config import EvaluateConfig
 from selfsup.distributed import is_main
-from selfsup.errors import UserError
+from selfsup.errors import UserError, require
 from selfsup.evaluate.intervals import Figure, figure
+from selfsup.evaluate.nearest import bytes_of
 from selfsup.evaluate.subject import Subject, open_subject, rivals
 
 T = TypeVar("T")
@@ -59,14 +61,16 @@ def judge(
     Raises:
         UserError: the images do not fit; the first error is of the model itself.
     """
+    bytes_of(config.memory)
+    require(config.resamples >= 0, f"--resamples must be 0 or more, not {config.resamples}")
     subject = open_subject(config)
-    others = rivals(subject, config)
     found: dict[str, Measured] = {}
-    for one in [subject, *others]:
+    for one in [subject, *rivals(subject, config)]:
         seen = look(one)
         if is_main():
+            name = one.name if one.name not in found else f"{one.name} ({len(found) + 1})"
             try:
-                found[one.name] = measure(seen)
+                found[name] = measure(seen)
             except UserError:
                 raise
             except ValueError as error:
@@ -179,7 +183,9 @@ def _sure(lead: Figure | None) -> str:
 
 
 def _plain(value: Figure | float) -> Any:
-    return value._asdict() if isinstance(value, Figure) else value
+    if isinstance(value, Figure):
+        return value._asdict()
+    return value if math.isfinite(value) else None  # JSON knows no infinity
 
 
 def beside(file: str, subject: Subject) -> Path:

@@ -17,7 +17,7 @@ from selfsup.encoder import Encoder, build, evaluation_view, load
 from selfsup.errors import UserError, did_you_mean, require
 from selfsup.evaluate.features import Features, extract
 from selfsup.evaluate.plain import Colours, Pixels
-from selfsup.foreign import Stem, fill_foreign, read_foreign, stem_of
+from selfsup.foreign import Named, Stem, fill_foreign, read_foreign, stem_of
 from selfsup.progress import bar
 from selfsup.seeds import seed_for
 
@@ -41,6 +41,9 @@ def open_subject(config: ModelConfig) -> Subject:
     Raises:
         UserError: there is neither such a folder nor such a timm model, or its weights do not fit.
     """
+    require(config.batch > 0, f"--batch must be above 0, not {config.batch}")
+    require((config.workers or 0) >= 0, f"--workers must be 0 or more, not {config.workers}")
+    require(config.size is None or config.size > 0, f"--size must be above 0, not {config.size}")
     folder = Path(config.model)
     if folder.is_dir():
         encoder, views = load(folder)
@@ -82,7 +85,7 @@ def _timm(config: ModelConfig) -> Subject:
         state = Path(config.weights).name if config.weights else "random weights"
     own = encoder.model.pretrained_cfg
     size = config.size or (own["input_size"][-1] if cached else 224)
-    stem = stem_of(encoder.model.state_dict())
+    stem = _stem(config, encoder.model.state_dict())
 
     def blank() -> nn.Module:
         torch.manual_seed(seed_for(config.seed, 0, "weights"))
@@ -97,11 +100,17 @@ def _named(config: ModelConfig, weights: str, stem: Stem = "standard") -> Encode
     return EncoderConfig(name=config.model, args=config.encoder_args, stem=stem, weights=weights)
 
 
+def _stem(config: ModelConfig, named: Named) -> Stem:
+    """Of a ResNet as its tensors tell; other networks have none of ours."""
+    family = timm.model_entrypoint(config.model).__module__.rsplit(".", 1)[-1]
+    return stem_of(named) if family == "resnet" else "standard"
+
+
 def _foreign(config: ModelConfig, format: Format) -> tuple[Encoder, str]:
     """A timm model with the tensors of another project's checkpoint, and how they fitted."""
     file = Path(config.checkpoint)
     named = read_foreign(file, format, teacher=config.teacher)
-    encoder = build(_named(config, "", stem_of(named)), config.size or 224)
+    encoder = build(_named(config, "", _stem(config, named)), config.size or 224)
     match = fill_foreign(encoder.model, named, file, format)
     return encoder, f"{file.name}, {match}"
 
@@ -122,7 +131,7 @@ def rivals(subject: Subject, config: EvaluateConfig) -> list[Subject]:
             if not isinstance(subject.encoder, Pixels | Colours):
                 found.append(open_subject(plain)._replace(name=kind))
     for model in config.against:
-        name, _, weights = model.partition("=")
+        name, _, weights = (model, "", "") if Path(model).is_dir() else model.partition("=")
         one = replace(config, model=name, weights=weights, checkpoint="", format="")
         made = open_subject(one)
         short = made.name if made.folder is None else made.folder.name

@@ -16,6 +16,7 @@ from selfsup.seeds import generator
 RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)
 """DINOv2's, for a batch of 256; in proportion for others."""
 MOMENTUM = 0.9
+CHUNK = 256  # images that are classified at a time
 
 
 def sweep(
@@ -91,5 +92,8 @@ class Heads:
 
     def predict(self, x: Tensor) -> Tensor:
         """The class that each head gives. [n, d] -> int64 [l, n]."""
-        logits = torch.addmm(self.bias[:, None], self.weight, x.T)
-        return logits.view(-1, self.c, len(x)).argmax(1)
+        parts = []
+        for rows in x.split(CHUNK):
+            logits = torch.addmm(self.bias[:, None], self.weight, rows.T)
+            parts.append(logits.view(-1, self.c, len(rows)).argmax(1))
+        return torch.cat(parts, dim=1)

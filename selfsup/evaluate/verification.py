@@ -130,18 +130,23 @@ def label_pairs(labels: Tensor, *, most: int, seed: int) -> tuple[Tensor, Tensor
         int64 [p, 2] of positions, the smaller first, none twice; bool [p], whether of one label.
     """
     draw = np.random.default_rng(seed)
-    order = labels.argsort(stable=True)
-    counts = labels[order].unique_consecutive(return_counts=True)[1].numpy()
-    starts = np.cumsum(counts) - counts
-    n, per_class = len(labels), counts * (counts - 1) // 2
-    everything = n * (n - 1) // 2
-    positive = _chosen(int(per_class.sum()), most, draw)
-    which = np.searchsorted(np.cumsum(per_class), positive, side="right")
-    i, j = _pair(positive - (np.cumsum(per_class) - per_class)[which])
-    one = order.numpy()[np.stack([starts[which] + i, starts[which] + j], 1)]
-    room = everything - int(per_class.sum())
-    two = _of_two(labels.numpy(), min(most, room), everything, draw, all_of_them=room <= most)
-    pairs = torch.from_numpy(np.concatenate([np.sort(one, 1), two])).long()
+    order = labels.argsort(stable=True).numpy()
+    counts = labels[torch.from_numpy(order)].unique_consecutive(return_counts=True)[1].numpy()
+    ends = np.cumsum(counts)
+    per_class = counts * (counts - 1) // 2
+    number = _chosen(int(per_class.sum()), most, draw)
+    which = np.searchsorted(np.cumsum(per_class), number, side="right")
+    i, j = _pair(number - (np.cumsum(per_class) - per_class)[which])
+    starts = (ends - counts)[which]
+    one = np.stack([starts + i, starts + j], 1)
+    # in the order of labels, a row is of another label than all that come after its own
+    end = np.repeat(ends, counts)
+    later = np.cumsum(len(labels) - end)
+    number = _chosen(int(later[-1]) if len(later) else 0, most, draw)
+    row = np.searchsorted(later, number, side="right")
+    first = later[row] - (len(labels) - end[row])
+    two = np.stack([row, end[row] + number - first], 1)
+    pairs = torch.from_numpy(np.sort(order[np.concatenate([one, two])], 1)).long()
     return pairs, labels[pairs[:, 0]] == labels[pairs[:, 1]]
 
 
@@ -161,21 +166,3 @@ def _pair(number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     i -= i * (i - 1) // 2 > number  # where the root was rounded up
     i += (i + 1) * i // 2 <= number
     return i, number - i * (i - 1) // 2
-
-
-def _of_two(
-    labels: np.ndarray,
-    wanted: int,
-    everything: int,
-    draw: np.random.Generator,
-    *,
-    all_of_them: bool,
-) -> np.ndarray:
-    """Pairs of two labels, [wanted, 2]."""
-    found: np.ndarray = np.zeros(0, np.int64)
-    while len(found) < wanted:
-        numbers = np.arange(everything) if all_of_them else draw.integers(0, everything, 2 * wanted)
-        i, j = _pair(numbers)
-        found = np.unique(np.r_[found, numbers[labels[i] != labels[j]]])
-    i, j = _pair(np.sort(draw.permutation(found)[:wanted]))
-    return np.stack([j, i], 1)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from selfsup.errors import UserError
 from selfsup.evaluate.nearest import MEMORY, nearest
-from selfsup.index.store import Aside, Index
+from selfsup.index.store import COLUMNS, Index
 
 AT_ONCE = 1000  # points sent to a database
 
@@ -26,13 +26,23 @@ class Found(NamedTuple):
     """int64 [q, k], rows of the index."""
 
 
-def search(index: Index, queries: Tensor, k: int, *, memory: int = MEMORY) -> Found:
-    """The k rows nearest to queries of length 1, [q, d], by the index's own engine.
+def search(
+    index: Index, queries: Tensor, k: int, *, database: str = "", memory: int = MEMORY
+) -> Found:
+    """The k rows nearest to each query, by the index's own engine.
 
     Approximate engines may miss a neighbour; what they find has its exact cosine.
 
+    Args:
+        index: what is searched.
+        queries: float32 [q, d] of length 1.
+        k: how many, clipped to what there is.
+        database: of the qdrant engine, as the user names it: an index from somebody else must not
+            say where queries are sent.
+        memory: bytes to hold beside the embeddings.
+
     Raises:
-        UserError: the index is empty, or its engine is not installed or not there.
+        UserError: the index is empty, or its engine is not installed, not there or not named.
     """
     if len(index) == 0:
         raise UserError(f"the index {index.folder} holds no images")
@@ -41,9 +51,12 @@ def search(index: Index, queries: Tensor, k: int, *, memory: int = MEMORY) -> Fo
         bank = torch.from_numpy(np.array(index.embeddings))
         parts = list(nearest(queries, bank, k, memory=memory))
         return Found(torch.cat([p.similar for p in parts]), torch.cat([p.places for p in parts]))
-    places = _by_usearch(index, queries, k) if index.engine == "usearch" else None
-    if places is None:
-        places = _by_qdrant(index, queries, k)
+    if index.engine == "usearch":
+        places = _by_usearch(index, queries, k)
+    else:
+        if not database:
+            raise UserError(f"this index is in a vector database: give --qdrant, {index.where!r}?")
+        places = _by_qdrant(database, queries, k)
     rows = torch.from_numpy(np.array(index.embeddings[places.numpy()]))  # [q, k, d]
     similar, order = (rows @ queries[:, :, None])[:, :, 0].sort(dim=1, descending=True)
     return Found(similar, places.gather(1, order))
@@ -58,14 +71,13 @@ def build(index: Index) -> None:
     if index.engine == "usearch":
         made = _usearch().Index(ndim=index.embeddings.shape[1], metric="cos", dtype="f32")
         made.add(np.arange(len(index)), np.ascontiguousarray(index.embeddings))
-        with Aside(index.folder / "index.usearch") as part:
-            made.save(str(part))
+        made.save(str(index.file("index.usearch")))
     elif index.engine == "qdrant":
         _send(index)
 
 
 def _by_usearch(index: Index, queries: Tensor, k: int) -> Tensor:
-    file = index.folder / "index.usearch"
+    file = index.file("index.usearch")
     if not file.exists():
         raise UserError(f"{file} is missing: make the index anew with tools/index.py --ann")
     made = _usearch().Index.restore(str(file), view=True)
@@ -106,6 +118,11 @@ def _send(index: Index) -> None:
     from qdrant_client.models import Distance, PointStruct, VectorParams
 
     if client.collection_exists(collection):
+        points, _ = client.scroll(collection, limit=1)
+        if any(not set(COLUMNS) <= (point.payload or {}).keys() for point in points):
+            raise UserError(
+                f"the collection {collection} holds what is not an index of ours; choose another"
+            )
         client.delete_collection(collection)
     size = int(index.embeddings.shape[1])
     client.create_collection(collection, VectorParams(size=size, distance=Distance.COSINE))
@@ -122,15 +139,13 @@ def _send(index: Index) -> None:
     client.close()
 
 
-def _by_qdrant(index: Index, queries: Tensor, k: int) -> Tensor:
-    client, collection = _client(index.where)
+def _by_qdrant(where: str, queries: Tensor, k: int) -> Tensor:
+    client, collection = _client(where)
     places = []
     for query in queries:
         found = client.query_points(collection, query=query.tolist(), limit=k).points
         places.append([int(point.id) for point in found])
     client.close()
     if any(len(row) < k for row in places):
-        raise UserError(
-            f"the collection {index.where} holds fewer images than the index; make it anew"
-        )
+        raise UserError(f"the collection {where} holds fewer images than the index; make it anew")
     return torch.tensor(places)

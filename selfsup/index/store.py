@@ -1,17 +1,17 @@
 """The folder of an index.
 
-index.json         which encoder, how many rows of which width, which engine
-embeddings.npy     float32 [n, d], rows of length 1, mapped when opened
-images.parquet     a line for each row: name, data, split, label, sha256
-index.usearch      the approximate engine's own file, if there is one
+index.json            which encoder, how many rows of which width, which engine, which writing
+embeddings-3.npy      float32 [n, d], rows of length 1, mapped when opened, of the third writing
+images-3.parquet      a line for each row: name, data, split, label, sha256
+index-3.usearch       the approximate engine's own file, if there is one
 
-Each file is written aside and renamed. index.json is last, so that an index that was cut short is
-the old one, and says by its counts if it is not whole.
+index.json is written last and names the writing that it is of, so that an index whose writing was
+cut short is the old one.
 """
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -32,25 +32,35 @@ class Index:
 
     folder: Path
     model: str
-    """The run or bundle that made the embeddings, and makes those of queries."""
+    """The run or bundle that made the embeddings, and makes those of queries: its path."""
     weights: str
     """sha256 of its weights: embeddings of other weights would not fit."""
+    size: int
+    """Side of the images that they were made of, in pixels."""
     engine: Engine
     threshold: float | None
     """Cosine above which two images are of the same thing."""
     embeddings: np.ndarray
     rows: Rows
     where: str = ""
-    """Path or URL and collection of a vector database."""
+    """Path or URL and collection of a vector database, for people to read: a search is told."""
+    writing: int = 0
+    """How often the folder has been written."""
 
     def __len__(self) -> int:
         return len(self.rows["name"])
 
+    def file(self, name: str) -> Path:
+        """One of this writing, of a name like embeddings.npy."""
+        stem, kind = name.split(".")
+        return self.folder / f"{stem}-{self.writing}.{kind}"
 
-def empty(folder: Path, model: str, weights: str) -> Index:
+
+def empty(folder: Path, model: str, weights: str, size: int) -> Index:
     """An index without images, of no width yet."""
     rows: Rows = {name: [] for name in COLUMNS}
-    return Index(folder, model, weights, "exact", None, np.zeros((0, 0), np.float32), rows)
+    nothing = np.zeros((0, 0), np.float32)
+    return Index(folder, model, weights, size, "exact", None, nothing, rows)
 
 
 def add(index: Index, embeddings: np.ndarray, rows: Rows) -> Index:
@@ -90,8 +100,8 @@ def _some(words: Sequence[str], places: Sequence[int]) -> list[str]:
     return [words[i] for i in places]
 
 
-def write(index: Index) -> None:
-    """To its folder.
+def write(index: Index, build: Callable[[Index], None]) -> None:
+    """To its folder; `build` makes what the engine needs, before anything refers to it.
 
     Raises:
         UserError: pyarrow is missing, or the folder cannot be written to.
@@ -99,10 +109,13 @@ def write(index: Index) -> None:
     parquet = _parquet()
     import pyarrow
 
+    index = replace(index, writing=index.writing + 1)
     record = {
         "format": FORMAT,
+        "writing": index.writing,
         "model": index.model,
         "weights": index.weights,
+        "size": index.size,
         "engine": index.engine,
         "where": index.where,
         "threshold": index.threshold,
@@ -112,33 +125,20 @@ def write(index: Index) -> None:
     columns = {name: pyarrow.array(index.rows[name], pyarrow.string()) for name in COLUMNS}
     try:
         index.folder.mkdir(parents=True, exist_ok=True)
-        with Aside(index.folder / "embeddings.npy") as part, part.open("wb") as out:
-            np.save(out, np.ascontiguousarray(index.embeddings, np.float32))
-        with Aside(index.folder / "images.parquet") as part:
-            parquet.write_table(pyarrow.table(columns), part)
-        with Aside(index.folder / "index.json") as part:
-            part.write_text(json.dumps(record, indent=2) + "\n")
+        np.save(index.file("embeddings.npy"), np.ascontiguousarray(index.embeddings, np.float32))
+        parquet.write_table(pyarrow.table(columns), index.file("images.parquet"))
+        build(index)
+        for name in ("embeddings.npy", "images.parquet"):
+            with index.file(name).open("rb") as written:
+                os.fsync(written.fileno())
+        part = index.folder / ".index.json.part"
+        part.write_text(json.dumps(record, indent=2) + "\n")
+        part.replace(index.folder / "index.json")
+        for old in index.folder.glob("*-*.*"):
+            if not old.stem.endswith(f"-{index.writing}"):
+                old.unlink()
     except OSError as error:
         raise UserError(f"cannot write the index {index.folder}: {error.strerror}") from None
-
-
-class Aside:
-    """A path to write to, put in place when the block has ended well."""
-
-    def __init__(self, file: Path) -> None:
-        """For `file`."""
-        self.file, self.part = file, file.with_name(f".{file.name}.part")
-
-    def __enter__(self) -> Path:
-        return self.part
-
-    def __exit__(self, kind: Any, *_: Any) -> None:
-        if kind is None:
-            with self.part.open("rb") as written:
-                os.fsync(written.fileno())
-            self.part.replace(self.file)
-        else:
-            self.part.unlink(missing_ok=True)
 
 
 def read(folder: Path) -> Index:
@@ -152,19 +152,23 @@ def read(folder: Path) -> Index:
         record = json.loads((folder / "index.json").read_text())
         if record["format"] > FORMAT:
             raise UserError(f"{folder} was written by a newer selfsup: pip install -U selfsup")
-        embeddings = np.load(folder / "embeddings.npy", mmap_mode="r", allow_pickle=False)
-        table = parquet.read_table(folder / "images.parquet")
-        rows = {name: [str(word) for word in table[name].to_pylist()] for name in COLUMNS}
-        found = Index(
+        begun = Index(
             folder=folder,
             model=str(record["model"]),
             weights=str(record["weights"]),
+            size=int(record["size"]),
             engine=record["engine"],
             threshold=record["threshold"],
-            embeddings=embeddings,
-            rows=rows,
+            embeddings=np.zeros((0, 0), np.float32),
+            rows={},
             where=str(record["where"]),
+            writing=int(record["writing"]),
         )
+        file = begun.file("embeddings.npy")
+        embeddings = np.load(file, mmap_mode="r", allow_pickle=False)
+        table = parquet.read_table(begun.file("images.parquet"))
+        rows = {name: [str(word) for word in table[name].to_pylist()] for name in COLUMNS}
+        found = replace(begun, embeddings=embeddings, rows=rows)
         shape = record["images"], record["width"]
     except FileNotFoundError as error:
         missing = Path(error.filename).name

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from selfsup.errors import UserError
+
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem;
        padding: 0 1rem; color: #1c1c1c; background: #fff }
@@ -46,9 +48,16 @@ def page(title: str, *parts: str) -> str:
 
 
 def write_page(file: Path, html: str) -> None:
-    """To disk; bytes of names that are no text are shown by their numbers."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(html, encoding="utf-8", errors="backslashreplace")
+    """To disk; bytes of names that are no text are shown by their numbers.
+
+    Raises:
+        UserError: it cannot be written there.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(html, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise UserError(f"cannot write the page {file}: {error.strerror}") from None
 
 
 def heading(text: str) -> str:

@@ -4,7 +4,7 @@ import contextlib
 import csv
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ class Files:
     """What lies in a run's folder."""
 
     folder: Path
+    name: str
+    """For the page, different for each run."""
     config: dict[str, Any]
     log: list[Record]
     records: list[Record]
@@ -42,11 +44,6 @@ class Files:
     bad: list[tuple[str, str]]
     about: dict[str, str] = field(default_factory=dict)
     """Command and versions."""
-
-    @property
-    def name(self) -> str:
-        """Of the folder."""
-        return self.folder.name or str(self.folder)
 
 
 def read_run(folder: Path) -> Files:
@@ -78,11 +75,14 @@ def read_run(folder: Path) -> Files:
                 about = {str(key): str(value) for key, value in found.items()}
             elif isinstance(found, dict) and {"tool", "figures", "facts"} <= found.keys():
                 records.append(found)
-    return Files(folder, config if isinstance(config, dict) else {}, log, records, bad, about)
+    settings = config if isinstance(config, dict) else {}
+    return Files(folder, folder.name or str(folder), settings, log, records, bad, about)
 
 
 def report(runs: Sequence[Files], more: Sequence[str] = ()) -> str:
     """The page: verdict, curves, `more` (what was looked at), figures, data, settings."""
+    last = [run.folder.name for run in runs]
+    runs = [r if last.count(r.folder.name) == 1 else replace(r, name=str(r.folder)) for r in runs]
     parts: list[str] = []
     for run in runs:
         told = " ".join(verdict(run.log, run.records))
@@ -127,7 +127,7 @@ def figures(runs: Sequence[Files]) -> list[str]:
             rows = []
             for name, value in record["figures"].items():
                 others = [_told(record["beside"][key].get(name)) for key in beside]
-                rows.append([name, _told(value), *others, _told(record["leads"].get(name))])
+                rows.append([name, _told(value), *others, _told(record.get("leads", {}).get(name))])
             facts = ", ".join(f"{key} {value}" for key, value in record["facts"].items())
             parts += [
                 heading(_titled(run, runs, record["tool"])),
@@ -180,7 +180,8 @@ def settings(runs: Sequence[Files]) -> list[str]:
     parts: list[str] = []
     if len(runs) > 1:
         plain = [flat(run.config) for run in runs]
-        keys = [key for key in plain[0] if len({str(one.get(key)) for one in plain}) > 1]
+        every = dict.fromkeys(key for one in plain for key in one)
+        keys = [key for key in every if len({str(one.get(key)) for one in plain}) > 1]
         rows = [[key, *(str(one.get(key, "")) for one in plain)] for key in keys]
         names = [run.name for run in runs]
         parts += [heading("Where their settings differ"), table(["setting", *names], rows)]

@@ -17,9 +17,16 @@ from selfsup.report.page import blank, grid, heading, page, paragraph, picture, 
 WIDTH = 128  # pixels of a picture
 
 
-def search_page(index: Index, queries: Sequence[str], found: Found, threshold: float | None) -> str:
+def search_page(
+    index: Index,
+    queries: Sequence[str],
+    found: Found,
+    threshold: float | None,
+    *,
+    channels: int = 3,
+) -> str:
     """A row for each query: itself, then its neighbours with their similarity."""
-    gallery = Gallery(index)
+    gallery = Gallery(index, channels)
     parts = []
     for i, query in enumerate(queries):
         best = float(found.similar[i, 0])
@@ -28,7 +35,7 @@ def search_page(index: Index, queries: Sequence[str], found: Found, threshold: f
             known = "Known" if best > threshold else "Unknown"
             verdict = f"{known}: the nearest is at {best:.3f}, the same is above {threshold:.3f}."
         own = picture(
-            small(np.asarray(decode(Path(query))), WIDTH), "query", width=WIDTH, jpeg=True
+            small(np.asarray(decode(Path(query), channels)), WIDTH), "query", width=WIDTH, jpeg=True
         )
         shown = [
             gallery.shown(place, caption(index, similar, place, threshold))
@@ -51,14 +58,14 @@ def caption(index: Index, similar: float, place: int, threshold: float | None) -
 class Gallery:
     """Pictures of an index, read where the images still lie."""
 
-    def __init__(self, index: Index) -> None:
-        """Of its rows."""
-        self.index = index
+    def __init__(self, index: Index, channels: int) -> None:
+        """Of its rows, opened with as many channels as its model takes."""
+        self.index, self.channels = index, channels
         self.opened = lru_cache(maxsize=8)(self._open)
 
     def _open(self, data: str, split: str) -> tuple[Source, dict[str, int]] | None:
         try:
-            source = open_source(data, split=split)
+            source = open_source(data, split=split, channels=self.channels)
         except UserError:
             return None
         return source, {source.name(i): i for i in range(len(source))}

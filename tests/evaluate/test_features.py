@@ -139,6 +139,13 @@ def test_a_histogram_tells_how_much_of_each_colour_there_is() -> None:
     assert found.square().sum().item() == pytest.approx(1.0)
 
 
+def test_features_that_are_no_numbers_are_an_error() -> None:
+    broken = network()
+    nn.init.constant_(next(broken.parameters()), torch.nan)
+    with pytest.raises(UserError, match="features of 3 of 3 images are not finite"):
+        extract(broken, colours(3), PLAIN, device=CPU)
+
+
 def test_progress_is_told_of_every_image() -> None:
     seen: list[int] = []
     extract(Pixels(), colours(7), PLAIN, device=CPU, batch=3, progress=seen.append)

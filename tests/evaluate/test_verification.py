@@ -96,3 +96,13 @@ def test_pairs_of_labels_are_different_pairs_and_as_many_as_there_are(
     assert int(same.sum()) == min(most, positive)
     assert int((~same).sum()) == min(most, n * (n - 1) // 2 - positive)
     assert torch.equal(label_pairs(y, most=most, seed=seed)[0], pairs)
+
+
+def test_pairs_of_two_labels_are_found_at_once_where_they_are_rare() -> None:
+    labels = torch.zeros(60000, dtype=torch.int64)
+    labels[[7, 59999]] = 1
+    pairs, same = label_pairs(labels, most=1000, seed=0)
+    two = pairs[~same]
+    assert len(two) == 1000
+    assert len({tuple(pair) for pair in two.tolist()}) == 1000
+    assert (labels[two[:, 0]] != labels[two[:, 1]]).all()

@@ -103,6 +103,18 @@ def test_several_runs_stand_side_by_side_with_what_differs(tmp_path: Path) -> No
     assert "seed33" not in text
 
 
+def test_runs_of_one_name_and_records_of_older_tools_are_shown_too(tmp_path: Path) -> None:
+    log = json.dumps(HEALTHY) + "\n"
+    old = {k: v for k, v in record(0, 1).items() if k not in ("beside", "leads")}
+    runs = [
+        read_run(run_of(tmp_path / part / "run", log__jsonl=log, knn__json=json.dumps(old)))
+        for part in ("a", "b")
+    ]
+    text = Tags(report(runs)).text
+    assert f"{tmp_path / 'a' / 'run'}: Training was healthy" in text
+    assert f"{tmp_path / 'b' / 'run'}: Training was healthy" in text
+
+
 def test_a_folder_that_is_no_run_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"is no run: it has no config.yaml"):
         read_run(tmp_path)
