@@ -311,6 +311,23 @@ def test_a_rival_of_the_same_name_does_not_take_a_models_place(
     assert list(found["beside"]) == ["random (2)"]
 
 
+def test_runs_of_other_seeds_give_a_mean_and_a_deviation(
+    data: Path, model: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(1)
+    other = Encoder(timm.create_model("test_resnet", num_classes=0))
+    export(other, tmp_path / "other" / "encoder", ViewsConfig(size=32))
+    knn = ("--data", data, "--k", "3", *ALONE)
+    name, means = "k-NN, k 3, T 0.1", []
+    for run_of_seed in (model, tmp_path / "other"):
+        found = figures("knn", "--model", run_of_seed, *knn, out=tmp_path / "a.json")
+        means.append(found["figures"][name]["value"])
+    seeds = ("--seeds", tmp_path / "other")
+    found = figures("knn", "--model", model, *knn, *seeds, out=tmp_path / "b.json")
+    expected = f"{np.mean(means):.3f} +- {np.std(means, ddof=1):.3f}"
+    assert found["facts"][f"{name} over 2 seeds"] == expected
+
+
 def test_broken_weights_end_with_one_sentence(data: Path, model: Path, tmp_path: Path) -> None:
     encoder = Encoder(timm.create_model("test_resnet", num_classes=0))
     torch.nn.init.constant_(encoder.model.conv1.weight, torch.nan)

@@ -63,6 +63,8 @@ class EvaluateConfig(ModelConfig):
 
     against: tuple[str, ...] = ()
     """More models for the table: like --model, or NAME=FILE for a timm model with weights."""
+    seeds: tuple[str, ...] = ()
+    """Further runs of the same settings with other seeds: for the mean and deviation over all."""
     baselines: tuple[Baseline, ...] = ("random", "pixels", "colours")
     """What a figure has to beat: the same encoder with random weights, the raw pixels, a histogram
     of colours."""

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -75,8 +76,20 @@ def judge(
                 raise
             except ValueError as error:
                 raise UserError(f"{config.data}: {error}") from None
+    again = [look(open_subject(replace(config, model=run))) for run in config.seeds]
     if is_main():
+        told = _over_seeds([found[subject.name], *map(measure, again)]) if again else {}
+        found[subject.name].facts.update(told)
         _report(tool, subject, config, found)
+
+
+def _over_seeds(runs: list[Measured]) -> dict[str, str]:
+    """Mean and deviation of each figure over runs that differ in their seed."""
+    told = {}
+    for name, values in runs[0].values.items():
+        means = torch.stack([run.values[name].double().mean() for run in runs])
+        told[f"{name} over {len(runs)} seeds"] = f"{means.mean():.3f} +- {means.std():.3f}"
+    return told
 
 
 def _report(

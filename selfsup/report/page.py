@@ -31,7 +31,8 @@ figcaption { font: 11px/1.35 ui-monospace, monospace; color: #444; white-space: 
 .charts { display: flex; flex-wrap: wrap; gap: 1rem 2rem }
 .legend { font-size: 12px } .legend span { margin-right: 1rem; white-space: nowrap }
 .verdict p { font-size: 1.1rem; border-left: 4px solid #1c1c1c; padding-left: .8rem }
-.right img { outline: 3px solid #26713a } .wrong img { outline: 3px dashed #c01c28 }
+.right img { outline: 3px solid #26713a; margin-bottom: 6px }
+.wrong img { outline: 3px dashed #c01c28; margin-bottom: 6px }
 pre { font-size: 12px; white-space: pre-wrap; overflow-wrap: anywhere }
 .row { display: flex; flex-wrap: wrap; gap: .8rem; padding: .6rem 0; border-top: 1px solid #ddd }
 """

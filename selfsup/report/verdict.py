@@ -55,7 +55,7 @@ def _worth(records: Sequence[Record]) -> str:
         f"{beside[best]:.3f} of {best}"
     )
     if lead["low"] > 0:
-        return f"Its features are worth something: {told}, a lead that is no chance."
+        return f"Its features are worth something: {told}, a lead beyond chance."
     if lead["high"] < 0:
         return f"Its features are worth less than what they were measured beside: {told}."
     return f"It cannot be told from what it was measured beside: {told}."

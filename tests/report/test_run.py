@@ -55,7 +55,7 @@ def test_the_verdict_is_two_sentences_with_their_reason() -> None:
         "Training was healthy at all 2 looks (loss 5 at step 1, 1 at 20, spread of embeddings 0.90 "
         "of 1).",
         "Its features are worth something: k-NN, k 20, T 0.1 0.600 [0.500, 0.700] against 0.400 of "
-        "pixels, a lead that is no chance.",
+        "pixels, a lead beyond chance.",
     ]
 
 
