@@ -86,7 +86,7 @@ def judge(
 def _over_seeds(runs: list[Measured]) -> dict[str, str]:
     """Mean and deviation of each figure over runs that differ in their seed."""
     told = {}
-    for name, _values in runs[0].values.items():
+    for name in runs[0].values:
         means = torch.stack([run.values[name].double().mean() for run in runs])
         told[f"{name} over {len(runs)} seeds"] = f"{means.mean():.3f} +- {means.std():.3f}"
     return told
