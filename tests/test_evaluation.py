@@ -330,7 +330,7 @@ def test_runs_of_other_seeds_give_a_mean_and_a_deviation(
 
 def test_broken_weights_end_with_one_sentence(data: Path, model: Path, tmp_path: Path) -> None:
     encoder = Encoder(timm.create_model("test_resnet", num_classes=0))
-    torch.nn.init.constant_(encoder.model.conv1.weight, torch.nan)
+    torch.nn.init.constant_(next(encoder.parameters()), torch.nan)
     export(encoder, tmp_path / "encoder", ViewsConfig(size=32))
     for tool in ("linear", "verify", "health", "index"):
         done = recipe(f"tools/{tool}.py", "--model", tmp_path, "--data", data)
