@@ -137,10 +137,10 @@ def retrieval(n: int, d: int) -> Sides:
 
     g = torch.Generator().manual_seed(0)
     labels = torch.randperm(n, generator=g) // 10
-    x = torch.randn(n // 10, d, generator=g)[labels] + 1.2 * torch.randn(n, d, generator=g)
+    x = torch.randn(n // 10, d, generator=g)[labels] + 2.5 * torch.randn(n, d, generator=g)
     x = torch.nn.functional.normalize(x)
     names = ("precision_at_1", "r_precision", "mean_average_precision_at_r")
-    peer = AccuracyCalculator(include=names, device=torch.device("cpu"))
+    peer = AccuracyCalculator(include=names, device=torch.device("cpu"), k="max_bin_count")
 
     def ours(compiled: bool) -> Any:
         with form(compiled):
