@@ -236,11 +236,13 @@ def test_an_index_is_made_searched_added_to_and_taken_from(
     assert "no image 'class1/2.png'; nothing was removed" in done.stderr
     done = recipe("tools/index.py", *index, "--data", data, "--add")
     assert "24 images" in done.stdout
-    other = recipe(
-        "tools/index.py", "--model", "test_resnet", "--out", index[3], "--data", data, "--add"
-    )
+    more: list[str | Path] = ["--out", tmp_path / "index", "--data", data, "--add"]
+    no_run = recipe("tools/index.py", "--model", "test_resnet", *more)
+    assert no_run.returncode == 2
+    assert "an index needs the folder of a run or a bundle" in no_run.stderr
+    other = recipe("tools/index.py", "--model", model, "--size", "64", *more)
     assert other.returncode == 2
-    assert "with other weights" in other.stderr
+    assert "with other weights or another --size" in other.stderr
 
 
 @pytest.mark.parametrize("engine", ["ann", "qdrant"])
