@@ -97,7 +97,7 @@ def test_every_figure_of_every_query_is_as_defined(form: str, data: Any) -> None
     agrees_with_definitions(queries, gallery, kind, data.draw(st.sampled_from([1, 1 << 30])))
 
 
-@pytest.mark.parametrize("each", [2, 5, FEW, FEW + 30])
+@pytest.mark.parametrize("each", [2, 5, FEW, pytest.param(FEW + 30, marks=pytest.mark.slow)])
 def test_small_and_large_classes_are_counted_alike(form: str, each: int) -> None:
     g = torch.Generator().manual_seed(each)
     labels = torch.arange(3 * each) // each
@@ -173,6 +173,7 @@ def test_twins_of_another_class_come_before_a_match(form: str) -> None:
     assert found["Recall@2"].tolist() == [1, 1, 0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alone", [True, False])
 def test_neither_the_order_of_rows_nor_the_memory_changes_a_figure(form: str, alone: bool) -> None:
     g = torch.Generator().manual_seed(2)
