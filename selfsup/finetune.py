@@ -8,12 +8,13 @@ from torch import Tensor
 
 from selfsup.config import FinetuneConfig, ViewsConfig
 from selfsup.data.census import census
+from selfsup.data.open import training_source
 from selfsup.data.samplers import PKSampler
 from selfsup.data.sources import Source
 from selfsup.encoder import Encoder, build_for, load
 from selfsup.errors import UserError, require
 from selfsup.methods.method import Method
-from selfsup.pretrain import announce, length, local_batches, training_source
+from selfsup.pretrain import announce, length, local_batches
 from selfsup.run import Run
 from selfsup.train import train
 

@@ -11,7 +11,7 @@ from selfsup.data.audit import read_audit
 from selfsup.data.audited import units
 from selfsup.data.loader import Batches, Sampler
 from selfsup.data.mixture import Mixture
-from selfsup.data.open import open_source
+from selfsup.data.open import training_source
 from selfsup.data.samplers import ShuffleSampler, UnitSampler, WeightedSampler
 from selfsup.data.sources import Source
 from selfsup.distributed import world
@@ -40,17 +40,6 @@ def pretrain(
     batches = local_batches(source, sampler, config.views, config.seed, changes=changes)
     yield from train(
         run, method, batches, config=config, batch=config.batch, total=total, changes=changes
-    )
-
-
-def training_source(config: TrainConfig) -> Source:
-    """The images of `config.data`, with the channels that its views have.
-
-    Raises:
-        UserError: the images cannot be opened.
-    """
-    return open_source(
-        config.data, split=config.split, labels=config.labels, channels=config.views.channels
     )
 
 

@@ -38,8 +38,9 @@ def main(config: Config, rest: list[str]) -> None:
     """Draw the step again, and show it; `rest` are flags of the recipe."""
     from pathlib import Path
 
+    from selfsup.data.open import training_source
     from selfsup.errors import require
-    from selfsup.pretrain import local_batches, pretraining_sampler, training_source
+    from selfsup.pretrain import local_batches, pretraining_sampler
     from selfsup.report.page import write_page
     from selfsup.report.views import contact_sheet
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from selfsup.config import TrainConfig
 from selfsup.data.arrays import npy, npz
 from selfsup.data.decode import FILE_CHANNELS
 from selfsup.data.hub import cifar10, hugging_face, torchvision
@@ -45,6 +46,17 @@ def open_source(data: str, *, split: str = "", labels: str = "label", channels: 
     if None in weights:
         raise UserError(f"{data!r} gives a weight to some and not to all")
     return Mixture(sources, [float(weight) for weight in weights if weight is not None])
+
+
+def training_source(config: TrainConfig) -> Source:
+    """The images of `config.data`, with the channels that its views have.
+
+    Raises:
+        UserError: the images cannot be opened.
+    """
+    return open_source(
+        config.data, split=config.split, labels=config.labels, channels=config.views.channels
+    )
 
 
 def _exists(data: str) -> bool:

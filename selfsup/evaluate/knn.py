@@ -82,8 +82,6 @@ def knn_votes(
     """
     alone = queries is None
     x, z = comparable(bank if queries is None else queries, bank, "cosine")
-    if alone:
-        x = z
     classes, index = labels.unique(return_inverse=True)
     found = torch.empty(len(votes), len(x), dtype=torch.int64)
     most = max(vote.k for vote in votes)

@@ -10,7 +10,7 @@ from selfsup.augment.draws import draw
 from selfsup.cli import parse
 from selfsup.config import TrainConfig
 from selfsup.data.loader import Batches
-from selfsup.data.open import open_source
+from selfsup.data.open import open_source, training_source
 from selfsup.data.part import part_of
 from selfsup.data.samplers import ShuffleSampler
 from selfsup.encoder import load
@@ -58,9 +58,7 @@ def views_of_last_step(run: Files) -> list[str]:
     """
     config = settings_of(run)
     views = config.views
-    source = open_source(
-        config.data, split=config.split, labels=config.labels, channels=views.channels
-    )
+    source = training_source(config)
     step = max((row["step"] for row in run.log), default=1) - 1
     batch = min(len(source), PICTURES)
     sampler = ShuffleSampler(len(source), batch=batch, seed=config.seed)
@@ -69,13 +67,8 @@ def views_of_last_step(run: Files) -> list[str]:
         return draw(views, n, seed=config.seed, step=step)
 
     batches = Batches(source, sampler, views, draw=drawn, part=(0, 1))
-    told = f"Images drawn at random, with draws of step {step + 1} of {source_name(run)}."
+    told = f"Images drawn at random, with draws of step {step + 1} of {config.data}."
     return [paragraph(told), *rows_of_views(source, batches[step], views, images=PICTURES)]
-
-
-def source_name(run: Files) -> str:
-    """What the run's images were called."""
-    return str(run.config.get("data", ""))
 
 
 def settings_of(run: Files) -> TrainConfig:
