@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-CLASSES, K, QUERIES = 100, 200, 2048
+CLASSES, K, QUERIES = 100, 200, 10_000
 PEERS = ("lightly", "faiss", "pml", "sklearn", "heads", "runs")
 Sides = dict[str, Work]
 

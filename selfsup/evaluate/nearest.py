@@ -17,11 +17,13 @@ from torch import Tensor
 from selfsup import compiled
 from selfsup.errors import UserError
 from selfsup.numerics import normalize
+from selfsup.threads import in_turn, shares
 
 Metric = Literal["cosine", "euclidean"]
 GROUP = 16  # similarities of which only the largest is looked at first
 TILE = 2048  # rows of the bank that are multiplied at a time: a product that stays in the cache
 THIN = 16  # rows
+QUERIES, SMALL = 1024, 128  # a job, and how many of its queries are multiplied at a time
 MEMORY = 1 << 30
 """Bytes that a search may hold beside the features, unless told otherwise."""
 
@@ -149,23 +151,27 @@ def pieces(total: int, size: int) -> Iterator[slice]:
 def _by_torch(queries: Tensor, bank: Tensor, k: int, memory: int) -> Iterator[Neighbours]:
     """Groups of similarities first: the k largest all lie in the k groups with largest maxima."""
     n = len(bank)
-    size = max(1, min(512, len(queries), memory // (n * 6)))
     tiles = n // TILE if n >= 8 * k else 0  # else there is nothing to gain by groups
-    similar = torch.empty(size, n)
-    largest = torch.empty(size, tiles * (TILE // GROUP))
-    for rows in pieces(len(queries), size):
-        x = queries[rows]
-        all_of, top_of = similar[: len(x)], largest[: len(x)]
+
+    def search(rows: slice) -> Neighbours:
+        similar = torch.empty(min(SMALL, rows.stop - rows.start), n)
+        found = [choose(x, similar[: len(x)]) for x in queries[rows].split(SMALL)]
+        return Neighbours(rows, *map(torch.cat, zip(*found, strict=True)))
+
+    def choose(x: Tensor, similar: Tensor) -> tuple[Tensor, Tensor]:
+        largest = torch.empty(len(x), tiles * (TILE // GROUP))
         for tile in pieces(n, TILE):
-            part = products(x, bank[tile], all_of[:, tile])
+            part = products(x, bank[tile], similar[:, tile])
             if tile.start < tiles * TILE:
                 group = slice(tile.start // GROUP, tile.stop // GROUP)
-                torch.amax(part.unflatten(1, (GROUP, -1)), 1, out=top_of[:, group])
+                torch.amax(part.unflatten(1, (GROUP, -1)), 1, out=largest[:, group])
         places = torch.arange(n).expand(len(x), -1)
         if tiles:
-            places = _candidates(top_of, k, n)
-        near, which = all_of.gather(1, places).topk(k, dim=1, sorted=False)
-        yield _ordered(rows, near, places.gather(1, which))
+            places = _candidates(largest, k, n)
+        near, which = similar.gather(1, places).topk(k, dim=1, sorted=False)
+        return _ordered(near, places.gather(1, which))
+
+    return in_turn(shares(len(queries), QUERIES, memory // (n * 6)), search)
 
 
 def _candidates(largest: Tensor, k: int, n: int) -> Tensor:
@@ -178,8 +184,8 @@ def _candidates(largest: Tensor, k: int, n: int) -> Tensor:
     return torch.cat([places, rest], dim=1)
 
 
-def _ordered(rows: slice, similar: Tensor, places: Tensor) -> Neighbours:
+def _ordered(similar: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
     """The nearest first; equal ones by their place."""
     places, order = places.sort(dim=1)
     similar, ranked = similar.gather(1, order).sort(dim=1, descending=True, stable=True)
-    return Neighbours(rows, similar, places.gather(1, ranked))
+    return similar, places.gather(1, ranked)

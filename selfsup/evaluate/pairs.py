@@ -3,15 +3,17 @@
 Shape letters: n rows, d width, m matches of a row at most, t rows of a tile.
 """
 
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from selfsup.compiled import in_parts, kernel
+from selfsup.compiled import kernel
 from selfsup.evaluate.nearest import pieces, products
 from selfsup.evaluate.ranks import Ranked
+from selfsup.threads import in_turn
 
 TILE = 512
 
@@ -32,14 +34,7 @@ def ranked_among_themselves(x: Tensor, labels: Tensor) -> Ranked:
     stop = counts.cumsum(0).repeat_interleave(counts)
     start = stop - counts.repeat_interleave(counts)
     own = _own(x, start, stop, int(counts.max()) - 1)  # [n, m]
-    passed = torch.zeros(own.shape, dtype=torch.int32)
-    tiles = list(pieces(len(x), TILE))
-    room = torch.empty(TILE * TILE)
-    for i, rows in enumerate(tiles):
-        for columns in tiles[i:]:
-            shape = rows.stop - rows.start, columns.stop - columns.start
-            similar = products(x[rows], x[columns], room[: shape[0] * shape[1]].view(shape))
-            _count(similar, (start, stop, own, passed), rows, columns)
+    passed = _passed(x, start, stop, own)
     step = torch.arange(own.shape[1])
     ranks = torch.where(step < (stop - start - 1)[:, None], passed + step + 1, 0)
     found = torch.empty_like(ranks)
@@ -62,23 +57,36 @@ def _own(x: Tensor, start: Tensor, stop: Tensor, most: int) -> Tensor:
     return own
 
 
-def _count(similar: Tensor, of_all: tuple[Tensor, ...], rows: slice, columns: slice) -> None:
-    """Compare a tile with what its rows and, off the diagonal, its columns have to pass."""
-    start, stop, own, passed = (field.numpy() for field in of_all)
-    tile = similar.numpy()
-    _strike(tile, start[rows] - columns.start, stop[rows] - columns.start)
+def _passed(x: Tensor, start: Tensor, stop: Tensor, own: Tensor) -> Tensor:
+    """How many rivals are not below each of a row's own products, int32 [n, m]."""
+    passed = torch.zeros(own.shape, dtype=torch.int32)
+    tiles, one_at_a_time = list(pieces(len(x), TILE)), Lock()
+    starts, stops, bars = start.numpy(), stop.numpy(), own.numpy()
 
-    def by_rows(part: slice) -> None:
-        at = slice(rows.start + part.start, rows.start + part.stop)
-        _along(tile[part], own[at], passed[at])
+    def along(i: int) -> None:
+        """A row of tiles from the diagonal on: by rows, and off the diagonal by columns."""
+        rows = tiles[i]
+        found = np.zeros(bars[rows].shape, np.int32)
+        room = torch.empty((rows.stop - rows.start) * TILE)
+        for columns in tiles[i:]:
+            shape = rows.stop - rows.start, columns.stop - columns.start
+            similar = products(x[rows], x[columns], room[: shape[0] * shape[1]].view(shape))
+            tile = similar.numpy()
+            _strike(tile, starts[rows] - columns.start, stops[rows] - columns.start)
+            _by_rows(tile, bars[rows], found)
+            if rows == columns:
+                continue
+            least = np.ascontiguousarray(bars[columns].T)
+            counted = np.zeros(least.shape, np.int32)
+            _by_columns(tile, least, counted)
+            with one_at_a_time:
+                passed[columns] += torch.from_numpy(counted.T)
+        with one_at_a_time:
+            passed[rows] += torch.from_numpy(found)
 
-    in_parts(len(tile), by_rows)
-    if rows == columns:
-        return
-    least = np.ascontiguousarray(own[columns].T)
-    counted = np.zeros(least.shape, np.int32)
-    in_parts(tile.shape[1], lambda part: _across(tile[:, part], least[:, part], counted[:, part]))
-    passed[columns] += counted.T
+    for _ in in_turn(range(len(tiles)), along):
+        pass
+    return passed
 
 
 @kernel
@@ -90,7 +98,7 @@ def _strike(tile, start, stop):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _along(tile, least, passed):  # type: ignore[no-untyped-def]
+def _by_rows(tile, least, passed):  # type: ignore[no-untyped-def]
     for i in range(len(tile)):
         row = tile[i]
         for p in range(least.shape[1]):
@@ -101,7 +109,7 @@ def _along(tile, least, passed):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _across(tile, least, passed):  # type: ignore[no-untyped-def]
+def _by_columns(tile, least, passed):  # type: ignore[no-untyped-def]
     for i in range(len(tile)):
         row = tile[i]
         for p in range(len(least)):

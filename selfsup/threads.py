@@ -1,0 +1,90 @@
+"""Work shared among threads that do not wait for one another: each takes the next job.
+
+Inside a job torch has one thread. A product that is shared out and waited for costs more than it
+gains when it is small enough to stay in a processor's cache.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
+from threading import Barrier
+from typing import TypeVar
+
+import torch
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+def in_turn(jobs: Iterable[Job], work: Callable[[Job], Result]) -> Iterator[Result]:
+    """Results in the order of the jobs, by as many threads as torch has.
+
+    Two results for each thread wait at most, so that memory stays bounded.
+    """
+    threads = torch.get_num_threads()
+    if threads < 2:
+        yield from map(work, jobs)
+        return
+    pool = _pool(threads)
+    begun: deque[Future[Result]] = deque()
+    try:
+        for job in jobs:
+            begun.append(pool.submit(work, job))
+            if len(begun) >= AHEAD * threads:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
+    finally:
+        for left in begun:
+            left.cancel()
+
+
+AHEAD = 2
+"""Jobs for each thread that are begun or done before the first result is taken."""
+
+
+def shares(total: int, best: int | None = None, room: int | None = None) -> Iterator[slice]:
+    """Slices of `total` rows, a job each, one for each thread at least.
+
+    Args:
+        total: rows.
+        best: rows of a job that is quickest, if more are no gain.
+        room: rows that memory holds in all jobs that are begun.
+    """
+    threads = torch.get_num_threads()
+    limits = [-(-total // threads)]
+    if best is not None:
+        limits.append(best)
+    if room is not None:
+        limits.append(room // (AHEAD * threads if threads > 1 else 1))
+    size = max(1, min(limits))
+    for start in range(0, total, size):
+        yield slice(start, min(start + size, total))
+
+
+def in_parts(n: int, work: Callable[[slice], None]) -> None:
+    """Call `work` on slices that cover n rows, one for each of torch's threads."""
+    for _ in in_turn(shares(n), work):
+        pass
+
+
+@lru_cache(maxsize=1)
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Kept, since a job is done in less time than it takes to start a thread."""
+    pool = ThreadPoolExecutor(threads)
+    together = Barrier(threads)
+
+    def alone() -> None:
+        together.wait()  # so that each thread comes here once
+        torch.set_num_threads(1)
+
+    for ready in [pool.submit(alone) for _ in range(threads)]:
+        ready.result()
+    torch.set_num_threads(threads)  # of the thread that asked, and of those that come
+    return pool
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not come along
