@@ -190,7 +190,7 @@ def probe(n: int, d: int, *, ill: bool) -> Sides:
     return {"ours": ours, "sklearn": sklearn}
 
 
-def sweep(n: int, d: int) -> Sides:
+def sweep(n: int, d: int, c: int) -> Sides:
     """One epoch of ten learning rates: at once, as ten heads on one loader, as ten runs."""
     import torch
     from torch import nn
@@ -198,16 +198,16 @@ def sweep(n: int, d: int) -> Sides:
     from selfsup.evaluate.sweep import Heads
 
     g = torch.Generator().manual_seed(0)
-    x, y = torch.randn(n, d, generator=g), torch.randint(CLASSES, (n,), generator=g)
+    x, y = torch.randn(n, d, generator=g), torch.randint(c, (n,), generator=g)
     rates = torch.logspace(-4, -1, 10)
 
     def ours() -> None:
-        heads = Heads(d, CLASSES, rates)
+        heads = Heads(d, c, rates)
         for rows in torch.randperm(n, generator=g).split(1024):
             heads.step(x[rows], y[rows], 1.0)
 
     def separate(own: "Tensor") -> None:
-        heads = [nn.Linear(d, CLASSES) for _ in own]
+        heads = [nn.Linear(d, c) for _ in own]
         groups = [
             {"params": head.parameters(), "lr": float(rate)}
             for head, rate in zip(heads, own, strict=True)
@@ -234,7 +234,8 @@ ROWS: dict[str, tuple[Callable[[], Sides], float]] = {
     "retrieval, 20,000 x 128": (partial(retrieval, 20_000, 128), 20_000),
     "logistic, 50,000 x 512, easy": (partial(probe, 50_000, 512, ill=False), 1),
     "logistic, 50,000 x 512, ill-conditioned": (partial(probe, 50_000, 512, ill=True), 1),
-    "ten rates, 50,000 x 512": (partial(sweep, 50_000, 512), 1),
+    "ten rates, 50,000 x 512, 10 classes": (partial(sweep, 50_000, 512, 10), 1),
+    "ten rates, 50,000 x 512, 100 classes": (partial(sweep, 50_000, 512, 100), 1),
 }
 """By name: the sides, and how many queries a run of one is."""
 

@@ -14,10 +14,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-CHUNK = 2048  # rows at a time, which stay in the cache between the logits and the gradient
-LOOKED_AT = 16384  # rows that the curvature is taken from
+from selfsup.evaluate.softmax import cross_entropy
+
+LOOKED_AT = 16  # rows for each dimension that the curvature is taken from
 HISTORY = 10  # pairs of steps and changes of the gradient that L-BFGS remembers
 PATIENCE = 300  # steps
+FLOORS = 6  # of the curvature that are tried, each ten times the last
 HALVINGS = 10  # of a step that does not go down
 NOISE = 1e-7  # a smaller share of the value than float32 can tell apart
 
@@ -51,22 +53,23 @@ class Problem:
         self.x, self.classes, self.c = x, classes, c
         self.n, self.d = x.shape
         self.mean = x.mean(0)
-        self.curvature: Tensor
-        self.axes: Tensor
-        if like is None:
-            self.curvature, self.axes = self._curvature()
-        else:
-            self.curvature, self.axes = like.curvature, like.axes
+        self.curvature = self._bound() if like is None else like.curvature
 
-    def _curvature(self) -> tuple[Tensor, Tensor]:
-        """Boehning's bound: its eigenvalues [d] and their axes [d, d]."""
-        square = torch.zeros(self.d, self.d)
-        some = self.x[:: -(-self.n // LOOKED_AT)]
-        for part in some.split(CHUNK):
-            centred = part - self.mean
-            square.addmm_(centred.T, centred)
-        curvature, axes = torch.linalg.eigh(square / len(some) / 4)
-        return curvature.clamp(min=0), axes
+    def _bound(self) -> Tensor:
+        """Boehning's, of the curvature; float64 [d, d]."""
+        centred = self.x[:: max(1, self.n // (LOOKED_AT * self.d))] - self.mean
+        return (centred.T @ centred / (4 * len(centred))).double()
+
+    def _root(self, decay: float) -> Tensor:
+        """R with R R^T the curvature, that of the decay with it; lower triangular [d, d]."""
+        flat = 1e-6 * float(self.curvature.norm())  # where float32 sees no curvature any more
+        for _ in range(FLOORS):
+            floor = (decay + flat) * torch.eye(self.d, dtype=torch.float64)
+            root, failed = torch.linalg.cholesky_ex(self.curvature + floor)
+            if not failed:
+                break
+            flat *= 10
+        return root.float()
 
     def fit(self, strength: float, start: Fit | None = None, *, tolerance: float = 3e-5) -> Fit:
         """Minimise for one strength of the losses, C in scikit-learn.
@@ -77,40 +80,30 @@ class Problem:
             tolerance: of the gradient's largest entry, in whitened coordinates.
         """
         decay = 1 / (strength * self.n)
-        flat = 1e-6 * float(self.curvature.max())  # where float32 sees no curvature any more
-        scale = (self.curvature + decay + flat).rsqrt().float()
+        root = self._root(decay)
+        back = torch.linalg.solve_triangular(root, torch.eye(self.d), upper=False)
 
         def at(point: Tensor) -> tuple[float, Tensor]:
             """Value and gradient of whitened weights, and of the bias for centred features."""
-            weight = (point[:, :-1] * scale) @ self.axes.T
+            weight = point[:, :-1] @ back
             value, by_weight, by_bias = self._at(weight, point[:, -1] - weight @ self.mean, decay)
-            whitened = (by_weight - torch.outer(by_bias, self.mean)) @ self.axes * scale
+            whitened = (by_weight - torch.outer(by_bias, self.mean)) @ back.T
             return value, torch.cat([whitened, by_bias[:, None]], dim=1)
 
         point = torch.zeros(self.c, self.d + 1)
         if start is not None:
-            point[:, :-1] = start.weight @ self.axes / scale
+            point[:, :-1] = start.weight @ root
             point[:, -1] = start.bias + start.weight @ self.mean
         point, value, converged = minimise(at, point, tolerance=tolerance)
-        weight = (point[:, :-1] * scale) @ self.axes.T
+        weight = point[:, :-1] @ back
         return Fit(weight, point[:, -1] - weight @ self.mean, value, converged)
 
     def _at(self, weight: Tensor, bias: Tensor, decay: float) -> tuple[float, Tensor, Tensor]:
         """Mean loss with decay, and its gradients."""
-        by_weight, by_bias = torch.zeros_like(weight), torch.zeros_like(bias)
-        total = 0.0
-        for x, classes in zip(self.x.split(CHUNK), self.classes.split(CHUNK), strict=True):
-            # a class for each row: the other way round these thin products take four times as long
-            logits = torch.addmm(bias[:, None], weight, x.T)  # [c, chunk]
-            logits -= logits.logsumexp(0)
-            true = classes[None]
-            total -= float(logits.gather(0, true).double().sum())
-            share = logits.exp_()
-            share.scatter_add_(0, true, torch.full((1, len(x)), -1.0))
-            by_bias += share.sum(1)
-            by_weight.addmm_(share, x)
-        value = total / self.n + decay / 2 * float(weight.double().square().sum())
-        return value, by_weight.div_(self.n).add_(weight, alpha=decay), by_bias.div_(self.n)
+        summed = cross_entropy(self.x, self.classes, weight, bias)
+        value = summed.loss / self.n + decay / 2 * float(weight.double().square().sum())
+        by_weight = summed.by_weight.div_(self.n).add_(weight, alpha=decay)
+        return value, by_weight, summed.by_bias.div_(self.n)
 
 
 Value = Callable[[Tensor], tuple[float, Tensor]]

@@ -77,16 +77,14 @@ class Heads:
     def step(self, x: Tensor, classes: Tensor, share: float) -> None:
         """One step of each on a batch [b, d], at that share of its learning rate; in place."""
         b = len(x)
-        logits = torch.addmm(self.bias[:, None], self.weight, x.T)  # [l c, b]
-        wrong = logits.view(-1, self.c, b).softmax(1)  # [l, c, b]
-        wrong.scatter_add_(
-            1, classes.expand(len(wrong), 1, b), torch.full((len(wrong), 1, b), -1.0)
-        )
-        by_logits = wrong.view(-1, b) / b
+        wrong = torch.addmm(self.bias, x, self.weight.T).view(b, -1, self.c).softmax(2)  # [b, l, c]
+        true = classes[:, None, None].expand(b, len(self.rates), 1)
+        wrong.scatter_add_(2, true, torch.full(true.shape, -1.0))
+        by_logits = wrong.view(b, -1) / b
         rate = (self.rates * share).repeat_interleave(self.c)
         by_weight, by_bias = self.speed
-        by_weight.mul_(MOMENTUM).addmm_(by_logits, x)
-        by_bias.mul_(MOMENTUM).add_(by_logits.sum(1))
+        by_weight.mul_(MOMENTUM).addmm_(by_logits.T, x)
+        by_bias.mul_(MOMENTUM).add_(by_logits.sum(0))
         self.weight.addcmul_(by_weight, rate[:, None], value=-1)
         self.bias.addcmul_(by_bias, rate, value=-1)
 
@@ -94,6 +92,6 @@ class Heads:
         """The class that each head gives. [n, d] -> int64 [l, n]."""
         parts = []
         for rows in x.split(CHUNK):
-            logits = torch.addmm(self.bias[:, None], self.weight, rows.T)
-            parts.append(logits.view(-1, self.c, len(rows)).argmax(1))
+            logits = torch.addmm(self.bias, rows, self.weight.T)
+            parts.append(logits.view(len(rows), -1, self.c).argmax(2).T)
         return torch.cat(parts, dim=1)
