@@ -8,6 +8,8 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from threading import Barrier
 from typing import TypeVar
@@ -18,12 +20,35 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
+_SHARED: ContextVar[int] = ContextVar("threads that share jobs")
+
+
+@contextmanager
+def jobs_alone() -> Iterator[None]:
+    """Torch has one thread between jobs too, for small steps among many jobs.
+
+    Its other threads go on spinning for a while after each shared operation, in the jobs' time.
+    """
+    threads = torch.get_num_threads()
+    held = _SHARED.set(_threads())
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        _SHARED.reset(held)
+
+
+def _threads() -> int:
+    return _SHARED.get(torch.get_num_threads())
+
+
 def in_turn(jobs: Iterable[Job], work: Callable[[Job], Result]) -> Iterator[Result]:
     """Results in the order of the jobs, by as many threads as torch has.
 
     Two results for each thread wait at most, so that memory stays bounded.
     """
-    threads = torch.get_num_threads()
+    threads = _threads()
     if threads < 2:
         yield from map(work, jobs)
         return
@@ -53,7 +78,7 @@ def shares(total: int, best: int | None = None, room: int | None = None) -> Iter
         best: rows of a job that is quickest, if more are no gain.
         room: rows that memory holds in all jobs that are begun.
     """
-    threads = torch.get_num_threads()
+    threads = _threads()
     limits = [-(-total // threads)]
     if best is not None:
         limits.append(best)
@@ -73,7 +98,7 @@ def in_parts(n: int, work: Callable[[slice], None]) -> None:
 @lru_cache(maxsize=1)
 def _pool(threads: int) -> ThreadPoolExecutor:
     """Kept, since a job is done in less time than it takes to start a thread."""
-    pool = ThreadPoolExecutor(threads)
+    pool, own = ThreadPoolExecutor(threads), torch.get_num_threads()
     together = Barrier(threads)
 
     def alone() -> None:
@@ -82,7 +107,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
     for ready in [pool.submit(alone) for _ in range(threads)]:
         ready.result()
-    torch.set_num_threads(threads)  # of the thread that asked, and of those that come
+    torch.set_num_threads(own)  # of the thread that asked, and of those that come
     return pool
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from selfsup.evaluate.softmax import cross_entropy
+from selfsup.threads import jobs_alone
 
 LOOKED_AT = 16  # rows for each dimension that the curvature is taken from
 HISTORY = 10  # pairs of steps and changes of the gradient that L-BFGS remembers
@@ -94,7 +95,8 @@ class Problem:
         if start is not None:
             point[:, :-1] = start.weight @ root
             point[:, -1] = start.bias + start.weight @ self.mean
-        point, value, converged = minimise(at, point, tolerance=tolerance)
+        with jobs_alone():
+            point, value, converged = minimise(at, point, tolerance=tolerance)
         weight = point[:, :-1] @ back
         return Fit(weight, point[:, -1] - weight @ self.mean, value, converged)
 
