@@ -103,6 +103,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
     def alone() -> None:
         together.wait()  # so that each thread comes here once
+        torch.get_num_threads()  # a thread's first question sets its number, also after it was set
         torch.set_num_threads(1)
 
     for ready in [pool.submit(alone) for _ in range(threads)]:

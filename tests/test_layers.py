@@ -8,7 +8,7 @@ from launch import ROOT
 
 FLOORS = {
     0: "errors config cli seeds schedule numerics rows relations boxes distributed weights "
-    "checkpoint progress allocator compiled foreign_names",
+    "checkpoint progress allocator compiled threads foreign_names",
     1: "encoder augment data losses mining optim monitor run foreign",
     2: "methods evaluate",
     3: "step watch train",

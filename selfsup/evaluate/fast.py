@@ -9,7 +9,7 @@ Shape letters: n rows of the bank, r queries of a piece, d width, k wanted.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,10 +20,11 @@ from selfsup.threads import in_turn, shares
 
 QUERIES = 1024  # a piece; its products with a tile stay in the cache
 TILE = 512  # rows of the bank at a time
-SAMPLE = 1024  # rows of the bank that the first threshold is taken from
+SAMPLE = 1024, 64  # rows that the first threshold is taken from: at least, and one of so many
 SPARE = 16  # candidates more than wanted, of products that are off in their last bits alone
 BYTES_SPARE = 1.3  # candidates for each that is wanted, of products of bytes
 EPSILON = 2.0**-22  # of an addition in float32, four times the most that it is off
+Result = TypeVar("Result")
 
 
 class Way(NamedTuple):
@@ -78,10 +79,9 @@ def _halves(queries: Tensor, bank: Tensor, k: int) -> Way:
         moved = bank[rows] - mean
         halves[rows] = moved
         off = moved - halves[rows]
-        return torch.stack([x.norm(dim=1).max() for x in (bank[rows], moved, off)])
+        return torch.stack([x.square().sum(1).max() for x in (bank[rows], moved, off)])
 
-    parts = list(in_turn(pieces(len(bank), 2048), round_off))
-    longest, moved, off = torch.stack(parts).amax(0)
+    longest, moved, off = torch.stack(_over(len(bank), round_off)).amax(0).sqrt()
     short = queries.bfloat16()
     length, lost = queries.norm(dim=1), (queries - short).norm(dim=1)
     summed = queries.shape[1] * EPSILON * length * (longest + moved)
@@ -108,9 +108,15 @@ def _bytes(queries: Tensor, bank: Tensor, k: int) -> Way:
     """As whole numbers up to 127 of one scale, as wide as `_int_mm` wants."""
 
     def levels(x: Tensor) -> Tensor:
-        scale = x.abs().amax().clamp(min=1e-30) / 127
-        whole = x.div(scale).round_().to(torch.int8)
-        return torch.nn.functional.pad(whole, (0, -x.shape[1] % 8))
+        low, high = x.aminmax()
+        scale = torch.maximum(-low, high).clamp(min=1e-30) / 127
+        whole = torch.zeros(len(x), x.shape[1] + -x.shape[1] % 8, dtype=torch.int8)
+
+        def fill(rows: slice) -> None:
+            whole[rows, : x.shape[1]] = (x[rows] / scale).round_()
+
+        _over(len(x), fill)
+        return whole
 
     def product(x: Tensor, y: Tensor, room: Tensor) -> Tensor:
         return torch._int_mm(x, y.T, out=room.view(len(x), len(y)))
@@ -118,6 +124,16 @@ def _bytes(queries: Tensor, bank: Tensor, k: int) -> Way:
     wanted = min(len(bank), int(BYTES_SPARE * k) + SPARE)
     none = torch.full((len(queries),), -1.0)
     return Way(product, levels(queries), levels(bank), torch.int32, wanted, none)
+
+
+def _over(n: int, work: Callable[[slice], Result]) -> list[Result]:
+    """Results for pieces of n rows that stay in the cache."""
+
+    def job(rows: slice) -> list[Result]:
+        parts = pieces(rows.stop - rows.start, 1024)
+        return [work(slice(rows.start + part.start, rows.start + part.stop)) for part in parts]
+
+    return [result for results in in_turn(shares(n), job) for result in results]
 
 
 def _search(
@@ -141,13 +157,18 @@ def _search(
         return Neighbours(rows, similar, chosen.long())
 
     room = 8 * max(_room(way.wanted) for way in ways)
-    each = 4 * (TILE + SAMPLE) + room + 48 * k  # bytes of a query
+    each = 4 * (TILE + _sample(len(bank))) + room + 48 * k  # bytes of a query
     return in_turn(shares(len(queries), QUERIES, max(1, memory) // each), search)
+
+
+def _sample(n: int) -> int:
+    """How many rows of the bank the first threshold is taken from, at most."""
+    return max(SAMPLE[0], n // SAMPLE[1])
 
 
 def _room(wanted: int) -> int:
     """Of a query's buffer."""
-    return 4 * wanted + 64
+    return 5 * wanted + 64
 
 
 def _candidates(way: Way, which: Tensor) -> tuple[Tensor, Tensor]:
@@ -158,9 +179,10 @@ def _candidates(way: Way, which: Tensor) -> tuple[Tensor, Tensor]:
     values = torch.empty(r, _room(way.wanted), dtype=way.kind)
     places = torch.empty(values.shape, dtype=torch.int32)
     count, reach = torch.zeros(r, dtype=torch.int64), way.reach[which]
-    sample = bank[:: max(1, len(bank) // SAMPLE)][:SAMPLE]
-    share = way.wanted * len(sample) / len(bank)
-    rank = int(share + 4 * share**0.5) + 2  # as good as always enough rows are above it
+    most = _sample(len(bank))
+    sample = bank[:: max(1, len(bank) // most)][:most]
+    share = (1.4 if way.kind == torch.int16 else 1) * way.wanted * len(sample) / len(bank)
+    rank = int(share + 4.5 * share**0.5) + 2  # as good as always enough rows are above it
     if way.sampled and rank < len(sample) < len(bank):
         similar = way.product(x, sample, torch.empty(r * len(sample), dtype=way.kind))
         _run(threshold, similar, low, rank)

@@ -54,7 +54,7 @@ class Problem:
         self.x, self.classes, self.c = x, classes, c
         self.n, self.d = x.shape
         self.mean = x.mean(0)
-        self.curvature = self._bound() if like is None else like.curvature
+        self.curvature: Tensor = self._bound() if like is None else like.curvature
 
     def _bound(self) -> Tensor:
         """Boehning's, of the curvature; float64 [d, d]."""
@@ -66,6 +66,7 @@ class Problem:
         flat = 1e-6 * float(self.curvature.norm())  # where float32 sees no curvature any more
         for _ in range(FLOORS):
             floor = (decay + flat) * torch.eye(self.d, dtype=torch.float64)
+            root: Tensor
             root, failed = torch.linalg.cholesky_ex(self.curvature + floor)
             if not failed:
                 break
