@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from selfsup import compiled
-from selfsup.evaluate.nearest import MEMORY, Metric, comparable, pieces, products
+from selfsup.evaluate.nearest import MEMORY, Metric, comparable, products
+from selfsup.threads import in_turn, shares
 
 
 class Side(NamedTuple):
@@ -105,8 +106,11 @@ def ranked(
 
         yield ranked_among_themselves(y, queries.labels)
         return
-    for rows in pieces(len(x), max(1, min(64, memory // (len(y) * 20)))):
-        yield Ranked(rows, rules.ranks(products(x[rows], y), rows))
+
+    def search(rows: slice) -> Ranked:
+        return Ranked(rows, rules.ranks(products(x[rows], y), rows))
+
+    yield from in_turn(shares(len(x), 64, memory // (len(y) * 20)), search)
 
 
 class Rules:
