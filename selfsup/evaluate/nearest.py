@@ -22,6 +22,7 @@ from selfsup.threads import in_turn, shares
 Metric = Literal["cosine", "euclidean"]
 GROUP = 16  # similarities of which only the largest is looked at first
 TILE = 2048  # rows of the bank that are multiplied at a time: a product that stays in the cache
+BLOCK = 64 * TILE  # rows of the bank whose products are held
 THIN = 16  # rows
 QUERIES, SMALL = 1024, 128  # a job, and how many of its queries are multiplied at a time
 MEMORY = 1 << 30
@@ -149,29 +150,40 @@ def pieces(total: int, size: int) -> Iterator[slice]:
 
 
 def _by_torch(queries: Tensor, bank: Tensor, k: int, memory: int) -> Iterator[Neighbours]:
-    """Groups of similarities first: the k largest all lie in the k groups with largest maxima."""
+    """A block of the bank after another, and the k largest of what those have."""
     n = len(bank)
-    tiles = n // TILE if n >= 8 * k else 0  # else there is nothing to gain by groups
 
     def search(rows: slice) -> Neighbours:
-        similar = torch.empty(min(SMALL, rows.stop - rows.start), n)
-        found = [choose(x, similar[: len(x)]) for x in queries[rows].split(SMALL)]
+        room = torch.empty(min(SMALL, rows.stop - rows.start), min(BLOCK, n))
+        found = []
+        for x in queries[rows].split(SMALL):
+            blocks = [_of_block(x, bank[block], k, room) for block in pieces(n, BLOCK)]
+            similar = torch.cat([near for near, _ in blocks], dim=1)
+            places = torch.cat([where + i * BLOCK for i, (_, where) in enumerate(blocks)], dim=1)
+            near, which = similar.topk(k, dim=1, sorted=False)
+            found.append(_ordered(near, places.gather(1, which)))
         return Neighbours(rows, *map(torch.cat, zip(*found, strict=True)))
 
-    def choose(x: Tensor, similar: Tensor) -> tuple[Tensor, Tensor]:
-        largest = torch.empty(len(x), tiles * (TILE // GROUP))
-        for tile in pieces(n, TILE):
-            part = products(x, bank[tile], similar[:, tile])
-            if tile.start < tiles * TILE:
-                group = slice(tile.start // GROUP, tile.stop // GROUP)
-                torch.amax(part.unflatten(1, (GROUP, -1)), 1, out=largest[:, group])
-        places = torch.arange(n).expand(len(x), -1)
-        if tiles:
-            places = _candidates(largest, k, n)
-        near, which = similar.gather(1, places).topk(k, dim=1, sorted=False)
-        return _ordered(near, places.gather(1, which))
+    each = 6 * min(BLOCK, n) + 12 * k * (n // BLOCK)  # bytes of a query
+    return in_turn(shares(len(queries), QUERIES, memory // each), search)
 
-    return in_turn(shares(len(queries), QUERIES, memory // (n * 6)), search)
+
+def _of_block(x: Tensor, bank: Tensor, k: int, room: Tensor) -> tuple[Tensor, Tensor]:
+    """The k largest products, or all; maxima of groups tell which groups they lie in. [r, k]."""
+    n = len(bank)
+    similar = room[: len(x), :n]
+    tiles = n // TILE if n >= 8 * k else 0  # else there is nothing to gain by groups
+    largest = torch.empty(len(x), tiles * (TILE // GROUP))
+    for tile in pieces(n, TILE):
+        part = products(x, bank[tile], similar[:, tile])
+        if tile.start < tiles * TILE:
+            group = slice(tile.start // GROUP, tile.stop // GROUP)
+            torch.amax(part.unflatten(1, (GROUP, -1)), 1, out=largest[:, group])
+    places = torch.arange(n).expand(len(x), -1)
+    if tiles:
+        places = _candidates(largest, k, n)
+    near, which = similar.gather(1, places).topk(min(k, n), dim=1, sorted=False)
+    return near, places.gather(1, which)
 
 
 def _candidates(largest: Tensor, k: int, n: int) -> Tensor:

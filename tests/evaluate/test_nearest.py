@@ -51,6 +51,18 @@ def test_large_banks_give_the_same_in_any_memory(form: str, k: int) -> None:
         assert torch.equal((queries @ bank.T).gather(1, places), similar)
 
 
+@pytest.mark.parametrize("block", [1, 7, 2048, 4999])
+def test_a_bank_in_blocks_gives_the_same(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr(compiled, "available", lambda: False)
+    monkeypatch.setattr("selfsup.evaluate.nearest.BLOCK", block)
+    bank, queries = whole_numbers(5000 if block > 7 else 30, 4, seed=0), whole_numbers(9, 4, seed=1)
+    every = queries @ bank.T
+    similar, places = found(queries, bank, 20)
+    assert torch.equal(similar, every.sort(dim=1, descending=True).values[:, :20])
+    assert torch.equal(every.gather(1, places), similar)
+    assert all(len(set(row)) == len(row) for row in places.tolist())
+
+
 def test_equal_similarities_come_by_place(form: str) -> None:
     bank = torch.tensor([[1.0, 0], [0, 1], [1, 0], [1, 0], [0, 1]])
     _, places = found(torch.tensor([[1.0, 0]]), bank, 5)
