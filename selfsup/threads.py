@@ -30,7 +30,10 @@ def jobs_alone() -> Iterator[None]:
     Its other threads go on spinning for a while after each shared operation, in the jobs' time.
     """
     threads = torch.get_num_threads()
-    held = _SHARED.set(_threads())
+    if threads == 1:
+        yield
+        return
+    held = _SHARED.set(threads)
     torch.set_num_threads(1)
     try:
         yield
@@ -52,11 +55,16 @@ def in_turn(jobs: Iterable[Job], work: Callable[[Job], Result]) -> Iterator[Resu
     if threads < 2:
         yield from map(work, jobs)
         return
-    pool = _pool(threads)
+    pool, mode = _pool(threads), torch.is_inference_mode_enabled()
+
+    def in_mode(job: Job) -> Result:
+        with torch.inference_mode(mode):  # which threads do not share
+            return work(job)
+
     begun: deque[Future[Result]] = deque()
     try:
         for job in jobs:
-            begun.append(pool.submit(work, job))
+            begun.append(pool.submit(in_mode, job))
             if len(begun) >= AHEAD * threads:
                 yield begun.popleft().result()
         while begun:
@@ -70,21 +78,24 @@ AHEAD = 2
 """Jobs for each thread that are begun or done before the first result is taken."""
 
 
-def shares(total: int, best: int | None = None, room: int | None = None) -> Iterator[slice]:
-    """Slices of `total` rows, a job each, one for each thread at least.
+def shares(
+    total: int, best: int | None = None, room: int | None = None, *, least: int = 1
+) -> Iterator[slice]:
+    """Slices of `total` rows, a job each, so that every thread has work.
 
     Args:
         total: rows.
         best: rows of a job that is quickest, if more are no gain.
         room: rows that memory holds in all jobs that are begun.
+        least: rows below which a job is not worth it.
     """
     threads = _threads()
-    limits = [-(-total // threads)]
+    size = max(least, -(-total // threads))
     if best is not None:
-        limits.append(best)
+        size = min(size, best)
     if room is not None:
-        limits.append(room // (AHEAD * threads if threads > 1 else 1))
-    size = max(1, min(limits))
+        size = min(size, room // (AHEAD * threads if threads > 1 else 1))
+    size = max(1, size)
     for start in range(0, total, size):
         yield slice(start, min(start + size, total))
 

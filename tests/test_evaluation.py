@@ -367,3 +367,13 @@ def test_nothing_is_sent_while_searching(data: Path, model: Path, tmp_path: Path
     for command in commands:
         done = run(sys.executable, *command, PYTHONPATH=paths)
         assert done.returncode == 0, done.stderr
+
+
+def test_bytes_first_on_two_threads_say_how_many_they_found(known: Path, tmp_path: Path) -> None:
+    command = (sys.executable, ROOT / "tools" / "knn.py", "--model", "pixels", "--data", known)
+    flags = ("--size", "16", *ALONE, "--k", "3", "--precision", "int8")
+    done = run(*command, *flags, "--out", tmp_path / "knn.json", OMP_NUM_THREADS="2")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "knn.json").read_text())
+    assert found["figures"]["k-NN, k 3, T 0.1"]["value"] == pytest.approx(19 / 20)
+    assert "recall of the true k 1.0" in " ".join(done.stdout.split())

@@ -1,6 +1,8 @@
 """The rooms: imports go down only, and parts on one floor do not know one another."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,3 +67,31 @@ def test_recipes_are_short(file: Path) -> None:
 def test_only_the_loop_and_the_step_call_backward() -> None:
     calls = {f.name for f in FILES if ".backward(" in f.read_text()}
     assert calls == {"step.py"}
+
+
+@pytest.mark.slow
+def test_every_module_is_imported_without_numba_but_the_compiled_ones() -> None:
+    code = """
+import importlib, pkgutil, sys
+sys.modules["numba"] = None
+import selfsup
+for module in pkgutil.walk_packages(selfsup.__path__, "selfsup."):
+    if module.name.endswith("__main__"):
+        continue
+    try:
+        importlib.import_module(module.name)
+    except ImportError as error:
+        assert "numba" in str(error), error
+        print(module.name)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.split() == [
+        "selfsup.augment.fast",
+        "selfsup.data.fast",
+        "selfsup.evaluate.fast",
+        "selfsup.evaluate.pairs",
+        "selfsup.evaluate.selection",
+        "selfsup.evaluate.softmax_loop",
+    ]

@@ -100,13 +100,16 @@ def votes_of(config: KNNConfig) -> "list[Vote]":
 
 def recall(bank: "Tensor", queries: "Tensor", votes: "list[Vote]", *, alone: bool) -> float:
     """Share of the true neighbours of some queries that int8 finds."""
+    import torch
+
     from selfsup.evaluate.nearest import comparable, nearest
 
     some = queries[:TRUTH]
     x, z = comparable(some, bank, "cosine")
     k = max(vote.k for vote in votes)
-    (true,) = (part.places for part in nearest(x, z, k, alone=alone))
-    (found,) = (part.places for part in nearest(x, z, k, alone=alone, precision="int8"))
+    true = torch.cat([part.places for part in nearest(x, z, k, alone=alone)])
+    quick = nearest(x, z, k, alone=alone, precision="int8")
+    found = torch.cat([part.places for part in quick])
     hits = (true[:, :, None] == found[:, None, :]).any(2)
     return round(float(hits.double().mean()), 6)
 

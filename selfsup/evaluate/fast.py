@@ -1,11 +1,12 @@
-"""The nearest rows by numba: quick products tell the candidates, exact ones choose among them.
+"""The nearest rows by numba: quick products tell the candidates, slow ones choose among them.
 
-Quick products are bfloat16 where the processor has it, each with a bound on how far it is off; what
-the bounds leave open is looked at again, so nothing is missed. Queries for which that would be too
-much are asked in float32. A first threshold comes from a sample of the bank; a query for which that
-was too high is asked again without one.
+A slow product is a sum in float32 in one fixed order, so that a pair has the same value whatever is
+around it. Quick ones are bfloat16 where the processor has it, else float32 by BLAS, each with a
+bound on how far it is off. What the bounds leave open is looked at again: nothing is missed. Where
+that would be too much, or the first threshold, which comes from a sample of the bank, was too high,
+a query is asked in the next way, and at last by slow products alone.
 
-Shape letters: n rows of the bank, r queries of a piece, d width, k wanted.
+Shape letters: n rows of the bank, q queries, r of a piece, d width, k wanted, c room of a buffer.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,9 +22,9 @@ from selfsup.threads import in_turn, shares
 QUERIES = 1024  # a piece; its products with a tile stay in the cache
 TILE = 512  # rows of the bank at a time
 SAMPLE = 1024, 64  # rows that the first threshold is taken from: at least, and one of so many
-SPARE = 16  # candidates more than wanted, of products that are off in their last bits alone
-BYTES_SPARE = 1.3  # candidates for each that is wanted, of products of bytes
-EPSILON = 2.0**-22  # of an addition in float32, four times the most that it is off
+SPARE = 1.3, 16  # candidates of products of bytes: so many times k, and so many more
+EPSILON = 2.0**-22  # of an addition in float32: four times the most that it is off, as a share
+TINY, HUGE = 1e-15, 1e38  # lengths whose squares float32 still has; more than any bound
 Result = TypeVar("Result")
 
 
@@ -37,37 +38,46 @@ class Way(NamedTuple):
     kind: torch.dtype
     """Of the products."""
     wanted: int
-    """Candidates."""
+    """Candidates at least."""
     reach: Tensor
     """float32 [q]; see `selection.keep`."""
-    sampled: bool = True
-    """Whether a threshold comes from a sample."""
 
 
 def exact(queries: Tensor, bank: Tensor, k: int, memory: int) -> Iterator[Neighbours]:
     """Those with the largest float32 products."""
-    slow = _floats(queries, bank, k)
-    ways = [slow, slow._replace(sampled=False)]
-    if _halves_pay(queries, bank, k, memory):
-        ways.insert(0, _halves(queries, bank, k))
-        memory -= ways[0].bank.nbytes
+    longest = float(torch.stack(_over(len(bank), lambda rows: _longest(bank[rows]))).max())
+    ways = [_floats(queries, bank, k, longest)]
+    copies = (queries.numel() + bank.numel()) * torch.bfloat16.itemsize
+    if _halves_pay(queries, bank, k) and 2 * copies <= memory and TINY < longest < 1 / TINY:
+        ways.insert(0, _halves(queries, bank, k, longest))
+        memory -= copies
     return _search(queries, bank, k, ways, memory)
 
 
 def reranked(queries: Tensor, bank: Tensor, k: int, memory: int) -> Iterator[Neighbours]:
     """Of those with the largest products of bytes."""
-    quick = _bytes(queries, bank, k)
-    return _search(queries, bank, k, [quick, quick._replace(sampled=False)], memory)
+    memory -= queries.numel() + bank.numel()
+    return _search(queries, bank, k, [_bytes(queries, bank, k)], memory)
 
 
-def _halves_pay(queries: Tensor, bank: Tensor, k: int, memory: int) -> bool:
+def _longest(x: Tensor) -> Tensor:
+    """Length of the longest row."""
+    return x.square().sum(1).max().sqrt()
+
+
+def _lengths(x: Tensor) -> Tensor:
+    """Of all rows, a piece after another."""
+    return torch.cat(_over(len(x), lambda rows: x[rows].norm(dim=1)))
+
+
+def _halves_pay(queries: Tensor, bank: Tensor, k: int) -> bool:
     """Whether the processor multiplies bfloat16, and enough that the bank's copy is worth it."""
     n, d = bank.shape
     many = n >= 16 * k and d >= 32 and len(queries) >= 256
-    return many and bank.nbytes <= memory and torch.cpu._is_avx512_bf16_supported()
+    return many and torch.cpu._is_avx512_bf16_supported()
 
 
-def _halves(queries: Tensor, bank: Tensor, k: int) -> Way:
+def _halves(queries: Tensor, bank: Tensor, k: int, longest: float) -> Way:
     """As bfloat16, the bank moved to its mean, which changes a query's products all alike.
 
     With q = q' + e and b = b' + f, |q b - q' b'| <= |q| |f| + |e| |b'| (Cauchy and Schwarz); a sum
@@ -78,12 +88,15 @@ def _halves(queries: Tensor, bank: Tensor, k: int) -> Way:
     def round_off(rows: slice) -> Tensor:
         moved = bank[rows] - mean
         halves[rows] = moved
-        off = moved - halves[rows]
-        return torch.stack([x.square().sum(1).max() for x in (bank[rows], moved, off)])
+        return torch.stack([_longest(moved), _longest(moved - halves[rows])])
 
-    longest, moved, off = torch.stack(_over(len(bank), round_off)).amax(0).sqrt()
-    short = queries.bfloat16()
-    length, lost = queries.norm(dim=1), (queries - short).norm(dim=1)
+    def lost_of(rows: slice) -> Any:
+        missing = queries[rows] - short[rows]
+        return torch.linalg.vector_norm(missing, dim=1)
+
+    moved, off = torch.stack(_over(len(bank), round_off)).amax(0)
+    short, length = queries.bfloat16(), _lengths(queries)
+    lost = torch.cat(_over(len(queries), lost_of))
     summed = queries.shape[1] * EPSILON * length * (longest + moved)
     apart = length * off + lost * (moved + off) + summed
 
@@ -91,17 +104,22 @@ def _halves(queries: Tensor, bank: Tensor, k: int) -> Way:
         out = room.view(torch.bfloat16).view(len(x), len(y))
         return torch.mm(x, y.T, out=out).view(torch.int16)
 
-    return Way(product, short, halves, torch.int16, k, 2.001 * apart)
+    return Way(product, short, halves, torch.int16, k, _finite(2.001 * apart))
 
 
-def _floats(queries: Tensor, bank: Tensor, k: int) -> Way:
-    """As they are."""
+def _floats(queries: Tensor, bank: Tensor, k: int, longest: float) -> Way:
+    """As they are: two orders of the same sum are apart by 2 d epsilon |q| |b| at most."""
 
     def product(x: Tensor, y: Tensor, room: Tensor) -> Tensor:
         return products(x, y, room.view(len(x), len(y)))
 
-    wanted = min(len(bank), k + SPARE)
-    return Way(product, queries, bank, torch.float32, wanted, torch.full((len(queries),), -1.0))
+    reach = 4 * queries.shape[1] * EPSILON * _lengths(queries) * longest
+    return Way(product, queries, bank, torch.float32, k, _finite(reach))
+
+
+def _finite(reach: Tensor) -> Tensor:
+    """So far that everything is open, where a bound overflows."""
+    return reach.nan_to_num(nan=HUGE, posinf=HUGE)
 
 
 def _bytes(queries: Tensor, bank: Tensor, k: int) -> Way:
@@ -121,7 +139,7 @@ def _bytes(queries: Tensor, bank: Tensor, k: int) -> Way:
     def product(x: Tensor, y: Tensor, room: Tensor) -> Tensor:
         return torch._int_mm(x, y.T, out=room.view(len(x), len(y)))
 
-    wanted = min(len(bank), int(BYTES_SPARE * k) + SPARE)
+    wanted = min(len(bank), int(SPARE[0] * k) + SPARE[1])
     none = torch.full((len(queries),), -1.0)
     return Way(product, levels(queries), levels(bank), torch.int32, wanted, none)
 
@@ -154,11 +172,16 @@ def _search(
             left = left[count < way.wanted]
             if not len(left):
                 break
+        for i in left.tolist():
+            one, query = slice(i, i + 1), queries[rows.start + i][None]
+            every = torch.arange(len(bank), dtype=torch.int32)[None]
+            count = torch.tensor([len(bank)])
+            _run(rerank, query, bank, every, count, similar[one], chosen[one])
         return Neighbours(rows, similar, chosen.long())
 
-    room = 8 * max(_room(way.wanted) for way in ways)
-    each = 4 * (TILE + _sample(len(bank))) + room + 48 * k  # bytes of a query
-    return in_turn(shares(len(queries), QUERIES, max(1, memory) // each), search)
+    d, room = bank.shape[1], 8 * max(_room(way.wanted) for way in ways)
+    each = 4 * (TILE + _sample(len(bank))) + room + 48 * k + 8 * d  # bytes of a query
+    return in_turn(shares(len(queries), QUERIES, max(1, memory) // each, least=64), search)
 
 
 def _sample(n: int) -> int:
@@ -183,7 +206,7 @@ def _candidates(way: Way, which: Tensor) -> tuple[Tensor, Tensor]:
     sample = bank[:: max(1, len(bank) // most)][:most]
     share = (1.4 if way.kind == torch.int16 else 1) * way.wanted * len(sample) / len(bank)
     rank = int(share + 4.5 * share**0.5) + 2  # as good as always enough rows are above it
-    if way.sampled and rank < len(sample) < len(bank):
+    if rank < len(sample) < len(bank):
         similar = way.product(x, sample, torch.empty(r * len(sample), dtype=way.kind))
         _run(threshold, similar, low, rank)
     tile = torch.empty(r * TILE, dtype=way.kind)

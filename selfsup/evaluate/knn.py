@@ -10,9 +10,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from selfsup.evaluate.nearest import MEMORY, comparable, nearest, pieces, products
+from selfsup.evaluate.nearest import MEMORY, comparable, nearest, products
 from selfsup.seeds import generator
-from selfsup.threads import jobs_alone
+from selfsup.threads import in_turn, jobs_alone, shares
 
 
 class Vote(NamedTuple):
@@ -86,21 +86,25 @@ def knn_votes(
     classes, index = labels.unique(return_inverse=True)
     found = torch.empty(len(votes), len(x), dtype=torch.int64)
     most = max(vote.k for vote in votes)
+    tied = torch.zeros(len(x), dtype=torch.bool)
     with jobs_alone():
         # one more than votes: it shows whether the last place is shared
         for part in nearest(x, z, most + 1, alone=alone, precision=precision, memory=memory):
-            tied = torch.zeros(len(part.similar), dtype=torch.bool)
             for vote, row in zip(votes, found, strict=True):
                 row[part.rows] = _winner(part.similar, index[part.places], vote, len(classes))
-                tied |= _shares_last_place(part.similar, vote.k)
-            rows = tied.nonzero()[:, 0] + part.rows.start
-            for piece in pieces(len(rows), max(1, memory // (16 * len(z)))):
-                some = rows[piece]
-                similar = products(x[some], z)
-                if alone:
-                    similar[torch.arange(len(some)), some] = -torch.inf
-                for vote, row in zip(votes, found, strict=True):
-                    row[some] = _winner_of_all(similar, index, vote, len(classes), len(z) - alone)
+                tied[part.rows] |= _shares_last_place(part.similar, vote.k)
+    again = tied.nonzero()[:, 0]
+
+    def settle(piece: slice) -> None:
+        some = again[piece]
+        similar = products(x[some], z)
+        if alone:
+            similar[torch.arange(len(some)), some] = -torch.inf
+        for vote, row in zip(votes, found, strict=True):
+            row[some] = _winner_of_all(similar, index, vote, len(classes), len(z) - alone)
+
+    for _ in in_turn(shares(len(again), 256, memory // (16 * len(z))), settle):
+        pass
     predicted: Tensor = classes[found]
     return predicted
 

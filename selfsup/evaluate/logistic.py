@@ -17,11 +17,11 @@ from torch import Tensor
 from selfsup.evaluate.softmax import cross_entropy
 from selfsup.threads import jobs_alone
 
-LOOKED_AT = 16  # rows for each dimension that the curvature is taken from
+LOOKED_AT = 8192, 16  # rows that the curvature is taken from: at least, and for each dimension
 HISTORY = 10  # pairs of steps and changes of the gradient that L-BFGS remembers
 PATIENCE = 300  # steps
 FLOORS = 6  # of the curvature that are tried, each ten times the last
-HALVINGS = 10  # of a step that does not go down
+HALVINGS = 30  # of a step that does not go down
 NOISE = 1e-7  # a smaller share of the value than float32 can tell apart
 
 
@@ -58,8 +58,12 @@ class Problem:
 
     def _bound(self) -> Tensor:
         """Boehning's, of the curvature; float64 [d, d]."""
-        centred = self.x[:: max(1, self.n // (LOOKED_AT * self.d))] - self.mean
-        return (centred.T @ centred / (4 * len(centred))).double()
+        some = self.x[:: max(1, self.n // max(LOOKED_AT[0], LOOKED_AT[1] * self.d))]
+        square = torch.zeros(self.d, self.d)
+        for part in some.split(4096):
+            centred = part - self.mean
+            square.addmm_(centred.T, centred)
+        return square.double() / (4 * len(some))
 
     def _root(self, decay: float) -> Tensor:
         """R with R R^T the curvature, that of the decay with it; lower triangular [d, d]."""

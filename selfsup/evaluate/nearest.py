@@ -1,7 +1,7 @@
 """The k nearest rows of a bank, exactly, in pieces that fit in memory.
 
 With numba (`pip install 'selfsup[fast]'`) rows are chosen while a piece of the product is still in
-the processor's cache; without it by torch alone. Both give the same.
+the processor's cache; without it by torch alone. Both give the same but for float32's last bits.
 
 Shape letters: n rows of the bank, q queries, r queries of a piece, d width.
 """
@@ -165,7 +165,7 @@ def _by_torch(queries: Tensor, bank: Tensor, k: int, memory: int) -> Iterator[Ne
         return Neighbours(rows, *map(torch.cat, zip(*found, strict=True)))
 
     each = 6 * min(BLOCK, n) + 12 * k * (n // BLOCK)  # bytes of a query
-    return in_turn(shares(len(queries), QUERIES, memory // each), search)
+    return in_turn(shares(len(queries), QUERIES, memory // each, least=SMALL // 2), search)
 
 
 def _of_block(x: Tensor, bank: Tensor, k: int, room: Tensor) -> tuple[Tensor, Tensor]:

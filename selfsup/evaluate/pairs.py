@@ -13,7 +13,7 @@ from torch import Tensor
 from selfsup.compiled import kernel
 from selfsup.evaluate.nearest import pieces, products
 from selfsup.evaluate.ranks import Ranked
-from selfsup.threads import in_turn
+from selfsup.threads import in_turn, jobs_alone
 
 TILE = 512
 
@@ -33,8 +33,9 @@ def ranked_among_themselves(x: Tensor, labels: Tensor) -> Ranked:
     _, counts = labels[order].unique_consecutive(return_counts=True)
     stop = counts.cumsum(0).repeat_interleave(counts)
     start = stop - counts.repeat_interleave(counts)
-    own = _own(x, start, stop, int(counts.max()) - 1)  # [n, m]
-    passed = _passed(x, start, stop, own)
+    with jobs_alone():  # all products by one thread of torch each, so that equal rows stay equal
+        own = _own(x, start, stop, int(counts.max()) - 1)  # [n, m]
+        passed = _passed(x, start, stop, own)
     step = torch.arange(own.shape[1])
     ranks = torch.where(step < (stop - start - 1)[:, None], passed + step + 1, 0)
     found = torch.empty_like(ranks)

@@ -13,7 +13,7 @@ import numpy as np
 
 from selfsup.compiled import kernel
 
-ROUNDING: Any = np.float32(2**-8)  # of a result in bfloat16; twice the most that it is off
+ROUNDING: Any = np.float32(2**-8)  # of a result in bfloat16: the most that it is off, as a share
 OVERFLOW = -1  # instead of a count: the query has to be asked in another way
 
 
@@ -69,8 +69,8 @@ def take(similar, low, values, places, count, start, k, reach):  # type: ignore[
 def keep(value, place, n, k, work, low, reach):  # type: ignore[no-untyped-def]
     """Bring what may be among the k largest to the front, and raise the threshold to them.
 
-    With a `reach` below 0 that is k, the first of equal ones. Else values are bfloat16 whose exact
-    ones are at most half of it away, and all stay that may still be among the k.
+    With a `reach` below 0 that is k, the first of equal ones. Else exact values are at most half of
+    it away from these, beside the rounding of bfloat16, and all stay that may be among the k.
 
     Returns:
         How many, or OVERFLOW where they would fill the buffer or may have been dropped before.
@@ -79,10 +79,16 @@ def keep(value, place, n, k, work, low, reach):  # type: ignore[no-untyped-def]
     least = _kth_largest(work[:n], k)
     kept = 0
     if reach >= 0:
-        bar = _below(least, reach)
-        if bar < max(low[0], 1):
+        before = low[0]
+        if low.itemsize == 2:
+            bar = _below(least, reach)
+            if bar < 1:
+                return OVERFLOW
+            low[0] = bar
+        else:
+            low[0] = least - reach
+        if low[0] < before:
             return OVERFLOW
-        low[0] = bar
         for i in range(n):
             value[kept], place[kept] = value[i], place[i]
             kept += value[i] >= low[0]
@@ -153,7 +159,7 @@ def shrink(values, places, count, low, k, reach):  # type: ignore[no-untyped-def
     """Leave in each buffer what may be among the k largest."""
     work = np.empty(values.shape[1], values.dtype)
     for r in range(len(values)):
-        if count[r] > k:
+        if count[r] >= k:
             count[r] = keep(values[r], places[r], count[r], k, work, low[r : r + 1], reach[r])
 
 

@@ -1,5 +1,6 @@
 """Search by bfloat16 first loses nothing: bounds hold, and what they leave open is looked at."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -13,7 +14,7 @@ if not compiled.available():
     pytest.skip("numba is not installed", allow_module_level=True)
 
 from selfsup.evaluate import fast
-from selfsup.evaluate.selection import ROUNDING
+from selfsup.evaluate.selection import ROUNDING, _below, rerank
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +74,7 @@ def test_the_k_nearest_in_float64_are_found(
 @given(st.sampled_from(KINDS), st.integers(2, 300), st.integers(0, 10**6))
 def test_no_product_is_further_off_than_its_bound(kind: str, d: int, seed: int) -> None:
     x, z = draw(kind, 200, 20, d, seed)
-    way = fast._halves(x, z, 5)
+    way = fast._halves(x, z, 5, float(z.norm(dim=1).max()))
     quick = torch.empty(20 * 200, dtype=torch.int16)
     found = way.product(way.queries, way.bank, quick).view(torch.bfloat16).double()
     exact = x.double() @ (z.double() - z.mean(0).double()).T
@@ -105,3 +106,71 @@ def test_a_query_has_the_same_values_whichever_way_it_was_asked(
     (other,) = nearest(x, z, 60)
     assert torch.equal(one.similar, other.similar)
     assert torch.equal(one.places, other.places)
+
+
+def test_exactly_as_many_above_the_threshold_are_not_taken_for_enough() -> None:
+    # all of the sample are one near row, which bfloat16 rounds up; a nearer one is rounded down
+    n, k = 65_536, 1024
+    step = 2.0**-9  # of bfloat16 below 1/2
+    middle, little = 251.5 * step, step / 32
+    bank = torch.zeros(n, 32)
+    bank[:: n // k, 0] = middle + little
+    bank[1 :: n // k, 0] = -middle - little  # the mean is 0
+    bank[2, 0], bank[2, 1], bank[3, 0] = middle - little, step / 4, -middle + little
+    query = torch.zeros(1, 32)
+    query[0, :2] = 1
+    (part,) = nearest(query, bank, k)
+    assert part.places[0, 0] == 2
+
+
+@given(st.integers(1, 0x7E00), st.floats(0, 1))
+def test_what_is_below_a_bar_cannot_be_above_the_value_it_is_from(bits: int, reach: float) -> None:
+    def value(of: int) -> float:
+        return torch.tensor(of, dtype=torch.int16).view(torch.bfloat16).double().item()
+
+    reach *= value(bits)
+    bar = int(_below(np.int16(bits), np.float32(reach)))
+    if bar < 1:
+        return
+    least, most = value(bits) * (1 - 2**-8) - reach / 2, value(bar - 1) * (1 + 2**-8) + reach / 2
+    assert most <= least * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_float32_first_gives_what_slow_products_of_all_rows_give(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(fast, "_halves_pay", lambda *_: False)
+    x, z = draw(kind, 3000, 20, 90, 5)
+    if kind == "narrow":  # many within the rounding of a sum
+        z = torch.nn.functional.normalize(z[:1] + 1e-7 * torch.randn(z.shape))
+    (part,) = nearest(x, z, 40)
+    similar, chosen = torch.empty(20, 40), torch.empty(20, 40, dtype=torch.int32)
+    every = torch.arange(3000, dtype=torch.int32).expand(20, -1).contiguous()
+    fast._run(rerank, x, z, every, torch.full((20,), 3000), similar, chosen)
+    assert torch.equal(part.similar, similar)
+    assert torch.equal(part.places, chosen.long())
+
+
+@pytest.mark.parametrize("size", [1e-25, 1e-12, 1e12, 1e20])
+def test_rows_of_any_length_are_compared(size: float) -> None:
+    g = torch.Generator().manual_seed(2)
+    bank, queries = torch.randn(2000, 40, generator=g), torch.randn(9, 40, generator=g)
+    (part,) = nearest(queries, bank * size, 30)
+    every = queries.double() @ (bank * size).double().T
+    least = every.sort(dim=1, descending=True).values[:, :30]
+    torch.testing.assert_close(part.similar.double(), least, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_any_number_of_threads_finds_the_same(threads: int) -> None:
+    x, z = draw("plain", 3000, 200, 64, 4)
+    whole = list(nearest(x, z, 20))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        parts = list(nearest(x, z, 20))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(torch.cat([p.similar for p in parts]), torch.cat([p.similar for p in whole]))
+    assert torch.equal(torch.cat([p.places for p in parts]), torch.cat([p.places for p in whole]))
