@@ -230,7 +230,7 @@ def sweep(n: int, d: int, c: int) -> Sides:
 ROWS: dict[str, tuple[Callable[[], Sides], float]] = {
     "k-NN, 50,000 x 10,000, d = 128": (partial(knn, 50_000, 10_000, 128), 10_000),
     "k-NN, 50,000 x 10,000, d = 512": (partial(knn, 50_000, 10_000, 512), 10_000),
-    "k-NN, 1,280,000 x 2,048, d = 128": (partial(knn, 1_280_000, 2048, 128), 2048),
+    "k-NN, 1,280,000 x 10,000, d = 128": (partial(knn, 1_280_000, 10_000, 128), 10_000),
     "retrieval, 20,000 x 128": (partial(retrieval, 20_000, 128), 20_000),
     "logistic, 50,000 x 512, easy": (partial(probe, 50_000, 512, ill=False), 1),
     "logistic, 50,000 x 512, ill-conditioned": (partial(probe, 50_000, 512, ill=True), 1),

@@ -10,14 +10,14 @@ Shape letters: n rows of the bank, q queries, r of a piece, d width, k wanted, c
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from selfsup.evaluate.nearest import Neighbours, pieces, products
 from selfsup.evaluate.selection import rerank, shrink, take, threshold
-from selfsup.threads import in_turn, shares
+from selfsup.threads import in_parts, in_turn, shares
 
 QUERIES = 1024  # a piece; its products with a tile stay in the cache
 TILE = 512  # rows of the bank at a time
@@ -25,7 +25,6 @@ SAMPLE = 1024, 64  # rows that the first threshold is taken from: at least, and 
 SPARE = 1.3, 16  # candidates of products of bytes: so many times k, and so many more
 EPSILON = 2.0**-22  # of an addition in float32: four times the most that it is off, as a share
 TINY, HUGE = 1e-15, 1e38  # lengths whose squares float32 still has; more than any bound
-Result = TypeVar("Result")
 
 
 class Way(NamedTuple):
@@ -45,7 +44,7 @@ class Way(NamedTuple):
 
 def exact(queries: Tensor, bank: Tensor, k: int, memory: int) -> Iterator[Neighbours]:
     """Those with the largest float32 products."""
-    longest = float(torch.stack(_over(len(bank), lambda rows: _longest(bank[rows]))).max())
+    longest = float(_lengths(bank).max())
     ways = [_floats(queries, bank, k, longest)]
     copies = (queries.numel() + bank.numel()) * torch.bfloat16.itemsize
     if _halves_pay(queries, bank, k) and 2 * copies <= memory and TINY < longest < 1 / TINY:
@@ -60,14 +59,16 @@ def reranked(queries: Tensor, bank: Tensor, k: int, memory: int) -> Iterator[Nei
     return _search(queries, bank, k, [_bytes(queries, bank, k)], memory)
 
 
-def _longest(x: Tensor) -> Tensor:
-    """Length of the longest row."""
-    return x.square().sum(1).max().sqrt()
+def _lengths(x: Tensor, rounded: Tensor | None = None) -> Tensor:
+    """Of all rows, or of what they lost when they were rounded. [n, d] -> [n]."""
+    out = torch.empty(len(x))
 
+    def fill(rows: slice) -> None:
+        part = x[rows] if rounded is None else x[rows] - rounded[rows]
+        torch.linalg.vector_norm(part, dim=1, out=out[rows])
 
-def _lengths(x: Tensor) -> Tensor:
-    """Of all rows, a piece after another."""
-    return torch.cat(_over(len(x), lambda rows: x[rows].norm(dim=1)))
+    _over(len(x), fill)
+    return out
 
 
 def _halves_pay(queries: Tensor, bank: Tensor, k: int) -> bool:
@@ -84,19 +85,18 @@ def _halves(queries: Tensor, bank: Tensor, k: int, longest: float) -> Way:
     in float32 is off by d epsilon |q| |b| at most, here as for the product that is compared.
     """
     mean, halves = bank.mean(0), torch.empty(bank.shape, dtype=torch.bfloat16)
+    lengths = torch.empty(2, len(bank))
 
-    def round_off(rows: slice) -> Tensor:
+    def round_off(rows: slice) -> None:
         moved = bank[rows] - mean
         halves[rows] = moved
-        return torch.stack([_longest(moved), _longest(moved - halves[rows])])
+        torch.linalg.vector_norm(moved, dim=1, out=lengths[0, rows])
+        torch.linalg.vector_norm(moved.sub_(halves[rows]), dim=1, out=lengths[1, rows])
 
-    def lost_of(rows: slice) -> Any:
-        missing = queries[rows] - short[rows]
-        return torch.linalg.vector_norm(missing, dim=1)
-
-    moved, off = torch.stack(_over(len(bank), round_off)).amax(0)
-    short, length = queries.bfloat16(), _lengths(queries)
-    lost = torch.cat(_over(len(queries), lost_of))
+    _over(len(bank), round_off)
+    moved, off = lengths.amax(1)
+    short = queries.bfloat16()
+    length, lost = _lengths(queries), _lengths(queries, short)
     summed = queries.shape[1] * EPSILON * length * (longest + moved)
     apart = length * off + lost * (moved + off) + summed
 
@@ -144,14 +144,18 @@ def _bytes(queries: Tensor, bank: Tensor, k: int) -> Way:
     return Way(product, levels(queries), levels(bank), torch.int32, wanted, none)
 
 
-def _over(n: int, work: Callable[[slice], Result]) -> list[Result]:
-    """Results for pieces of n rows that stay in the cache."""
+def _over(n: int, work: Callable[[slice], None]) -> None:
+    """Call `work` on pieces of n rows that stay in the cache.
 
-    def job(rows: slice) -> list[Result]:
-        parts = pieces(rows.stop - rows.start, 1024)
-        return [work(slice(rows.start + part.start, rows.start + part.stop)) for part in parts]
+    What it finds it writes to memory that is there: small results that are kept among large ones
+    that are freed would pin the memory of all.
+    """
 
-    return [result for results in in_turn(shares(n), job) for result in results]
+    def job(rows: slice) -> None:
+        for part in pieces(rows.stop - rows.start, 1024):
+            work(slice(rows.start + part.start, rows.start + part.stop))
+
+    in_parts(n, job)
 
 
 def _search(
