@@ -114,6 +114,7 @@ def files(named: Named) -> dict[tuple[Format, bool], Any]:
 CASES = list(files({"conv1.weight": torch.zeros(1)}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("format", "teacher"), CASES)
 def test_a_resnet_of_every_project_has_the_features_it_had(
     tmp_path: Path, format: Format, teacher: bool
