@@ -100,10 +100,15 @@ def shares(
         yield slice(start, min(start + size, total))
 
 
+def run_all(jobs: Iterable[Job], work: Callable[[Job], None]) -> None:
+    """As `in_turn`, for work that leaves what it finds elsewhere."""
+    for _ in in_turn(jobs, work):
+        pass
+
+
 def in_parts(n: int, work: Callable[[slice], None]) -> None:
     """Call `work` on slices that cover n rows, one for each of torch's threads."""
-    for _ in in_turn(shares(n), work):
-        pass
+    run_all(shares(n), work)
 
 
 @lru_cache(maxsize=1)

@@ -22,6 +22,7 @@ from selfsup.threads import in_parts, in_turn, shares
 QUERIES = 1024  # a piece; its products with a tile stay in the cache
 TILE = 512  # rows of the bank at a time
 SAMPLE = 1024, 64  # rows that the first threshold is taken from: at least, and one of so many
+OPEN = 1.4  # rows that bfloat16 leaves open for each that is wanted, or fewer as a rule
 SPARE = 1.3, 16  # candidates of products of bytes: so many times k, and so many more
 EPSILON = 2.0**-22  # of an addition in float32: four times the most that it is off, as a share
 TINY, HUGE = 1e-15, 1e38  # lengths whose squares float32 still has; more than any bound
@@ -44,11 +45,11 @@ class Way(NamedTuple):
 
 def exact(queries: Tensor, bank: Tensor, k: int, memory: int) -> Iterator[Neighbours]:
     """Those with the largest float32 products."""
-    longest = float(_lengths(bank).max())
-    ways = [_floats(queries, bank, k, longest)]
+    length, longest = _lengths(queries), float(_lengths(bank).max())
+    ways = [_floats(queries, bank, k, length * longest)]
     copies = (queries.numel() + bank.numel()) * torch.bfloat16.itemsize
     if _halves_pay(queries, bank, k) and 2 * copies <= memory and TINY < longest < 1 / TINY:
-        ways.insert(0, _halves(queries, bank, k, longest))
+        ways.insert(0, _halves(queries, bank, k, length, longest))
         memory -= copies
     return _search(queries, bank, k, ways, memory)
 
@@ -78,7 +79,7 @@ def _halves_pay(queries: Tensor, bank: Tensor, k: int) -> bool:
     return many and torch.cpu._is_avx512_bf16_supported()
 
 
-def _halves(queries: Tensor, bank: Tensor, k: int, longest: float) -> Way:
+def _halves(queries: Tensor, bank: Tensor, k: int, length: Tensor, longest: float) -> Way:
     """As bfloat16, the bank moved to its mean, which changes a query's products all alike.
 
     With q = q' + e and b = b' + f, |q b - q' b'| <= |q| |f| + |e| |b'| (Cauchy and Schwarz); a sum
@@ -96,7 +97,7 @@ def _halves(queries: Tensor, bank: Tensor, k: int, longest: float) -> Way:
     _over(len(bank), round_off)
     moved, off = lengths.amax(1)
     short = queries.bfloat16()
-    length, lost = _lengths(queries), _lengths(queries, short)
+    lost = _lengths(queries, short)
     summed = queries.shape[1] * EPSILON * length * (longest + moved)
     apart = length * off + lost * (moved + off) + summed
 
@@ -107,13 +108,16 @@ def _halves(queries: Tensor, bank: Tensor, k: int, longest: float) -> Way:
     return Way(product, short, halves, torch.int16, k, _finite(2.001 * apart))
 
 
-def _floats(queries: Tensor, bank: Tensor, k: int, longest: float) -> Way:
-    """As they are: two orders of the same sum are apart by 2 d epsilon |q| |b| at most."""
+def _floats(queries: Tensor, bank: Tensor, k: int, largest: Tensor) -> Way:
+    """As they are: two orders of the same sum are apart by 2 d epsilon |q| |b| at most.
+
+    `largest` is |q| |b| for the longest b, [q].
+    """
 
     def product(x: Tensor, y: Tensor, room: Tensor) -> Tensor:
         return products(x, y, room.view(len(x), len(y)))
 
-    reach = 4 * queries.shape[1] * EPSILON * _lengths(queries) * longest
+    reach = 4 * queries.shape[1] * EPSILON * largest
     return Way(product, queries, bank, torch.float32, k, _finite(reach))
 
 
@@ -208,7 +212,8 @@ def _candidates(way: Way, which: Tensor) -> tuple[Tensor, Tensor]:
     count, reach = torch.zeros(r, dtype=torch.int64), way.reach[which]
     most = _sample(len(bank))
     sample = bank[:: max(1, len(bank) // most)][:most]
-    share = (1.4 if way.kind == torch.int16 else 1) * way.wanted * len(sample) / len(bank)
+    # what bfloat16 leaves open has to be above the threshold too
+    share = (OPEN if way.kind == torch.int16 else 1) * way.wanted * len(sample) / len(bank)
     rank = int(share + 4.5 * share**0.5) + 2  # as good as always enough rows are above it
     if rank < len(sample) < len(bank):
         similar = way.product(x, sample, torch.empty(r * len(sample), dtype=way.kind))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from selfsup.evaluate.nearest import MEMORY, comparable, nearest, products
 from selfsup.seeds import generator
-from selfsup.threads import in_turn, jobs_alone, shares
+from selfsup.threads import jobs_alone, run_all, shares
 
 
 class Vote(NamedTuple):
@@ -103,8 +103,7 @@ def knn_votes(
         for vote, row in zip(votes, found, strict=True):
             row[some] = _winner_of_all(similar, index, vote, len(classes), len(z) - alone)
 
-    for _ in in_turn(shares(len(again), 256, memory // (16 * len(z))), settle):
-        pass
+    run_all(shares(len(again), 256, memory // (16 * len(z))), settle)
     predicted: Tensor = classes[found]
     return predicted
 

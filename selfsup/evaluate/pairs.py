@@ -13,7 +13,7 @@ from torch import Tensor
 from selfsup.compiled import kernel
 from selfsup.evaluate.nearest import pieces, products
 from selfsup.evaluate.ranks import Ranked
-from selfsup.threads import in_turn, jobs_alone
+from selfsup.threads import jobs_alone, run_all
 
 TILE = 512
 
@@ -85,8 +85,7 @@ def _passed(x: Tensor, start: Tensor, stop: Tensor, own: Tensor) -> Tensor:
         with one_at_a_time:
             passed[rows] += torch.from_numpy(found)
 
-    for _ in in_turn(range(len(tiles)), along):
-        pass
+    run_all(range(len(tiles)), along)
     return passed
 
 

@@ -45,7 +45,7 @@ def cross_entropy(x: Tensor, classes: Tensor, weight: Tensor, bias: Tensor) -> S
         return [work(*part) for part in parts[which]]
 
     loss, by_weight, by_bias = 0.0, torch.zeros_like(weight), torch.zeros_like(bias)
-    # many parts a job: to hand over every one takes half as long as the part
+    # many parts a job, since a thread that waits for its next one does nothing
     for done in in_turn(shares(len(parts), room=HELD // weight.nbytes), share):
         for part in done:  # added up in their order, so that threads do not matter
             loss += part.loss
@@ -66,9 +66,9 @@ def _of_part(x: Tensor, classes: Tensor, weight: Tensor, bias: Tensor) -> Summed
 
 
 def _compiled(x: Tensor, classes: Tensor, weight: Tensor, bias: Tensor) -> Summed:
-    from selfsup.evaluate.softmax_loop import four_by_four
+    from selfsup.evaluate.softmax_loop import four_rows
 
     by_weight, by_bias = torch.zeros_like(weight), torch.zeros_like(bias)
     fields = (x, classes, weight, bias, by_weight, by_bias)
-    loss = four_by_four(*(field.numpy() for field in fields))
+    loss = four_rows(*(field.numpy() for field in fields))
     return Summed(float(loss), by_weight, by_bias)

@@ -74,7 +74,7 @@ def test_the_k_nearest_in_float64_are_found(
 @given(st.sampled_from(KINDS), st.integers(2, 300), st.integers(0, 10**6))
 def test_no_product_is_further_off_than_its_bound(kind: str, d: int, seed: int) -> None:
     x, z = draw(kind, 200, 20, d, seed)
-    way = fast._halves(x, z, 5, float(z.norm(dim=1).max()))
+    way = fast._halves(x, z, 5, x.norm(dim=1), float(z.norm(dim=1).max()))
     quick = torch.empty(20 * 200, dtype=torch.int16)
     found = way.product(way.queries, way.bank, quick).view(torch.bfloat16).double()
     exact = x.double() @ (z.double() - z.mean(0).double()).T
