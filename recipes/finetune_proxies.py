@@ -9,8 +9,8 @@ a learning rate of their own (--method.lr), are saved in checkpoints and thrown 
 
 from dataclasses import dataclass, replace
 
-from selfsup.cli import run as launch
 from selfsup.config import FinetuneConfig, ProxiesConfig
+from selfsup.core.cli import run as launch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,10 +22,11 @@ class Config(FinetuneConfig):
 
 def main(config: Config) -> None:
     """Train and export."""
-    from selfsup.finetune import finetune, labelled, starting_encoder, views_of
-    from selfsup.methods.proxies import ProxyRanking
-    from selfsup.pretrain import export
-    from selfsup.run import Run
+    from selfsup.methods.proxy_ranking import ProxyRanking
+    from selfsup.report.sections import report_finished
+    from selfsup.training.finetune import finetune, labelled, starting_encoder, views_of
+    from selfsup.training.pretrain import export
+    from selfsup.training.run import Run
 
     config = replace(config, views=views_of(config))
     run = Run(config)
@@ -37,6 +38,7 @@ def main(config: Config) -> None:
         pass
 
     export(run, method, config.views)
+    report_finished(run)
 
 
 def command() -> None:

@@ -10,8 +10,8 @@ semi-hard-all, batch-all, random, easy-positive, hard-positive, distance-weighte
 
 from dataclasses import dataclass, replace
 
-from selfsup.cli import run as launch
 from selfsup.config import FinetuneConfig, TripletConfig
+from selfsup.core.cli import run as launch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,10 +23,11 @@ class Config(FinetuneConfig):
 
 def main(config: Config) -> None:
     """Train and export."""
-    from selfsup.finetune import finetune, starting_encoder, views_of
-    from selfsup.methods.triplet import Triplet
-    from selfsup.pretrain import export
-    from selfsup.run import Run
+    from selfsup.methods.triplet_ranking import Triplet
+    from selfsup.report.sections import report_finished
+    from selfsup.training.finetune import finetune, starting_encoder, views_of
+    from selfsup.training.pretrain import export
+    from selfsup.training.run import Run
 
     config = replace(config, views=views_of(config))
     run = Run(config)
@@ -37,6 +38,7 @@ def main(config: Config) -> None:
         pass
 
     export(run, method, config.views)
+    report_finished(run)
 
 
 def command() -> None:

@@ -8,9 +8,9 @@ probe.
 
 from dataclasses import dataclass
 
-from selfsup.cli import run as launch
 from selfsup.config import LARS, BarlowTwinsConfig, OptimConfig, PretrainConfig, ViewsConfig
-from selfsup.config.views import BYOL
+from selfsup.config.pipelines import BYOL
+from selfsup.core.cli import run as launch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +24,12 @@ class Config(PretrainConfig):
 
 def main(config: Config) -> None:
     """Train, look on the way if asked to, export."""
-    from selfsup.encoder import build_for
+    from selfsup.encoders.encoder import build_for
     from selfsup.evaluate.probe import KNNProbe
     from selfsup.methods.barlow_twins import BarlowTwins
-    from selfsup.pretrain import export, pretrain
-    from selfsup.run import Run
+    from selfsup.report.sections import report_finished
+    from selfsup.training.pretrain import export, pretrain
+    from selfsup.training.run import Run
 
     run = Run(config)
     method = BarlowTwins(build_for(config.encoder, config.views), config.method)
@@ -39,6 +40,7 @@ def main(config: Config) -> None:
         probe(step, method.exported)
 
     export(run, method, config.views)
+    report_finished(run)
 
 
 def command() -> None:

@@ -7,9 +7,9 @@ In the paper: ResNet-50, 1,000 epochs of 4,096 images, LARS: 73.4 % on ImageNet 
 
 from dataclasses import dataclass
 
-from selfsup.cli import run as launch
 from selfsup.config import LARS, OptimConfig, PretrainConfig, TiCoConfig, ViewsConfig
-from selfsup.config.views import BYOL
+from selfsup.config.pipelines import BYOL
+from selfsup.core.cli import run as launch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,11 +23,12 @@ class Config(PretrainConfig):
 
 def main(config: Config) -> None:
     """Train, look on the way if asked to, export."""
-    from selfsup.encoder import build_for
+    from selfsup.encoders.encoder import build_for
     from selfsup.evaluate.probe import KNNProbe
     from selfsup.methods.tico import TiCo
-    from selfsup.pretrain import export, pretrain
-    from selfsup.run import Run
+    from selfsup.report.sections import report_finished
+    from selfsup.training.pretrain import export, pretrain
+    from selfsup.training.run import Run
 
     run = Run(config)
     method = TiCo(build_for(config.encoder, config.views), config.method)
@@ -38,6 +39,7 @@ def main(config: Config) -> None:
         probe(step, method.exported)
 
     export(run, method, config.views)
+    report_finished(run)
 
 
 def command() -> None:

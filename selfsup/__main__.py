@@ -4,8 +4,8 @@ import importlib
 import importlib.util
 import sys
 
-import selfsup
-from selfsup.errors import did_you_mean
+from selfsup.core.errors import did_you_mean
+from selfsup.core.version import __version__
 
 COMMANDS = {
     "demo": ("tools.demo", "the whole main job on real images, on a laptop"),
@@ -49,7 +49,7 @@ def usage() -> str:
     lines = [f"  {name:<23}{about}" for name, (_, about) in COMMANDS.items()]
     return "\n".join(
         [
-            f"selfsup {selfsup.__version__}: unlabelled images -> a proven embedding model",
+            f"selfsup {__version__}: unlabelled images -> a proven embedding model",
             "",
             "usage: selfsup COMMAND [--help] [flags]",
             "",
@@ -67,7 +67,7 @@ def main() -> None:
     if command in ("-h", "--help", "help"):
         print(usage())
     elif command == "--version":
-        print(selfsup.__version__)
+        print(__version__)
     elif command not in COMMANDS:
         print(f"error: no command {command!r}{did_you_mean(command, COMMANDS)}", file=sys.stderr)
         sys.exit(2)

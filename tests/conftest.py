@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from selfsup import compiled
+from selfsup.core import compiled
 
 # One thread: tests are tiny, and threads of two workers would get in each other's way.
 torch.set_num_threads(1)

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from selfsup.encoder import Encoder
-from selfsup.seeds import Moment
+from selfsup.core.seeds import Moment
+from selfsup.encoders.encoder import Encoder
 
 WIDTH = 4
 HALF = Moment(5, 10, 0)

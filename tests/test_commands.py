@@ -398,7 +398,7 @@ def test_methods_are_compared_in_equal_time_and_go_on_where_they_stopped(
 
 def test_the_memory_benchmark_compares_both_ways(tmp_path: Path) -> None:
     flags = ("--encoder", "test_resnet", "--size", "32", "--small", "8", "--large", "32")
-    done = recipe("tools/bench_memory.py", *flags)
+    done = recipe("tools/bench/bench_memory.py", *flags)
     assert done.returncode == 0, done.stderr
     at_once, micro, gradient = done.stdout.splitlines()
     assert "batch 8 at once: peak" in at_once
@@ -413,7 +413,7 @@ def test_the_benchmark_names_what_it_needs(tmp_path: Path) -> None:
     for peer in ("lightly", "pytorch_metric_learning"):
         (tmp_path / f"{peer}.py").write_text("raise ImportError")
     paths = f"{tmp_path}:{ROOT}"
-    done = run(sys.executable, ROOT / "tools" / "bench_losses.py", PYTHONPATH=paths)
+    done = run(sys.executable, ROOT / "tools" / "bench" / "bench_losses.py", PYTHONPATH=paths)
     assert done.returncode == 2
     assert "pip install 'selfsup[bench]'" in done.stderr
 

@@ -17,7 +17,7 @@ from pictures import folder
 import selfsup
 from selfsup.config import ViewsConfig
 from selfsup.data.decode import decode
-from selfsup.encoder import Encoder, export
+from selfsup.encoders.encoder import Encoder, export
 
 pytestmark = pytest.mark.slow
 ALONE = ("--baselines",)  # without any

@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch import nn
 
-from selfsup import checkpoint
 from selfsup.__main__ import COMMANDS
 from selfsup.config import HealthConfig, KNNConfig, LinearConfig, RetrievalConfig, VerifyConfig
+from selfsup.training import checkpoint
 
 GOLDEN = Path(__file__).with_name("golden")
 TOOLS: dict[str, Any] = {

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from selfsup.augment.boxes import RandomBoxes
 from selfsup.augment.draws import Draws
-from selfsup.boxes import RandomBoxes
 from selfsup.config import ViewsConfig
 
 RAW = ViewsConfig(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))

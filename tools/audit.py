@@ -8,7 +8,7 @@ Writes JSON for training, and a page beside it (audit.html) to look at.
 
 from dataclasses import dataclass
 
-from selfsup.cli import run as launch
+from selfsup.core.cli import run as launch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +39,10 @@ def main(config: Config) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from selfsup.core.errors import require
+    from selfsup.core.progress import bar
     from selfsup.data.audit import audit, write_audit
     from selfsup.data.open import open_source
-    from selfsup.errors import require
-    from selfsup.progress import bar
     from selfsup.report.audit import audit_page, summary
     from selfsup.report.page import write_page
 

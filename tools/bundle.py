@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from selfsup.cli import run as launch
+from selfsup.core.cli import run as launch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Write, and say what is in it."""
-    from selfsup.bundle import load_bundle, write_bundle
+    from selfsup.encoders.bundle import load_bundle, write_bundle
 
     apart = write_bundle(Path(config.run), Path(config.out), onnx=config.onnx)
     found = load_bundle(config.out)

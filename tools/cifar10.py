@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from selfsup.cli import run as launch
+from selfsup.core.cli import run as launch
 
 SPLITS = {"train": [f"data_batch_{i}.png" for i in range(1, 6)], "test": ["test_batch.png"]}
 
@@ -28,7 +28,7 @@ def main(config: Config) -> None:
     import numpy as np
     from PIL import Image
 
-    from selfsup.errors import UserError
+    from selfsup.core.errors import UserError
 
     package, out = Path(config.package), Path(config.out)
     out.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfsup.cli import run as launch
 from selfsup.config import (
     ContrastiveConfig,
     EvaluateConfig,
@@ -21,6 +20,7 @@ from selfsup.config import (
     ProxiesConfig,
     TripletConfig,
 )
+from selfsup.core.cli import run as launch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -115,9 +115,9 @@ def figures(model: str, test: Path, seed: int) -> "dict[str, Tensor]":
     """Recall@1 and MAP@R of each query."""
     from selfsup.tools import demo
 
-    from selfsup.evaluate.ranks import Side
-    from selfsup.evaluate.retrieval import retrieval
-    from selfsup.evaluate.subject import features_of, open_subject
+    from selfsup.evaluate.model import features_of, open_subject
+    from selfsup.evaluate.retrieval_figures import retrieval
+    from selfsup.search.sides import Side
 
     asked = EvaluateConfig(model=model, data=str(test), size=demo.SIDE, seed=seed)
     features = features_of(open_subject(asked), str(test), "", asked)

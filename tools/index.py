@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfsup.cli import run as launch
 from selfsup.config import ModelConfig
+from selfsup.core.cli import run as launch
 
 if TYPE_CHECKING:
-    from selfsup.evaluate.subject import Subject
-    from selfsup.index.store import Index, Rows
+    from selfsup.evaluate.model import Subject
+    from selfsup.search.index import Index, Rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,12 +38,13 @@ def main(config: Config) -> None:
     """Embed what is new, write what is left."""
     from dataclasses import replace
 
-    from selfsup.bundle import load_bundle
-    from selfsup.distributed import is_main
-    from selfsup.errors import require
+    from selfsup.core.distributed import is_main
+    from selfsup.core.errors import require
+    from selfsup.encoders.bundle import load_bundle
+    from selfsup.evaluate.model import open_subject
     from selfsup.evaluate.results import beside
-    from selfsup.evaluate.subject import open_subject
-    from selfsup.index import engines, store
+    from selfsup.search import engines
+    from selfsup.search import index as store
 
     require(bool(config.data) or bool(config.remove), "give --data, or names to --remove")
     require(not (config.ann and config.qdrant), "--ann and --qdrant are two engines: choose one")
@@ -74,9 +75,9 @@ def started(config: Config, subject: "Subject", folder: Path) -> "Index":
     """
     from dataclasses import replace
 
-    from selfsup.errors import require
-    from selfsup.index import store
-    from selfsup.weights import fingerprint
+    from selfsup.core.errors import require
+    from selfsup.encoders.weights import fingerprint
+    from selfsup.search import index as store
 
     require(
         subject.folder is not None,
@@ -104,9 +105,9 @@ def started(config: Config, subject: "Subject", folder: Path) -> "Index":
 
 def embedded(config: Config, subject: "Subject") -> "tuple[Any, Rows]":
     """Embeddings of length 1 of the images that can be read, and a line for each."""
+    from selfsup.core.numerics import normalize
     from selfsup.data.audit import digest
-    from selfsup.evaluate.subject import embed, source_of
-    from selfsup.numerics import normalize
+    from selfsup.evaluate.model import embed, source_of
 
     source = source_of(subject, config.data, config.split, config)
     found = embed(subject, source, config)

@@ -6,26 +6,26 @@ python tools/knn.py --model resnet18 --data all.csv --split train --test-split t
 
 from typing import TYPE_CHECKING, Any
 
-from selfsup.cli import run as launch
 from selfsup.config import KNNConfig
+from selfsup.core.cli import run as launch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from selfsup.evaluate.features import Features
-    from selfsup.evaluate.knn import Vote
+    from selfsup.evaluate.model import Subject
     from selfsup.evaluate.results import Measured
-    from selfsup.evaluate.subject import Subject
+    from selfsup.evaluate.votes import Vote
 
 TRUTH = 256  # queries that the recall of int8 is taken from
 
 
 def main(config: KNNConfig) -> None:
     """Embed, vote, report."""
-    from selfsup.errors import UserError, require
-    from selfsup.evaluate.known import KnownImages
+    from selfsup.core.errors import UserError, require
+    from selfsup.evaluate.leaks import KnownImages
+    from selfsup.evaluate.model import train_and_test
     from selfsup.evaluate.results import judge
-    from selfsup.evaluate.subject import train_and_test
 
     require(bool(config.k) and bool(config.temperature), "give a --k and a --temperature")
     require(min((*config.k, *config.shots, config.draws)) > 0, "--k, --shots and --draws: above 0")
@@ -48,9 +48,9 @@ def main(config: KNNConfig) -> None:
 
 def measure(bank: "Features", test: "Features | None", config: KNNConfig, known: Any) -> "Measured":
     """Accuracy of each vote, and with a few images of each class."""
-    from selfsup.evaluate.knn import few_shot, knn_votes
-    from selfsup.evaluate.nearest import bytes_of
     from selfsup.evaluate.results import Measured, right
+    from selfsup.evaluate.votes import few_shot, knn_votes
+    from selfsup.search.products import bytes_of
 
     votes, memory = votes_of(config), bytes_of(config.memory)
     queries = bank if test is None else test
@@ -91,7 +91,7 @@ def measure(bank: "Features", test: "Features | None", config: KNNConfig, known:
 
 def votes_of(config: KNNConfig) -> "list[Vote]":
     """Every k with every temperature, or the protocol's."""
-    from selfsup.evaluate.knn import PROTOCOLS, Vote
+    from selfsup.evaluate.votes import PROTOCOLS, Vote
 
     if config.protocol:
         return PROTOCOLS[config.protocol]
@@ -102,7 +102,8 @@ def recall(bank: "Tensor", queries: "Tensor", votes: "list[Vote]", *, alone: boo
     """Share of the true neighbours of some queries that int8 finds."""
     import torch
 
-    from selfsup.evaluate.nearest import comparable, nearest
+    from selfsup.search.neighbours import nearest
+    from selfsup.search.products import comparable
 
     some = queries[:TRUTH]
     x, z = comparable(some, bank, "cosine")

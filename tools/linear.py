@@ -5,21 +5,21 @@ python tools/linear.py --model runs/simclr --data train/ --test test/ --shares 0
 
 from typing import TYPE_CHECKING, Any
 
-from selfsup.cli import run as launch
 from selfsup.config import LinearConfig
+from selfsup.core.cli import run as launch
 
 if TYPE_CHECKING:
     from selfsup.evaluate.features import Features
+    from selfsup.evaluate.model import Subject
     from selfsup.evaluate.results import Measured
-    from selfsup.evaluate.subject import Subject
 
 
 def main(config: LinearConfig) -> None:
     """Embed, fit, report."""
-    from selfsup.errors import require
-    from selfsup.evaluate.known import KnownImages
+    from selfsup.core.errors import require
+    from selfsup.evaluate.leaks import KnownImages
+    from selfsup.evaluate.model import train_and_test
     from selfsup.evaluate.results import judge
-    from selfsup.evaluate.subject import train_and_test
 
     require(
         all(0 < share <= 1 for share in config.shares), "--shares must be above 0 and at most 1"
@@ -38,11 +38,11 @@ def measure(
     train: "Features", test: "Features | None", config: LinearConfig, known: Any
 ) -> "Measured":
     """Accuracy with each share of the training labels."""
+    from selfsup.core.progress import bar
     from selfsup.evaluate.features import split_rows
-    from selfsup.evaluate.linear import STRENGTHS, linear_probe
+    from selfsup.evaluate.linear_probe import STRENGTHS, linear_probe
     from selfsup.evaluate.results import Measured, right
-    from selfsup.evaluate.sweep import sweep
-    from selfsup.progress import bar
+    from selfsup.evaluate.sgd_probe import sweep
 
     x, y, protocol, bad = train.x, train.labels, "test images", train.bad
     if test is None:

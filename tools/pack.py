@@ -9,7 +9,7 @@ A stopped one goes on with the same command. Images that cannot be read are left
 from dataclasses import dataclass
 from typing import Literal
 
-from selfsup.cli import run as launch
+from selfsup.core.cli import run as launch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +42,12 @@ def main(config: Config) -> None:
     """Write a pack, or check one."""
     from pathlib import Path
 
+    from selfsup.core.errors import UserError, require
+    from selfsup.core.progress import bar
     from selfsup.data.encode import Style
     from selfsup.data.open import open_source
     from selfsup.data.pack import Pack
-    from selfsup.data.packing import check_pack, write_pack
-    from selfsup.errors import UserError, require
-    from selfsup.progress import bar
+    from selfsup.data.pack_writer import check_pack, write_pack
 
     if config.check:
         changed = check_pack(Path(config.check))

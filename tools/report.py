@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from selfsup.cli import run as launch
+from selfsup.core.cli import run as launch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +36,10 @@ class Config:
 
 def main(config: Config) -> None:
     """Read, look, write."""
-    from selfsup.errors import require
+    from selfsup.core.errors import require
     from selfsup.report.page import write_page
     from selfsup.report.run import read_run, report
-    from selfsup.report.whole import looked_at
+    from selfsup.report.sections import looked_at
 
     require(bool(config.runs), "give a run folder")
     require(config.most > 1, f"--most must be above 1, not {config.most}")

@@ -7,17 +7,17 @@ python tools/retrieval.py --model runs/reid --data reid.csv --split gallery --qu
 
 from typing import TYPE_CHECKING, Any
 
-from selfsup.cli import run as launch
 from selfsup.config import RetrievalConfig
+from selfsup.core.cli import run as launch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from selfsup.data.sources import Source
     from selfsup.evaluate.features import Features
-    from selfsup.evaluate.ranks import Side
+    from selfsup.evaluate.model import Subject
     from selfsup.evaluate.results import Measured
-    from selfsup.evaluate.subject import Subject
+    from selfsup.search.sides import Side
 
 USUAL = ("R-precision", "MAP@R", "mAP")
 JUNK = ("1", "true", "yes", "junk")
@@ -25,10 +25,10 @@ JUNK = ("1", "true", "yes", "junk")
 
 def main(config: RetrievalConfig) -> None:
     """Embed, search, report."""
-    from selfsup.errors import require
-    from selfsup.evaluate.known import KnownImages
+    from selfsup.core.errors import require
+    from selfsup.evaluate.leaks import KnownImages
+    from selfsup.evaluate.model import embed, source_of
     from selfsup.evaluate.results import judge
-    from selfsup.evaluate.subject import embed, source_of
 
     require(min(config.cuts, default=0) > 0, "--cuts must be above 0")
     apart = bool(config.queries or config.queries_split)
@@ -53,8 +53,8 @@ def sides(
     found: "list[tuple[Source, Features]]", config: RetrievalConfig
 ) -> "tuple[tuple[Features, Side], tuple[Features, Side] | None]":
     """Gallery and queries with the words of their columns as the same numbers; junk left out."""
-    from selfsup.errors import UserError
-    from selfsup.evaluate.ranks import Side
+    from selfsup.core.errors import UserError
+    from selfsup.search.sides import Side
 
     known: dict[str, dict[str, int]] = {config.camera: {}, config.sequence: {}}
     classes = found[0][1].classes
@@ -78,7 +78,7 @@ def sides(
 
 def column(source: "Source", name: str, features: "Features") -> list[str]:
     """A column's words for the images that could be read."""
-    from selfsup.errors import UserError
+    from selfsup.core.errors import UserError
 
     if name not in source.columns:
         raise UserError(f"there is no column {name!r}; there is {', '.join(source.columns)}")
@@ -100,9 +100,9 @@ def measure(
     known: Any,
 ) -> "Measured":
     """Figures of each query, and after re-ranking."""
-    from selfsup.evaluate.nearest import bytes_of
     from selfsup.evaluate.results import Measured
-    from selfsup.evaluate.retrieval import reranked, retrieval
+    from selfsup.evaluate.retrieval_figures import reranked, retrieval
+    from selfsup.search.products import bytes_of
 
     asked, side = queries or gallery
     other = gallery[1] if queries else None

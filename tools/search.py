@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
-from selfsup.cli import run as launch
+from selfsup.core.cli import run as launch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from selfsup.bundle import Embedder
-    from selfsup.index.engines import Found
-    from selfsup.index.store import Index
+    from selfsup.encoders.bundle import Embedder
+    from selfsup.search.engines import Found
+    from selfsup.search.index import Index
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +42,13 @@ def main(config: Config) -> None:
     """Embed the queries, find, tell, draw."""
     from dataclasses import replace
 
-    from selfsup.bundle import load_bundle
-    from selfsup.errors import require
-    from selfsup.index import engines, store
+    from selfsup.core.errors import require
+    from selfsup.encoders.bundle import load_bundle
+    from selfsup.encoders.weights import fingerprint
     from selfsup.report.page import write_page
     from selfsup.report.search import search_page
-    from selfsup.weights import fingerprint
+    from selfsup.search import engines
+    from selfsup.search import index as store
 
     require(config.k > 0, f"-k must be above 0, not {config.k}")
     require(bool(config.queries), "give an image to search with")
@@ -78,8 +79,8 @@ def embed(embedder: "Embedder", files: tuple[str, ...]) -> "Tensor":
     """
     import torch
 
+    from selfsup.core.errors import UserError
     from selfsup.data.decode import BadImage
-    from selfsup.errors import UserError
 
     rows = []
     for file in files:

@@ -6,23 +6,23 @@ python tools/verify.py --model runs/triplet --data faces/ --pairs pairs.csv --ke
 
 from typing import TYPE_CHECKING
 
-from selfsup.cli import run as launch
 from selfsup.config import VerifyConfig
+from selfsup.core.cli import run as launch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from selfsup.data.sources import Source
     from selfsup.evaluate.features import Features
+    from selfsup.evaluate.model import Subject
     from selfsup.evaluate.results import Measured
-    from selfsup.evaluate.subject import Subject
 
 
 def main(config: VerifyConfig) -> None:
     """Embed, compare pairs, report."""
-    from selfsup.errors import require
+    from selfsup.core.errors import require
+    from selfsup.evaluate.model import embed, source_of
     from selfsup.evaluate.results import judge
-    from selfsup.evaluate.subject import embed, source_of
 
     require(
         all(0 <= far < 1 for far in (*config.far, config.keep)),
@@ -42,9 +42,9 @@ def main(config: VerifyConfig) -> None:
 
 def measure(source: "Source", features: "Features", config: VerifyConfig) -> "Measured":
     """Rates over all thresholds, at the false accept rates that were asked for, and by folds."""
+    from selfsup.core.numerics import normalize
     from selfsup.evaluate.results import Measured
     from selfsup.evaluate.verification import Curve, fold_accuracies, label_pairs
-    from selfsup.numerics import normalize
 
     unread = 0
     if config.pairs:
@@ -79,7 +79,7 @@ def mix(n: int, seed: int) -> "Tensor":
     """An order of pairs, by seed."""
     import torch
 
-    from selfsup.seeds import generator
+    from selfsup.core.seeds import generator
 
     return torch.randperm(n, generator=generator(seed, 0, "pairs"))
 
@@ -95,7 +95,7 @@ def listed_pairs(file: str, source: "Source", features: "Features") -> "tuple[Te
 
     import torch
 
-    from selfsup.errors import UserError, did_you_mean
+    from selfsup.core.errors import UserError, did_you_mean
 
     try:
         with Path(file).open(newline="", encoding="utf-8-sig") as opened:

@@ -10,8 +10,8 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from selfsup.cli import parse, take
-from selfsup.cli import run as launch
+from selfsup.core.cli import parse, take
+from selfsup.core.cli import run as launch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +38,11 @@ def main(config: Config, rest: list[str]) -> None:
     """Draw the step again, and show it; `rest` are flags of the recipe."""
     from pathlib import Path
 
+    from selfsup.core.errors import require
     from selfsup.data.open import training_source
-    from selfsup.errors import require
-    from selfsup.pretrain import local_batches, pretraining_sampler
     from selfsup.report.page import write_page
     from selfsup.report.views import contact_sheet
+    from selfsup.training.pretrain import local_batches, pretraining_sampler
 
     require(config.step >= 0, f"--step must be 0 or more, not {config.step}")
     require(config.images > 0, f"--images must be above 0, not {config.images}")
@@ -62,7 +62,7 @@ def recipe_config(name: str, args: list[str]) -> Any:
     import importlib
 
     from selfsup.__main__ import COMMANDS
-    from selfsup.errors import did_you_mean, require
+    from selfsup.core.errors import did_you_mean, require
 
     begin = "pretrain-"
     known = {key.removeprefix(begin): COMMANDS[key][0] for key in COMMANDS if key.startswith(begin)}

@@ -14,11 +14,11 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from selfsup import compiled
 from selfsup.augment import colour, geometry
 from selfsup.augment.blur import blur, reach, taps
 from selfsup.augment.draws import Change, Draws
 from selfsup.config import ViewsConfig
+from selfsup.core import compiled
 
 AT_ONCE = 128 * 1024  # pixels of a CPU's turn: 128 views of 32 pixels, 2 of 224
 Step = Callable[[Tensor, int], None]

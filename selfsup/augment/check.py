@@ -1,7 +1,7 @@
 """Settings of views that can mean nothing are told before a run."""
 
 from selfsup.config import ViewsConfig
-from selfsup.errors import require
+from selfsup.core.errors import require
 
 CHANCES = "flip quarter_turn rotate jitter grey blur solarize erase"
 WIDTHS = "strength brightness contrast saturation hue gain degrees"

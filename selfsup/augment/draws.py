@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from selfsup.boxes import RandomBoxes
+from selfsup.augment.boxes import RandomBoxes
 from selfsup.config import ViewsConfig
-from selfsup.seeds import generator
+from selfsup.core.seeds import generator
 
 TRIES = 10  # proposals before the fallback, as in torchvision and the Inception paper's code
 

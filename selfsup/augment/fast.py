@@ -13,9 +13,9 @@ from torch import Tensor
 from selfsup.augment.blur import taps
 from selfsup.augment.colour import BRIGHTNESS, CONTRAST, LUMA, SATURATION
 from selfsup.augment.draws import Draws
-from selfsup.compiled import kernel
 from selfsup.config import ViewsConfig
-from selfsup.threads import in_parts
+from selfsup.core.compiled import kernel
+from selfsup.core.threads import in_parts
 
 RED, GREEN, BLUE = (np.float32(weight) for weight in LUMA)
 ZERO, ONE, SIX, TINY = (np.float32(x) for x in (0, 1, 6, 1e-12))

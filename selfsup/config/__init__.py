@@ -4,14 +4,7 @@ They live apart from what they set so that help comes without loading the librar
 work.
 """
 
-from selfsup.config.contrastive import (
-    MoCoV2Config,
-    MoCoV3Config,
-    NNCLRConfig,
-    SimCLRConfig,
-    SupConConfig,
-)
-from selfsup.config.evaluate import (
+from selfsup.config.evaluation import (
     EvaluateConfig,
     Format,
     HealthConfig,
@@ -21,25 +14,7 @@ from selfsup.config.evaluate import (
     RetrievalConfig,
     VerifyConfig,
 )
-from selfsup.config.heads import TeacherConfig
-from selfsup.config.images import (
-    EncoderConfig,
-    Interpolation,
-    LocalViewsConfig,
-    SecondViewConfig,
-    ViewsConfig,
-)
-from selfsup.config.joint import (
-    BarlowTwinsConfig,
-    BYOLConfig,
-    DINOConfig,
-    LeJEPAConfig,
-    SimSiamConfig,
-    SwAVConfig,
-    TiCoConfig,
-    VICRegConfig,
-)
-from selfsup.config.ranking import (
+from selfsup.config.finetuning import (
     ContrastiveConfig,
     MemoryConfig,
     NPairsConfig,
@@ -47,13 +22,36 @@ from selfsup.config.ranking import (
     ProxiesConfig,
     TripletConfig,
 )
-from selfsup.config.train import (
+from selfsup.config.pretraining import (
+    BarlowTwinsConfig,
+    BYOLConfig,
+    DINOConfig,
+    LeJEPAConfig,
+    MoCoV2Config,
+    MoCoV3Config,
+    NNCLRConfig,
+    SimCLRConfig,
+    SimSiamConfig,
+    SupConConfig,
+    SwAVConfig,
+    TeacherConfig,
+    TiCoConfig,
+    VICRegConfig,
+)
+from selfsup.config.run import (
     LARS,
     FinetuneConfig,
     OptimConfig,
     PretrainConfig,
     ProbeConfig,
     TrainConfig,
+)
+from selfsup.config.views import (
+    EncoderConfig,
+    Interpolation,
+    LocalViewsConfig,
+    SecondViewConfig,
+    ViewsConfig,
 )
 
 __all__ = [

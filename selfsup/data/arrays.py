@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from selfsup.data.labels import named
+from selfsup.core.errors import UserError
 from selfsup.data.sources import ArraySource, Source
-from selfsup.errors import UserError
+from selfsup.data.tables import named
 
 BROKEN = (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile)
 

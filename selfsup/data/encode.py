@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from selfsup.errors import require
+from selfsup.core.errors import require
 
 Format = Literal["raw", "jpeg"]
 

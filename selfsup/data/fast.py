@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selfsup.compiled import kernel
 from selfsup.config import Interpolation
-from selfsup.threads import in_parts
+from selfsup.core.compiled import kernel
+from selfsup.core.threads import in_parts
 
 LOW, HALF, HIGH = np.float32(0), np.float32(0.5), np.float32(255)
 

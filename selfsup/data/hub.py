@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from selfsup.core.errors import UserError, did_you_mean, require
 from selfsup.data.arrays import checked
 from selfsup.data.decode import BadImage, read_bytes, upright_rgb
-from selfsup.data.labels import named
 from selfsup.data.sources import ArraySource, ImageSource, Source
-from selfsup.errors import UserError, did_you_mean, require
+from selfsup.data.tables import named
 
 DOWNLOADS = Path("data")  # where `cifar10` is kept
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from selfsup.boxes import Cut
+from selfsup.augment.boxes import Cut
 from selfsup.config import ViewsConfig
 from selfsup.data.sources import Source
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selfsup.boxes import Cut
+from selfsup.augment.boxes import Cut
 from selfsup.data.sources import Columns, Crops, Source
 
 

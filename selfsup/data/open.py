@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from selfsup.config import TrainConfig
+from selfsup.core.errors import UserError, did_you_mean, require
 from selfsup.data.arrays import npy, npz
 from selfsup.data.decode import FILE_CHANNELS
 from selfsup.data.hub import cifar10, hugging_face, torchvision
@@ -12,7 +13,6 @@ from selfsup.data.pack import packed
 from selfsup.data.shards import tars
 from selfsup.data.sources import Source
 from selfsup.data.tables import folder, manifest
-from selfsup.errors import UserError, did_you_mean, require
 
 KINDS = ".npz, .npy, .csv, .jsonl, .parquet, .tar or .pack"
 

@@ -8,8 +8,8 @@ from itertools import cycle, pairwise
 import torch
 from torch import Tensor
 
-from selfsup.errors import UserError
-from selfsup.seeds import generator
+from selfsup.core.errors import UserError
+from selfsup.core.seeds import generator
 
 
 class ShuffleSampler:

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from selfsup.core.errors import UserError, require
 from selfsup.data.decode import FILE_CHANNELS, SUFFIXES, BadImage
-from selfsup.data.labels import column_labels, encode_labels
 from selfsup.data.sources import ImageSource, Source
-from selfsup.errors import UserError, require
+from selfsup.data.tables import column_labels, encode_labels
 
 VERSION = 1
 

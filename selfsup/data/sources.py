@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfsup import compiled
-from selfsup.boxes import Cut
+from selfsup.augment.boxes import Cut
+from selfsup.core import compiled
 from selfsup.data.decode import BadImage, decode_bytes
 from selfsup.data.resample import resized_crops
 

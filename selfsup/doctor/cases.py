@@ -30,7 +30,7 @@ from selfsup.config import (
     VICRegConfig,
     ViewsConfig,
 )
-from selfsup.encoder import Encoder
+from selfsup.encoders.encoder import Encoder
 from selfsup.methods.barlow_twins import BarlowTwins
 from selfsup.methods.byol import BYOL
 from selfsup.methods.dino import DINO
@@ -38,14 +38,14 @@ from selfsup.methods.lejepa import LeJEPA
 from selfsup.methods.method import Method
 from selfsup.methods.moco import MoCoV2, MoCoV3
 from selfsup.methods.nnclr import NNCLR
-from selfsup.methods.pairs import PairRanking
-from selfsup.methods.proxies import ProxyRanking
+from selfsup.methods.pair_ranking import PairRanking
+from selfsup.methods.proxy_ranking import ProxyRanking
 from selfsup.methods.simclr import SimCLR
 from selfsup.methods.simsiam import SimSiam
 from selfsup.methods.supcon import SupCon
 from selfsup.methods.swav import SwAV
 from selfsup.methods.tico import TiCo
-from selfsup.methods.triplet import Triplet
+from selfsup.methods.triplet_ranking import Triplet
 from selfsup.methods.vicreg import VICReg
 
 CLASSES = 8

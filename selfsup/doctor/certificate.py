@@ -12,16 +12,16 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
-from selfsup import distributed
 from selfsup.config import EncoderConfig
+from selfsup.core import distributed
+from selfsup.core.errors import UserError
 from selfsup.data.loader import Batches, Sampler
 from selfsup.data.samplers import PKSampler, ShuffleSampler
 from selfsup.data.sources import ArraySource
 from selfsup.doctor.cases import CASES, CLASSES, ONE_GROUP, Case
-from selfsup.encoder import build_for
-from selfsup.errors import UserError
-from selfsup.pretrain import local_batches
-from selfsup.step import Stepper
+from selfsup.encoders.encoder import build_for
+from selfsup.training.pretrain import local_batches
+from selfsup.training.step import Stepper
 
 BATCH = 16
 PATIENCE = 600  # seconds until processes count as stuck

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from selfsup.augment.apply import apply, standardize
+from selfsup.augment.boxes import CenterBoxes, Cut
 from selfsup.augment.draws import draw
-from selfsup.boxes import CenterBoxes, Cut
 from selfsup.config import ViewsConfig
-from selfsup.config.views import SIMCLR
+from selfsup.config.pipelines import SIMCLR
+from selfsup.core.distributed import gather_objects, gather_uneven, share, world
+from selfsup.core.errors import UserError
 from selfsup.data.sources import Source
-from selfsup.distributed import gather_objects, gather_uneven, share, world
-from selfsup.encoder import crop_share
-from selfsup.errors import UserError
+from selfsup.encoders.encoder import crop_share
 
 
 class Features(NamedTuple):

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from selfsup.core.threads import jobs_alone
 from selfsup.evaluate.softmax import cross_entropy
-from selfsup.threads import jobs_alone
 
 LOOKED_AT = 8192, 16  # rows that the curvature is taken from: at least, and for each dimension
 HISTORY = 10  # pairs of steps and changes of the gradient that L-BFGS remembers

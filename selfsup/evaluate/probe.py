@@ -1,12 +1,12 @@
 """k-NN accuracy on the way: each labelled image classified by all the others."""
 
 from selfsup.config import ProbeConfig, ViewsConfig
+from selfsup.core.errors import require
 from selfsup.data.open import open_source
-from selfsup.encoder import Encoder
-from selfsup.errors import require
+from selfsup.encoders.encoder import Encoder
 from selfsup.evaluate.features import extract
-from selfsup.evaluate.knn import knn_predict
-from selfsup.run import Run
+from selfsup.evaluate.votes import knn_predict
+from selfsup.training.run import Run
 
 
 class KNNProbe:

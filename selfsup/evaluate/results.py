@@ -14,14 +14,14 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-import selfsup
-from selfsup.cli import to_dict
 from selfsup.config import EvaluateConfig
-from selfsup.distributed import is_main
-from selfsup.errors import UserError, require
+from selfsup.core.cli import to_dict
+from selfsup.core.distributed import is_main
+from selfsup.core.errors import UserError, require
+from selfsup.core.version import __version__
 from selfsup.evaluate.intervals import Figure, figure
-from selfsup.evaluate.nearest import bytes_of
-from selfsup.evaluate.subject import Subject, open_subject, rivals
+from selfsup.evaluate.model import Subject, open_subject, rivals
+from selfsup.search.products import bytes_of
 
 T = TypeVar("T")
 CLEAN = ", not in train"
@@ -125,7 +125,7 @@ def _report(
         "leads": {row: lead._asdict() for row, lead in leads.items()},
         "facts": first.facts,
         "settings": to_dict(config),
-        "selfsup": selfsup.__version__,
+        "selfsup": __version__,
     }
     file = Path(config.out) if config.out else beside(f"{tool}.json", subject)
     write_record(file, record)

@@ -14,8 +14,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from selfsup.numerics import Similarity, at_least_float32, full_precision, normalize
-from selfsup.rows import each_row, parts
+from selfsup.core.numerics import at_least_float32, full_precision, normalize
+from selfsup.losses.measures import Similarity
+from selfsup.losses.row_blocks import each_row, parts
 
 AS_THEY_ARE = Similarity(normalize=False)
 Target = Callable[[slice, int], Tensor]

@@ -9,10 +9,11 @@ Shape letters: n images, d embedding width, q rows of a queue.
 import torch
 from torch import Tensor
 
+from selfsup.core.numerics import at_least_float32, full_precision
+from selfsup.losses.measures import COSINE
+from selfsup.losses.relations import Relations
+from selfsup.losses.row_blocks import each_row, log_sum_exp
 from selfsup.losses.symmetric import LOWEST, cross_entropy_of_views
-from selfsup.numerics import COSINE, at_least_float32, full_precision
-from selfsup.relations import Relations
-from selfsup.rows import each_row, log_sum_exp
 
 
 def nt_xent(

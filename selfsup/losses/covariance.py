@@ -5,7 +5,8 @@ Covariances are of the whole global batch. Shape letters: n images, d embedding 
 
 from torch import Tensor
 
-from selfsup.numerics import COSINE, at_least_float32, full_precision
+from selfsup.core.numerics import at_least_float32, full_precision
+from selfsup.losses.measures import COSINE
 
 
 def barlow_twins(

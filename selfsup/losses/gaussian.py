@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from selfsup.numerics import at_least_float32, full_precision, normalize
-from selfsup.rows import parts
+from selfsup.core.numerics import at_least_float32, full_precision, normalize
+from selfsup.losses.row_blocks import parts
 
 POINTS, LIMIT = 17, 5.0  # the paper's grid of the integral
 

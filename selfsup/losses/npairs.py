@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfsup.numerics import Similarity, full_precision
-from selfsup.relations import Relations, mean_of
-from selfsup.rows import each_row, log_sum_exp
+from selfsup.core.numerics import full_precision
+from selfsup.losses.measures import Similarity
+from selfsup.losses.relations import Relations, mean_of
+from selfsup.losses.row_blocks import each_row, log_sum_exp
 
 DOT = Similarity(normalize=False)
 

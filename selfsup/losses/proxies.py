@@ -11,8 +11,9 @@ import math
 import torch
 from torch import Tensor
 
-from selfsup.numerics import COSINE, full_precision
-from selfsup.rows import each_row, log_1_plus_sum_exp
+from selfsup.core.numerics import full_precision
+from selfsup.losses.measures import COSINE
+from selfsup.losses.row_blocks import each_row, log_1_plus_sum_exp
 
 
 def arcface(

@@ -6,7 +6,8 @@ Shape letters: n images, d embedding width.
 import torch
 from torch import Tensor
 
-from selfsup.numerics import COSINE, full_precision
+from selfsup.core.numerics import full_precision
+from selfsup.losses.measures import COSINE
 
 
 def cosine_regression(p: Tensor, z: Tensor) -> Tensor:

@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfsup.numerics import COSINE, full_precision
-from selfsup.relations import Pairs, Relations, mean_of
-from selfsup.rows import Value, each_row, log_1_plus_sum_exp, log_sum_exp
+from selfsup.core.numerics import full_precision
+from selfsup.losses.measures import COSINE
+from selfsup.losses.relations import Pairs, Relations, mean_of
+from selfsup.losses.row_blocks import Value, each_row, log_1_plus_sum_exp, log_sum_exp
 
 
 def supcon(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from selfsup.numerics import full_precision, unit_rows, unit_rows_back
+from selfsup.core.numerics import full_precision, unit_rows, unit_rows_back
 
 SIDE = 768  # of a block, in rows
 KEPT = 8  # so many blocks are kept for the gradient, 19 MB of float32; the others are made again

@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfsup.numerics import Distance, full_precision
-from selfsup.relations import Relations, Triplets
-from selfsup.rows import each_row
+from selfsup.core.numerics import full_precision
+from selfsup.losses.measures import Distance
+from selfsup.losses.relations import Relations, Triplets
+from selfsup.losses.row_blocks import each_row
 
 
 def gaps(

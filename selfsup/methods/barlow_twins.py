@@ -6,11 +6,11 @@ Source: Zbontar et al. 2021, https://arxiv.org/abs/2103.03230.
 from torch import Tensor
 
 from selfsup.config import BarlowTwinsConfig
-from selfsup.encoder import Encoder
+from selfsup.core.seeds import Moment
+from selfsup.encoders.encoder import Encoder
 from selfsup.losses.covariance import barlow_twins
 from selfsup.methods.heads import mlp
 from selfsup.methods.method import Method, TwoViews, Views, two_apart
-from selfsup.seeds import Moment
 
 
 class BarlowTwins(Method):

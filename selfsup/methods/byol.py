@@ -6,12 +6,12 @@ Source: Grill et al. 2020, https://arxiv.org/abs/2006.07733.
 from torch import Tensor
 
 from selfsup.config import BYOLConfig
-from selfsup.encoder import Encoder
+from selfsup.core.seeds import Moment
+from selfsup.encoders.encoder import Encoder
 from selfsup.losses.regression import cosine_regression
 from selfsup.methods.heads import mlp
 from selfsup.methods.method import Method, Targets, Views, two
 from selfsup.methods.teacher import Teacher
-from selfsup.seeds import Moment
 
 
 class BYOL(Method):

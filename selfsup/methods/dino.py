@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from selfsup.config import DINOConfig
-from selfsup.config.heads import above_0, share
-from selfsup.encoder import Encoder
-from selfsup.errors import require
+from selfsup.config.pretraining import above_0, share
+from selfsup.core.errors import require
+from selfsup.core.seeds import Moment
+from selfsup.encoders.encoder import Encoder
 from selfsup.losses.clustering import dino, moving_centre, prototypes_used
 from selfsup.methods.heads import mlp
 from selfsup.methods.method import Method, Views, all_together, together
 from selfsup.methods.teacher import Teacher
-from selfsup.seeds import Moment
 
 
 class Distilled(NamedTuple):

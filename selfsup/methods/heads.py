@@ -5,8 +5,8 @@ from typing import Literal
 
 from torch import nn
 
-from selfsup.config.heads import Norm
-from selfsup.errors import require
+from selfsup.config.pretraining import Norm
+from selfsup.core.errors import require
 
 
 def mlp(

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from selfsup.config import LeJEPAConfig
-from selfsup.config.heads import above_0
-from selfsup.encoder import Encoder
-from selfsup.errors import require
+from selfsup.config.pretraining import above_0
+from selfsup.core.errors import require
+from selfsup.core.seeds import Moment
+from selfsup.encoders.encoder import Encoder
 from selfsup.losses.gaussian import lejepa
 from selfsup.methods.heads import mlp
 from selfsup.methods.method import AllViews, Method, Views, all_together
-from selfsup.seeds import Moment
 
 
 class LeJEPA(Method):

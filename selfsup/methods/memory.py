@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from selfsup.errors import require
+from selfsup.core.errors import require
 
 
 class Memory(nn.Module):

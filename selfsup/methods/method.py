@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from selfsup.encoder import Encoder
-from selfsup.errors import require
-from selfsup.monitor import collapse_signs
-from selfsup.seeds import Moment
+from selfsup.core.errors import require
+from selfsup.core.seeds import Moment
+from selfsup.encoders.encoder import Encoder
+from selfsup.methods.signs import collapse_signs
 
 Views = tuple[Tensor, ...]
 """The views of one size each: float [b, v, 3, s, s]."""

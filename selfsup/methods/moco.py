@@ -7,14 +7,14 @@ https://arxiv.org/abs/2003.04297 (v2); Chen et al. 2021, https://arxiv.org/abs/2
 from torch import Tensor
 
 from selfsup.config import MoCoV2Config, MoCoV3Config
-from selfsup.config.heads import above_0
-from selfsup.encoder import Encoder
+from selfsup.config.pretraining import above_0
+from selfsup.core.seeds import Moment
+from selfsup.encoders.encoder import Encoder
 from selfsup.losses.contrastive import info_nce
 from selfsup.methods.heads import mlp
 from selfsup.methods.memory import Memory
 from selfsup.methods.method import Method, Targets, TwoViews, Views, two
 from selfsup.methods.teacher import Teacher
-from selfsup.seeds import Moment
 
 
 class MoCoV2(Method):

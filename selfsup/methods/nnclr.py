@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 
 from selfsup.config import NNCLRConfig
-from selfsup.config.heads import above_0
-from selfsup.encoder import Encoder
+from selfsup.config.pretraining import above_0
+from selfsup.core.numerics import normalize
+from selfsup.core.seeds import Moment
+from selfsup.encoders.encoder import Encoder
 from selfsup.losses.contrastive import info_nce
+from selfsup.losses.row_blocks import parts
 from selfsup.methods.heads import mlp
 from selfsup.methods.memory import Memory
 from selfsup.methods.method import Method, Targets, Views, two_apart
-from selfsup.numerics import normalize
-from selfsup.rows import parts
-from selfsup.seeds import Moment
 
 
 class NNCLR(Method):

@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 
 from selfsup.config import SimCLRConfig
-from selfsup.config.heads import above_0
-from selfsup.encoder import Encoder
-from selfsup.errors import require
+from selfsup.config.pretraining import above_0
+from selfsup.core.errors import require
+from selfsup.core.seeds import Moment
+from selfsup.encoders.encoder import Encoder
 from selfsup.losses.contrastive import dcl, dclw, info_nce, nt_xent
 from selfsup.losses.symmetric import LOWEST
 from selfsup.methods.heads import mlp
 from selfsup.methods.memory import Memory
 from selfsup.methods.method import Method, TwoViews, Views, two_at_once
-from selfsup.seeds import Moment
 
 
 class SimCLR(Method):

@@ -6,11 +6,11 @@ Source: Chen & He 2021, https://arxiv.org/abs/2011.10566.
 from torch import Tensor, nn
 
 from selfsup.config import SimSiamConfig
-from selfsup.encoder import Encoder
+from selfsup.core.seeds import Moment
+from selfsup.encoders.encoder import Encoder
 from selfsup.losses.regression import negative_cosine
 from selfsup.methods.heads import mlp
 from selfsup.methods.method import Method, Targets, Views, two_apart
-from selfsup.seeds import Moment
 
 
 class SimSiam(Method):

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from selfsup.config import SupConConfig
-from selfsup.config.heads import above_0
-from selfsup.encoder import Encoder
-from selfsup.errors import UserError
+from selfsup.config.pretraining import above_0
+from selfsup.core.errors import UserError
+from selfsup.core.seeds import Moment
+from selfsup.encoders.encoder import Encoder
 from selfsup.losses.similarity import supcon
 from selfsup.methods.heads import mlp
 from selfsup.methods.method import Method, TwoViews, Views, two_at_once
-from selfsup.seeds import Moment
 
 
 class SupCon(Method):

@@ -7,15 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from selfsup.config import SwAVConfig
-from selfsup.config.heads import above_0, share
-from selfsup.encoder import Encoder
-from selfsup.errors import require
+from selfsup.config.pretraining import above_0, share
+from selfsup.core.errors import require
+from selfsup.core.numerics import normalize
+from selfsup.core.seeds import Moment
+from selfsup.encoders.encoder import Encoder
 from selfsup.losses.clustering import prototypes_used, swav
 from selfsup.methods.heads import mlp
 from selfsup.methods.memory import Memory
 from selfsup.methods.method import AllViews, Method, Views, all_together
-from selfsup.numerics import normalize
-from selfsup.seeds import Moment
 
 CODES = 2  # views whose codes are predicted: the large ones
 

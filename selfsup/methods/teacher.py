@@ -9,10 +9,10 @@ from timm.layers.drop import DropBlock2d, DropPath
 from timm.layers.patch_dropout import PatchDropout
 from torch import Tensor, nn
 
-from selfsup.config.heads import TeacherConfig, share
-from selfsup.encoder import Encoder
-from selfsup.schedule import cosine
-from selfsup.seeds import Moment
+from selfsup.config.pretraining import TeacherConfig, share
+from selfsup.core.schedule import cosine
+from selfsup.core.seeds import Moment
+from selfsup.encoders.encoder import Encoder
 
 
 def _drop_nothing(module: nn.Module) -> None:

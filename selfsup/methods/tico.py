@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from selfsup.config import TiCoConfig
-from selfsup.config.heads import share
-from selfsup.encoder import Encoder
+from selfsup.config.pretraining import share
+from selfsup.core.seeds import Moment
+from selfsup.encoders.encoder import Encoder
 from selfsup.losses.covariance import moving_second_moment, tico
 from selfsup.methods.heads import mlp
 from selfsup.methods.method import Method, TwoViews, Views, two
 from selfsup.methods.teacher import Teacher
-from selfsup.seeds import Moment
 
 
 class TiCo(Method):

@@ -6,11 +6,11 @@ Source: Bardes et al. 2022, https://arxiv.org/abs/2105.04906.
 from torch import Tensor
 
 from selfsup.config import VICRegConfig
-from selfsup.encoder import Encoder
+from selfsup.core.seeds import Moment
+from selfsup.encoders.encoder import Encoder
 from selfsup.losses.covariance import vicreg
 from selfsup.methods.heads import mlp
 from selfsup.methods.method import Method, TwoViews, Views, two_apart
-from selfsup.seeds import Moment
 
 
 class VICReg(Method):

@@ -10,8 +10,8 @@ Shape letters: m embeddings, n anchors among them, d width, t triplets, r anchor
 import torch
 from torch import Tensor
 
-from selfsup.numerics import Distance
-from selfsup.relations import Relations, Triplets, join
+from selfsup.losses.measures import Distance
+from selfsup.losses.relations import Relations, Triplets, join
 
 FARTHEST = 1.4  # just below sqrt 2, where random directions are
 

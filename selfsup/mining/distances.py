@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfsup.numerics import Distance, full_precision
-from selfsup.relations import Relations, Triplets, join
-from selfsup.rows import LEAST, parts
+from selfsup.core.numerics import full_precision
+from selfsup.losses.measures import Distance
+from selfsup.losses.relations import Relations, Triplets, join
+from selfsup.losses.row_blocks import LEAST, parts
 
 
 @torch.no_grad()

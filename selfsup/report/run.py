@@ -10,11 +10,11 @@ from typing import Any
 
 import yaml
 
-from selfsup.errors import UserError
+from selfsup.core.errors import UserError
 from selfsup.report.curves import chart
 from selfsup.report.page import heading, page, paragraph, preformatted, table
 from selfsup.report.verdict import Record, verdict
-from selfsup.run import flat
+from selfsup.training.run import flat
 
 CURVES = {
     "Loss": (("loss",), ""),

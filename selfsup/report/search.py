@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from selfsup.core.errors import UserError
 from selfsup.data.decode import BadImage, decode
 from selfsup.data.open import open_source
 from selfsup.data.sources import Source
-from selfsup.errors import UserError
-from selfsup.index.engines import Found
-from selfsup.index.store import Index
 from selfsup.report.page import blank, grid, heading, page, paragraph, picture, small
+from selfsup.search.engines import Found
+from selfsup.search.index import Index
 
 WIDTH = 128  # pixels of a picture
 

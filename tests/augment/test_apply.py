@@ -10,10 +10,10 @@ import torchvision.transforms.v2.functional as tv
 from torch import Tensor
 from views import RAW, YES, close, crops, each, tensors, untouched
 
-from selfsup import compiled
 from selfsup.augment.apply import apply, standardize
 from selfsup.augment.draws import Draws, draw
 from selfsup.config import ViewsConfig
+from selfsup.core import compiled
 
 
 @pytest.fixture(autouse=True, params=["numba", "torch"])

@@ -7,7 +7,7 @@ import pytest
 
 from selfsup.augment.check import check
 from selfsup.config import LocalViewsConfig, SecondViewConfig, ViewsConfig, views
-from selfsup.errors import UserError
+from selfsup.core.errors import UserError
 
 
 @pytest.mark.parametrize("name", [name for name in vars(views) if name.isupper()])

@@ -12,8 +12,8 @@ from torchvision.transforms import InterpolationMode
 from views import RAW, YES, close, crops, each, untouched
 
 from selfsup.augment.apply import apply, composed
+from selfsup.augment.boxes import RandomBoxes
 from selfsup.augment.draws import draw
-from selfsup.boxes import RandomBoxes
 from selfsup.config import ViewsConfig
 
 RARE = replace(RAW, quarter_turn=0.5, rotate=0.5, gain=0.5, erase=0.5)

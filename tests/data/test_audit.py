@@ -12,13 +12,12 @@ from PIL import Image, ImageEnhance
 from sklearn.datasets import load_sample_images
 
 from selfsup.config import PretrainConfig
-from selfsup.data.audit import Audit, audit, read_audit, write_audit
-from selfsup.data.audited import units
-from selfsup.data.near import difference_hash, groups, near_pairs
+from selfsup.core.errors import UserError
+from selfsup.data.audit import Audit, audit, read_audit, units, write_audit
+from selfsup.data.near_duplicates import difference_hash, groups, near_pairs
 from selfsup.data.open import open_source
 from selfsup.data.sources import ArraySource, ImageSource, Source
-from selfsup.errors import UserError
-from selfsup.pretrain import pretraining_sampler
+from selfsup.training.pretrain import pretraining_sampler
 
 
 def photographs() -> list[Image.Image]:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from selfsup.augment.boxes import CenterBoxes, Cut
 from selfsup.augment.draws import draw
-from selfsup.boxes import CenterBoxes, Cut
 from selfsup.config import LocalViewsConfig, SecondViewConfig, ViewsConfig
 from selfsup.data.decode import BadImage
 from selfsup.data.loader import Batches, read_ahead

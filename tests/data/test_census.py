@@ -2,7 +2,7 @@
 
 import torch
 
-from selfsup.data.census import Span, census
+from selfsup.data.batch_census import Span, census
 from selfsup.data.samplers import PKSampler
 
 LABELS = torch.tensor([0] * 5 + [1] * 4 + [2] * 2 + [3])  # the last class has one image

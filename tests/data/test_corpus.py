@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from odd_files import GOOD, PNG, WHOLE, write
 
-from selfsup.boxes import CenterBoxes, Cut
+from selfsup.augment.boxes import CenterBoxes, Cut
 from selfsup.config import ViewsConfig
 from selfsup.data import decode as decoding
 from selfsup.data.audit import audit
@@ -19,9 +19,9 @@ from selfsup.data.loader import read_ahead
 from selfsup.data.open import open_source
 from selfsup.data.samplers import ShuffleSampler
 from selfsup.data.sources import ImageSource, Source
+from selfsup.evaluate.baselines import Pixels
 from selfsup.evaluate.features import extract
-from selfsup.evaluate.plain import Pixels
-from selfsup.pretrain import local_batches
+from selfsup.training.pretrain import local_batches
 
 
 @pytest.fixture(scope="module")

@@ -12,14 +12,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from selfsup.boxes import CenterBoxes, Cut
+from selfsup.augment.boxes import CenterBoxes, Cut
 from selfsup.config import ViewsConfig
+from selfsup.core.errors import UserError
 from selfsup.data.loader import read_ahead
 from selfsup.data.open import open_source
 from selfsup.data.samplers import ShuffleSampler
 from selfsup.data.sources import Source
-from selfsup.errors import UserError
-from selfsup.pretrain import local_batches
+from selfsup.training.pretrain import local_batches
 
 
 def levels(source: Source, positions: list[int] | None = None) -> list[int]:
@@ -282,7 +282,7 @@ def test_a_folder_whose_name_has_a_plus_is_a_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["folder", "tar", "npy", "pack"])
 def test_sources_can_be_sent_to_other_processes(tmp_path: Path, kind: str) -> None:
     from selfsup.data.encode import Style
-    from selfsup.data.packing import write_pack
+    from selfsup.data.pack_writer import write_pack
 
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").write_bytes(png(3))

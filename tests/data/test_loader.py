@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 from views import tensors
 
+from selfsup.augment.boxes import Cut
 from selfsup.augment.draws import draw
-from selfsup.boxes import Cut
 from selfsup.config import LocalViewsConfig, ViewsConfig
 from selfsup.data.loader import Batch, Batches, read_ahead
 from selfsup.data.samplers import ShuffleSampler

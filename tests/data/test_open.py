@@ -12,10 +12,10 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from selfsup.boxes import CenterBoxes, Cut
+from selfsup.augment.boxes import CenterBoxes, Cut
+from selfsup.core.errors import UserError
 from selfsup.data.open import open_source
 from selfsup.data.sources import Source
-from selfsup.errors import UserError
 
 
 def put(path: Path, level: int = 0) -> None:

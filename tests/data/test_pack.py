@@ -9,13 +9,13 @@ import torch
 from odd_files import GOOD, write
 from PIL import Image
 
-from selfsup.boxes import CenterBoxes, Cut
+from selfsup.augment.boxes import CenterBoxes, Cut
+from selfsup.core.errors import UserError
 from selfsup.data.encode import Format, Stored, Style, encode
 from selfsup.data.open import open_source
 from selfsup.data.pack import PAGE, Pack, Texts
-from selfsup.data.packing import check_pack, write_pack
+from selfsup.data.pack_writer import check_pack, write_pack
 from selfsup.data.sources import ArraySource, Source
-from selfsup.errors import UserError
 
 RAW, JPEG = Style("raw", None, 90), Style("jpeg", None, 90)
 
@@ -154,7 +154,7 @@ def test_a_stopped_packing_goes_on_and_ends_in_the_same_file(
         encoded.append(True)
         return encode(image, style)
 
-    monkeypatch.setattr("selfsup.data.packing.encode", counted)
+    monkeypatch.setattr("selfsup.data.pack_writer.encode", counted)
     write_pack(source, tmp_path / "x.pack", JPEG)
     assert len(encoded) == 6 - (stop + 1)
     assert (tmp_path / "x.pack").read_bytes() == (tmp_path / "whole.pack").read_bytes()

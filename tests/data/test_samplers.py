@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from selfsup.core.errors import UserError
 from selfsup.data.samplers import PKSampler, ShuffleSampler, UnitSampler, WeightedSampler
-from selfsup.errors import UserError
 
 
 def labels_of(sizes: list[int], seed: int = 0) -> Tensor:

@@ -11,9 +11,9 @@ import pytest
 import torch
 from launch import ROOT, run
 
+from selfsup.core.errors import UserError
 from selfsup.doctor.certificate import LIMITS, Found, Line, _line, certificate, error
 from selfsup.doctor.machine import Package, packages
-from selfsup.errors import UserError
 
 NAMES = ["simclr", "byol", "dino", "proxies"]
 

@@ -11,11 +11,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from selfsup.config import ViewsConfig
+from selfsup.core.errors import UserError
 from selfsup.data.open import open_source
 from selfsup.data.sources import ArraySource
-from selfsup.errors import UserError
+from selfsup.evaluate.baselines import Colours, Pixels
 from selfsup.evaluate.features import Features, extract, split_rows
-from selfsup.evaluate.plain import Colours, Pixels
 
 CPU = torch.device("cpu")
 PLAIN = ViewsConfig(size=8, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))

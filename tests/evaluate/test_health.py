@@ -6,11 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import health as oracle
 
-from selfsup.evaluate.clusters import clustering
-from selfsup.evaluate.health import (
+from selfsup.core.numerics import normalize
+from selfsup.evaluate.signs_of_health import (
     SAYS,
     alignment,
     alpha_req,
+    clustering,
     effective_rank,
     health,
     health_of_views,
@@ -19,8 +20,7 @@ from selfsup.evaluate.health import (
     rankme,
     uniformity,
 )
-from selfsup.evaluate.rerank import rerank
-from selfsup.numerics import normalize
+from selfsup.search.rerank import rerank
 
 
 @settings(max_examples=25, deadline=None)

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from oracles.evaluation import knn_votes as oracle_votes
 from torch import Tensor
 
-from selfsup.evaluate.knn import PROTOCOLS, Vote, few_shot, knn_predict, knn_votes
-from selfsup.evaluate.nearest import products
-from selfsup.numerics import normalize
+from selfsup.core.numerics import normalize
+from selfsup.evaluate.votes import PROTOCOLS, Vote, few_shot, knn_predict, knn_votes
+from selfsup.search.products import products
 
 
 def votes_by_definition(

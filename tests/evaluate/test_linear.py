@@ -8,7 +8,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from selfsup.evaluate.linear import STRENGTHS, linear_probe
+from selfsup.evaluate.linear_probe import STRENGTHS, linear_probe
 
 
 def blobs(seed: int, n: int, apart: float) -> tuple[Tensor, Tensor]:

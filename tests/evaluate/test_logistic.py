@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from selfsup.evaluate.logistic import Problem, minimise
-from selfsup.evaluate.sweep import Heads, sweep
+from selfsup.evaluate.sgd_probe import Heads, sweep
 
 
 def data(n: int, d: int, c: int, *, ill: bool) -> tuple[Tensor, Tensor]:

@@ -13,10 +13,11 @@ from oracles.evaluation import retrieval_of_query
 from oracles.health import rerank as rerank_by_the_paper
 from torch import Tensor
 
-from selfsup.evaluate.nearest import products
-from selfsup.evaluate.ranks import FEW, Side, ranked
-from selfsup.evaluate.retrieval import CUTS, Retrieval, reranked, retrieval
-from selfsup.numerics import normalize
+from selfsup.core.numerics import normalize
+from selfsup.evaluate.retrieval_figures import CUTS, Retrieval, reranked, retrieval
+from selfsup.search.products import products
+from selfsup.search.ranks import FEW, ranked
+from selfsup.search.sides import Side
 
 Kind = Literal["cosine", "euclidean"]
 SAME_FORM = [HealthCheck.function_scoped_fixture]
@@ -116,7 +117,7 @@ def test_more_rows_than_a_tile_are_counted_alike_in_both_forms(
     x = torch.randint(-2, 3, (1300, 5), generator=g).float() + 0.5
     found = []
     for available in (True, False):
-        monkeypatch.setattr("selfsup.compiled.available", lambda a=available: a)
+        monkeypatch.setattr("selfsup.core.compiled.available", lambda a=available: a)
         found.append(next(iter(ranked(Side(x, labels), None, memory=1 << 40))).ranks)
     (part,) = [found[0]]
     whole = torch.cat([r.ranks for r in ranked(Side(x, labels), None)])

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from oracles.evaluation import auc, best_threshold, eer, kfold_accuracy, tar_at_far
 from sklearn.metrics import roc_auc_score
 
+from selfsup.core.numerics import normalize
 from selfsup.evaluate.verification import Curve, best_accepted, fold_accuracies, label_pairs
-from selfsup.numerics import normalize
 
 VECTORS = json.loads(Path(__file__).with_name("vectors.json").read_text())
 PAIRS = st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=2, max_size=30).filter(

@@ -10,14 +10,14 @@ from oracles import losses as oracle
 from oracles.mining import all_triplets as triplets_by_loops
 from torch import Tensor
 
+from selfsup.losses.measures import Distance
 from selfsup.losses.npairs import angular, angular_n_pairs, n_pairs, n_pairs_angular
 from selfsup.losses.pairs import Reduction, contrastive, generalized_lifted, lifted_structure
 from selfsup.losses.proxies import arcface, cosface, proxy_anchor
 from selfsup.losses.similarity import circle, class_nt_xent, multi_similarity, supcon, supcon_in
 from selfsup.losses.triplet import angular_hinge, triplet_margin, triplet_soft, triplet_windows
 from selfsup.mining.distances import all_triplets, batch_hard
-from selfsup.mining.pairs import multi_similarity as similar_pairs
-from selfsup.numerics import Distance
+from selfsup.mining.multi_similarity import multi_similarity as similar_pairs
 
 Rows = list[list[float]]
 Ours = Callable[[Tensor, Tensor, int | None], Tensor]

@@ -10,15 +10,15 @@ from oracles import losses as oracle
 from oracles import mining
 from torch import Tensor
 
-import selfsup.rows
+import selfsup.losses.row_blocks
 from selfsup.losses.contrastive import dcl, dclw, info_nce, nt_xent
+from selfsup.losses.measures import Distance
 from selfsup.losses.npairs import angular, angular_n_pairs, n_pairs, n_pairs_angular
 from selfsup.losses.pairs import contrastive, generalized_lifted
 from selfsup.losses.proxies import arcface, cosface, proxy_anchor
+from selfsup.losses.relations import Pairs
 from selfsup.losses.similarity import circle, class_nt_xent, multi_similarity, supcon, supcon_in
 from selfsup.losses.triplet import angular_hinge, triplet_margin, triplet_windows
-from selfsup.numerics import Distance
-from selfsup.relations import Pairs
 
 MIXED = [0, 1, 0, 2, 1, 0, 3]  # classes of three, two, two, and one alone
 UNIT = Distance()
@@ -113,8 +113,8 @@ CHOOSING: dict[str, tuple[Chosen, Papers]] = {
 def test_the_pairs_of_some_anchors_give_the_loss_of_these_anchors(
     name: str, least: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(selfsup.rows, "BLOCK", 1)
-    monkeypatch.setattr(selfsup.rows, "LEAST", least)
+    monkeypatch.setattr(selfsup.losses.row_blocks, "BLOCK", 1)
+    monkeypatch.setattr(selfsup.losses.row_blocks, "LEAST", least)
     ours, theirs = CHOOSING[name]
     x, n = normal(7, 3, 4), 5
     near = [(i, j) for i in range(n) for j in mining.positives(MIXED, i)]

@@ -10,9 +10,9 @@ from losses.cases import CASES, mined_multi_similarity
 from oracles import losses as oracle
 from torch import Tensor
 
-import selfsup.rows
+import selfsup.losses.row_blocks
 from selfsup.losses import triplet
-from selfsup.numerics import Similarity
+from selfsup.losses.measures import Similarity
 
 PROXIED = ("arcface", "cosface", "proxy-anchor")  # which their proxies pull apart
 MIXED = [0, 1, 0, 2, 1, 0, 3]  # classes of three, two, two, and one alone
@@ -89,8 +89,8 @@ def test_blocks_of_a_few_rows_change_nothing(name: str, monkeypatch: pytest.Monk
     x, labels = normal(7, 3, 2).requires_grad_(), torch.tensor(MIXED)
     results = []
     for least in (32, 2):
-        monkeypatch.setattr(selfsup.rows, "BLOCK", 1)
-        monkeypatch.setattr(selfsup.rows, "LEAST", least)
+        monkeypatch.setattr(selfsup.losses.row_blocks, "BLOCK", 1)
+        monkeypatch.setattr(selfsup.losses.row_blocks, "LEAST", least)
         loss = CASES[name].ours(x, labels, None)
         results.append((loss, torch.autograd.grad(loss, x)[0]))
     torch.testing.assert_close(results[0], results[1], rtol=0, atol=1e-12)
@@ -176,9 +176,9 @@ def test_labels_are_only_compared(name: str) -> None:
 
 def test_log_sums_of_nothing_are_minus_infinity_and_0() -> None:
     x = torch.tensor([[1000.0, -1000.0], [-math.inf, -math.inf]], requires_grad=True)
-    total = selfsup.rows.log_sum_exp(x)
+    total = selfsup.losses.row_blocks.log_sum_exp(x)
     assert total.tolist() == [1000.0, -math.inf]
-    one_more = selfsup.rows.log_1_plus_sum_exp(x)
+    one_more = selfsup.losses.row_blocks.log_1_plus_sum_exp(x)
     assert one_more.tolist() == [1000.0, 0.0]
     for found in (total, one_more):
         (gradient,) = torch.autograd.grad(found.sum(), x, retain_graph=True)
@@ -189,7 +189,7 @@ def test_rows_of_different_weight_have_the_gradient_of_their_weighted_sum() -> N
     x, weight = normal(7, 3, 1).requires_grad_(), torch.arange(7.0, dtype=torch.float64)
     found = []
     for ahead in (True, False):
-        each = selfsup.rows.each_row(
+        each = selfsup.losses.row_blocks.each_row(
             x, x, Similarity(), lambda block, part: block.exp().sum(1), ahead=ahead
         )
         found.append(torch.autograd.grad((each * weight).sum(), x)[0])

@@ -12,6 +12,7 @@ from oracles import selfsupervised as oracle
 from small import normal
 from torch import Tensor
 
+from selfsup.core.numerics import normalize
 from selfsup.losses.clustering import (
     dino,
     moving_centre,
@@ -24,7 +25,6 @@ from selfsup.losses.covariance import barlow_twins, moving_second_moment, tico, 
 from selfsup.losses.gaussian import lejepa, sigreg
 from selfsup.losses.regression import cosine_regression, negative_cosine
 from selfsup.methods.nnclr import nearest
-from selfsup.numerics import normalize
 
 Rows = list[list[float]]
 sizes = st.tuples(st.integers(2, 6), st.integers(1, 4), st.integers(0, 999))
@@ -201,8 +201,8 @@ def test_blocks_do_not_change_sigreg_or_swapped_predictions(
         return sigreg(z, directions).item(), predicted.item()
 
     at_once = both()
-    monkeypatch.setattr("selfsup.rows.BLOCK", 40)
-    monkeypatch.setattr("selfsup.rows.LEAST", 3)
+    monkeypatch.setattr("selfsup.losses.row_blocks.BLOCK", 40)
+    monkeypatch.setattr("selfsup.losses.row_blocks.LEAST", 3)
     assert both() == pytest.approx(at_once, rel=1e-12)
     expected = [
         oracle.soft_cross_entropy(rows(codes[:, t]), rows(crops[:, s] @ layer.T), 0.5)
@@ -413,8 +413,8 @@ def test_the_gradient_of_lejepa_goes_through_a_centre_of_some_of_the_views() -> 
 def test_blocks_do_not_change_the_gradient_of_sigreg(monkeypatch: pytest.MonkeyPatch) -> None:
     z, directions = normal(7, 3, seed=1).requires_grad_(), normal(90, 3, seed=2)
     (at_once,) = torch.autograd.grad(sigreg(z, directions), z)
-    monkeypatch.setattr("selfsup.rows.BLOCK", 40)
-    monkeypatch.setattr("selfsup.rows.LEAST", 3)
+    monkeypatch.setattr("selfsup.losses.row_blocks.BLOCK", 40)
+    monkeypatch.setattr("selfsup.losses.row_blocks.LEAST", 3)
     (in_blocks,) = torch.autograd.grad(sigreg(z, directions), z)
     assert torch.allclose(in_blocks, at_once, rtol=0, atol=1e-12)
 

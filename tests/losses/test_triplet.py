@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from selfsup.losses.measures import Distance
 from selfsup.losses.triplet import gaps, triplet_margin, triplet_soft
 from selfsup.mining.distances import batch_hard
-from selfsup.numerics import Distance
 
 Kind = Literal["euclidean", "squared", "cosine"]
 KINDS: list[Kind] = ["euclidean", "squared", "cosine"]

@@ -14,15 +14,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from selfsup.core.numerics import normalize
 from selfsup.losses.contrastive import info_nce, nt_xent
+from selfsup.losses.measures import Distance
 from selfsup.losses.npairs import angular, angular_n_pairs, n_pairs, n_pairs_angular
 from selfsup.losses.pairs import contrastive, generalized_lifted, lifted_structure
 from selfsup.losses.proxies import arcface, cosface, proxy_anchor
 from selfsup.losses.similarity import circle, class_nt_xent, multi_similarity, supcon, supcon_in
 from selfsup.losses.triplet import angular_hinge, triplet_margin, triplet_soft, triplet_windows
 from selfsup.mining.distances import all_triplets, batch_hard, extremes, semi_hard, semi_hard_all
-from selfsup.mining.pairs import multi_similarity as similar_pairs
-from selfsup.numerics import Distance, normalize
+from selfsup.mining.multi_similarity import multi_similarity as similar_pairs
 
 VECTORS: dict[str, Any] = json.loads(Path(__file__).with_name("vectors.json").read_text())
 CASES: dict[str, Any] = VECTORS["losses"]

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from selfsup.config import EncoderConfig, SwAVConfig
+from selfsup.core.errors import UserError
 from selfsup.doctor.cases import CASES, QUEUE
 from selfsup.doctor.certificate import FIRST, prepare
-from selfsup.encoder import build
-from selfsup.errors import UserError
+from selfsup.encoders.encoder import build
 from selfsup.methods.swav import SwAV
 
 MOVED_AFTER_A_STEP = {

@@ -22,7 +22,7 @@ from selfsup.config import (
     TiCoConfig,
     VICRegConfig,
 )
-from selfsup.config.heads import Norm
+from selfsup.config.pretraining import Norm
 from selfsup.methods.barlow_twins import BarlowTwins
 from selfsup.methods.byol import BYOL
 from selfsup.methods.dino import DINO

@@ -26,7 +26,9 @@ from selfsup.config import (
     TiCoConfig,
     VICRegConfig,
 )
-from selfsup.errors import UserError
+from selfsup.core.errors import UserError
+from selfsup.core.numerics import normalize
+from selfsup.core.seeds import Moment
 from selfsup.methods.barlow_twins import BarlowTwins
 from selfsup.methods.byol import BYOL
 from selfsup.methods.dino import DINO, Distilled
@@ -40,8 +42,6 @@ from selfsup.methods.supcon import SupCon
 from selfsup.methods.swav import SwAV
 from selfsup.methods.tico import TiCo
 from selfsup.methods.vicreg import VICReg
-from selfsup.numerics import normalize
-from selfsup.seeds import Moment
 
 Rows = list[list[float]]
 

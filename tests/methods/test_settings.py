@@ -12,7 +12,7 @@ from oracles.mining import all_triplets, batch_hard, distances, multi_similarity
 from small import HALF, WIDTH, encoder, normal
 
 from selfsup.config import MemoryConfig, PairsConfig, ProxiesConfig, TripletConfig
-from selfsup.config.ranking import (
+from selfsup.config.finetuning import (
     ArcFaceConfig,
     CircleConfig,
     ContrastiveConfig,
@@ -23,16 +23,16 @@ from selfsup.config.ranking import (
     PairLoss,
     ProxyAnchorConfig,
 )
-from selfsup.errors import UserError
+from selfsup.core.errors import UserError
+from selfsup.core.seeds import Moment
+from selfsup.losses.measures import Distance
 from selfsup.losses.pairs import contrastive, generalized_lifted
+from selfsup.losses.relations import Pairs
 from selfsup.losses.similarity import circle
 from selfsup.methods.method import OneView
-from selfsup.methods.pairs import USED, PairRanking
-from selfsup.methods.proxies import ProxyRanking
-from selfsup.methods.triplet import Triplet
-from selfsup.numerics import Distance
-from selfsup.relations import Pairs
-from selfsup.seeds import Moment
+from selfsup.methods.pair_ranking import USED, PairRanking
+from selfsup.methods.proxy_ranking import ProxyRanking
+from selfsup.methods.triplet_ranking import Triplet
 
 LABELS = [0, 1, 0, 2, 1, 0, 3]  # classes of three, two, and two images alone
 OLD = [1, 0, 3, 2]

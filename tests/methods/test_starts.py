@@ -17,7 +17,9 @@ from selfsup.config import (
     SwAVConfig,
     TeacherConfig,
 )
-from selfsup.errors import UserError
+from selfsup.core.errors import UserError
+from selfsup.core.numerics import normalize
+from selfsup.core.seeds import Moment
 from selfsup.losses.contrastive import nt_xent
 from selfsup.methods.byol import BYOL
 from selfsup.methods.dino import DINO, Distilled
@@ -25,8 +27,6 @@ from selfsup.methods.lejepa import LeJEPA
 from selfsup.methods.method import AllViews, TwoViews
 from selfsup.methods.simclr import SimCLR
 from selfsup.methods.swav import SwAV
-from selfsup.numerics import normalize
-from selfsup.seeds import Moment
 
 A, B, C, D = (normal(6, 4, seed=seed) for seed in range(4))
 ROWS = tuple(x.tolist() for x in (A, B, C, D))

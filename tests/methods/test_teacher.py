@@ -19,13 +19,13 @@ from selfsup.config import (
     TeacherConfig,
     TiCoConfig,
 )
-from selfsup.encoder import build
+from selfsup.core.seeds import Moment
+from selfsup.encoders.encoder import build
 from selfsup.methods.byol import BYOL
 from selfsup.methods.dino import DINO
 from selfsup.methods.moco import MoCoV2, MoCoV3
 from selfsup.methods.teacher import Teacher
 from selfsup.methods.tico import TiCo
-from selfsup.seeds import Moment
 
 TAUGHT: dict[str, Callable[[TeacherConfig], Any]] = {
     "byol": lambda t: BYOL(encoder(), BYOLConfig(hidden=4, dim=4, teacher=t)),

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from selfsup.config import MemoryConfig, TripletConfig
-from selfsup.encoder import Encoder
+from selfsup.core.seeds import Moment
+from selfsup.encoders.encoder import Encoder
 from selfsup.methods.method import OneView
-from selfsup.methods.triplet import Triplet
-from selfsup.seeds import Moment
+from selfsup.methods.triplet_ranking import Triplet
 
 NOW = Moment(step=5, total=10, seed=0)
 LABELS = torch.tensor([0, 0, 1, 1])

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from oracles import mining as oracle
 from torch import Tensor
 
-import selfsup.rows
+import selfsup.losses.row_blocks
+from selfsup.losses.measures import Distance
+from selfsup.losses.relations import Triplets
 from selfsup.mining.chance import distance_weighted, random
 from selfsup.mining.distances import all_triplets, batch_hard, extremes, semi_hard, semi_hard_all
-from selfsup.mining.pairs import multi_similarity
-from selfsup.numerics import Distance
-from selfsup.relations import Triplets
+from selfsup.mining.multi_similarity import multi_similarity
 
 Kind = Literal["euclidean", "squared", "cosine"]
 KINDS: tuple[Kind, ...] = ("euclidean", "squared", "cosine")
@@ -100,8 +100,8 @@ def test_batch_all_lists_every_valid_triplet_once(
 ) -> None:
     _, labels, anchors = batch
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(selfsup.rows, "BLOCK", 1)
-        patch.setattr(selfsup.rows, "LEAST", least)
+        patch.setattr(selfsup.losses.row_blocks, "BLOCK", 1)
+        patch.setattr(selfsup.losses.row_blocks, "LEAST", least)
         found = as_set(all_triplets(torch.tensor(labels), anchors=anchors))
     assert found == set(oracle.all_triplets(labels, anchors))
 

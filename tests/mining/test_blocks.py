@@ -5,11 +5,11 @@ import torch
 from oracles import mining as oracle
 from torch import Tensor
 
-import selfsup.rows
+import selfsup.losses.row_blocks
+from selfsup.losses.measures import Distance
 from selfsup.mining.chance import _pick, distance_weighted, random
 from selfsup.mining.distances import batch_hard, extremes, semi_hard, semi_hard_all
-from selfsup.mining.pairs import multi_similarity
-from selfsup.numerics import Distance
+from selfsup.mining.multi_similarity import multi_similarity
 
 UNIT = Distance()
 
@@ -45,8 +45,8 @@ def test_miners_find_the_same_in_blocks_of_a_few_rows(
     x, labels = normal(23, 4, 0), torch.arange(23) % 6
     labels[20:] = torch.tensor([7, 8, 9])  # images alone
     whole = mined(x, labels, anchors)
-    monkeypatch.setattr(selfsup.rows, "BLOCK", 1)
-    monkeypatch.setattr(selfsup.rows, "LEAST", 1)
+    monkeypatch.setattr(selfsup.losses.row_blocks, "BLOCK", 1)
+    monkeypatch.setattr(selfsup.losses.row_blocks, "LEAST", 1)
     for name, found in mined(x, labels, anchors).items():
         pairs = zip(found, whole[name], strict=True)
         if name == "multi-similarity":  # two sides

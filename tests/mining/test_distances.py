@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from selfsup.losses.measures import Distance
 from selfsup.mining.distances import batch_hard
-from selfsup.numerics import Distance
 
 DISTANCES = [
     Distance(normalize=False),

@@ -17,10 +17,10 @@ from selfsup.data.loader import Batch
 from selfsup.data.open import open_source
 from selfsup.data.samplers import ShuffleSampler
 from selfsup.data.sources import Source
-from selfsup.pretrain import local_batches
 from selfsup.report.audit import audit_page, summary
 from selfsup.report.page import page, picture, table, write_page
 from selfsup.report.views import contact_sheet, shared_area, told
+from selfsup.training.pretrain import local_batches
 
 EVIL = "<script>alert('x')\"&.png"
 VIEWS = ViewsConfig(

@@ -14,11 +14,11 @@ from launch import recipe
 from pictures import folder
 from report.test_pages import EVIL, Tags
 
+from selfsup.core.errors import UserError
 from selfsup.data.sources import ArraySource
-from selfsup.errors import UserError
 from selfsup.evaluate.features import Features
 from selfsup.report.curves import chart, scatter, ticks
-from selfsup.report.look import doubtful, flat, look, sections
+from selfsup.report.embeddings import doubtful, flat, look, sections
 from selfsup.report.run import read_run, report
 from selfsup.report.verdict import verdict
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from selfsup import distributed
 from selfsup.config import (
     BYOLConfig,
     EncoderConfig,
@@ -24,17 +23,18 @@ from selfsup.config import (
     TeacherConfig,
     TripletConfig,
 )
-from selfsup.config.ranking import Miner, PairLoss
+from selfsup.config.finetuning import Miner, PairLoss
+from selfsup.core import distributed
 from selfsup.doctor.cases import CASES, CLASSES, MEMORY, ONE, ONE_GROUP, TWO, Case
 from selfsup.doctor.certificate import Found, measure
-from selfsup.encoder import Encoder
+from selfsup.encoders.encoder import Encoder
 from selfsup.methods.byol import BYOL
 from selfsup.methods.method import Method
-from selfsup.methods.pairs import USED, PairRanking
-from selfsup.methods.proxies import ProxyRanking
+from selfsup.methods.pair_ranking import USED, PairRanking
+from selfsup.methods.proxy_ranking import ProxyRanking
 from selfsup.methods.simclr import SimCLR
 from selfsup.methods.swav import SwAV
-from selfsup.methods.triplet import Triplet
+from selfsup.methods.triplet_ranking import Triplet
 
 NORMS = {
     "group": ONE_GROUP,

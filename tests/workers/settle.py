@@ -6,14 +6,14 @@ Prints whether the weights are bit-identical, with and without the throw-away ba
 import numpy as np
 import torch
 
-from selfsup import distributed
 from selfsup.config import EncoderConfig, SimCLRConfig, ViewsConfig
+from selfsup.core import distributed
 from selfsup.data.samplers import ShuffleSampler
 from selfsup.data.sources import ArraySource
-from selfsup.encoder import build
+from selfsup.encoders.encoder import build
 from selfsup.methods.simclr import SimCLR
-from selfsup.pretrain import local_batches
-from selfsup.step import Stepper
+from selfsup.training.pretrain import local_batches
+from selfsup.training.step import Stepper
 
 VIEWS = ViewsConfig(size=16)
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 
-from selfsup import distributed
 from selfsup.augment.apply import apply
 from selfsup.config import ViewsConfig
+from selfsup.core import distributed
 from selfsup.data.loader import read_ahead
 from selfsup.data.open import open_source
 from selfsup.data.samplers import ShuffleSampler
-from selfsup.pretrain import local_batches
+from selfsup.training.pretrain import local_batches
 
 
 def hashes(folder: Path, start: int, stop: int, workers: int) -> list[str]:

@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from selfsup.core.distributed import gather_rows, world
 from selfsup.data.loader import Batch
-from selfsup.distributed import gather_rows, world
 from selfsup.doctor.certificate import work
 from selfsup.methods.simclr import SimCLR
-from selfsup.step import Stepper
+from selfsup.training.step import Stepper
 
 
 class NoFactor(Stepper):

@@ -1,0 +1,65 @@
+"""Precision and length of rows: what losses, training and search share.
+
+Shape letters: n rows, d embedding width.
+"""
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+SMALLEST_NORM = 1e-8  # a shorter row has no direction that float32 can represent
+
+
+def full_precision(like: Tensor) -> AbstractContextManager[None]:
+    """Switch autocast off: half precision blurs similarities, and `.float()` alone is undone."""
+    return torch.autocast(like.device.type, enabled=False)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision becomes float32; float32 and float64 stay."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def normalize(x: Tensor) -> Tensor:
+    """Rows scaled to length 1. [n, d] -> [n, d].
+
+    A row shorter than 1e-8 becomes zeros with gradient zero, where dividing by a tiny norm would
+    send gradients of 1e11 backward.
+    """
+    z: Tensor = _Normalize.apply(x)
+    return z
+
+
+class _Normalize(torch.autograd.Function):
+    """Beside the result only the lengths are kept for the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        z, length = unit_rows(x)
+        ctx.save_for_backward(z, length)
+        return z
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return unit_rows_back(gradients[0].clone(), *ctx.saved_tensors)
+
+
+def unit_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows scaled to length 1 and what they were divided by: [n, d], [n, 1].
+
+    Rows shorter than 1e-8 become zeros and are told by an infinite divisor.
+    """
+    length = x.norm(dim=1, keepdim=True)
+    # false of a row with nan, which has to show
+    length = torch.where(length <= SMALLEST_NORM, torch.inf, length)
+    return x / length, length
+
+
+def unit_rows_back(gradient: Tensor, z: Tensor, length: Tensor) -> Tensor:
+    """Bring a gradient at unit rows z back to the rows they were, in place. [n, d]."""
+    along = (gradient * z).sum(1, keepdim=True)
+    return gradient.sub_(z * along).div_(length)

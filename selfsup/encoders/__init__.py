@@ -1,0 +1,1 @@
+"""Encoders: timm models without a classifier, weights that others trained, exported folders."""

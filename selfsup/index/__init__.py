@@ -1,1 +1,0 @@
-"""An index: embeddings of a gallery in a folder, and ways to search them."""

@@ -1,0 +1,86 @@
+"""Collapse signs: numbers that tell from embeddings alone whether a run has gone flat.
+
+Shape letters: n embeddings, d width.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from selfsup.core.numerics import at_least_float32, full_precision, normalize
+from selfsup.losses.measures import Distance
+from selfsup.losses.relations import Relations
+
+FLAT_STD = 0.1
+"""Below this share of the spread of a healthy sphere, embeddings are as good as equal."""
+FEW_DIRECTIONS = 2.0
+"""Below this effective rank, everything lies on one line."""
+
+
+@torch.no_grad()
+def collapse_signs(embeddings: Tensor) -> dict[str, float]:
+    """Spread, rank and similarity of embeddings scaled to length 1. [n, d].
+
+    Returns:
+        std: mean over dimensions of the standard deviation, times sqrt(d); 1 when spread evenly
+            over the sphere, 0 when all are equal.
+        rank: effective rank, exp of the entropy of the normalised singular values of the centred
+            embeddings (Roy & Vetterli 2007); at most min(n - 1, d).
+        cosine: mean cosine of two different embeddings; 1 when all are equal.
+    """
+    with full_precision(embeddings):
+        z = normalize(at_least_float32(embeddings))
+        n, d = z.shape
+        centred = z - z.mean(0)
+        std = centred.square().mean(0).sqrt().mean() * d**0.5
+        share = torch.linalg.svdvals(centred)
+        share = share / share.sum().clamp(min=1e-12)
+        rank = torch.exp(-(share * share.clamp(min=1e-12).log()).sum())
+        cosine = (z.sum(0).square().sum() - z.square().sum()) / (n * (n - 1))
+    return {"std": std.item(), "rank": rank.item(), "cosine": cosine.item()}
+
+
+@torch.no_grad()
+def pair_signs(embeddings: Tensor, labels: Tensor, distance: Distance) -> dict[str, float]:
+    """Mean distance over all pairs of one class (positive) and of two classes (negative)."""
+    relations = Relations(labels)
+    sums = embeddings.new_zeros(2, dtype=torch.float64)
+    for _, apart, *sides in relations.blocks(distance.prepare(embeddings), distance):
+        sums += torch.stack([apart.masked_fill(~side, 0).double().sum() for side in sides])
+    counts = torch.stack(relations.counts()).sum(1)
+    positive, negative = (sums / counts.clamp(min=1)).tolist()
+    return {"positive": positive, "negative": negative}
+
+
+class Health(NamedTuple):
+    """How a run is, in a word, and what to change."""
+
+    state: Literal["healthy", "starving", "collapsing", "collapsed"]
+    advice: str
+
+
+def diagnose(signs: dict[str, float]) -> Health:
+    """What a person should know about these signs.
+
+    collapsed: all embeddings are nearly equal, so that gradients vanish. collapsing: they lie along
+    a line. starving: they differ, but nothing in the batch has a gradient.
+    """
+    if signs["std"] < FLAT_STD:
+        told = f"std {signs['std']:.3f} of a healthy 1, mean cosine {signs['cosine']:.2f}"
+        if "from_margin" in signs:
+            told += f", loss within {signs['from_margin']:.3f} of the margin"
+        mend = "a lower --optim.lr or a longer --optim.warmup"
+        if "from_margin" in signs:
+            mend += ", or --method.first semi-hard"
+        return Health("collapsed", f"embeddings are nearly equal ({told}); try {mend}")
+    if signs["rank"] < FEW_DIRECTIONS:
+        told = f"embeddings lie along {signs['rank']:.1f} directions"
+        return Health("collapsing", f"{told}; try a lower --optim.lr or stronger views")
+    if signs.get("active") == 0:
+        return Health(
+            "starving",
+            "no triplet or pair of the batch has a loss to learn from; try a larger margin, a "
+            "harder miner (batch-hard) or a larger batch, or stop: all may be learnt",
+        )
+    return Health("healthy", "")

@@ -1,0 +1,178 @@
+"""Triplet fine-tuning: mined over the global batch and, if wanted, a memory behind it.
+
+Sources: Hermans et al. 2017, https://arxiv.org/abs/1703.07737 (batch-hard, soft margin); Schroff et
+al. 2015, https://arxiv.org/abs/1503.03832 (semi-hard); Wang et al. 2020,
+https://arxiv.org/abs/1912.06798 (memory).
+"""
+
+import math
+from dataclasses import fields
+
+import torch
+from torch import Tensor
+
+from selfsup.config import TripletConfig
+from selfsup.config.finetuning import Miner, between_0_and_90, only
+from selfsup.core.seeds import Moment
+from selfsup.encoders.encoder import Encoder
+from selfsup.losses.measures import Distance
+from selfsup.losses.relations import Relations, Triplets
+from selfsup.losses.triplet import (
+    angular_gaps,
+    angular_hinge,
+    gaps,
+    triplet_margin,
+    triplet_soft,
+    triplet_windows,
+)
+from selfsup.methods.memory import Memory
+from selfsup.methods.method import Method, OneView, Views, one_view
+from selfsup.methods.signs import collapse_signs, pair_signs
+from selfsup.mining import chance, distances
+
+UNUSED = {
+    "margin": {"degrees"},
+    "soft": {"degrees", "active_only"},
+    "angular": {"active_only", "swap"},
+}
+"""The settings that a loss does not look at. The margin is also the miners'."""
+
+
+class Triplet(Method):
+    """An encoder whose last layer is the embedding, so that the head is exported with it."""
+
+    def __init__(self, encoder: Encoder, config: TripletConfig) -> None:
+        """Give the encoder a linear head of `config.dim`, unless that is 0 or there already.
+
+        Raises:
+            UserError: something is set that the loss does not look at.
+        """
+        super().__init__()
+        only(config, {field.name for field in fields(config)} - UNUSED[config.loss])
+        between_0_and_90("degrees", config.degrees)
+        self.encoder = encoder
+        self.encoder.give_head(config.dim)
+        self.config = config
+        self.distance = Distance(config.distance, config.normalize)
+        self.memory = Memory(config.memory.size, encoder.dim, start=config.memory.start)
+
+    def embed(self, views: Views) -> OneView:
+        """[b, 1, 3, s, s] -> [b, dim]."""
+        return one_view(self.encoder, views)
+
+    def loss(self, embeddings: OneView, labels: Tensor | None, moment: Moment) -> Tensor:
+        """The mined triplets' loss; where the miner finds none, 0 with a gradient of 0."""
+        assert labels is not None
+        n, c = len(embeddings.embedding), self.config
+        z, labels = self.memory.behind(embeddings.embedding, labels, share=moment.share)
+        if self._in_windows(moment):
+            return self._windows(z, labels, moment, n)[0]
+        triplets = self._mine(self._miner(moment), z, labels, moment, n)
+        if len(triplets[0]) == 0:
+            return z.sum() * 0
+        match c.loss:
+            case "margin":
+                return triplet_margin(
+                    z,
+                    triplets,
+                    distance=self.distance,
+                    margin=c.margin,
+                    active_only=c.active_only,
+                    swap=c.swap,
+                )
+            case "soft":
+                return triplet_soft(z, triplets, distance=self.distance, swap=c.swap)
+            case "angular":
+                return angular_hinge(z, triplets, degrees=c.degrees)
+
+    def after_step(self, embeddings: OneView, labels: Tensor | None, moment: Moment) -> None:
+        """The batch is compared with in later steps."""
+        self.memory.add(embeddings.embedding, labels)
+
+    @torch.no_grad()
+    def signs(self, embeddings: OneView, labels: Tensor | None, moment: Moment) -> dict[str, float]:
+        """Collapse signs, and how much there is left to learn from.
+
+        positive, negative: mean distance of an anchor to its positives and to its negatives.
+        active: share of the triplets with a loss above zero (soft: with the negative nearer).
+        skipped: share of anchors without a triplet.
+        from_margin: |loss - margin| (soft: |loss - log 2|), which goes to 0 as embeddings collapse.
+        """
+        assert labels is not None
+        z, c = embeddings.embedding, self.config
+        found = {
+            **collapse_signs(z),
+            **pair_signs(z, labels, self.distance),
+            **self._activity(*self.memory.behind(z, labels, share=moment.share), moment, len(z)),
+        }
+        if c.loss != "angular":
+            flat = math.log(2) if c.loss == "soft" else c.margin
+            found["from_margin"] = abs(self.loss(embeddings, labels, moment).item() - flat)
+        return found
+
+    def _activity(self, z: Tensor, labels: Tensor, moment: Moment, n: int) -> dict[str, float]:
+        """How many triplets have a loss, and how many anchors have none, as shares."""
+        if self._in_windows(moment):
+            positives, negatives = Relations(labels, n).counts()
+            valid = positives * negatives
+            active = int(self._windows(z, labels, moment, n)[1]) / int(valid.sum())
+            return {"active": active, "skipped": int((valid == 0).sum()) / n}
+        triplets = self._mine(self._miner(moment), z, labels, moment, n)
+        if self.config.loss == "angular":
+            above = angular_gaps(z, triplets, degrees=self.config.degrees)
+        else:
+            above = gaps(z, triplets, distance=self.distance, swap=self.config.swap)
+            above = above + (self.config.margin if self.config.loss == "margin" else 0)
+        active = int((above > 0).sum()) / max(1, len(above))
+        return {"active": active, "skipped": 1 - len(triplets[0].unique()) / n}
+
+    def _in_windows(self, moment: Moment) -> bool:
+        """Whether the loss is taken of all triplets at once, without listing them."""
+        plain = self.config.loss == "margin" and not self.config.swap
+        return plain and self._miner(moment) in ("batch-all", "semi-hard-all")
+
+    def _windows(self, z: Tensor, labels: Tensor, moment: Moment, n: int) -> tuple[Tensor, Tensor]:
+        return triplet_windows(
+            z,
+            labels,
+            distance=self.distance,
+            margin=self.config.margin,
+            semi_hard=self._miner(moment) == "semi-hard-all",
+            active_only=self.config.active_only,
+            anchors=n,
+        )
+
+    def _miner(self, moment: Moment) -> Miner:
+        first = self.config.first
+        if first is not None and moment.share < self.config.switch:
+            return first
+        return self.config.miner
+
+    def _mine(self, miner: Miner, z: Tensor, labels: Tensor, moment: Moment, n: int) -> Triplets:
+        distance, margin = self.distance, self.config.margin
+        match miner:
+            case "batch-hard":
+                return distances.batch_hard(z, labels, distance=distance, anchors=n)
+            case "semi-hard":
+                return distances.semi_hard(z, labels, distance=distance, margin=margin, anchors=n)
+            case "semi-hard-all":
+                return distances.semi_hard_all(
+                    z, labels, distance=distance, margin=margin, anchors=n
+                )
+            case "batch-all":
+                return distances.all_triplets(labels, anchors=n)
+            case "random":
+                return chance.random(labels, generator=moment.generator("mining"), anchors=n)
+            case "distance-weighted":
+                return chance.distance_weighted(
+                    z, labels, generator=moment.generator("mining"), anchors=n
+                )
+            case "easy-positive" | "hard-positive":
+                return distances.extremes(
+                    z,
+                    labels,
+                    distance=distance,
+                    positive="easiest" if miner == "easy-positive" else "hardest",
+                    negative="semi-hard",
+                    anchors=n,
+                )

@@ -1,0 +1,191 @@
+"""The folder of an index.
+
+index.json            which encoder, how many rows of which width, which engine, which writing
+embeddings-3.npy      float32 [n, d], rows of length 1, mapped when opened, of the third writing
+images-3.parquet      a line for each row: name, data, split, label, sha256
+index-3.usearch       the approximate engine's own file, if there is one
+
+index.json is written last and names the writing that it is of, so that an index whose writing was
+cut short is the old one.
+"""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from selfsup.core.errors import UserError
+
+FORMAT = 1
+COLUMNS = ("name", "data", "split", "label", "sha256")
+Engine = Literal["exact", "usearch", "qdrant"]
+Rows = dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class Index:
+    """What is in the folder."""
+
+    folder: Path
+    model: str
+    """The run or bundle that made the embeddings, and makes those of queries: its path."""
+    weights: str
+    """sha256 of its weights: embeddings of other weights would not fit."""
+    size: int
+    """Side of the images that they were made of, in pixels."""
+    engine: Engine
+    threshold: float | None
+    """Cosine above which two images are of the same thing."""
+    embeddings: np.ndarray
+    rows: Rows
+    where: str = ""
+    """Path or URL and collection of a vector database, for people to read: a search is told."""
+    writing: int = 0
+    """How often the folder has been written."""
+
+    def __len__(self) -> int:
+        return len(self.rows["name"])
+
+    def file(self, name: str) -> Path:
+        """One of this writing, of a name like embeddings.npy."""
+        stem, kind = name.split(".")
+        return self.folder / f"{stem}-{self.writing}.{kind}"
+
+
+def empty(folder: Path, model: str, weights: str, size: int) -> Index:
+    """An index without images, of no width yet."""
+    rows: Rows = {name: [] for name in COLUMNS}
+    nothing = np.zeros((0, 0), np.float32)
+    return Index(folder, model, weights, size, "exact", None, nothing, rows)
+
+
+def add(index: Index, embeddings: np.ndarray, rows: Rows) -> Index:
+    """The index with more images; of those that are in it already, by data and name, the new one.
+
+    `embeddings` are float32 [m, d] of length 1, `rows` m words for each of COLUMNS.
+    """
+    last = {key: i for i, key in enumerate(_keys(rows))}  # of two equal names the later
+    new = sorted(last.values())
+    kept = [i for i, key in enumerate(_keys(index.rows)) if key not in last]
+    joined = {name: _some(index.rows[name], kept) + _some(rows[name], new) for name in COLUMNS}
+    old = index.embeddings[kept] if kept else embeddings[:0]
+    together = np.concatenate([old, embeddings[new]])
+    return replace(index, embeddings=together, rows=joined)
+
+
+def remove(index: Index, names: Sequence[str]) -> Index:
+    """The index without the images of these names.
+
+    Raises:
+        UserError: there is no image of a name.
+    """
+    wanted = set(names)
+    missing = sorted(wanted - set(index.rows["name"]))
+    if missing:
+        raise UserError(f"{index.folder} has no image {missing[0]!r}; nothing was removed")
+    kept = [i for i, name in enumerate(index.rows["name"]) if name not in wanted]
+    left = {name: _some(words, kept) for name, words in index.rows.items()}
+    return replace(index, embeddings=index.embeddings[kept], rows=left)
+
+
+def _keys(rows: Rows) -> list[tuple[str, str, str]]:
+    return list(zip(rows["data"], rows["split"], rows["name"], strict=True))
+
+
+def _some(words: Sequence[str], places: Sequence[int]) -> list[str]:
+    return [words[i] for i in places]
+
+
+def write(index: Index, build: Callable[[Index], None]) -> None:
+    """To its folder; `build` makes what the engine needs, before anything refers to it.
+
+    Raises:
+        UserError: pyarrow is missing, or the folder cannot be written to.
+    """
+    parquet = _parquet()
+    import pyarrow
+
+    index = replace(index, writing=index.writing + 1)
+    record = {
+        "format": FORMAT,
+        "writing": index.writing,
+        "model": index.model,
+        "weights": index.weights,
+        "size": index.size,
+        "engine": index.engine,
+        "where": index.where,
+        "threshold": index.threshold,
+        "images": len(index),
+        "width": int(index.embeddings.shape[1]),
+    }
+    columns = {name: pyarrow.array(index.rows[name], pyarrow.string()) for name in COLUMNS}
+    try:
+        index.folder.mkdir(parents=True, exist_ok=True)
+        np.save(index.file("embeddings.npy"), np.ascontiguousarray(index.embeddings, np.float32))
+        parquet.write_table(pyarrow.table(columns), index.file("images.parquet"))
+        build(index)
+        for name in ("embeddings.npy", "images.parquet"):
+            with index.file(name).open("rb") as written:
+                os.fsync(written.fileno())
+        part = index.folder / ".index.json.part"
+        part.write_text(json.dumps(record, indent=2) + "\n")
+        part.replace(index.folder / "index.json")
+        for old in index.folder.glob("*-*.*"):
+            if not old.stem.endswith(f"-{index.writing}"):
+                old.unlink()
+    except OSError as error:
+        raise UserError(f"cannot write the index {index.folder}: {error.strerror}") from None
+
+
+def read(folder: Path) -> Index:
+    """The index in a folder, its embeddings mapped.
+
+    Raises:
+        UserError: there is none, it is not whole, or of a newer version.
+    """
+    parquet = _parquet()
+    try:
+        record = json.loads((folder / "index.json").read_text())
+        if record["format"] > FORMAT:
+            raise UserError(f"{folder} was written by a newer selfsup: pip install -U selfsup")
+        begun = Index(
+            folder=folder,
+            model=str(record["model"]),
+            weights=str(record["weights"]),
+            size=int(record["size"]),
+            engine=record["engine"],
+            threshold=record["threshold"],
+            embeddings=np.zeros((0, 0), np.float32),
+            rows={},
+            where=str(record["where"]),
+            writing=int(record["writing"]),
+        )
+        file = begun.file("embeddings.npy")
+        embeddings = np.load(file, mmap_mode="r", allow_pickle=False)
+        table = parquet.read_table(begun.file("images.parquet"))
+        rows = {name: [str(word) for word in table[name].to_pylist()] for name in COLUMNS}
+        found = replace(begun, embeddings=embeddings, rows=rows)
+        shape = record["images"], record["width"]
+    except FileNotFoundError as error:
+        missing = Path(error.filename).name
+        raise UserError(f"{folder} is no index: {missing} is missing; tools/index.py") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"the index {folder} cannot be read: {error}") from None
+    if embeddings.shape != shape or len(found) != shape[0]:
+        raise UserError(
+            f"the index {folder} is not whole: {shape[0]} images, {embeddings.shape[0]} embeddings "
+            f"and {len(found)} names; make it anew with tools/index.py"
+        )
+    return found
+
+
+def _parquet() -> Any:
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise UserError("an index needs pyarrow: pip install 'selfsup[data]'") from None
+    return pyarrow.parquet

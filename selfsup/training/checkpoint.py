@@ -1,0 +1,165 @@
+"""Checkpoints: weights, optimiser and a step, whole or not there at all, without pickle.
+
+A checkpoint is a folder step-00001000 with model.safetensors, optimizer.safetensors and
+manifest.json, which has the size and sha256 of the other two. It is written aside, flushed to
+disk and renamed, so that a kill at any moment leaves the older ones untouched.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from selfsup.core.errors import UserError
+
+FILES = ("model.safetensors", "optimizer.safetensors")
+
+
+def save(
+    folder: Path,
+    step: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    keep: int,
+    extra: Any,
+) -> None:
+    """Write folder/step-XXXXXXXX and remove all but the newest `keep`."""
+    final = folder / f"step-{step:08d}"
+    aside = folder / f".{final.name}.part"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    tensors, settings = _flatten(optimizer)
+    safetensors.torch.save_file(_own(model.state_dict()), aside / FILES[0])
+    safetensors.torch.save_file(_own(tensors), aside / FILES[1])
+    manifest = {
+        "step": step,
+        "files": {name: _fingerprint(aside / name) for name in FILES},
+        "optimizer": settings,
+        "extra": extra,
+    }
+    manifest["sha256"] = _digest(manifest)
+    (aside / "manifest.json").write_text(json.dumps(manifest, indent=1))
+    for name in (*FILES, "manifest.json"):
+        _flush(aside / name)
+    _flush(aside)
+    shutil.rmtree(final, ignore_errors=True)
+    aside.rename(final)
+    _flush(folder)
+    for old in sorted(folder.glob("step-*"))[:-keep]:
+        shutil.rmtree(old)
+
+
+def newest(folder: Path, tell: Callable[[str], None]) -> Path | None:
+    """The newest checkpoint that is whole, or None when there is none at all.
+
+    Args:
+        folder: the run's checkpoints.
+        tell: gets a sentence for each damaged checkpoint that was skipped.
+
+    Raises:
+        UserError: there are checkpoints and all are damaged.
+    """
+    found = sorted(folder.glob("step-*"), reverse=True)
+    reasons: list[str] = []
+    for path in found:
+        why = _damage(path)
+        if why is None:
+            for reason in reasons:
+                tell(f"skipped {reason}")
+            return path
+        reasons.append(f"{path.name}: {why}")
+    if found:
+        raise UserError(
+            f"no checkpoint in {folder} is whole ({'; '.join(reasons)}); "
+            "move them away to start again, or restore one"
+        )
+    return None
+
+
+def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, Any]:
+    """Put a checkpoint's state into model and optimiser, in place; the step and the extra."""
+    manifest = json.loads((path / "manifest.json").read_text())
+    try:
+        model.load_state_dict(safetensors.torch.load_file(path / FILES[0]))
+    except RuntimeError as error:
+        raise UserError(
+            f"{path} is of another network: {str(error).splitlines()[-1].strip()}"
+        ) from None
+    tensors = safetensors.torch.load_file(path / FILES[1])
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    known = optimizer.state_dict()["param_groups"]  # may have settings that an old file has not
+    groups = [now | old for now, old in zip(known, manifest["optimizer"], strict=True)]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    return int(manifest["step"]), manifest["extra"]
+
+
+def _flatten(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], Any]:
+    """An optimiser's state as named tensors and its groups as plain settings."""
+    state = optimizer.state_dict()
+    tensors = {
+        f"{index}.{name}": value
+        for index, values in state["state"].items()
+        for name, value in values.items()
+        if isinstance(value, Tensor)
+    }
+    return tensors, state["param_groups"]
+
+
+def _own(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Each tensor in memory of its own, in plain layout, as safetensors wants it."""
+    return {
+        k: v.detach().to("cpu", memory_format=torch.contiguous_format, copy=True)
+        for k, v in tensors.items()
+    }
+
+
+def _fingerprint(file: Path) -> dict[str, Any]:
+    with file.open("rb") as data:
+        return {
+            "bytes": file.stat().st_size,
+            "sha256": hashlib.file_digest(data, "sha256").hexdigest(),
+        }
+
+
+def _digest(manifest: dict[str, Any]) -> str:
+    """Of a manifest without its own sha256."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _damage(path: Path) -> str | None:
+    """Why a checkpoint cannot be used, or None."""
+    try:
+        manifest = json.loads((path / "manifest.json").read_text())
+        if manifest.pop("sha256") != _digest(manifest):
+            return "manifest.json has changed since it was written"
+        for name, expected in manifest["files"].items():
+            found = _fingerprint(path / name)
+            if found["bytes"] != expected["bytes"]:
+                return f"{name} has {found['bytes']} bytes of {expected['bytes']}"
+            if found != expected:
+                return f"{name} has changed since it was written"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "manifest.json cannot be read"
+    return None
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file or a folder's entries are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,92 @@
+"""Fine-tuning: labelled images in batches of P classes x K images."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor
+
+from selfsup.config import FinetuneConfig, ViewsConfig
+from selfsup.core.errors import UserError, require
+from selfsup.data.batch_census import census
+from selfsup.data.open import training_source
+from selfsup.data.samplers import PKSampler
+from selfsup.data.sources import Source
+from selfsup.encoders.encoder import Encoder, build_for, load
+from selfsup.methods.method import Method
+from selfsup.training.loop import train
+from selfsup.training.pretrain import announce, length, local_batches
+from selfsup.training.run import Run
+
+
+def starting_encoder(config: FinetuneConfig) -> Encoder:
+    """The encoder of `config.init`, or a new one.
+
+    Raises:
+        UserError: `config.init` holds no encoder.
+    """
+    if not config.init:
+        return build_for(config.encoder, config.views)
+    folder = Path(config.init)
+    if not folder.exists():
+        raise UserError(f"--init {folder} does not exist")
+    return load(folder)[0]
+
+
+def labelled(config: FinetuneConfig) -> tuple[Source, Tensor]:
+    """The images of `config.data` and their labels.
+
+    Raises:
+        UserError: there are no such images, or they have no labels.
+    """
+    source = training_source(config)
+    if source.labels is None:
+        raise UserError(
+            f"{config.data} has no labels: put each class in a sub-folder, or give a manifest with "
+            "a label on each row"
+        )
+    return source, source.labels
+
+
+def finetune(run: Run, method: Method, config: FinetuneConfig) -> Iterator[int]:
+    """Train on the labelled images of `config.data`; yields the number of steps done.
+
+    Raises:
+        UserError: there are no labels, or too few classes or images for P x K.
+    """
+    views = config.views.views + config.views.local.views
+    require(views == 1, f"ranking sees one view of each image; --views has {views}")
+    source, labels = labelled(config)
+    sampler = PKSampler(labels, p=config.classes, k=config.images, seed=config.seed)
+    total = length(config, sampler)
+    batch = config.classes * config.images
+    announce(run, source, batch, total)
+    if run.main:
+        run.tell(preflight(source, sampler, labels))
+    batches = local_batches(source, sampler, config.views, config.seed)
+    yield from train(run, method, batches, config=config, batch=batch, total=total)
+
+
+def preflight(source: Source, sampler: PKSampler, labels: Tensor) -> str:
+    """What an epoch will hold, as a table in plain text, at most 80 columns wide."""
+    found = census(sampler, labels)
+    names = ", ".join(source.classes[label] for label in sampler.singles[:3])
+    more = "..." if len(sampler.singles) > 3 else ""
+    left_out = f"{len(sampler.singles)} with one image: {names}{more}" if names else "none"
+    rows = {
+        "epoch": f"{found.steps} batches of {sampler.p} classes x {sampler.k} images",
+        "images": f"{found.images}; {found.unseen} never seen, {found.repeated} places repeated",
+        "classes": f"{len(source.classes)}; left out: {left_out}",
+        "anchors": f"{found.anchors} valid in a batch of {sampler.p * sampler.k}",
+        "positives": f"{found.positives} per anchor",
+        "negatives": f"{found.negatives} per anchor",
+    }
+    return "\n".join(f"  {name:<11}{value}"[:80] for name, value in rows.items())
+
+
+def views_of(config: FinetuneConfig) -> ViewsConfig:
+    """The views, at the size and with the normalisation that the encoder was trained for."""
+    if not config.init:
+        return config.views
+    made = load(Path(config.init))[1]
+    return replace(config.views, size=made.size, mean=made.mean, std=made.std)

@@ -1,0 +1,116 @@
+"""The loop, written once: a generator that yields after each step."""
+
+from collections.abc import Iterator, Sequence
+
+from torch import nn
+
+from selfsup.augment.draws import Change
+from selfsup.config import TrainConfig
+from selfsup.core.errors import UserError
+from selfsup.data.loader import Batches, read_ahead
+from selfsup.methods.method import Method
+from selfsup.training.optim import clipping, optimizer, plan, schedule
+from selfsup.training.run import Run
+from selfsup.training.step import Stepper
+from selfsup.training.watch import Watch
+
+
+def train(
+    run: Run,
+    method: Method,
+    batches: Batches,
+    *,
+    config: TrainConfig,
+    batch: int,
+    total: int,
+    changes: Sequence[Change] = (),
+) -> Iterator[int]:
+    """Train `method` in place, from the run's newest checkpoint if it has one.
+
+    Yields the number of steps done, after each step. What the caller does in between (evaluate,
+    draw, stop) cannot change the steps that follow: each step seeds itself.
+
+    Args:
+        run: where to log, save and resume.
+        method: what to train.
+        batches: the local part of each step's batch.
+        config: of the run.
+        batch: images of the global batch, for the learning rate and the log.
+        total: length of the run in steps.
+        changes: of views, your own; the batches have their draws.
+
+    Raises:
+        UserError: sizes do not divide, the loss is not finite, too many images are bad.
+    """
+    device = run.accelerator.device
+    _check(run, method, config, batch)
+    if config.sync_bn:
+        method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
+    moved = optimizer(
+        method.to(device),
+        config.optim,
+        apart=method.loss_parameters(),
+        factor=method.loss_lr,
+        decays=method.loss_decays,
+        steady=method.steady_parameters(),
+    )
+    start = run.resume(method, moved)
+    if start >= total:
+        run.tell(f"{run.folder} has done all its {total} steps; nothing is left to train")
+        return
+    stepper = Stepper(
+        run.accelerator,
+        method,
+        moved,
+        views=config.views,
+        micro_batch=_local_micro_batch(config, batch, run.accelerator.num_processes),
+        seed=config.seed,
+        total=total,
+        clip=clipping(config.optim),
+        changes=changes,
+    )
+    run.tell(plan(moved, config.optim, batch=batch, total=total, against=method.negatives(batch)))
+    reader = read_ahead(batches, range(start, total), workers=config.workers)
+    with run.watch(total, start) as progress:
+        watch = Watch(run, method, batches.source, batch=batch, start=start)
+        for step in range(start, total):
+            with watch.waiting():
+                read = next(reader)
+            watch.saw(read)
+            if step == start:
+                stepper.settle(read)
+            lr = schedule(moved, config.optim, batch=batch, step=step, total=total)
+            loss = stepper(read)
+            done = step + 1
+            progress.step(done)
+            if done % config.log_every == 0 or done in (1, total):
+                watch.report(done, loss.item(), lr, stepper, stepper.moment(read))
+            method.after_step(stepper.embeddings, stepper.labels, stepper.moment(read))
+            if done % config.save_every == 0 or done == total:
+                run.save(done, method, moved)
+            yield done
+
+
+def _check(run: Run, method: Method, config: TrainConfig, batch: int) -> None:
+    processes = run.accelerator.num_processes
+    if batch % processes:
+        raise UserError(
+            f"a batch of {batch} images does not divide among {processes} processes; "
+            f"the next that does is {-(-batch // processes) * processes}"
+        )
+    size = config.micro_batch or batch // processes
+    if size < 2 and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in method.modules()):
+        raise UserError(
+            "batch norms need 2 images or more at a time; raise --batch or --micro-batch"
+        )
+    if config.sync_bn and run.accelerator.device.type != "cuda":
+        raise UserError("--sync-bn needs GPUs; on a CPU use a norm without batch statistics")
+
+
+def _local_micro_batch(config: TrainConfig, batch: int, processes: int) -> int | None:
+    own = batch // processes
+    if config.micro_batch is not None and (config.micro_batch < 1 or own % config.micro_batch):
+        raise UserError(
+            f"--micro-batch {config.micro_batch} does not divide the {own} images of a process"
+        )
+    return config.micro_batch

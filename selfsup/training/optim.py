@@ -1,0 +1,204 @@
+"""Optimisers: what moves, what decays, and the learning rate of a batch."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from selfsup.config import OptimConfig
+from selfsup.core.errors import require
+from selfsup.core.schedule import cosine, warmup_cosine
+
+ORDER = (
+    *("weights", "biases and norms", "steady weights", "steady biases and norms"),
+    "of the loss",
+)
+"""Names of groups of parameters, in the order in which an optimiser has them."""
+
+
+def optimizer(
+    model: nn.Module,
+    config: OptimConfig,
+    *,
+    apart: Sequence[nn.Parameter] = (),
+    factor: float = 1.0,
+    decays: bool = False,
+    steady: Sequence[nn.Parameter] = (),
+) -> torch.optim.Optimizer:
+    """SGD, AdamW or LARS over the trainable parameters.
+
+    Biases and norms (one dimension) do not decay.
+
+    Args:
+        model: what is trained.
+        config: the settings.
+        apart: parameters of the loss (proxies, prototypes), with a rate of their own.
+        factor: their rate as a multiple of the others'.
+        decays: whether they decay.
+        steady: parameters that keep the highest rate, whatever the schedule says.
+
+    Raises:
+        UserError: a setting makes no sense.
+    """
+    _check(config)
+    owners = {id(p): "of the loss" for p in apart} | {id(p): "steady" for p in steady}
+    kept: dict[str, list[nn.Parameter]] = {}
+    for p in model.parameters():
+        if p.requires_grad:
+            kind = "weights" if p.ndim > 1 else "biases and norms"
+            owner = owners.get(id(p))
+            name = owner if owner == "of the loss" else f"steady {kind}" if owner else kind
+            kept.setdefault(name, []).append(p)
+    groups: list[dict[str, Any]] = []
+    for name in sorted(kept, key=ORDER.index):
+        decaying = decays if name == "of the loss" else name.endswith("weights")
+        group = {"params": kept[name], "name": name, "adapted": not name.endswith("norms")}
+        group |= {"weight_decay": config.weight_decay if decaying else 0.0, "decays": decaying}
+        groups.append(group | {"factor": factor if name == "of the loss" else 1.0})
+    match config.name:
+        case "sgd":
+            return torch.optim.SGD(groups, lr=0.0, momentum=config.momentum)
+        case "adamw":
+            return torch.optim.AdamW(groups, lr=0.0)
+        case "lars":
+            return LARS(groups, momentum=config.momentum, trust=config.trust)
+
+
+def _check(config: OptimConfig) -> None:
+    require(config.lr > 0, f"--optim.lr must be above 0, not {config.lr}")
+    require(
+        0 <= config.warmup < 1, f"--optim.warmup is a share of the run below 1, not {config.warmup}"
+    )
+    require(0 <= config.momentum < 1, f"--optim.momentum must be below 1, not {config.momentum}")
+    require(config.trust > 0, f"--optim.trust must be above 0, not {config.trust}")
+    for name in ("clip", "clip_each"):
+        value = getattr(config, name)
+        flag = f"--optim.{name.replace('_', '-')}"
+        require(value is None or value > 0, f"{flag} must be above 0, not {value}")
+
+
+def clipping(config: OptimConfig) -> Callable[[Sequence[nn.Parameter]], None] | None:
+    """What shortens gradients as the settings say, in place; None where they do not."""
+    if config.clip is None and config.clip_each is None:
+        return None
+
+    def clip(parameters: Sequence[nn.Parameter]) -> None:
+        if config.clip_each is not None:
+            clip_each(parameters, config.clip_each)
+        if config.clip is not None:
+            nn.utils.clip_grad_norm_(parameters, config.clip)
+
+    return clip
+
+
+@torch.no_grad()
+def clip_each(parameters: Iterable[nn.Parameter], longest: float) -> None:
+    """Shorten each tensor's gradient that is longer than that, in place."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    for gradient, length in zip(gradients, torch._foreach_norm(gradients), strict=True):
+        gradient.mul_((longest / length).clamp(max=1.0))  # a length of 0 gives inf, and so 1
+
+
+class LARS(torch.optim.Optimizer):
+    """SGD whose step is, for each weight tensor, a share of the tensor's own length.
+
+    u = g + decay w, scaled by trust |w| / |u| where the group is adapted and neither length is 0;
+    m = momentum m + u; w = w - lr m. The learning rate stands outside the momentum, so that a
+    schedule acts at once.
+
+    Source: You et al. 2017, https://arxiv.org/abs/1708.03888, algorithm 1, as the code of BYOL and
+    Barlow Twins has it: the paper's denominator is |g| + decay |w|, and the paper and SimCLR's code
+    multiply by the rate before the momentum. Biases and norms are neither decayed nor adapted.
+    """
+
+    def __init__(self, groups: Iterable[dict[str, Any]], *, momentum: float, trust: float) -> None:
+        """Groups carry `weight_decay` and `adapted`."""
+        super().__init__(groups, {"lr": 0.0, "momentum": momentum, "trust": trust})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Move every parameter that has a gradient, in place."""
+        assert closure is None
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    p.sub_(self._momentum(p, group), alpha=group["lr"])
+
+    def _momentum(self, p: Tensor, group: dict[str, Any]) -> Tensor:
+        """The parameter's momentum after this gradient."""
+        assert p.grad is not None
+        update = p.grad.add(p, alpha=group["weight_decay"])
+        if group["adapted"]:
+            length, change = p.norm(), update.norm()
+            moves = (length > 0) & (change > 0)
+            update *= torch.where(moves, group["trust"] * length / change, 1)
+        state = self.state[p]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(p)
+        momentum: Tensor = state["momentum_buffer"].mul_(group["momentum"]).add_(update)
+        return momentum
+
+
+def peak_lr(config: OptimConfig, batch: int) -> float:
+    """The learning rate at its highest, for a global batch of `batch` images.
+
+    linear: twice the batch, twice the rate (Goyal et al. 2017); sqrt: twice the batch, 1.4 times
+    the rate (SimCLR, appendix B.1: better below a batch of 2,048).
+    """
+    match config.rule:
+        case "linear":
+            return config.lr * batch / 256
+        case "sqrt":
+            return config.lr * math.sqrt(batch / 256)
+        case "none":
+            return config.lr
+
+
+def schedule(
+    optimizer: torch.optim.Optimizer, config: OptimConfig, *, batch: int, step: int, total: int
+) -> float:
+    """Set every group's learning rate and decay for a step, in place; the encoder's rate."""
+    warmup = round(config.warmup * total)
+    peak = peak_lr(config, batch)
+    lr = warmup_cosine(step, total, warmup=warmup, peak=peak)
+    end = config.weight_decay if config.final_decay is None else config.final_decay
+    decay = cosine(step, total, start=config.weight_decay, end=end)
+    for group in optimizer.param_groups:
+        group["lr"] = (peak if group["name"].startswith("steady") else lr) * group["factor"]
+        if group["decays"]:
+            group["weight_decay"] = decay
+    return lr
+
+
+def plan(
+    optimizer: torch.optim.Optimizer, config: OptimConfig, *, batch: int, total: int, against: int
+) -> str:
+    """What an optimiser is about to do, in plain text, at most 80 columns wide."""
+    rules = {
+        "linear": f" = {config.lr:g} x {batch}/256",
+        "sqrt": f" = {config.lr:g} x sqrt({batch}/256)",
+        "none": "",
+    }
+    rate = f"{peak_lr(config, batch):.3g}{rules[config.rule]}"
+    warmup = round(config.warmup * total)
+    negatives = f"{against:,} negatives for each embedding" if against else "no negatives"
+    rows = [
+        f"  batch      {batch} images, {negatives}",
+        f"  rate       {rate}, after {warmup} of {total} steps, then a cosine to 0",
+    ]
+    for group in optimizer.param_groups:
+        count = sum(p.numel() for p in group["params"])
+        decay = f"decay {group['weight_decay']:g}" if group["weight_decay"] else "no decay"
+        if group["weight_decay"] and config.final_decay is not None:
+            decay += f" to {config.final_decay:g}"
+        if config.name == "lars" and not group["adapted"]:
+            decay += ", not adapted"
+        if group["name"].startswith("steady"):
+            decay = f"constant rate, {decay}"
+        if group["factor"] != 1:
+            decay += f", rate x {group['factor']:g}"
+        told = f"{len(group['params'])} tensors, {count:,} numbers, {decay}"
+        rows.append(f"  {config.name:<11}{group['name']}: {told}")
+    return "\n".join(row[:80] for row in rows)

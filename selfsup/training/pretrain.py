@@ -1,0 +1,122 @@
+"""Pretraining: unlabelled images, views and a method put together."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from selfsup.augment.check import check
+from selfsup.augment.draws import Change, draw
+from selfsup.config import PretrainConfig, TrainConfig, ViewsConfig
+from selfsup.core.distributed import world
+from selfsup.core.errors import require
+from selfsup.data.audit import read_audit, units
+from selfsup.data.loader import Batches, Sampler
+from selfsup.data.mixture import Mixture
+from selfsup.data.open import training_source
+from selfsup.data.samplers import ShuffleSampler, UnitSampler, WeightedSampler
+from selfsup.data.sources import Source
+from selfsup.encoders.encoder import export as export_encoder
+from selfsup.methods.method import Method
+from selfsup.training.loop import train
+from selfsup.training.run import Run
+
+
+def pretrain(
+    run: Run, method: Method, config: PretrainConfig, changes: Sequence[Change] = ()
+) -> Iterator[int]:
+    """Train on the images of `config.data`; yields the number of steps done.
+
+    `changes` are of views and your own, made after all others (see augment/README.md).
+
+    Raises:
+        UserError: the images, the batch or the views do not fit.
+    """
+    source = training_source(config)
+    sampler = pretraining_sampler(source, config)
+    total = length(config, sampler)
+    announce(run, source, config.batch, total)
+    batches = local_batches(source, sampler, config.views, config.seed, changes=changes)
+    yield from train(
+        run, method, batches, config=config, batch=config.batch, total=total, changes=changes
+    )
+
+
+def pretraining_sampler(source: Source, config: PretrainConfig) -> Sampler:
+    """Every image once an epoch, or by weight; without what the audit knows to be bad.
+
+    Raises:
+        UserError: the batch is too large, or the audit is of other images.
+    """
+    require(
+        bool(config.audit) or not config.mask_duplicates,
+        "--mask-duplicates needs --audit FILE, which tools/audit.py writes",
+    )
+    kept = None
+    if config.audit:
+        found = read_audit(Path(config.audit))
+        kept = units(source, found, together=config.mask_duplicates)
+    n = len(source) if kept is None else len(kept)
+    sampler: ShuffleSampler | WeightedSampler
+    if isinstance(source, Mixture) and source.weights is not None:
+        sizes = source.sizes if kept is None else source.share_out([unit[0] for unit in kept])
+        sampler = WeightedSampler(sizes, source.weights, batch=config.batch, seed=config.seed)
+    else:
+        sampler = ShuffleSampler(n, batch=config.batch, seed=config.seed)
+    return sampler if kept is None else UnitSampler(sampler, kept, seed=config.seed)
+
+
+def local_batches(
+    source: Source,
+    sampler: Sampler,
+    views: ViewsConfig,
+    seed: int,
+    *,
+    changes: Sequence[Change] = (),
+) -> Batches:
+    """This process's share of each step's batch.
+
+    Raises:
+        UserError: there are fewer views than one, or of no size, or they do not fit the channels.
+    """
+    check(views)
+    colours = {"saturation": views.saturation, "hue": views.hue, "grey": views.grey}
+    meant = [f"--views.{name} 0" for name, amount in colours.items() if amount]
+    require(
+        views.channels == 3 or not meant,
+        f"images of {views.channels} channels have no colours: {', '.join(meant)}",
+    )
+    require(
+        len(views.std) == views.channels,
+        f"--views.mean has {views.channels} channels and --views.std {len(views.std)}",
+    )
+    require(views.views > 0, f"--views.views must be above 0, not {views.views}")
+    require(views.local.views >= 0, f"--views.local.views must be 0 or more: {views.local.views}")
+    require(min(views.sizes) > 0, f"views must have a size above 0: {views.sizes}")
+    drawn = partial(draw, views, seed=seed, changes=changes)
+    return Batches(source, sampler, views, draw=drawn, part=world())
+
+
+def length(config: TrainConfig, sampler: Sampler) -> int:
+    """Steps of the run."""
+    return config.steps or config.epochs * sampler.steps_per_epoch
+
+
+def announce(run: Run, source: Source, batch: int, total: int) -> None:
+    """One line on what is about to happen."""
+    run.tell(f"{len(source)} images, {total} steps of {batch}, {describe(run)} -> {run.folder}")
+
+
+def describe(run: Run) -> str:
+    """Device, processes and precision in words."""
+    a = run.accelerator
+    precision = "" if a.mixed_precision == "no" else f" in {a.mixed_precision}"
+    return f"{a.num_processes} x {a.device.type}{precision}"
+
+
+def export(run: Run, method: Method, views: ViewsConfig) -> None:
+    """Write the method's encoder into the run folder, which makes the run whole."""
+    if run.main:
+        export_encoder(method.exported, run.folder / "encoder", views)
+    run.tell(f"encoder in {run.folder / 'encoder'}")
+    if run.config.track:
+        run.accelerator.end_training()

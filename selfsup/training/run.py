@@ -1,0 +1,230 @@
+"""The run folder: what a run was told, what it saw, where it stands, and the encoder it made.
+
+config.yaml     the settings, for --config
+about.json      the command and the versions
+log.jsonl       one line of figures per interval
+bad_images.csv  images that could not be read, and why
+checkpoints/    the newest few
+encoder/        config.json and model.safetensors for timm, once the run is whole
+"""
+
+import contextlib
+import csv
+import json
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from selfsup.config import TrainConfig
+from selfsup.core import distributed
+from selfsup.core.cli import to_dict
+from selfsup.core.errors import UserError
+from selfsup.core.progress import TrainProgress
+from selfsup.core.seeds import seed_for
+from selfsup.core.version import __version__
+from selfsup.training import checkpoint
+
+FREE = {
+    *("out", "workers", "micro_batch", "log_every", "save_every", "keep", "track", "max_bad"),
+    *("on_collapse", "report"),
+}
+"""Settings that may differ when a run goes on: they do not change what it computes (a micro-batch
+changes only batch statistics)."""
+
+
+class Run:
+    """One run folder; only the main process writes to it."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        """Open or go on with the folder `config.out`.
+
+        Raises:
+            UserError: the folder belongs to something else or to a run with other settings.
+        """
+        self.folder = Path(config.out)
+        self.accelerator = distributed.start(track=config.track, folder=config.out)
+        self.main = self.accelerator.is_main_process
+        self.config = config
+        self.progress: TrainProgress | None = None
+        self._extra: Any = None
+        settings = to_dict(config)
+        self._check(settings)
+        distributed.wait()  # all have read the old settings before the new ones are written
+        if self.main:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            text = yaml.safe_dump(settings, sort_keys=False)
+            _replace(self.folder / "config.yaml", text)
+            _replace(self.folder / "about.json", json.dumps(about(), indent=2) + "\n")
+        if config.track:
+            self._track(settings)
+        torch.manual_seed(seed_for(config.seed, 0, "weights"))  # of the network made next
+
+    def _check(self, settings: dict[str, Any]) -> None:
+        file = self.folder / "config.yaml"
+        if not file.exists():
+            if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+                raise UserError(f"{self.folder} exists and is no run folder; choose another --out")
+            return
+        if not any((self.folder / "checkpoints").glob("step-*")):
+            return  # nothing was computed with the old settings that is still there
+        old = flat(yaml.safe_load(file.read_text()))
+        new = flat(settings)
+        changed = [key for key in new if key.split(".")[0] not in FREE and old.get(key) != new[key]]
+        if changed:
+            told = ", ".join(f"{key} {old.get(key)!r} -> {new[key]!r}" for key in changed[:4])
+            raise UserError(
+                f"{self.folder} was started with other settings ({told}); "
+                "go on with the same, or choose another --out"
+            )
+
+    def _track(self, settings: dict[str, Any]) -> None:
+        plain = {
+            k: v if isinstance(v, int | float | bool) else str(v) for k, v in flat(settings).items()
+        }
+        self.accelerator.init_trackers("selfsup", config=plain)
+        if not self.accelerator.trackers:
+            raise UserError(f"--track {self.config.track} is not installed: pip install it")
+
+    def tell(self, sentence: str) -> None:
+        """Say something to the person who watches, once."""
+        if self.progress is not None:
+            self.progress.tell(sentence)
+        elif self.main:
+            print(sentence, flush=True)
+
+    def resume(self, method: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+        """Load the newest whole checkpoint, if there is one; the number of steps done."""
+        path = None
+        if self.main:
+            try:
+                path = checkpoint.newest(self.folder / "checkpoints", self.tell)
+                found: Path | UserError | None = path
+            except UserError as error:
+                found = error
+        else:
+            found = None
+        found = distributed.from_main(found)
+        if isinstance(found, UserError):
+            raise found
+        if found is None:
+            self._cut_log(0)
+            return 0
+        step, self._extra = checkpoint.load(found, method, optimizer)
+        if self._extra is not None and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(self._extra)
+        self.tell(f"going on from step {step}")
+        self._cut_log(step)
+        return step
+
+    def save(self, step: int, method: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Write the checkpoint of `step`."""
+        if self.main:
+            scaler = self.accelerator.scaler
+            extra = None if scaler is None else scaler.state_dict()
+            folder = self.folder / "checkpoints"
+            checkpoint.save(folder, step, method, optimizer, keep=self.config.keep, extra=extra)
+        distributed.wait()
+
+    def log(self, step: int, values: dict[str, float], **words: str) -> None:
+        """Append figures to log.jsonl, to the tracker, and show them; words to log.jsonl alone."""
+        if self.main:
+            line = json.dumps({"step": step, "time": round(time.time(), 3), **values, **words})
+            with (self.folder / "log.jsonl").open("a") as log:
+                log.write(line + "\n")
+        if self.config.track:
+            self.accelerator.log(values, step=step)
+        if self.progress is not None:
+            self.progress.figures(step, values)
+
+    def _cut_log(self, step: int) -> None:
+        """Forget lines of steps that will be done again, and a line cut short by a kill."""
+        file = self.folder / "log.jsonl"
+        if not self.main or not file.exists():
+            return
+        kept = []
+        for line in file.read_text().splitlines():
+            with contextlib.suppress(ValueError):
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+        _replace(file, "".join(kept))
+
+    @contextlib.contextmanager
+    def watch(self, total: int, start: int) -> Iterator[TrainProgress]:
+        """Show progress while the block runs."""
+        self.progress = TrainProgress(total, start, shown=self.main)
+        try:
+            yield self.progress
+        finally:
+            self.progress.close()
+            self.progress = None
+
+    def report_bad(self, bad: dict[str, str], total: int) -> None:
+        """Collect every process's unreadable images, list them, and stop if there are too many.
+
+        Raises:
+            UserError: they are more than the share --max-bad.
+        """
+        everyone = {k: v for part in distributed.gather_objects(bad) for k, v in part.items()}
+        bad.update(everyone)
+        if not everyone:
+            return
+        file = self.folder / "bad_images.csv"
+        if self.main:
+            with _aside(file) as out:
+                writer = csv.writer(out)
+                writer.writerow(["path", "reason"])
+                writer.writerows(sorted(everyone.items()))
+        share = len(everyone) / total
+        if share > self.config.max_bad:
+            raise UserError(
+                f"{len(everyone)} of {total} images cannot be read ({share:.1%}), more than "
+                f"--max-bad {self.config.max_bad:.1%}; {file} lists them"
+            )
+
+
+def about() -> dict[str, str]:
+    """How a run was started, and with what."""
+    return {
+        "command": shlex.join(sys.argv),
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        **{name: version(name) for name in ("torch", "timm", "accelerate", "numpy")},
+        "selfsup": __version__,
+    }
+
+
+def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as {"optim.lr": 0.1}."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found
+
+
+@contextlib.contextmanager
+def _aside(file: Path) -> Iterator[Any]:
+    """Write a text file aside and put it in place when it is whole."""
+    part = file.with_name(f".{file.name}.part")
+    with part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as out:
+        yield out
+        out.flush()
+        os.fsync(out.fileno())
+    part.replace(file)
+
+
+def _replace(file: Path, text: str) -> None:
+    with _aside(file) as out:
+        out.write(text)

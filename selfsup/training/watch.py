@@ -1,0 +1,72 @@
+"""Watching a run: what the log says of each interval, and the alarm when it goes flat."""
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator
+
+from selfsup.core.errors import UserError
+from selfsup.core.seeds import Moment
+from selfsup.data.loader import Batch
+from selfsup.data.sources import Source
+from selfsup.methods.method import Method
+from selfsup.methods.signs import diagnose
+from selfsup.training.run import Run
+from selfsup.training.step import Stepper
+
+
+class Watch:
+    """Times, bad images and signs since the last report; training does not depend on it."""
+
+    def __init__(self, run: Run, method: Method, source: Source, *, batch: int, start: int) -> None:
+        """Of a run that begins after `start` steps with global batches of `batch` images."""
+        self.run = run
+        self.method = method
+        self.source = source
+        self.batch = batch
+        self.bad: dict[str, str] = {}
+        self.ill = 0
+        self._begin(start)
+
+    def _begin(self, done: int) -> None:
+        self.began, self.waited, self.since = time.monotonic(), 0.0, done
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """The block waits for data."""
+        asked = time.monotonic()
+        yield
+        self.waited += time.monotonic() - asked
+
+    def saw(self, read: Batch) -> None:
+        """Remember the images of a batch that could not be read."""
+        self.bad |= {self.source.name(position): why for position, why in read.bad.items()}
+
+    def report(self, done: int, loss: float, lr: float, stepper: Stepper, moment: Moment) -> None:
+        """Log the interval that ends after `done` steps.
+
+        Raises:
+            UserError: too many images are bad, the loss is not finite, or the run has gone flat and
+                was told to stop then.
+        """
+        self.run.report_bad(self.bad, len(self.source))
+        if not math.isfinite(loss):
+            raise UserError(f"the loss is {loss} at step {done}; try a lower --optim.lr")
+        spent = time.monotonic() - self.began
+        signs = self.method.signs(stepper.embeddings, stepper.labels, moment)
+        health = diagnose(signs)
+        figures = {
+            "loss": loss,
+            "images_per_s": (done - self.since) * self.batch / spent,
+            "waiting": self.waited / spent,
+            "lr": lr,
+            **signs,
+        }
+        self.run.log(done, figures, state=health.state)
+        self.ill = 0 if health.state == "healthy" else self.ill + 1
+        if self.ill:
+            told = f"at step {done} the run is {health.state}: {health.advice}"
+            if self.run.config.on_collapse == "stop" and self.ill > 1:
+                raise UserError(f"{told} (stopped by --on-collapse stop)")
+            self.run.tell(f"warning: {told}")
+        self._begin(done)

@@ -1,0 +1,100 @@
+"""The command line: settings from a file and flags, quick help."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from launch import ROOT, environment
+
+from recipes.pretrain_simclr import Config
+from selfsup.__main__ import usage
+from selfsup.core.cli import parse, to_dict
+from selfsup.core.errors import UserError
+
+NEEDED = ["--data", "images", "--out", "run"]
+
+
+def test_flags_override_the_file_and_the_file_overrides_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("data: images\nout: run\nseed: 3\noptim: {lr: 1e-3}\nviews: {area: [0.2, 1]}\n")
+    config = parse(Config, ["--config", str(file), "--seed", "4"])
+    assert (config.seed, config.optim.lr, config.views.area) == (4, 1e-3, (0.2, 1))
+    assert config.optim.momentum == Config.optim.momentum
+    assert config.views.size == Config.views.size  # the recipe's default, not the view's
+
+
+def test_a_written_config_is_read_back_equal(tmp_path: Path) -> None:
+    config = parse(Config, [*NEEDED, "--micro-batch", "8", "--optim.lr", "0.3"])
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
+    assert parse(Config, [f"--config={file}"]) == config
+
+
+def test_a_config_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        parse(Config, NEEDED).seed = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("sede: 1", "line 1: unknown setting 'sede' (did you mean 'seed'?)"),
+        ("views:\n  size: big", "line 2: size must be a whole number, not 'big'"),
+        (
+            "views:\n  interpolation: cubic",
+            "line 2: interpolation must be one of bilinear, bicubic",
+        ),
+        ("views: 3", "line 1: views must hold settings of its own"),
+        ("micro_batch: x", "line 1: micro_batch must be a whole number or empty, not 'x'"),
+        ("views: {area: [1]}", "line 1: area must be a list of 2 numbers, not [1]"),
+        ("sync_bn: 1", "line 1: sync_bn must be true or false, not 1"),
+        ("- a", "must hold settings as `name: value`"),
+        ("a: [", "is not YAML"),
+    ],
+)
+def test_a_wrong_file_is_told_with_its_line(tmp_path: Path, text: str, sentence: str) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError) as caught:
+        parse(Config, ["--config", str(file), *NEEDED])
+    assert sentence in str(caught.value)
+
+
+def test_a_missing_config_file_is_told() -> None:
+    with pytest.raises(UserError, match=r"cannot read --config nowhere.yaml"):
+        parse(Config, ["--config", "nowhere.yaml"])
+
+
+@pytest.mark.parametrize("command", ["", "pretrain-simclr", "finetune-triplet", "knn", "demo"])
+def test_help_comes_without_torch(command: str) -> None:
+    code = (
+        "import sys, selfsup.__main__ as m\n"
+        f"sys.argv = ['selfsup', *{command.split()!r}, '--help']\n"
+        "try:\n    m.main()\nexcept SystemExit: pass\n"
+        "print('heavy', sorted({'torch', 'timm', 'sklearn', 'accelerate'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=False
+    )
+    assert "usage" in done.stdout, done.stderr
+    assert done.stdout.strip().endswith("heavy []")
+
+
+def test_an_unknown_command_is_told_with_a_guess() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "selfsup", "retreival"],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "no command 'retreival' (did you mean 'retrieval'?)" in done.stderr
+
+
+def test_the_list_of_commands_fits_80_columns() -> None:
+    assert max(map(len, usage().splitlines())) <= 80

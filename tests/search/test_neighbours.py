@@ -1,0 +1,177 @@
+"""The nearest rows against sorting everything, in both forms, with ties and in any pieces."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from selfsup.core import compiled
+from selfsup.core.errors import UserError
+from selfsup.search.neighbours import nearest
+from selfsup.search.products import bytes_of, comparable, products
+
+SAME_FORM = [HealthCheck.function_scoped_fixture]
+
+
+def whole_numbers(*shape: int, seed: int) -> Tensor:
+    """Products of these are exact, and many are equal."""
+    g = torch.Generator().manual_seed(seed)
+    return torch.randint(-2, 3, shape, generator=g).float()
+
+
+def found(queries: Tensor, bank: Tensor, k: int, **more: Any) -> tuple[Tensor, Tensor]:
+    parts = list(nearest(queries, bank, k, **more))
+    covered = [i for part in parts for i in range(part.rows.start, part.rows.stop)]
+    assert covered == list(range(len(queries)))
+    return torch.cat([p.similar for p in parts]), torch.cat([p.places for p in parts])
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=SAME_FORM)
+@given(st.integers(0, 10**6), st.integers(1, 60), st.integers(1, 12), st.integers(1, 70))
+def test_similarities_are_the_k_largest_in_order_and_places_have_them(
+    form: str, seed: int, n: int, q: int, k: int
+) -> None:
+    bank, queries = whole_numbers(n, 3, seed=seed), whole_numbers(q, 3, seed=seed + 1)
+    similar, places = found(queries, bank, k)
+    every = queries @ bank.T
+    assert torch.equal(similar, every.sort(dim=1, descending=True).values[:, :k])
+    assert torch.equal(every.gather(1, places), similar)
+    assert all(len(set(row)) == len(row) for row in places.tolist())
+
+
+@pytest.mark.parametrize("k", [1, 20, 300, 4999, 9000])
+def test_large_banks_give_the_same_in_any_memory(form: str, k: int) -> None:
+    bank, queries = whole_numbers(5000, 4, seed=0), whole_numbers(9, 4, seed=1)
+    every = (queries @ bank.T).sort(dim=1, descending=True).values[:, :k]
+    for memory in (1, 1 << 20, 1 << 30):
+        similar, places = found(queries, bank, k, memory=memory)
+        assert torch.equal(similar, every)
+        assert torch.equal((queries @ bank.T).gather(1, places), similar)
+
+
+@pytest.mark.parametrize("block", [1, 7, 2048, 4999])
+def test_a_bank_in_blocks_gives_the_same(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr(compiled, "available", lambda: False)
+    monkeypatch.setattr("selfsup.search.neighbours.BLOCK", block)
+    bank, queries = whole_numbers(5000 if block > 7 else 30, 4, seed=0), whole_numbers(9, 4, seed=1)
+    every = queries @ bank.T
+    similar, places = found(queries, bank, 20)
+    assert torch.equal(similar, every.sort(dim=1, descending=True).values[:, :20])
+    assert torch.equal(every.gather(1, places), similar)
+    assert all(len(set(row)) == len(row) for row in places.tolist())
+
+
+def test_equal_similarities_come_by_place(form: str) -> None:
+    bank = torch.tensor([[1.0, 0], [0, 1], [1, 0], [1, 0], [0, 1]])
+    _, places = found(torch.tensor([[1.0, 0]]), bank, 5)
+    assert places.tolist() == [[0, 2, 3, 1, 4]]
+
+
+def test_a_bank_in_the_order_of_its_classes_hides_no_neighbour(form: str) -> None:
+    # a threshold from the first rows would be too high for all others
+    g = torch.Generator().manual_seed(0)
+    centres = torch.randn(10, 8, generator=g)
+    bank = torch.cat([centre + 0.1 * torch.randn(700, 8, generator=g) for centre in centres])
+    queries = centres + 0.1 * torch.randn(10, 8, generator=g)
+    similar, _ = found(queries, bank, 200)
+    every = (queries @ bank.T).sort(dim=1, descending=True).values[:, :200]
+    torch.testing.assert_close(similar, every, rtol=1e-5, atol=1e-5)
+
+
+def test_a_sample_that_promises_too_much_does_not_lose_neighbours(form: str) -> None:
+    # every row of the sample is near the query, all others are far
+    bank = torch.zeros(8192, 2)
+    bank[:: 8192 // 1024] = torch.tensor([1.0, 0.0])
+    similar, _ = found(torch.tensor([[1.0, 0.0]]), bank, 2000)
+    assert similar.sum() == 1024
+
+
+@pytest.mark.parametrize("twins", [False, True])
+def test_alone_a_row_is_not_its_own_neighbour(form: str, twins: bool) -> None:
+    bank = whole_numbers(40, 2 if twins else 40, seed=3) + (0 if twins else 5 * torch.eye(40))
+    similar, places = found(bank, bank, 7, alone=True)
+    assert not (places == torch.arange(40)[:, None]).any()
+    every = (bank @ bank.T).fill_diagonal_(-torch.inf)
+    assert torch.equal(similar, every.sort(dim=1, descending=True).values[:, :7])
+
+
+def test_k_is_clipped_to_what_there_is(form: str) -> None:
+    bank = torch.eye(4)
+    assert found(bank, bank, 9)[1].shape == (4, 4)
+    assert found(bank, bank, 9, alone=True)[1].shape == (4, 3)
+
+
+def test_too_small_a_bank_is_an_error(form: str) -> None:
+    with pytest.raises(ValueError, match="1 images are too few"):
+        list(nearest(torch.ones(1, 2), torch.ones(1, 2), 1, alone=True))
+
+
+def test_euclidean_ranks_by_distance_wherever_the_rows_lie(form: str) -> None:
+    g = torch.Generator().manual_seed(5)
+    bank, queries = torch.randn(300, 4, generator=g), torch.randn(20, 4, generator=g)
+    for shift in (0.0, 1000.0):
+        x, y = comparable(queries + shift, bank + shift, "euclidean")
+        _, places = found(x, y, 5)
+        apart = torch.cdist(
+            (queries + shift).double(),
+            (bank + shift).double(),
+            compute_mode="donot_use_mm_for_euclid_dist",
+        )
+        assert torch.equal(places, apart.argsort(1)[:, :5])
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([2, 3, 8, 65, 128]))
+def test_a_product_has_the_same_bits_in_any_piece(rows: int, columns: int, width: int) -> None:
+    g = torch.Generator().manual_seed(width)
+    x, y = torch.randn(200, width, generator=g), torch.randn(300, width, generator=g)
+    whole = products(x, y)
+    assert torch.equal(products(x[:rows], y[:columns]), whole[:rows, :columns])
+    into = torch.zeros(rows, 50)
+    products(x[:rows], y[:columns], into[:, 3 : 3 + columns])
+    assert torch.equal(into[:, 3 : 3 + columns], whole[:rows, :columns])
+    torch.testing.assert_close(whole, x @ y.T)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_features_that_are_no_numbers_are_an_error(metric: Any) -> None:
+    broken = torch.eye(3)
+    broken[1, 1] = torch.nan
+    with pytest.raises(ValueError, match=r"1 of 3 images \(bank\) are not finite"):
+        comparable(torch.eye(3), broken, metric)
+
+
+def test_bytes_first_find_the_true_neighbours_in_exact_order() -> None:
+    g = torch.Generator().manual_seed(6)
+    x, z = comparable(
+        torch.randn(50, 24, generator=g), torch.randn(6000, 24, generator=g), "cosine"
+    )
+    exact = found(x, z, 100)
+    quick = found(x, z, 100, precision="int8")
+    hits = (exact[1][:, :, None] == quick[1][:, None, :]).any(2).float().mean()
+    assert hits > 0.999
+    assert (quick[0].diff(dim=1) <= 0).all()
+    torch.testing.assert_close(quick[0], (x @ z.T).gather(1, quick[1]))
+
+
+def test_bytes_need_numba(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "available", lambda: False)
+    with pytest.raises(ValueError, match=r"pip install 'selfsup\[fast\]'"):
+        list(nearest(torch.eye(3), torch.eye(3), 1, precision="int8"))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("2GB", 2 << 30), ("500mb", 500 << 20), ("1.5 k", 1536), ("77", 77), ("1TB", 1 << 40)],
+)
+def test_sizes_are_read_as_people_write_them(text: str, expected: int) -> None:
+    assert bytes_of(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-1GB", "2 apples", "0"])
+def test_other_sizes_are_an_error(text: str) -> None:
+    with pytest.raises(UserError, match="--memory must read like 2GB"):
+        bytes_of(text)

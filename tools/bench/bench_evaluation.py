@@ -1,0 +1,299 @@
+"""Time of evaluation beside lightly, faiss, pytorch-metric-learning and scikit-learn.
+
+    pip install -e '.[bench,fast]' && python tools/bench/bench_evaluation.py
+
+Two threads, all sides of a row in one process in shuffled rounds; a ratio is the median of the
+rounds' ratios. What each side finds is compared first: it is the same work.
+"""
+
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from timing import Work, machine, paired, ratio
+
+from selfsup.core.cli import run as launch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+CLASSES, K = 100, 200
+PEERS = ("lightly", "faiss", "pml", "sklearn", "heads", "runs")
+Sides = dict[str, Work]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Time of evaluation beside its peers'."""
+
+    rows: str = ""
+    """Only rows whose name holds this text."""
+    rounds: int = 7
+    """Of each row, after one that is not counted."""
+    threads: int = 2
+    """Of every side."""
+    only: str = ""
+    """For the tool's own use: hold a bank of so many rows and print the memory of a search."""
+
+
+@contextmanager
+def form(compiled: bool) -> "Iterator[None]":
+    """With numba's loops or without, as an install has them."""
+    from selfsup.core import compiled as module
+
+    before = module.available
+    module.available = lambda: compiled  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        module.available = before
+
+
+def blobs(n: int, q: int, d: int) -> "tuple[Tensor, Tensor, Tensor]":
+    """Unit rows around a hundred centres: bank [n, d], its labels, and queries [q, d]."""
+    import torch
+    from torch.nn.functional import normalize
+
+    g = torch.Generator().manual_seed(0)
+    centres = torch.randn(CLASSES, d, generator=g)
+    labels, asked = (torch.randint(CLASSES, (size,), generator=g) for size in (n, q))
+    bank, queries = (
+        normalize(centres[y] + 2 * torch.randn(len(y), d, generator=g)) for y in (labels, asked)
+    )
+    return bank, labels, queries
+
+
+def knn(n: int, q: int, d: int) -> Sides:
+    """Weighted k-NN."""
+    import faiss
+    import torch
+    from lightly.utils.benchmarking.knn import knn_predict as by_lightly
+
+    from selfsup.evaluate.votes import Vote, knn_votes
+
+    bank, labels, queries = blobs(n, q, d)
+    vote = [Vote(K, 0.1)]
+    turned = bank.T.contiguous()
+    index = faiss.IndexFlatIP(d)
+    index.add(bank.numpy())
+
+    def lightly() -> Any:
+        parts = queries.split(256)
+        return torch.cat([by_lightly(x, turned, labels, CLASSES, K, 0.1)[:, 0] for x in parts])
+
+    def by_faiss() -> Any:
+        near, which = (torch.from_numpy(x) for x in index.search(queries.numpy(), K))
+        votes = torch.zeros(len(near), CLASSES)
+        return votes.scatter_add_(1, labels[which], (near / 0.1).exp()).argmax(1)
+
+    def ours(compiled: bool, precision: Any = "float32") -> Any:
+        with form(compiled):
+            return knn_votes(bank, labels, queries, votes=vote, precision=precision)[0]
+
+    sides: Sides = {
+        "default": partial(ours, False),
+        "fast": partial(ours, True),
+        "int8": partial(ours, True, "int8"),
+        "lightly": lightly,
+        "faiss": by_faiss,
+    }
+    found = {name: side() for name, side in sides.items()}
+    for name in ("default", "fast", "faiss", "lightly"):
+        assert float((found[name] != found["default"]).float().mean()) < 1e-3, name
+    told = float((found["int8"] == found["default"]).double().mean())
+    print(f"  int8: {recall(bank, queries):.6f} of the true neighbours, {told:.6f} of the votes")
+    return sides
+
+
+def recall(bank: "Tensor", queries: "Tensor") -> float:
+    """Share of the true neighbours that int8 finds."""
+    import torch
+
+    from selfsup.search.neighbours import nearest
+
+    both = [
+        torch.cat([part.places for part in nearest(queries, bank, K, precision=precision)])
+        for precision in ("float32", "int8")
+    ]
+    hits = [len(set(a) & set(b)) for a, b in zip(both[0].tolist(), both[1].tolist(), strict=True)]
+    return sum(hits) / (K * len(hits))
+
+
+def retrieval(n: int, d: int) -> Sides:
+    """Recall@1, R-precision and MAP@R among n rows of classes of ten."""
+    import torch
+    from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
+
+    from selfsup.evaluate.retrieval_figures import retrieval as search
+    from selfsup.search.sides import Side
+
+    g = torch.Generator().manual_seed(0)
+    labels = torch.randperm(n, generator=g) // 10
+    x = torch.randn(n // 10, d, generator=g)[labels] + 2.5 * torch.randn(n, d, generator=g)
+    x = torch.nn.functional.normalize(x)
+    names = ("precision_at_1", "r_precision", "mean_average_precision_at_r")
+    peer = AccuracyCalculator(include=names, device=torch.device("cpu"), k="max_bin_count")
+
+    def ours(compiled: bool) -> Any:
+        with form(compiled):
+            return search(Side(x, labels)).figures
+
+    def pml() -> Any:
+        return peer.get_accuracy(x, labels)
+
+    theirs = pml()
+    for compiled in (True, False):
+        found = ours(compiled)
+        means = [found[name].mean().item() for name in ("Recall@1", "R-precision", "MAP@R")]
+        apart = max(abs(a - theirs[b]) for a, b in zip(means, names, strict=True))
+        print(f"  differs from pytorch-metric-learning by at most {apart:.1e}")
+        assert apart < 1e-6
+    return {"default": partial(ours, False), "fast": partial(ours, True), "pml": pml}
+
+
+def probe(n: int, d: int, *, ill: bool) -> Sides:
+    """Logistic regression to scikit-learn's objective, C = 1 on standardised features."""
+    import torch
+    from sklearn.linear_model import LogisticRegression
+
+    from selfsup.evaluate.logistic import Problem
+
+    g = torch.Generator().manual_seed(0)
+    classes = torch.randint(10, (n,), generator=g)
+    x = torch.randn(n, d, generator=g) + 0.12 * torch.randn(10, d, generator=g)[classes]
+    if ill:
+        x = x * torch.logspace(0, -2.5, d)
+        x = x @ torch.linalg.qr(torch.randn(d, d, generator=g)).Q
+    x = ((x - x.mean(0)) / x.std(0)).contiguous()
+    plain, y = x.numpy(), classes.numpy()
+
+    def ours() -> Any:
+        return Problem(x, classes, 10).fit(1.0)
+
+    def sklearn() -> Any:
+        return LogisticRegression(C=1.0, max_iter=5000).fit(plain, y)
+
+    fit, theirs = ours(), sklearn()
+    weight, bias = torch.from_numpy(theirs.coef_), torch.from_numpy(theirs.intercept_)
+    value = Problem(x, classes, 10)._at(weight.float(), bias.float(), 1 / n)[0]
+    right = float((fit.predict(x) == classes).double().mean()), theirs.score(plain, y)
+    print(f"  objective {fit.objective:.6f} of ours, {value:.6f} of theirs")
+    print(f"  accuracy {right[0]:.4f} of ours, {right[1]:.4f} of theirs")
+    return {"ours": ours, "sklearn": sklearn}
+
+
+def sweep(n: int, d: int, c: int) -> Sides:
+    """One epoch of ten learning rates: at once, as ten heads on one loader, as ten runs."""
+    import torch
+    from torch import nn
+
+    from selfsup.evaluate.sgd_probe import Heads
+
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.randn(n, d, generator=g), torch.randint(c, (n,), generator=g)
+    rates = torch.logspace(-4, -1, 10)
+
+    def ours() -> None:
+        heads = Heads(d, c, rates)
+        for rows in torch.randperm(n, generator=g).split(1024):
+            heads.step(x[rows], y[rows], 1.0)
+
+    def separate(own: "Tensor") -> None:
+        heads = [nn.Linear(d, c) for _ in own]
+        groups = [
+            {"params": head.parameters(), "lr": float(rate)}
+            for head, rate in zip(heads, own, strict=True)
+        ]
+        moved = torch.optim.SGD(groups, momentum=0.9)
+        data = torch.utils.data.TensorDataset(x, y)
+        for images, labels in torch.utils.data.DataLoader(data, batch_size=1024, shuffle=True):
+            moved.zero_grad()
+            losses = [nn.functional.cross_entropy(head(images), labels) for head in heads]
+            torch.stack(losses).sum().backward()
+            moved.step()
+
+    def runs() -> None:
+        for rate in rates:
+            separate(rate[None])
+
+    return {"ours": ours, "heads": partial(separate, rates), "runs": runs}
+
+
+ROWS: dict[str, tuple[Callable[[], Sides], float]] = {
+    "k-NN, 50,000 x 10,000, d = 128": (partial(knn, 50_000, 10_000, 128), 10_000),
+    "k-NN, 50,000 x 10,000, d = 512": (partial(knn, 50_000, 10_000, 512), 10_000),
+    "k-NN, 1,280,000 x 10,000, d = 128": (partial(knn, 1_280_000, 10_000, 128), 10_000),
+    "retrieval, 20,000 x 128": (partial(retrieval, 20_000, 128), 20_000),
+    "logistic, 50,000 x 512, easy": (partial(probe, 50_000, 512, ill=False), 1),
+    "logistic, 50,000 x 512, ill-conditioned": (partial(probe, 50_000, 512, ill=True), 1),
+    "ten rates, 50,000 x 512, 10 classes": (partial(sweep, 50_000, 512, 10), 1),
+    "ten rates, 50,000 x 512, 100 classes": (partial(sweep, 50_000, 512, 100), 1),
+}
+"""By name: the sides, and how many queries a run of one is."""
+
+
+def main(config: Config) -> None:
+    """A row at a time: microseconds a query, or milliseconds, and ratios."""
+    import torch
+
+    torch.set_num_threads(config.threads)
+    if config.only:
+        print(held(int(config.only)))
+        return
+    import faiss
+
+    faiss.omp_set_num_threads(config.threads)
+    print(f"{machine()}, {config.threads} threads, faiss {faiss.__version__}")
+    for name, (make, queries) in ROWS.items():
+        if config.rows not in name:
+            continue
+        print(name)
+        spent = paired(make(), config.rounds)
+        unit = ("us a query", 1e6) if queries > 1 else ("ms", 1e3)
+        each = {side: statistics.median(s) / queries * unit[1] for side, s in spent.items()}
+        print("  " + ", ".join(f"{side} {value:.0f}" for side, value in each.items()), unit[0])
+        peers = [side for side in spent if side in PEERS]
+        for side in spent:
+            if side not in peers:
+                told = [f"{ratio(spent[side], spent[peer])} x {peer}" for peer in peers]
+                print(f"    {side}: {', '.join(told)}")
+    if config.rows in "memory of k-NN, 1,280,000":
+        done = subprocess.run(
+            [sys.executable, __file__, "--only", "1280000"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        print(f"memory of k-NN, 1,280,000 x 2,048, --memory 512MB: {done.stdout.strip()}")
+
+
+def held(n: int) -> str:
+    """The most memory of a process that makes a bank, normalises it and searches it."""
+    import torch
+
+    from selfsup.evaluate.votes import Vote, knn_votes
+
+    bank = torch.randn(n, 128)
+    labels = torch.randint(CLASSES, (n,))
+    knn_votes(bank, labels, torch.randn(2048, 128), votes=[Vote(K, 0.1)], memory=512 << 20)
+    # not getrusage, whose figure a process has from the one that started it
+    status = Path("/proc/self/status").read_text()
+    most = int(status.split("VmHWM:")[1].split()[0]) >> 10
+    return f"{most} MB at most, {bank.nbytes >> 20} MB of them the bank"
+
+
+def command() -> None:
+    """Run from the command line."""
+    launch(main, Config)
+
+
+if __name__ == "__main__":
+    command()
