@@ -32,7 +32,7 @@ def main(config: Config) -> None:
     run = Run(config)
     method = PairRanking(starting_encoder(config), config.method)
     if config.method.loss in ("n-pairs", "n-pairs-angular") and config.images > 2:
-        run.tell(f"{config.method.loss} looks at 2 images of each class: try --images 2")
+        run.print_line(f"{config.method.loss} looks at 2 images of each class: try --images 2")
 
     # An ordinary loop: what you want done on the way goes in its body.
     for _ in finetune(run, method, config):

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from selfsup.core.seeds import Moment
+from selfsup.core.seeds import StepInfo
 from selfsup.encoders.encoder import Encoder
 
 WIDTH = 4
-HALF = Moment(5, 10, 0)
+HALF = StepInfo(5, 10, 0)
 """The middle of a run."""
 
 

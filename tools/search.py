@@ -63,7 +63,7 @@ def main(config: Config) -> None:
     queries = embed(embedder, config.queries)
     found = engines.search(index, queries, config.k, database=config.qdrant)
     threshold = index.threshold if config.threshold is None else config.threshold
-    tell(index, config, found, threshold)
+    print_hits(index, config, found, threshold)
     if config.page:
         channels = embedder.views.channels
         page = search_page(index, config.queries, found, threshold, channels=channels)
@@ -91,7 +91,7 @@ def embed(embedder: "Embedder", files: tuple[str, ...]) -> "Tensor":
     return torch.cat(rows)
 
 
-def tell(index: "Index", config: Config, found: "Found", threshold: float | None) -> None:
+def print_hits(index: "Index", config: Config, found: "Found", threshold: float | None) -> None:
     """A line for each neighbour, as wide as a terminal is at least."""
     for i, query in enumerate(config.queries):
         best = float(found.similar[i, 0])

@@ -15,7 +15,7 @@ from selfsup.augment.colour import BRIGHTNESS, CONTRAST, LUMA, SATURATION
 from selfsup.augment.draws import Draws
 from selfsup.config import ViewsConfig
 from selfsup.core.compiled import kernel
-from selfsup.core.threads import in_parts
+from selfsup.core.threads import run_blocks
 
 RED, GREEN, BLUE = (np.float32(weight) for weight in LUMA)
 ZERO, ONE, SIX, TINY = (np.float32(x) for x in (0, 1, 6, 1e-12))
@@ -33,7 +33,7 @@ def fused(crops: Tensor, draws: Draws, config: ViewsConfig) -> Tensor:
     amounts = torch.cat([d.brightness, d.contrast, d.saturation, d.hue], 1)
     fields = (flat, chosen, d.order[:, 0].contiguous(), amounts, taps(d.sigma[:, 0], side), out)
     arrays = [field.numpy() for field in fields]
-    in_parts(len(flat), lambda part: _views(*(a[part] for a in arrays), moments.numpy()))
+    run_blocks(len(flat), lambda part: _views(*(a[part] for a in arrays), moments.numpy()))
     return out.view(crops.shape)
 
 

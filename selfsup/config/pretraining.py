@@ -8,7 +8,7 @@ from selfsup.core.errors import require
 Norm = Literal["batch", "layer"]
 
 
-def above_0(config: Any, *names: str) -> None:
+def require_positive(config: Any, *names: str) -> None:
     """Refuse settings that must be above 0.
 
     Raises:
@@ -19,7 +19,7 @@ def above_0(config: Any, *names: str) -> None:
         require(value > 0, f"--method.{name.replace('_', '-')} must be above 0, not {value}")
 
 
-def share(config: Any, *names: str, prefix: str = "method") -> None:
+def require_fraction(config: Any, *names: str, prefix: str = "method") -> None:
     """Refuse settings that must be from 0 to 1.
 
     Raises:

@@ -77,7 +77,7 @@ def world() -> tuple[int, int]:
     return 0, 1
 
 
-def share(total: int, rank: int, size: int) -> slice:
+def local_slice(total: int, rank: int, size: int) -> slice:
     """The rows of process `rank` of `size`: contiguous, all rows once, sizes one apart at most."""
     return slice(total * rank // size, total * (rank + 1) // size)
 

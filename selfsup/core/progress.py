@@ -46,7 +46,7 @@ class TrainProgress:
             left = time.strftime("%H:%M:%S", time.gmtime(each * (self.total - done)))
             print(f"step {done}/{self.total}  {_words(values)}  left {left}", flush=True)
 
-    def tell(self, sentence: str) -> None:
+    def print_line(self, sentence: str) -> None:
         """Print a sentence without breaking the bar."""
         if self.bar is not None:
             self.bar.console.print(sentence, markup=False, highlight=False)

@@ -21,7 +21,7 @@ def generator(seed: int, step: int, stream: str) -> torch.Generator:
     return torch.Generator().manual_seed(seed_for(seed, step, stream))
 
 
-class Moment(NamedTuple):
+class StepInfo(NamedTuple):
     """Where a run is: what else may vary is a function of this."""
 
     step: int
@@ -32,7 +32,7 @@ class Moment(NamedTuple):
     """The run's."""
 
     @property
-    def share(self) -> float:
+    def progress(self) -> float:
         """How much of the run is done, from 0 to 1."""
         return self.step / self.total
 

@@ -24,7 +24,7 @@ _SHARED: ContextVar[int] = ContextVar("threads that share jobs")
 
 
 @contextmanager
-def jobs_alone() -> Iterator[None]:
+def single_threaded() -> Iterator[None]:
     """Torch has one thread between jobs too, for small steps among many jobs.
 
     Its other threads go on spinning for a while after each shared operation, in the jobs' time.
@@ -46,7 +46,7 @@ def _threads() -> int:
     return _SHARED.get(torch.get_num_threads())
 
 
-def in_turn(jobs: Iterable[Job], work: Callable[[Job], Result]) -> Iterator[Result]:
+def map_ordered(jobs: Iterable[Job], work: Callable[[Job], Result]) -> Iterator[Result]:
     """Results in the order of the jobs, by as many threads as torch has.
 
     Two results for each thread wait at most, so that memory stays bounded.
@@ -78,7 +78,7 @@ AHEAD = 2
 """Jobs for each thread that are begun or done before the first result is taken."""
 
 
-def shares(
+def job_slices(
     total: int, best: int | None = None, room: int | None = None, *, least: int = 1
 ) -> Iterator[slice]:
     """Slices of `total` rows, a job each, so that every thread has work.
@@ -100,15 +100,15 @@ def shares(
         yield slice(start, min(start + size, total))
 
 
-def run_all(jobs: Iterable[Job], work: Callable[[Job], None]) -> None:
-    """As `in_turn`, for work that leaves what it finds elsewhere."""
-    for _ in in_turn(jobs, work):
+def run_jobs(jobs: Iterable[Job], work: Callable[[Job], None]) -> None:
+    """As `map_ordered`, for work that leaves what it finds elsewhere."""
+    for _ in map_ordered(jobs, work):
         pass
 
 
-def in_parts(n: int, work: Callable[[slice], None]) -> None:
+def run_blocks(n: int, work: Callable[[slice], None]) -> None:
     """Call `work` on slices that cover n rows, one for each of torch's threads."""
-    run_all(shares(n), work)
+    run_jobs(job_slices(n), work)
 
 
 @lru_cache(maxsize=1)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from selfsup.config import Interpolation
 from selfsup.core.compiled import kernel
-from selfsup.core.threads import in_parts
+from selfsup.core.threads import run_blocks
 
 LOW, HALF, HIGH = np.float32(0), np.float32(0.5), np.float32(255)
 
@@ -20,7 +20,7 @@ def resized_crops(images: Tensor, boxes: Tensor, size: int, interpolation: Inter
     out = torch.empty(b, v, images.shape[3], size, size, dtype=torch.uint8)
     fields = images.numpy(), boxes.numpy(), out.numpy()
     bicubic = interpolation == "bicubic"
-    in_parts(b, lambda part: _crops(*(field[part] for field in fields), bicubic))
+    run_blocks(b, lambda part: _crops(*(field[part] for field in fields), bicubic))
     return out
 
 

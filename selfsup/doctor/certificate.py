@@ -70,7 +70,7 @@ def measure(
         method = step.method
         for i in range(FIRST, FIRST + steps):
             step(batches[i])
-            method.after_step(step.embeddings, step.labels, step.moment(batches[i]))
+            method.after_step(step.embeddings, step.labels, step.info(batches[i]))
         state = {n: x.detach().cpu().clone() for n, x in method.state_dict().items()}
         loss = step.gradient(batches[FIRST + steps]).item()
         gradients = {

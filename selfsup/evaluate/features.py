@@ -18,7 +18,7 @@ from selfsup.augment.boxes import CenterBoxes, Cut
 from selfsup.augment.draws import draw
 from selfsup.config import ViewsConfig
 from selfsup.config.pipelines import SIMCLR
-from selfsup.core.distributed import gather_objects, gather_uneven, share, world
+from selfsup.core.distributed import gather_objects, gather_uneven, local_slice, world
 from selfsup.core.errors import UserError
 from selfsup.data.sources import Source
 from selfsup.encoders.encoder import crop_share
@@ -93,7 +93,7 @@ def extract(
     rank, processes = world() if part is None else part
     # whole chunks are shared out: convolutions round by what else is in the batch
     every = [range(i, min(i + batch, len(source))) for i in range(0, len(source), batch)]
-    chunks = _Chunks(source, every[share(len(every), rank, processes)], views)
+    chunks = _Chunks(source, every[local_slice(len(every), rank, processes)], views)
     if workers is None:
         workers = 0 if source.in_memory else 2
     loader = DataLoader(

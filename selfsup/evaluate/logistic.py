@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from selfsup.core.threads import jobs_alone
+from selfsup.core.threads import single_threaded
 from selfsup.evaluate.softmax import cross_entropy
 
 LOOKED_AT = 8192, 16  # rows that the curvature is taken from: at least, and for each dimension
@@ -100,7 +100,7 @@ class Problem:
         if start is not None:
             point[:, :-1] = start.weight @ root
             point[:, -1] = start.bias + start.weight @ self.mean
-        with jobs_alone():
+        with single_threaded():
             point, value, converged = minimise(at, point, tolerance=tolerance)
         weight = point[:, :-1] @ back
         return Fit(weight, point[:, -1] - weight @ self.mean, value, converged)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from selfsup.core import compiled
 from selfsup.core.compiled import kernel
-from selfsup.core.threads import in_turn, shares
+from selfsup.core.threads import job_slices, map_ordered
 
 CHUNK = 2048  # rows at a time, which stay in the cache between the logits and the gradient
 HELD = 1 << 28  # bytes of gradients of parts that wait to be added up
@@ -48,7 +48,7 @@ def cross_entropy(x: Tensor, classes: Tensor, weight: Tensor, bias: Tensor) -> S
 
     loss, by_weight, by_bias = 0.0, torch.zeros_like(weight), torch.zeros_like(bias)
     # many parts a job, since a thread that waits for its next one does nothing
-    for done in in_turn(shares(len(parts), room=HELD // weight.nbytes), share):
+    for done in map_ordered(job_slices(len(parts), room=HELD // weight.nbytes), share):
         for part in done:  # added up in their order, so that threads do not matter
             loss += part.loss
             by_weight += part.by_weight

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from selfsup.core.seeds import generator
-from selfsup.core.threads import jobs_alone, run_all, shares
+from selfsup.core.threads import job_slices, run_jobs, single_threaded
 from selfsup.search.neighbours import nearest
 from selfsup.search.products import MEMORY, comparable, products
 
@@ -88,7 +88,7 @@ def knn_votes(
     found = torch.empty(len(votes), len(x), dtype=torch.int64)
     most = max(vote.k for vote in votes)
     tied = torch.zeros(len(x), dtype=torch.bool)
-    with jobs_alone():
+    with single_threaded():
         # one more than votes: it shows whether the last place is shared
         for part in nearest(x, z, most + 1, alone=alone, precision=precision, memory=memory):
             for vote, row in zip(votes, found, strict=True):
@@ -104,7 +104,7 @@ def knn_votes(
         for vote, row in zip(votes, found, strict=True):
             row[some] = _winner_of_all(similar, index, vote, len(classes), len(z) - alone)
 
-    run_all(shares(len(again), 256, memory // (16 * len(z))), settle)
+    run_jobs(job_slices(len(again), 256, memory // (16 * len(z))), settle)
     predicted: Tensor = classes[found]
     return predicted
 

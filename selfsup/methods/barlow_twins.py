@@ -6,7 +6,7 @@ Source: Zbontar et al. 2021, https://arxiv.org/abs/2103.03230.
 from torch import Tensor
 
 from selfsup.config import BarlowTwinsConfig
-from selfsup.core.seeds import Moment
+from selfsup.core.seeds import StepInfo
 from selfsup.encoders.encoder import Encoder
 from selfsup.losses.covariance import barlow_twins
 from selfsup.methods.heads import mlp
@@ -28,7 +28,7 @@ class BarlowTwins(Method):
         """[b, 2, 3, s, s] -> two of [b, dim]."""
         return TwoViews(*two_apart(self.encoder, self.projector, views))
 
-    def loss(self, embeddings: TwoViews, labels: Tensor | None, moment: Moment) -> Tensor:
+    def loss(self, embeddings: TwoViews, labels: Tensor | None, info: StepInfo) -> Tensor:
         """Over the global batch."""
         c = self.config
         return barlow_twins(*embeddings, off_diagonal=c.off_diagonal, scale=c.scale)

@@ -6,7 +6,7 @@ Source: Grill et al. 2020, https://arxiv.org/abs/2006.07733.
 from torch import Tensor
 
 from selfsup.config import BYOLConfig
-from selfsup.core.seeds import Moment
+from selfsup.core.seeds import StepInfo
 from selfsup.encoders.encoder import Encoder
 from selfsup.losses.regression import cosine_regression
 from selfsup.methods.heads import mlp
@@ -38,11 +38,11 @@ class BYOL(Method):
         predicted = (self.predictor(self.projector(self.encoder(view))) for view in pair)
         return Targets(*predicted, *map(self.teacher, pair))
 
-    def loss(self, embeddings: Targets, labels: Tensor | None, moment: Moment) -> Tensor:
+    def loss(self, embeddings: Targets, labels: Tensor | None, info: StepInfo) -> Tensor:
         """The sum of both directions; 0 to 8."""
         one = cosine_regression(embeddings.first, embeddings.second_target)
         return one + cosine_regression(embeddings.second, embeddings.first_target)
 
-    def after_step(self, embeddings: Targets, labels: Tensor | None, moment: Moment) -> None:
+    def after_step(self, embeddings: Targets, labels: Tensor | None, info: StepInfo) -> None:
         """The teacher follows."""
-        self.teacher.follow(moment, self.encoder, self.projector)
+        self.teacher.follow(info, self.encoder, self.projector)

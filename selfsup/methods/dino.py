@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from selfsup.config import DINOConfig
-from selfsup.config.pretraining import above_0, share
+from selfsup.config.pretraining import require_fraction, require_positive
 from selfsup.core.errors import require
-from selfsup.core.seeds import Moment
+from selfsup.core.seeds import StepInfo
 from selfsup.encoders.encoder import Encoder
 from selfsup.losses.clustering import dino, moving_centre, prototypes_used
 from selfsup.methods.heads import mlp
@@ -38,8 +38,10 @@ class DINO(Method):
     def __init__(self, encoder: Encoder, config: DINOConfig) -> None:
         """A head of three layers with GELU, then the prototypes."""
         super().__init__()
-        above_0(config, "temperature", "teacher_temperature", "teacher_start", "prototypes")
-        share(config, "warmup", "centre", "frozen")
+        require_positive(
+            config, "temperature", "teacher_temperature", "teacher_start", "prototypes"
+        )
+        require_fraction(config, "warmup", "centre", "frozen")
         self.encoder = encoder
         self.config = config
         widths = (config.hidden, config.hidden, config.dim)
@@ -63,9 +65,9 @@ class DINO(Method):
         """The last layer."""
         return [self.prototypes]
 
-    def resting(self, moment: Moment) -> list[nn.Parameter]:
+    def frozen_parameters(self, info: StepInfo) -> list[nn.Parameter]:
         """The last layer, in the first epoch."""
-        return [self.prototypes] if moment.share < self.config.frozen else []
+        return [self.prototypes] if info.progress < self.config.frozen else []
 
     def embed(self, views: Views) -> Distilled:
         """Each size of crops in one pass; the teacher sees the large ones.
@@ -78,13 +80,13 @@ class DINO(Method):
         student = all_together(self.encoder, self.projector, views)
         return Distilled(student, together(self.teacher, views[0]))
 
-    def temperature(self, moment: Moment) -> float:
+    def temperature(self, info: StepInfo) -> float:
         """Of the teacher: rises linearly from its start over the warm-up."""
         start, end = self.config.teacher_start, self.config.teacher_temperature
-        risen = min(1.0, moment.share / self.config.warmup) if self.config.warmup else 1.0
+        risen = min(1.0, info.progress / self.config.warmup) if self.config.warmup else 1.0
         return start + (end - start) * risen
 
-    def loss(self, embeddings: Distilled, labels: Tensor | None, moment: Moment) -> Tensor:
+    def loss(self, embeddings: Distilled, labels: Tensor | None, info: StepInfo) -> Tensor:
         """Over the global batch, with the centre of earlier ones."""
         return dino(
             embeddings.student,
@@ -93,28 +95,28 @@ class DINO(Method):
             self.teacher_prototypes,
             self.centre,
             temperature=self.config.temperature,
-            teacher_temperature=self.temperature(moment),
+            teacher_temperature=self.temperature(info),
         )
 
     @torch.no_grad()
-    def after_step(self, embeddings: Distilled, labels: Tensor | None, moment: Moment) -> None:
+    def after_step(self, embeddings: Distilled, labels: Tensor | None, info: StepInfo) -> None:
         """The centre takes in the batch, as the teacher saw it; then the teacher follows."""
         centre = moving_centre(
             self.centre, embeddings.teacher, self.teacher_prototypes, momentum=self.config.centre
         )
         self.centre.copy_(centre)
-        self.teacher.follow(moment, self.encoder, self.projector)
-        self.teacher_prototypes.lerp_(self.prototypes, 1 - self.teacher.momentum(moment))
+        self.teacher.follow(info, self.encoder, self.projector)
+        self.teacher_prototypes.lerp_(self.prototypes, 1 - self.teacher.momentum(info))
 
     @torch.no_grad()
     def signs(
-        self, embeddings: Distilled, labels: Tensor | None, moment: Moment
+        self, embeddings: Distilled, labels: Tensor | None, info: StepInfo
     ) -> dict[str, float]:
         """Collapse signs, and how many `prototypes` the teacher uses, in effect."""
         used = prototypes_used(
             embeddings.teacher[:, 0],
             self.teacher_prototypes,
             self.centre,
-            temperature=self.temperature(moment),
+            temperature=self.temperature(info),
         )
-        return super().signs(embeddings, labels, moment) | {"prototypes": used}
+        return super().signs(embeddings, labels, info) | {"prototypes": used}

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from selfsup.config import LeJEPAConfig
-from selfsup.config.pretraining import above_0
+from selfsup.config.pretraining import require_positive
 from selfsup.core.errors import require
-from selfsup.core.seeds import Moment
+from selfsup.core.seeds import StepInfo
 from selfsup.encoders.encoder import Encoder
 from selfsup.losses.gaussian import lejepa
 from selfsup.methods.heads import mlp
@@ -26,7 +26,7 @@ class LeJEPA(Method):
         """
         super().__init__()
         require(0 < config.weight < 1, f"--method.weight must be between 0 and 1: {config.weight}")
-        above_0(config, "slices")
+        require_positive(config, "slices")
         self.encoder = encoder
         self.config = config
         widths = (config.hidden, config.hidden, config.dim)
@@ -37,9 +37,9 @@ class LeJEPA(Method):
         """Each size of crops in one pass of the encoder, all together through the projector."""
         return AllViews(all_together(self.encoder, self.projector, views))
 
-    def loss(self, embeddings: AllViews, labels: Tensor | None, moment: Moment) -> Tensor:
+    def loss(self, embeddings: AllViews, labels: Tensor | None, info: StepInfo) -> Tensor:
         """Over the global batch, along directions that are this step's."""
         z, c = embeddings.z, self.config
-        g = moment.generator("slices")
+        g = info.generator("slices")
         directions = torch.randn(c.slices, z.shape[2], generator=g, dtype=torch.float64)
         return lejepa(z, directions.to(z.device, z.dtype), centres=self.large, weight=c.weight)

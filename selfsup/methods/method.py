@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from selfsup.core.errors import require
-from selfsup.core.seeds import Moment
+from selfsup.core.seeds import StepInfo
 from selfsup.encoders.encoder import Encoder
 from selfsup.methods.signs import collapse_signs
 
@@ -38,15 +38,15 @@ class Method(nn.Module):
         """The local images' embeddings: a NamedTuple of [b, ...]."""
         raise NotImplementedError
 
-    def loss(self, embeddings: Embeddings, labels: Tensor | None, moment: Moment) -> Tensor:
+    def loss(self, embeddings: Embeddings, labels: Tensor | None, info: StepInfo) -> Tensor:
         """Scalar, from the embeddings [n, ...] and labels [n] of the whole global batch."""
         raise NotImplementedError
 
-    def after_step(self, embeddings: Embeddings, labels: Tensor | None, moment: Moment) -> None:
+    def after_step(self, embeddings: Embeddings, labels: Tensor | None, info: StepInfo) -> None:
         """Called once after each optimiser step: a teacher's moving average, a queue."""
 
     def signs(
-        self, embeddings: Embeddings, labels: Tensor | None, moment: Moment
+        self, embeddings: Embeddings, labels: Tensor | None, info: StepInfo
     ) -> dict[str, float]:
         """Figures for the log beside the loss: above all signs of collapse."""
         z = embeddings[0]
@@ -56,11 +56,11 @@ class Method(nn.Module):
         """How many embeddings each one is told from, in a global batch of `batch` images."""
         return 0
 
-    def resting(self, moment: Moment) -> list[nn.Parameter]:
+    def frozen_parameters(self, info: StepInfo) -> list[nn.Parameter]:
         """Parameters that this step does not move (prototypes at the start of a run)."""
         return []
 
-    def steady_parameters(self) -> list[nn.Parameter]:
+    def constant_lr_parameters(self) -> list[nn.Parameter]:
         """Parameters whose learning rate is the highest all along, whatever the schedule says."""
         return []
 

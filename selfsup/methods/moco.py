@@ -7,8 +7,8 @@ https://arxiv.org/abs/2003.04297 (v2); Chen et al. 2021, https://arxiv.org/abs/2
 from torch import Tensor
 
 from selfsup.config import MoCoV2Config, MoCoV3Config
-from selfsup.config.pretraining import above_0
-from selfsup.core.seeds import Moment
+from selfsup.config.pretraining import require_positive
+from selfsup.core.seeds import StepInfo
 from selfsup.encoders.encoder import Encoder
 from selfsup.losses.contrastive import info_nce
 from selfsup.methods.heads import mlp
@@ -28,7 +28,7 @@ class MoCoV2(Method):
     def __init__(self, encoder: Encoder, config: MoCoV2Config) -> None:
         """A projector of two layers without norms, and an empty queue."""
         super().__init__()
-        above_0(config, "temperature", "queue")
+        require_positive(config, "temperature", "queue")
         self.encoder = encoder
         self.config = config
         self.projector = mlp(encoder.dim, config.hidden, config.dim, norm=None)
@@ -45,7 +45,7 @@ class MoCoV2(Method):
         first, second = two(views)
         return TwoViews(self.projector(self.encoder(first)), self.teacher(second))
 
-    def loss(self, embeddings: TwoViews, labels: Tensor | None, moment: Moment) -> Tensor:
+    def loss(self, embeddings: TwoViews, labels: Tensor | None, info: StepInfo) -> Tensor:
         """InfoNCE; until there is a queue the batch's other keys are what a query is told from."""
         queue = self.queue.held()[0]
         return info_nce(
@@ -55,10 +55,10 @@ class MoCoV2(Method):
             queue=queue if len(queue) else None,
         )
 
-    def after_step(self, embeddings: TwoViews, labels: Tensor | None, moment: Moment) -> None:
+    def after_step(self, embeddings: TwoViews, labels: Tensor | None, info: StepInfo) -> None:
         """The keys go into the queue, and the teacher follows."""
         self.queue.add(embeddings.second)
-        self.teacher.follow(moment, self.encoder, self.projector)
+        self.teacher.follow(info, self.encoder, self.projector)
 
     def negatives(self, batch: int) -> int:
         """The full queue."""
@@ -71,7 +71,7 @@ class MoCoV3(Method):
     def __init__(self, encoder: Encoder, config: MoCoV3Config) -> None:
         """A projector that ends in a norm without scale, and a predictor, as for a ResNet."""
         super().__init__()
-        above_0(config, "temperature")
+        require_positive(config, "temperature")
         self.encoder = encoder
         self.config = config
         widths = (config.hidden, config.dim)
@@ -90,16 +90,16 @@ class MoCoV3(Method):
         predicted = (self.predictor(self.projector(self.encoder(view))) for view in pair)
         return Targets(*predicted, *map(self.teacher, pair))
 
-    def loss(self, embeddings: Targets, labels: Tensor | None, moment: Moment) -> Tensor:
+    def loss(self, embeddings: Targets, labels: Tensor | None, info: StepInfo) -> Tensor:
         """2 T times the sum of both directions (algorithm 1)."""
         t = self.config.temperature
         one = info_nce(embeddings.first, embeddings.second_target.detach(), temperature=t)
         other = info_nce(embeddings.second, embeddings.first_target.detach(), temperature=t)
         return 2 * t * (one + other)
 
-    def after_step(self, embeddings: Targets, labels: Tensor | None, moment: Moment) -> None:
+    def after_step(self, embeddings: Targets, labels: Tensor | None, info: StepInfo) -> None:
         """The teacher follows."""
-        self.teacher.follow(moment, self.encoder, self.projector)
+        self.teacher.follow(info, self.encoder, self.projector)
 
     def negatives(self, batch: int) -> int:
         """The other images' other views."""

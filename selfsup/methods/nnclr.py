@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from selfsup.config import NNCLRConfig
-from selfsup.config.pretraining import above_0
+from selfsup.config.pretraining import require_positive
 from selfsup.core.numerics import normalize
-from selfsup.core.seeds import Moment
+from selfsup.core.seeds import StepInfo
 from selfsup.encoders.encoder import Encoder
 from selfsup.losses.contrastive import info_nce
 from selfsup.losses.row_blocks import parts
@@ -24,7 +24,7 @@ class NNCLR(Method):
     def __init__(self, encoder: Encoder, config: NNCLRConfig) -> None:
         """A projector of three layers, a norm after each, and a predictor of two."""
         super().__init__()
-        above_0(config, "temperature", "queue")
+        require_positive(config, "temperature", "queue")
         self.encoder = encoder
         self.config = config
         hidden, dim = config.hidden, config.dim
@@ -37,7 +37,7 @@ class NNCLR(Method):
         z = two_apart(self.encoder, self.projector, views)
         return Targets(*map(self.predictor, z), *(x.detach() for x in z))
 
-    def loss(self, embeddings: Targets, labels: Tensor | None, moment: Moment) -> Tensor:
+    def loss(self, embeddings: Targets, labels: Tensor | None, info: StepInfo) -> Tensor:
         """The mean of both directions (equation 4): a view's neighbour against all predictions.
 
         While the queue is empty a view is its own neighbour.
@@ -47,7 +47,7 @@ class NNCLR(Method):
         one = info_nce(first, embeddings.second, temperature=t)
         return (one + info_nce(second, embeddings.first, temperature=t)) / 2
 
-    def after_step(self, embeddings: Targets, labels: Tensor | None, moment: Moment) -> None:
+    def after_step(self, embeddings: Targets, labels: Tensor | None, info: StepInfo) -> None:
         """The first views can be neighbours in later steps."""
         self.queue.add(embeddings.first_target)
 

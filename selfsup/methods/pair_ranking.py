@@ -6,7 +6,7 @@ from torch import Tensor
 from selfsup.config import PairsConfig
 from selfsup.config.finetuning import PairLoss, between_0_and_90, only
 from selfsup.core.errors import require
-from selfsup.core.seeds import Moment
+from selfsup.core.seeds import StepInfo
 from selfsup.encoders.encoder import Encoder
 from selfsup.losses import npairs, pairs, similarity
 from selfsup.losses.measures import Distance
@@ -60,11 +60,11 @@ class PairRanking(Method):
         """[b, 1, 3, s, s] -> [b, dim]."""
         return one_view(self.encoder, views)
 
-    def loss(self, embeddings: OneView, labels: Tensor | None, moment: Moment) -> Tensor:
+    def loss(self, embeddings: OneView, labels: Tensor | None, info: StepInfo) -> Tensor:
         """The chosen loss; where the miner finds no pair, 0 with a gradient of 0."""
         assert labels is not None
         n = len(embeddings.embedding)
-        z, labels = self.memory.behind(embeddings.embedding, labels, share=moment.share)
+        z, labels = self.memory.behind(embeddings.embedding, labels, share=info.progress)
         chosen = self._mine(z, labels, n)
         if chosen is not None and len(chosen.anchor) + len(chosen.other_anchor) == 0:
             return z.sum() * 0
@@ -72,12 +72,12 @@ class PairRanking(Method):
             return self._of_tuples(z, labels)
         return self._of_pairs(z, labels, n, chosen)
 
-    def after_step(self, embeddings: OneView, labels: Tensor | None, moment: Moment) -> None:
+    def after_step(self, embeddings: OneView, labels: Tensor | None, info: StepInfo) -> None:
         """The batch is compared with in later steps."""
         self.memory.add(embeddings.embedding, labels)
 
     @torch.no_grad()
-    def signs(self, embeddings: OneView, labels: Tensor | None, moment: Moment) -> dict[str, float]:
+    def signs(self, embeddings: OneView, labels: Tensor | None, info: StepInfo) -> dict[str, float]:
         """Collapse signs, mean distances, and with a miner how many anchors have pairs.
 
         active: share of anchors with a pair.
@@ -86,7 +86,7 @@ class PairRanking(Method):
         assert labels is not None
         z, n = embeddings.embedding, len(embeddings.embedding)
         found = collapse_signs(z) | pair_signs(z, labels, self.distance)
-        chosen = self._mine(*self.memory.behind(z, labels, share=moment.share), n)
+        chosen = self._mine(*self.memory.behind(z, labels, share=info.progress), n)
         if chosen is not None:
             active = len(torch.cat([chosen.anchor, chosen.other_anchor]).unique()) / n
             found |= {"active": active, "skipped": 1 - active}

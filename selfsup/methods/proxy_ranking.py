@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from selfsup.config import ProxiesConfig
 from selfsup.config.finetuning import only
-from selfsup.config.pretraining import above_0
-from selfsup.core.seeds import Moment
+from selfsup.config.pretraining import require_positive
+from selfsup.core.seeds import StepInfo
 from selfsup.encoders.encoder import Encoder
 from selfsup.losses.measures import Distance
 from selfsup.losses.proxies import arcface, cosface, proxy_anchor
@@ -29,7 +29,7 @@ class ProxyRanking(Method):
             UserError: something is set that the loss does not look at.
         """
         super().__init__()
-        above_0(config, "lr")
+        require_positive(config, "lr")
         only(config, {"lr", config.loss.replace("-", "_")})
         self.encoder = encoder
         self.encoder.give_head(config.dim)
@@ -46,7 +46,7 @@ class ProxyRanking(Method):
         """[b, 1, 3, s, s] -> [b, dim]."""
         return one_view(self.encoder, views)
 
-    def loss(self, embeddings: OneView, labels: Tensor | None, moment: Moment) -> Tensor:
+    def loss(self, embeddings: OneView, labels: Tensor | None, info: StepInfo) -> Tensor:
         """The chosen loss over the global batch."""
         assert labels is not None
         z, c = embeddings.embedding, self.config
@@ -62,7 +62,7 @@ class ProxyRanking(Method):
                 return cosface(z, labels, self.proxies, margin=g.margin, scale=g.scale)
 
     @torch.no_grad()
-    def signs(self, embeddings: OneView, labels: Tensor | None, moment: Moment) -> dict[str, float]:
+    def signs(self, embeddings: OneView, labels: Tensor | None, info: StepInfo) -> dict[str, float]:
         """Collapse signs, and mean cosine distances within the batch."""
         assert labels is not None
         z = embeddings.embedding

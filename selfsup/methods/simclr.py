@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from selfsup.config import SimCLRConfig
-from selfsup.config.pretraining import above_0
+from selfsup.config.pretraining import require_positive
 from selfsup.core.errors import require
-from selfsup.core.seeds import Moment
+from selfsup.core.seeds import StepInfo
 from selfsup.encoders.encoder import Encoder
 from selfsup.losses.contrastive import dcl, dclw, info_nce, nt_xent
 from selfsup.losses.symmetric import LOWEST
@@ -41,7 +41,7 @@ class SimCLR(Method):
             return self.config.queue or batch - 1
         return 2 * batch - 2
 
-    def loss(self, embeddings: TwoViews, labels: Tensor | None, moment: Moment) -> Tensor:
+    def loss(self, embeddings: TwoViews, labels: Tensor | None, info: StepInfo) -> Tensor:
         """The chosen loss over the global batch."""
         a, b, temperature = *embeddings, self.config.temperature
         match self.config.loss:
@@ -57,13 +57,13 @@ class SimCLR(Method):
                 # until there is a queue, the batch's other keys are what a query is told from
                 return info_nce(a, b, temperature=temperature, queue=queue if len(queue) else None)
 
-    def after_step(self, embeddings: TwoViews, labels: Tensor | None, moment: Moment) -> None:
+    def after_step(self, embeddings: TwoViews, labels: Tensor | None, info: StepInfo) -> None:
         """The second views' embeddings are compared with in later steps."""
         self.queue.add(embeddings.second)
 
 
 def _check(config: SimCLRConfig) -> None:
-    above_0(config, "temperature", "sigma")
+    require_positive(config, "temperature", "sigma")
     require(config.queue >= 0, f"--method.queue must be 0 or more, not {config.queue}")
     require(
         not config.queue or config.loss == "info-nce",

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from selfsup.config import SupConConfig
-from selfsup.config.pretraining import above_0
+from selfsup.config.pretraining import require_positive
 from selfsup.core.errors import UserError
-from selfsup.core.seeds import Moment
+from selfsup.core.seeds import StepInfo
 from selfsup.encoders.encoder import Encoder
 from selfsup.losses.similarity import supcon
 from selfsup.methods.heads import mlp
@@ -22,7 +22,7 @@ class SupCon(Method):
     def __init__(self, encoder: Encoder, config: SupConConfig) -> None:
         """A projector of two layers without norms."""
         super().__init__()
-        above_0(config, "temperature")
+        require_positive(config, "temperature")
         self.encoder = encoder
         self.config = config
         self.projector = mlp(encoder.dim, config.hidden, config.dim, norm=None)
@@ -31,7 +31,7 @@ class SupCon(Method):
         """Both views through the network at once. [b, 2, 3, s, s] -> two of [b, dim]."""
         return TwoViews(*two_at_once(self.encoder, self.projector, views))
 
-    def loss(self, embeddings: TwoViews, labels: Tensor | None, moment: Moment) -> Tensor:
+    def loss(self, embeddings: TwoViews, labels: Tensor | None, info: StepInfo) -> Tensor:
         """The loss outside the logarithm (equation 2) over both views of the global batch.
 
         Raises:

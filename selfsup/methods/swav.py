@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from selfsup.config import SwAVConfig
-from selfsup.config.pretraining import above_0, share
+from selfsup.config.pretraining import require_fraction, require_positive
 from selfsup.core.errors import require
 from selfsup.core.numerics import normalize
-from selfsup.core.seeds import Moment
+from selfsup.core.seeds import StepInfo
 from selfsup.encoders.encoder import Encoder
 from selfsup.losses.clustering import prototypes_used, swav
 from selfsup.methods.heads import mlp
@@ -26,8 +26,8 @@ class SwAV(Method):
     def __init__(self, encoder: Encoder, config: SwAVConfig) -> None:
         """A projector of two layers with a norm between them."""
         super().__init__()
-        above_0(config, "temperature", "epsilon", "rounds", "prototypes")
-        share(config, "start", "frozen")
+        require_positive(config, "temperature", "epsilon", "rounds", "prototypes")
+        require_fraction(config, "start", "frozen")
         self.encoder = encoder
         self.config = config
         self.projector = mlp(encoder.dim, config.hidden, config.dim, norm=config.norm)
@@ -38,9 +38,9 @@ class SwAV(Method):
         """The prototypes."""
         return [self.prototypes]
 
-    def resting(self, moment: Moment) -> list[nn.Parameter]:
+    def frozen_parameters(self, info: StepInfo) -> list[nn.Parameter]:
         """The prototypes, in the first epoch."""
-        return [self.prototypes] if moment.share < self.config.frozen else []
+        return [self.prototypes] if info.progress < self.config.frozen else []
 
     def embed(self, views: Views) -> AllViews:
         """Each size of crops in one pass of the encoder, all together through the projector.
@@ -52,10 +52,10 @@ class SwAV(Method):
         require(count == CODES, f"SwAV takes codes of {CODES} views; --views.views is {count}")
         return AllViews(all_together(self.encoder, self.projector, views))
 
-    def loss(self, embeddings: AllViews, labels: Tensor | None, moment: Moment) -> Tensor:
+    def loss(self, embeddings: AllViews, labels: Tensor | None, info: StepInfo) -> Tensor:
         """Over the global batch, with earlier batches behind it where there is a queue."""
         c = self.config
-        queue = self._queue(moment)
+        queue = self._queue(info)
         return swav(
             embeddings.z,
             self.prototypes,
@@ -66,23 +66,23 @@ class SwAV(Method):
             queue=queue if queue is not None and len(queue) else None,
         )
 
-    def _queue(self, moment: Moment) -> Tensor | None:
-        if not self.config.queue or moment.share < self.queue.start:
+    def _queue(self, info: StepInfo) -> Tensor | None:
+        if not self.config.queue or info.progress < self.queue.start:
             return None
         return self.queue.held()[0].view(-1, CODES, self.config.dim)
 
     @torch.no_grad()
-    def after_step(self, embeddings: AllViews, labels: Tensor | None, moment: Moment) -> None:
+    def after_step(self, embeddings: AllViews, labels: Tensor | None, info: StepInfo) -> None:
         """Prototypes go back to length 1; the large views go into the queue."""
         self.prototypes.copy_(normalize(self.prototypes))
         self.queue.add(embeddings.z[:, :CODES].flatten(1))
 
     @torch.no_grad()
     def signs(
-        self, embeddings: AllViews, labels: Tensor | None, moment: Moment
+        self, embeddings: AllViews, labels: Tensor | None, info: StepInfo
     ) -> dict[str, float]:
         """Collapse signs, and how many `prototypes` the first views use, in effect."""
         used = prototypes_used(
             embeddings.z[:, 0], self.prototypes, None, temperature=self.config.temperature
         )
-        return super().signs(embeddings, labels, moment) | {"prototypes": used}
+        return super().signs(embeddings, labels, info) | {"prototypes": used}

@@ -9,9 +9,9 @@ from timm.layers.drop import DropBlock2d, DropPath
 from timm.layers.patch_dropout import PatchDropout
 from torch import Tensor, nn
 
-from selfsup.config.pretraining import TeacherConfig, share
+from selfsup.config.pretraining import TeacherConfig, require_fraction
 from selfsup.core.schedule import cosine
-from selfsup.core.seeds import Moment
+from selfsup.core.seeds import StepInfo
 from selfsup.encoders.encoder import Encoder
 
 
@@ -35,7 +35,7 @@ class Teacher(nn.Module):
             UserError: the momentum is no share.
         """
         super().__init__()
-        share(config, "momentum", "final", prefix="method.teacher")
+        require_fraction(config, "momentum", "final", prefix="method.teacher")
         self.config = config
         self.network = nn.Sequential(*map(copy.deepcopy, student)).requires_grad_(False)
         for own, its in zip(self.network, student, strict=True):
@@ -55,18 +55,18 @@ class Teacher(nn.Module):
         out: Tensor = self.network(images)
         return out
 
-    def momentum(self, moment: Moment) -> float:
+    def momentum(self, info: StepInfo) -> float:
         """The share that is kept at this step: from `momentum` to `final` by half a cosine."""
         start, end = self.config.momentum, self.config.final
-        return cosine(moment.step, moment.total, start=start, end=end)
+        return cosine(info.step, info.total, start=start, end=end)
 
     @torch.no_grad()
-    def follow(self, moment: Moment, *student: nn.Module) -> None:
+    def follow(self, info: StepInfo, *student: nn.Module) -> None:
         """Move towards the student: kept share x teacher + the rest x student, in place."""
         modules = list(zip(self.network, student, strict=True))
         pairs = [zip(own.parameters(), its.parameters(), strict=True) for own, its in modules]
         own, its = zip(*chain(*pairs), strict=True)
-        torch._foreach_lerp_(own, its, 1 - self.momentum(moment))
+        torch._foreach_lerp_(own, its, 1 - self.momentum(info))
         if self.config.buffers == "copied":
             for mine, theirs in modules:
                 for a, b in zip(mine.buffers(), theirs.buffers(), strict=True):

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from selfsup.config import TiCoConfig
-from selfsup.config.pretraining import share
-from selfsup.core.seeds import Moment
+from selfsup.config.pretraining import require_fraction
+from selfsup.core.seeds import StepInfo
 from selfsup.encoders.encoder import Encoder
 from selfsup.losses.covariance import moving_second_moment, tico
 from selfsup.methods.heads import mlp
@@ -24,7 +24,7 @@ class TiCo(Method):
     def __init__(self, encoder: Encoder, config: TiCoConfig) -> None:
         """A projector of two layers, as in BYOL, and a second moment of zero."""
         super().__init__()
-        share(config, "beta")
+        require_fraction(config, "beta")
         self.encoder = encoder
         self.config = config
         self.projector = mlp(
@@ -43,16 +43,16 @@ class TiCo(Method):
         first, second = two(views)
         return TwoViews(self.projector(self.encoder(first)), self.teacher(second))
 
-    def loss(self, embeddings: TwoViews, labels: Tensor | None, moment: Moment) -> Tensor:
+    def loss(self, embeddings: TwoViews, labels: Tensor | None, info: StepInfo) -> Tensor:
         """Over the global batch."""
         c = self.config
         moved = moving_second_moment(embeddings.first, self.second_moment, beta=c.beta)
         return tico(*embeddings, second_moment=moved, rho=c.rho)
 
     @torch.no_grad()
-    def after_step(self, embeddings: TwoViews, labels: Tensor | None, moment: Moment) -> None:
+    def after_step(self, embeddings: TwoViews, labels: Tensor | None, info: StepInfo) -> None:
         """The second moment takes in the batch, and the teacher follows."""
         self.second_moment.copy_(
             moving_second_moment(embeddings.first, self.second_moment, beta=self.config.beta)
         )
-        self.teacher.follow(moment, self.encoder, self.projector)
+        self.teacher.follow(info, self.encoder, self.projector)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from selfsup.config import TripletConfig
 from selfsup.config.finetuning import Miner, between_0_and_90, only
-from selfsup.core.seeds import Moment
+from selfsup.core.seeds import StepInfo
 from selfsup.encoders.encoder import Encoder
 from selfsup.losses.measures import Distance
 from selfsup.losses.relations import Relations, Triplets
@@ -60,14 +60,14 @@ class Triplet(Method):
         """[b, 1, 3, s, s] -> [b, dim]."""
         return one_view(self.encoder, views)
 
-    def loss(self, embeddings: OneView, labels: Tensor | None, moment: Moment) -> Tensor:
+    def loss(self, embeddings: OneView, labels: Tensor | None, info: StepInfo) -> Tensor:
         """The mined triplets' loss; where the miner finds none, 0 with a gradient of 0."""
         assert labels is not None
         n, c = len(embeddings.embedding), self.config
-        z, labels = self.memory.behind(embeddings.embedding, labels, share=moment.share)
-        if self._in_windows(moment):
-            return self._windows(z, labels, moment, n)[0]
-        triplets = self._mine(self._miner(moment), z, labels, moment, n)
+        z, labels = self.memory.behind(embeddings.embedding, labels, share=info.progress)
+        if self._in_windows(info):
+            return self._windows(z, labels, info, n)[0]
+        triplets = self._mine(self._miner(info), z, labels, info, n)
         if len(triplets[0]) == 0:
             return z.sum() * 0
         match c.loss:
@@ -85,12 +85,12 @@ class Triplet(Method):
             case "angular":
                 return angular_hinge(z, triplets, degrees=c.degrees)
 
-    def after_step(self, embeddings: OneView, labels: Tensor | None, moment: Moment) -> None:
+    def after_step(self, embeddings: OneView, labels: Tensor | None, info: StepInfo) -> None:
         """The batch is compared with in later steps."""
         self.memory.add(embeddings.embedding, labels)
 
     @torch.no_grad()
-    def signs(self, embeddings: OneView, labels: Tensor | None, moment: Moment) -> dict[str, float]:
+    def signs(self, embeddings: OneView, labels: Tensor | None, info: StepInfo) -> dict[str, float]:
         """Collapse signs, and how much there is left to learn from.
 
         positive, negative: mean distance of an anchor to its positives and to its negatives.
@@ -103,21 +103,21 @@ class Triplet(Method):
         found = {
             **collapse_signs(z),
             **pair_signs(z, labels, self.distance),
-            **self._activity(*self.memory.behind(z, labels, share=moment.share), moment, len(z)),
+            **self._activity(*self.memory.behind(z, labels, share=info.progress), info, len(z)),
         }
         if c.loss != "angular":
             flat = math.log(2) if c.loss == "soft" else c.margin
-            found["from_margin"] = abs(self.loss(embeddings, labels, moment).item() - flat)
+            found["from_margin"] = abs(self.loss(embeddings, labels, info).item() - flat)
         return found
 
-    def _activity(self, z: Tensor, labels: Tensor, moment: Moment, n: int) -> dict[str, float]:
+    def _activity(self, z: Tensor, labels: Tensor, info: StepInfo, n: int) -> dict[str, float]:
         """How many triplets have a loss, and how many anchors have none, as shares."""
-        if self._in_windows(moment):
+        if self._in_windows(info):
             positives, negatives = Relations(labels, n).counts()
             valid = positives * negatives
-            active = int(self._windows(z, labels, moment, n)[1]) / int(valid.sum())
+            active = int(self._windows(z, labels, info, n)[1]) / int(valid.sum())
             return {"active": active, "skipped": int((valid == 0).sum()) / n}
-        triplets = self._mine(self._miner(moment), z, labels, moment, n)
+        triplets = self._mine(self._miner(info), z, labels, info, n)
         if self.config.loss == "angular":
             above = angular_gaps(z, triplets, degrees=self.config.degrees)
         else:
@@ -126,29 +126,29 @@ class Triplet(Method):
         active = int((above > 0).sum()) / max(1, len(above))
         return {"active": active, "skipped": 1 - len(triplets[0].unique()) / n}
 
-    def _in_windows(self, moment: Moment) -> bool:
+    def _in_windows(self, info: StepInfo) -> bool:
         """Whether the loss is taken of all triplets at once, without listing them."""
         plain = self.config.loss == "margin" and not self.config.swap
-        return plain and self._miner(moment) in ("batch-all", "semi-hard-all")
+        return plain and self._miner(info) in ("batch-all", "semi-hard-all")
 
-    def _windows(self, z: Tensor, labels: Tensor, moment: Moment, n: int) -> tuple[Tensor, Tensor]:
+    def _windows(self, z: Tensor, labels: Tensor, info: StepInfo, n: int) -> tuple[Tensor, Tensor]:
         return triplet_windows(
             z,
             labels,
             distance=self.distance,
             margin=self.config.margin,
-            semi_hard=self._miner(moment) == "semi-hard-all",
+            semi_hard=self._miner(info) == "semi-hard-all",
             active_only=self.config.active_only,
             anchors=n,
         )
 
-    def _miner(self, moment: Moment) -> Miner:
+    def _miner(self, info: StepInfo) -> Miner:
         first = self.config.first
-        if first is not None and moment.share < self.config.switch:
+        if first is not None and info.progress < self.config.switch:
             return first
         return self.config.miner
 
-    def _mine(self, miner: Miner, z: Tensor, labels: Tensor, moment: Moment, n: int) -> Triplets:
+    def _mine(self, miner: Miner, z: Tensor, labels: Tensor, info: StepInfo, n: int) -> Triplets:
         distance, margin = self.distance, self.config.margin
         match miner:
             case "batch-hard":
@@ -162,10 +162,10 @@ class Triplet(Method):
             case "batch-all":
                 return distances.all_triplets(labels, anchors=n)
             case "random":
-                return chance.random(labels, generator=moment.generator("mining"), anchors=n)
+                return chance.random(labels, generator=info.generator("mining"), anchors=n)
             case "distance-weighted":
                 return chance.distance_weighted(
-                    z, labels, generator=moment.generator("mining"), anchors=n
+                    z, labels, generator=info.generator("mining"), anchors=n
                 )
             case "easy-positive" | "hard-positive":
                 return distances.extremes(

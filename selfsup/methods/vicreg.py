@@ -6,7 +6,7 @@ Source: Bardes et al. 2022, https://arxiv.org/abs/2105.04906.
 from torch import Tensor
 
 from selfsup.config import VICRegConfig
-from selfsup.core.seeds import Moment
+from selfsup.core.seeds import StepInfo
 from selfsup.encoders.encoder import Encoder
 from selfsup.losses.covariance import vicreg
 from selfsup.methods.heads import mlp
@@ -28,7 +28,7 @@ class VICReg(Method):
         """[b, 2, 3, s, s] -> two of [b, dim]."""
         return TwoViews(*two_apart(self.encoder, self.projector, views))
 
-    def loss(self, embeddings: TwoViews, labels: Tensor | None, moment: Moment) -> Tensor:
+    def loss(self, embeddings: TwoViews, labels: Tensor | None, info: StepInfo) -> Tensor:
         """Over the global batch."""
         c = self.config
         return vicreg(

@@ -108,10 +108,10 @@ def report_finished(run: Run) -> None:
     if not run.main or not run.config.report:
         return
     try:
-        run.tell(f"report in {write_report(run.folder)}")
+        run.print_line(f"report in {write_report(run.folder)}")
     except Exception as error:
         first = str(error).split("\n")[0]
-        run.tell(
+        run.print_line(
             f"warning: the run is whole, but its report failed ({type(error).__name__}: {first}); "
             f"try again with: selfsup report {run.folder}"
         )

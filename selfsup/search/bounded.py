@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from selfsup.core.threads import in_parts, in_turn, shares
+from selfsup.core.threads import job_slices, map_ordered, run_blocks
 from selfsup.search.products import Neighbours, pieces, products
 from selfsup.search.selection import rerank, shrink, take, threshold
 
@@ -159,7 +159,7 @@ def _over(n: int, work: Callable[[slice], None]) -> None:
         for part in pieces(rows.stop - rows.start, 1024):
             work(slice(rows.start + part.start, rows.start + part.stop))
 
-    in_parts(n, job)
+    run_blocks(n, job)
 
 
 def _search(
@@ -189,7 +189,7 @@ def _search(
 
     d, room = bank.shape[1], 8 * max(_room(way.wanted) for way in ways)
     each = 4 * (TILE + _sample(len(bank))) + room + 48 * k + 8 * d  # bytes of a query
-    return in_turn(shares(len(queries), QUERIES, max(1, memory) // each, least=64), search)
+    return map_ordered(job_slices(len(queries), QUERIES, max(1, memory) // each, least=64), search)
 
 
 def _sample(n: int) -> int:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from selfsup.core import compiled
-from selfsup.core.threads import in_turn, shares
+from selfsup.core.threads import job_slices, map_ordered
 from selfsup.search.products import MEMORY, Neighbours, pieces, products
 
 GROUP = 16  # similarities of which only the largest is looked at first
@@ -89,7 +89,7 @@ def _by_torch(queries: Tensor, bank: Tensor, k: int, memory: int) -> Iterator[Ne
         return Neighbours(rows, *map(torch.cat, zip(*found, strict=True)))
 
     each = 6 * min(BLOCK, n) + 12 * k * (n // BLOCK)  # bytes of a query
-    return in_turn(shares(len(queries), QUERIES, memory // each, least=SMALL // 2), search)
+    return map_ordered(job_slices(len(queries), QUERIES, memory // each, least=SMALL // 2), search)
 
 
 def _of_block(x: Tensor, bank: Tensor, k: int, room: Tensor) -> tuple[Tensor, Tensor]:

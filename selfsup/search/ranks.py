@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from selfsup.core import compiled
-from selfsup.core.threads import in_turn, shares
+from selfsup.core.threads import job_slices, map_ordered
 from selfsup.search.products import MEMORY, Metric, comparable, products
 from selfsup.search.sides import Members, Ranked, Side
 
@@ -53,7 +53,7 @@ def ranked(
     def search(rows: slice) -> Ranked:
         return Ranked(rows, rules.ranks(products(x[rows], y), rows))
 
-    yield from in_turn(shares(len(x), 64, memory // (len(y) * 20)), search)
+    yield from map_ordered(job_slices(len(x), 64, memory // (len(y) * 20)), search)
 
 
 class Rules:

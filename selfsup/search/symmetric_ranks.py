@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from selfsup.core.compiled import kernel
-from selfsup.core.threads import jobs_alone, run_all
+from selfsup.core.threads import run_jobs, single_threaded
 from selfsup.search.products import pieces, products
 from selfsup.search.sides import Ranked
 
@@ -33,7 +33,9 @@ def ranked_among_themselves(x: Tensor, labels: Tensor) -> Ranked:
     _, counts = labels[order].unique_consecutive(return_counts=True)
     stop = counts.cumsum(0).repeat_interleave(counts)
     start = stop - counts.repeat_interleave(counts)
-    with jobs_alone():  # all products by one thread of torch each, so that equal rows stay equal
+    with (
+        single_threaded()
+    ):  # all products by one thread of torch each, so that equal rows stay equal
         own = _own(x, start, stop, int(counts.max()) - 1)  # [n, m]
         passed = _passed(x, start, stop, own)
     step = torch.arange(own.shape[1])
@@ -85,7 +87,7 @@ def _passed(x: Tensor, start: Tensor, stop: Tensor, own: Tensor) -> Tensor:
         with one_at_a_time:
             passed[rows] += torch.from_numpy(found)
 
-    run_all(range(len(tiles)), along)
+    run_jobs(range(len(tiles)), along)
     return passed
 
 

@@ -62,7 +62,7 @@ def finetune(run: Run, method: Method, config: FinetuneConfig) -> Iterator[int]:
     batch = config.classes * config.images
     announce(run, source, batch, total)
     if run.main:
-        run.tell(preflight(source, sampler, labels))
+        run.print_line(preflight(source, sampler, labels))
     batches = local_batches(source, sampler, config.views, config.seed)
     yield from train(run, method, batches, config=config, batch=batch, total=total)
 

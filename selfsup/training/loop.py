@@ -49,14 +49,14 @@ def train(
     moved = optimizer(
         method.to(device),
         config.optim,
-        apart=method.loss_parameters(),
+        loss_parameters=method.loss_parameters(),
         factor=method.loss_lr,
         decays=method.loss_decays,
-        steady=method.steady_parameters(),
+        constant_lr=method.constant_lr_parameters(),
     )
     start = run.resume(method, moved)
     if start >= total:
-        run.tell(f"{run.folder} has done all its {total} steps; nothing is left to train")
+        run.print_line(f"{run.folder} has done all its {total} steps; nothing is left to train")
         return
     stepper = Stepper(
         run.accelerator,
@@ -69,7 +69,9 @@ def train(
         clip=clipping(config.optim),
         changes=changes,
     )
-    run.tell(plan(moved, config.optim, batch=batch, total=total, against=method.negatives(batch)))
+    run.print_line(
+        plan(moved, config.optim, batch=batch, total=total, against=method.negatives(batch))
+    )
     reader = read_ahead(batches, range(start, total), workers=config.workers)
     with run.watch(total, start) as progress:
         watch = Watch(run, method, batches.source, batch=batch, start=start)
@@ -78,14 +80,14 @@ def train(
                 read = next(reader)
             watch.saw(read)
             if step == start:
-                stepper.settle(read)
+                stepper.warm_up_buckets(read)
             lr = schedule(moved, config.optim, batch=batch, step=step, total=total)
             loss = stepper(read)
             done = step + 1
             progress.step(done)
             if done % config.log_every == 0 or done in (1, total):
-                watch.report(done, loss.item(), lr, stepper, stepper.moment(read))
-            method.after_step(stepper.embeddings, stepper.labels, stepper.moment(read))
+                watch.report(done, loss.item(), lr, stepper, stepper.info(read))
+            method.after_step(stepper.embeddings, stepper.labels, stepper.info(read))
             if done % config.save_every == 0 or done == total:
                 run.save(done, method, moved)
             yield done

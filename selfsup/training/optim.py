@@ -12,7 +12,7 @@ from selfsup.core.errors import require
 from selfsup.core.schedule import cosine, warmup_cosine
 
 ORDER = (
-    *("weights", "biases and norms", "steady weights", "steady biases and norms"),
+    *("weights", "biases and norms", "constant-rate weights", "constant-rate biases and norms"),
     "of the loss",
 )
 """Names of groups of parameters, in the order in which an optimiser has them."""
@@ -22,10 +22,10 @@ def optimizer(
     model: nn.Module,
     config: OptimConfig,
     *,
-    apart: Sequence[nn.Parameter] = (),
+    loss_parameters: Sequence[nn.Parameter] = (),
     factor: float = 1.0,
     decays: bool = False,
-    steady: Sequence[nn.Parameter] = (),
+    constant_lr: Sequence[nn.Parameter] = (),
 ) -> torch.optim.Optimizer:
     """SGD, AdamW or LARS over the trainable parameters.
 
@@ -34,22 +34,24 @@ def optimizer(
     Args:
         model: what is trained.
         config: the settings.
-        apart: parameters of the loss (proxies, prototypes), with a rate of their own.
+        loss_parameters: parameters of the loss (proxies, prototypes), with a rate of their own.
         factor: their rate as a multiple of the others'.
         decays: whether they decay.
-        steady: parameters that keep the highest rate, whatever the schedule says.
+        constant_lr: parameters that keep the highest rate, whatever the schedule says.
 
     Raises:
         UserError: a setting makes no sense.
     """
     _check(config)
-    owners = {id(p): "of the loss" for p in apart} | {id(p): "steady" for p in steady}
+    owners = {id(p): "of the loss" for p in loss_parameters} | {
+        id(p): "constant-rate" for p in constant_lr
+    }
     kept: dict[str, list[nn.Parameter]] = {}
     for p in model.parameters():
         if p.requires_grad:
             kind = "weights" if p.ndim > 1 else "biases and norms"
             owner = owners.get(id(p))
-            name = owner if owner == "of the loss" else f"steady {kind}" if owner else kind
+            name = owner if owner == "of the loss" else f"constant-rate {kind}" if owner else kind
             kept.setdefault(name, []).append(p)
     groups: list[dict[str, Any]] = []
     for name in sorted(kept, key=ORDER.index):
@@ -166,7 +168,7 @@ def schedule(
     end = config.weight_decay if config.final_decay is None else config.final_decay
     decay = cosine(step, total, start=config.weight_decay, end=end)
     for group in optimizer.param_groups:
-        group["lr"] = (peak if group["name"].startswith("steady") else lr) * group["factor"]
+        group["lr"] = (peak if group["name"].startswith("constant-rate") else lr) * group["factor"]
         if group["decays"]:
             group["weight_decay"] = decay
     return lr
@@ -195,7 +197,7 @@ def plan(
             decay += f" to {config.final_decay:g}"
         if config.name == "lars" and not group["adapted"]:
             decay += ", not adapted"
-        if group["name"].startswith("steady"):
+        if group["name"].startswith("constant-rate"):
             decay = f"constant rate, {decay}"
         if group["factor"] != 1:
             decay += f", rate x {group['factor']:g}"

@@ -103,7 +103,9 @@ def length(config: TrainConfig, sampler: Sampler) -> int:
 
 def announce(run: Run, source: Source, batch: int, total: int) -> None:
     """One line on what is about to happen."""
-    run.tell(f"{len(source)} images, {total} steps of {batch}, {describe(run)} -> {run.folder}")
+    run.print_line(
+        f"{len(source)} images, {total} steps of {batch}, {describe(run)} -> {run.folder}"
+    )
 
 
 def describe(run: Run) -> str:
@@ -117,6 +119,6 @@ def export(run: Run, method: Method, views: ViewsConfig) -> None:
     """Write the method's encoder into the run folder, which makes the run whole."""
     if run.main:
         export_encoder(method.exported, run.folder / "encoder", views)
-    run.tell(f"encoder in {run.folder / 'encoder'}")
+    run.print_line(f"encoder in {run.folder / 'encoder'}")
     if run.config.track:
         run.accelerator.end_training()

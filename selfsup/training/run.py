@@ -95,10 +95,10 @@ class Run:
         if not self.accelerator.trackers:
             raise UserError(f"--track {self.config.track} is not installed: pip install it")
 
-    def tell(self, sentence: str) -> None:
+    def print_line(self, sentence: str) -> None:
         """Say something to the person who watches, once."""
         if self.progress is not None:
-            self.progress.tell(sentence)
+            self.progress.print_line(sentence)
         elif self.main:
             print(sentence, flush=True)
 
@@ -107,7 +107,7 @@ class Run:
         path = None
         if self.main:
             try:
-                path = checkpoint.newest(self.folder / "checkpoints", self.tell)
+                path = checkpoint.newest(self.folder / "checkpoints", self.print_line)
                 found: Path | UserError | None = path
             except UserError as error:
                 found = error
@@ -122,7 +122,7 @@ class Run:
         step, self._extra = checkpoint.load(found, method, optimizer)
         if self._extra is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(self._extra)
-        self.tell(f"going on from step {step}")
+        self.print_line(f"going on from step {step}")
         self._cut_log(step)
         return step
 

@@ -22,7 +22,7 @@ from selfsup.augment.draws import Change
 from selfsup.config import ViewsConfig
 from selfsup.core.distributed import gather_rows, world
 from selfsup.core.numerics import at_least_float32
-from selfsup.core.seeds import Moment, seed_for
+from selfsup.core.seeds import StepInfo, seed_for
 from selfsup.data.loader import Batch
 from selfsup.methods.method import Embeddings, Method
 
@@ -53,7 +53,7 @@ class Stepper:
         self.accelerator = accelerator
         self.method = method
         self.loss_parameters = method.loss_parameters()
-        with unseen(self.loss_parameters):
+        with hidden_from_ddp(self.loss_parameters):
             self.network, self.optimizer = accelerator.prepare(method, optimizer)
         self.views = views.by_size()
         self.micro_batch = micro_batch
@@ -67,7 +67,7 @@ class Stepper:
     def __call__(self, batch: Batch) -> Tensor:
         """Move the weights by one step, in place; the loss before it."""
         loss = self.gradient(batch)
-        for parameter in self.method.resting(self.moment(batch)):
+        for parameter in self.method.frozen_parameters(self.info(batch)):
             parameter.grad = None
         if self.clip is not None:
             self.accelerator.unscale_gradients()
@@ -76,9 +76,9 @@ class Stepper:
         self.optimizer.zero_grad()
         return loss
 
-    def moment(self, batch: Batch) -> Moment:
+    def info(self, batch: Batch) -> StepInfo:
         """Where the run is at this batch."""
-        return Moment(batch.step, self.total, self.seed)
+        return StepInfo(batch.step, self.total, self.seed)
 
     def gradient(self, batch: Batch) -> Tensor:
         """Add the gradient of this batch to the parameters' `.grad`; the loss."""
@@ -87,14 +87,14 @@ class Stepper:
         if at_once:
             local = whole = self._embed(batch, 0, parts)
         else:
-            with torch.no_grad(), still_statistics(self.method):
+            with torch.no_grad(), frozen_running_stats(self.method):
                 several = [self._embed(batch, i, parts) for i in range(len(parts))]
             local = type(several[0])(*(torch.cat(fields) for fields in zip(*several, strict=True)))
         leaves = type(local)(*(at_least_float32(gather_rows(x)).requires_grad_() for x in local))
         labels = None
         if batch.labels is not None:
             labels = gather_rows(batch.labels.to(self.accelerator.device))
-        loss = self.method.loss(leaves, labels, self.moment(batch))
+        loss = self.method.loss(leaves, labels, self.info(batch))
         gradients = torch.autograd.grad(
             loss, [*leaves, *self.loss_parameters], allow_unused=True, materialize_grads=True
         )
@@ -119,7 +119,7 @@ class Stepper:
         rank, processes = world()
         return gradient[rank * rows : (rank + 1) * rows] * processes
 
-    def settle(self, batch: Batch) -> None:
+    def warm_up_buckets(self, batch: Batch) -> None:
         """Two backward passes whose gradient is zero, leaving nothing behind.
 
         DistributedDataParallel orders its buckets anew after the first backward pass, and with
@@ -167,7 +167,7 @@ class Stepper:
 
 
 @contextlib.contextmanager
-def unseen(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+def hidden_from_ddp(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
     """A wrapper made meanwhile does not wait for these parameters' gradients to average them."""
     for parameter in parameters:
         parameter.requires_grad_(False)
@@ -179,7 +179,7 @@ def unseen(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def still_statistics(module: nn.Module) -> Iterator[None]:
+def frozen_running_stats(module: nn.Module) -> Iterator[None]:
     """Batch norms use the batch's statistics without moving their running ones."""
     norms = [
         m

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 from selfsup.core.errors import UserError
-from selfsup.core.seeds import Moment
+from selfsup.core.seeds import StepInfo
 from selfsup.data.loader import Batch
 from selfsup.data.sources import Source
 from selfsup.methods.method import Method
@@ -42,7 +42,7 @@ class Watch:
         """Remember the images of a batch that could not be read."""
         self.bad |= {self.source.name(position): why for position, why in read.bad.items()}
 
-    def report(self, done: int, loss: float, lr: float, stepper: Stepper, moment: Moment) -> None:
+    def report(self, done: int, loss: float, lr: float, stepper: Stepper, info: StepInfo) -> None:
         """Log the interval that ends after `done` steps.
 
         Raises:
@@ -53,7 +53,7 @@ class Watch:
         if not math.isfinite(loss):
             raise UserError(f"the loss is {loss} at step {done}; try a lower --optim.lr")
         spent = time.monotonic() - self.began
-        signs = self.method.signs(stepper.embeddings, stepper.labels, moment)
+        signs = self.method.signs(stepper.embeddings, stepper.labels, info)
         health = diagnose(signs)
         figures = {
             "loss": loss,
@@ -68,5 +68,5 @@ class Watch:
             told = f"at step {done} the run is {health.state}: {health.advice}"
             if self.run.config.on_collapse == "stop" and self.ill > 1:
                 raise UserError(f"{told} (stopped by --on-collapse stop)")
-            self.run.tell(f"warning: {told}")
+            self.run.print_line(f"warning: {told}")
         self._begin(done)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from selfsup.core.threads import AHEAD, in_parts, in_turn, jobs_alone, shares
+from selfsup.core.threads import AHEAD, job_slices, map_ordered, run_blocks, single_threaded
 
 
 @pytest.fixture(params=[1, 3])
@@ -27,18 +27,18 @@ def test_results_come_in_the_order_of_the_jobs(threads: int) -> None:
         first.set()
         return i * i
 
-    assert list(in_turn(range(20), work)) == [i * i for i in range(20)]
+    assert list(map_ordered(range(20), work)) == [i * i for i in range(20)]
 
 
 def test_a_job_has_one_thread_of_torch_and_the_caller_keeps_its_own(threads: int) -> None:
-    seen = list(in_turn(range(2 * threads), lambda _: torch.get_num_threads()))
+    seen = list(map_ordered(range(2 * threads), lambda _: torch.get_num_threads()))
     assert seen == [1] * len(seen)
     assert torch.get_num_threads() == threads
 
 
 def test_few_results_wait_to_be_taken(threads: int) -> None:
     begun: list[int] = []
-    taken = in_turn(range(100), begun.append)
+    taken = map_ordered(range(100), begun.append)
     for done, _ in enumerate(taken):
         assert len(begun) <= done + 1 + AHEAD * threads
     assert sorted(begun) == list(range(100))
@@ -53,19 +53,19 @@ def test_what_a_job_raises_reaches_the_caller_and_ends_the_rest(threads: int) ->
             raise ValueError("job 3")
 
     with pytest.raises(ValueError, match="job 3"):
-        list(in_turn(range(1000), work))
+        list(map_ordered(range(1000), work))
     assert len(begun) < 50
 
 
 def test_jobs_alone_leaves_the_jobs_shared_and_the_caller_with_one(threads: int) -> None:
     together = threading.Barrier(threads)
-    with jobs_alone():
+    with single_threaded():
         assert torch.get_num_threads() == 1
-        assert len(list(shares(100))) == threads
-        for _ in in_turn(range(threads), lambda _: together.wait(30)):  # in as many threads
+        assert len(list(job_slices(100))) == threads
+        for _ in map_ordered(range(threads), lambda _: together.wait(30)):  # in as many threads
             pass
-        with jobs_alone():
-            assert len(list(shares(100))) == threads
+        with single_threaded():
+            assert len(list(job_slices(100))) == threads
     assert torch.get_num_threads() == threads
 
 
@@ -74,11 +74,11 @@ def test_jobs_alone_leaves_the_jobs_shared_and_the_caller_with_one(threads: int)
 def test_shares_cover_all_rows_once(
     threads: int, total: int, best: int | None, room: int | None
 ) -> None:
-    parts = list(shares(total, best, room))
+    parts = list(job_slices(total, best, room))
     assert [i for part in parts for i in range(part.start, part.stop)] == list(range(total))
     assert total < 7 or len(parts) >= threads
     sizes = [part.stop - part.start for part in parts]
-    assert len(list(shares(total, best, room, least=50))) <= len(parts)
+    assert len(list(job_slices(total, best, room, least=50))) <= len(parts)
     assert best is None or max(sizes, default=0) <= best
     if room:
         held = AHEAD * threads if threads > 1 else 1
@@ -92,16 +92,16 @@ def test_jobs_write_to_what_the_caller_made_in_inference_mode(threads: int) -> N
         def fill(part: slice) -> None:
             made[part] += 1
 
-        in_parts(10, fill)
+        run_blocks(10, fill)
     assert made.sum() == 10
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_process_that_was_forked_has_threads_of_its_own(threads: int) -> None:
-    in_parts(10, lambda part: None)
+    run_blocks(10, lambda part: None)
     child = os.fork()
     if child == 0:
         done: list[int] = []
-        in_parts(10, lambda part: done.extend(range(part.start, part.stop)))
+        run_blocks(10, lambda part: done.extend(range(part.start, part.stop)))
         os._exit(0 if sorted(done) == list(range(10)) else 1)
     assert os.waitpid(child, 0)[1] == 0

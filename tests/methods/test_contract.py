@@ -56,12 +56,12 @@ def test_the_state_dict_is_the_whole_state(case: str) -> None:
     other, _ = prepare(CASES[case])
     for i in (0, 1, 2):
         step(batches[i])
-        step.method.after_step(step.embeddings, step.labels, step.moment(batches[i]))
+        step.method.after_step(step.embeddings, step.labels, step.info(batches[i]))
     other.method.load_state_dict(step.method.state_dict())
     for i in (3, 4):  # SGD without momentum has no state of its own
         assert torch.equal(step(batches[i]), other(batches[i]))
         for one in (step, other):
-            one.method.after_step(one.embeddings, one.labels, one.moment(batches[i]))
+            one.method.after_step(one.embeddings, one.labels, one.info(batches[i]))
         assert not changed(copied(step.method), other.method)
 
 
@@ -71,15 +71,15 @@ def test_only_after_step_moves_teachers_queues_and_centres(case: str) -> None:
     for i in (0, 1):
         before = copied(step.method)
         step.gradient(batches[i])
-        step.method.loss(step.embeddings, step.labels, step.moment(batches[i]))
-        step.method.signs(step.embeddings, step.labels, step.moment(batches[i]))
+        step.method.loss(step.embeddings, step.labels, step.info(batches[i]))
+        step.method.signs(step.embeddings, step.labels, step.info(batches[i]))
         assert changed(before, step.method) == set()
         step.optimizer.step()
         parameters = step.method.named_parameters()
         trained = {name.split(".")[0] for name, p in parameters if p.requires_grad}
         assert changed(before, step.method) == trained
         before = copied(step.method)
-        step.method.after_step(step.embeddings, step.labels, step.moment(batches[i]))
+        step.method.after_step(step.embeddings, step.labels, step.info(batches[i]))
         assert changed(before, step.method) == MOVED_AFTER_A_STEP.get(case, set())
 
 

@@ -28,7 +28,7 @@ from selfsup.config import (
 )
 from selfsup.core.errors import UserError
 from selfsup.core.numerics import normalize
-from selfsup.core.seeds import Moment
+from selfsup.core.seeds import StepInfo
 from selfsup.methods.barlow_twins import BarlowTwins
 from selfsup.methods.byol import BYOL
 from selfsup.methods.dino import DINO, Distilled
@@ -54,8 +54,8 @@ def views(z: Tensor) -> list[Rows]:
     return [rows(z[:, view]) for view in range(z.shape[1])]
 
 
-def found(method: Method, embeddings: Any, moment: Moment = HALF, labels: Any = None) -> float:
-    return method.double().loss(embeddings, labels, moment).item()
+def found(method: Method, embeddings: Any, info: StepInfo = HALF, labels: Any = None) -> float:
+    return method.double().loss(embeddings, labels, info).item()
 
 
 A, B, C, D = (normal(6, 4, seed=seed) for seed in range(4))
@@ -142,7 +142,7 @@ def test_swav_uses_its_queue_from_its_start_on_and_keeps_prototypes_at_length_1(
     layer = method.prototypes.detach()
     assert torch.allclose(layer.norm(dim=1), torch.ones(5, dtype=torch.float64))
     alone = oracle.swav(views(z), rows(layer), 0.3, 0.2, 2)
-    assert found(method, AllViews(z), Moment(4, 10, 0)) == pytest.approx(alone)
+    assert found(method, AllViews(z), StepInfo(4, 10, 0)) == pytest.approx(alone)
     late = found(method, AllViews(z), HALF)
     assert late != pytest.approx(alone)
     codes: list[Rows] = []  # the oracle has one queue for both code views: each by itself
@@ -159,8 +159,8 @@ def test_prototypes_rest_in_the_first_share_of_a_run() -> None:
     swav = SwAV(encoder(), SwAVConfig(prototypes=5, hidden=4, dim=4, frozen=0.2))
     dino = DINO(encoder(), DINOConfig(prototypes=5, hidden=4, dim=4, frozen=0.2))
     for method in (swav, dino):
-        assert method.resting(Moment(1, 10, 0)) == [method.prototypes]
-        assert method.resting(Moment(2, 10, 0)) == []
+        assert method.frozen_parameters(StepInfo(1, 10, 0)) == [method.prototypes]
+        assert method.frozen_parameters(StepInfo(2, 10, 0)) == []
 
 
 def test_dino_centres_sharpens_and_follows() -> None:
@@ -176,7 +176,7 @@ def test_dino_centres_sharpens_and_follows() -> None:
         teacher=TeacherConfig(momentum=0.9, final=0.9),
     )
     method = DINO(encoder(), config).double()
-    assert [method.temperature(Moment(step, 20, 0)) for step in (0, 5, 10, 20)] == pytest.approx(
+    assert [method.temperature(StepInfo(step, 20, 0)) for step in (0, 5, 10, 20)] == pytest.approx(
         [0.1, 0.15, 0.2, 0.2]
     )
     students, teachers = normal(6, 4, 4, seed=5), normal(6, 2, 4, seed=6)
@@ -189,7 +189,7 @@ def test_dino_centres_sharpens_and_follows() -> None:
     taught = scores(teachers, method.teacher_prototypes)
     learnt = scores(students, method.prototypes.detach())
     centre = method.centre.tolist()
-    value = found(method, Distilled(students, teachers), Moment(5, 20, 0))
+    value = found(method, Distilled(students, teachers), StepInfo(5, 20, 0))
     assert value == pytest.approx(oracle.dino(learnt, taught, centre, 0.3, 0.15))
     layer = method.teacher_prototypes.clone()
     method.after_step(Distilled(students, teachers), None, HALF)
@@ -201,11 +201,11 @@ def test_lejepa_draws_directions_of_its_step_and_centres_on_the_large_views() ->
     config = LeJEPAConfig(slices=7, hidden=4, dim=4, weight=0.2)
     method = LeJEPA(encoder(), config, large=2)
     z = normal(6, 3, 4, seed=5)
-    g = Moment(5, 10, 3).generator("slices")
+    g = StepInfo(5, 10, 3).generator("slices")
     directions = torch.randn(7, 4, generator=g, dtype=torch.float64)
     expected = oracle.lejepa(views(z), rows(directions), 2, 0.2)
-    assert found(method, AllViews(z), Moment(5, 10, 3)) == pytest.approx(expected)
-    assert found(method, AllViews(z), Moment(6, 10, 3)) != pytest.approx(expected)
+    assert found(method, AllViews(z), StepInfo(5, 10, 3)) == pytest.approx(expected)
+    assert found(method, AllViews(z), StepInfo(6, 10, 3)) != pytest.approx(expected)
 
 
 def test_tico_carries_its_second_moment_on() -> None:
@@ -221,8 +221,8 @@ def test_tico_carries_its_second_moment_on() -> None:
 
 def test_simsiams_predictor_keeps_its_rate_and_dinos_prototypes_decay() -> None:
     simsiam = SimSiam(encoder(), SimSiamConfig(hidden=6, dim=8))
-    assert simsiam.steady_parameters() == list(simsiam.predictor.parameters())
-    assert BYOL(encoder(), BYOLConfig()).steady_parameters() == []
+    assert simsiam.constant_lr_parameters() == list(simsiam.predictor.parameters())
+    assert BYOL(encoder(), BYOLConfig()).constant_lr_parameters() == []
     assert DINO(encoder(), DINOConfig()).loss_decays
     assert not SwAV(encoder(), SwAVConfig()).loss_decays
 

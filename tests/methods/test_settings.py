@@ -24,7 +24,7 @@ from selfsup.config.finetuning import (
     ProxyAnchorConfig,
 )
 from selfsup.core.errors import UserError
-from selfsup.core.seeds import Moment
+from selfsup.core.seeds import StepInfo
 from selfsup.losses.measures import Distance
 from selfsup.losses.pairs import contrastive, generalized_lifted
 from selfsup.losses.relations import Pairs
@@ -43,13 +43,13 @@ X, BEFORE = normal(7, WIDTH, seed=1), normal(4, WIDTH, seed=2)
 ROWS, MANY, ALL = X.tolist(), [*X.tolist(), *BEFORE.tolist()], [*LABELS, *OLD]
 
 
-def loss_of(method: Triplet | PairRanking | ProxyRanking, moment: Moment = HALF) -> float:
-    return method.double().loss(OneView(X), torch.tensor(LABELS), moment).item()
+def loss_of(method: Triplet | PairRanking | ProxyRanking, info: StepInfo = HALF) -> float:
+    return method.double().loss(OneView(X), torch.tensor(LABELS), info).item()
 
 
 def remembering(method: Triplet | PairRanking) -> Triplet | PairRanking:
     """The method after a step on other rows."""
-    method.double().after_step(OneView(BEFORE), torch.tensor(OLD), Moment(4, 10, 0))
+    method.double().after_step(OneView(BEFORE), torch.tensor(OLD), StepInfo(4, 10, 0))
     return method
 
 
@@ -146,7 +146,7 @@ def test_drawn_triplets_pull_at_the_batch_and_change_with_the_step(miner: Miner)
     remembering(method)
     x = X.clone().requires_grad_()
     losses = {
-        method.loss(OneView(x), torch.tensor(LABELS), Moment(step, 10, 0)).item()
+        method.loss(OneView(x), torch.tensor(LABELS), StepInfo(step, 10, 0)).item()
         for step in (5, 6, 7, 7)
     }
     assert len(losses) == 3
@@ -173,10 +173,10 @@ def test_the_first_miner_gives_way_at_the_switch() -> None:
     hard = oracle.batch_hard_triplet(ROWS, LABELS, "euclidean", True, 0.2)
     every = oracle.batch_all(ROWS, LABELS, "euclidean", True, 0.2, "mean")
     assert hard != pytest.approx(every)
-    assert [loss_of(method, Moment(step, 10, 0)) for step in (0, 2, 3, 9)] == pytest.approx(
+    assert [loss_of(method, StepInfo(step, 10, 0)) for step in (0, 2, 3, 9)] == pytest.approx(
         [hard, hard, every, every]
     )
-    assert loss_of(Triplet(encoder(), replace(config, first=None)), Moment(0, 10, 0)) == (
+    assert loss_of(Triplet(encoder(), replace(config, first=None)), StepInfo(0, 10, 0)) == (
         pytest.approx(every)
     )
 
@@ -195,7 +195,7 @@ def test_a_memory_is_compared_with_from_its_start_on() -> None:
     methods: tuple[Triplet | PairRanking, ...] = (triplets, pairs)
     for method, before, after in zip(methods, alone, behind, strict=True):
         remembering(method)
-        found = [loss_of(method, Moment(step, 10, 0)) for step in (4, 5, 6)]
+        found = [loss_of(method, StepInfo(step, 10, 0)) for step in (4, 5, 6)]
         assert found == pytest.approx([before, after, after])
 
 

@@ -19,7 +19,7 @@ from selfsup.config import (
 )
 from selfsup.core.errors import UserError
 from selfsup.core.numerics import normalize
-from selfsup.core.seeds import Moment
+from selfsup.core.seeds import StepInfo
 from selfsup.losses.contrastive import nt_xent
 from selfsup.methods.byol import BYOL
 from selfsup.methods.dino import DINO, Distilled
@@ -97,7 +97,7 @@ def test_signs_of_many_views_are_those_of_the_first() -> None:
 
 def test_without_a_warm_up_dinos_teacher_has_its_temperature_at_once() -> None:
     method = DINO(encoder(), DINOConfig(prototypes=5, hidden=4, dim=4, warmup=0))
-    assert method.temperature(Moment(0, 10, 0)) == pytest.approx(0.07)
+    assert method.temperature(StepInfo(0, 10, 0)) == pytest.approx(0.07)
 
 
 def test_swavs_prototypes_start_at_length_1_and_dinos_at_a_deviation_of_002() -> None:

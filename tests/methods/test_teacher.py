@@ -19,7 +19,7 @@ from selfsup.config import (
     TeacherConfig,
     TiCoConfig,
 )
-from selfsup.core.seeds import Moment
+from selfsup.core.seeds import StepInfo
 from selfsup.encoders.encoder import build
 from selfsup.methods.byol import BYOL
 from selfsup.methods.dino import DINO
@@ -62,7 +62,7 @@ def test_a_teacher_follows_by_the_momentum_of_its_step() -> None:
                 parameter.add_(normal(*parameter.shape, seed=step))
         students.append(nn.utils.parameters_to_vector(student.parameters()).tolist())
         momenta.append(1 - (1 - 0.9) * (math.cos(math.pi * step / 4) + 1) / 2)  # BYOL, section 3.2
-        teacher.follow(Moment(step, 4, 0), student)
+        teacher.follow(StepInfo(step, 4, 0), student)
     now = nn.utils.parameters_to_vector(teacher.parameters()).tolist()
     assert now == pytest.approx(oracle.teacher_after(before, students, momenta), abs=1e-12)
     assert not any(p.requires_grad for p in teacher.parameters())

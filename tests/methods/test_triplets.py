@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from selfsup.config import MemoryConfig, TripletConfig
-from selfsup.core.seeds import Moment
+from selfsup.core.seeds import StepInfo
 from selfsup.encoders.encoder import Encoder
 from selfsup.methods.method import OneView
 from selfsup.methods.triplet_ranking import Triplet
 
-NOW = Moment(step=5, total=10, seed=0)
+NOW = StepInfo(step=5, total=10, seed=0)
 LABELS = torch.tensor([0, 0, 1, 1])
 APART = torch.tensor([[1.0, 0], [1, 0.01], [0, 1], [0.01, 1]])  # two classes at a right angle
 

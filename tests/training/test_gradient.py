@@ -12,7 +12,7 @@ from workers.gradients import NORMS
 from selfsup.augment.apply import apply
 from selfsup.config import LocalViewsConfig, OptimConfig
 from selfsup.core.errors import UserError
-from selfsup.core.seeds import Moment, seed_for
+from selfsup.core.seeds import StepInfo, seed_for
 from selfsup.doctor.cases import CASES
 from selfsup.doctor.certificate import FIRST, prepare
 from selfsup.training.optim import clipping
@@ -90,7 +90,7 @@ def test_views_of_each_size_are_coloured_by_their_own_settings(
 def test_the_moment_is_that_of_the_batch_in_the_run() -> None:
     step, batches = prepare(CASES["simclr"])
     step.seed = 7
-    assert step.moment(batches[3]) == Moment(3, 10, 7)
+    assert step.info(batches[3]) == StepInfo(3, 10, 7)
 
 
 def test_one_view_of_each_of_two_sizes_is_not_two_views() -> None:
@@ -112,7 +112,7 @@ def test_the_gradient_is_that_of_the_loss_taken_backward_at_once(
     step.optimizer.zero_grad()
     groups = zip(batch.crops, batch.draws, CASES[case].views.by_size(), strict=True)
     views = tuple(apply(*group).double() for group in groups)
-    method.loss(method.embed(views), batch.labels, step.moment(batch)).backward()
+    method.loss(method.embed(views), batch.labels, step.info(batch)).backward()
     plain = {n: p.grad for n, p in method.named_parameters() if p.grad is not None}
     assert found.keys() == plain.keys()
     for name, gradient in plain.items():

@@ -25,7 +25,7 @@ def network() -> tuple[nn.Module, nn.Parameter]:
 def test_weights_decay_and_biases_norms_and_proxies_do_not(name: str) -> None:
     model, proxies = network()
     config = OptimConfig(name=name, weight_decay=0.3)  # type: ignore[arg-type]
-    made = optimizer(model, config, apart=[proxies], factor=7.0)
+    made = optimizer(model, config, loss_parameters=[proxies], factor=7.0)
     found = {
         id(p): (group["weight_decay"], group["factor"])
         for group in made.param_groups
@@ -45,7 +45,7 @@ def test_weights_decay_and_biases_norms_and_proxies_do_not(name: str) -> None:
 def test_the_learning_rate_of_parameters_apart_is_a_multiple_of_the_others() -> None:
     model, proxies = network()
     config = OptimConfig(warmup=0.5, rule="none", lr=0.5)
-    made = optimizer(model, config, apart=[proxies], factor=100.0)
+    made = optimizer(model, config, loss_parameters=[proxies], factor=100.0)
     for step, lr in ((1, 0.5), (0, 0.25)):  # set anew at each step, not multiplied again
         assert schedule(made, config, batch=8, step=step, total=4) == lr
         rates = {id(p): group["lr"] for group in made.param_groups for p in group["params"]}
@@ -56,7 +56,7 @@ def test_the_learning_rate_of_parameters_apart_is_a_multiple_of_the_others() -> 
 def test_proxies_move_by_their_multiple_of_the_learning_rate() -> None:
     model, proxies = network()
     config = OptimConfig(weight_decay=0.5, lr=0.01, warmup=0)
-    made = optimizer(model, config, apart=[proxies], factor=10.0)
+    made = optimizer(model, config, loss_parameters=[proxies], factor=10.0)
     schedule(made, config, batch=256, step=0, total=4)
     proxies.grad = torch.ones_like(proxies)
     made.step()
@@ -85,7 +85,7 @@ def test_the_square_root_rule_is_simclrs() -> None:
 def test_decay_goes_to_its_end_by_a_cosine_and_spares_biases_norms_and_proxies() -> None:
     model, proxies = network()
     config = OptimConfig(weight_decay=0.04, final_decay=0.4)
-    made = optimizer(model, config, apart=[proxies])
+    made = optimizer(model, config, loss_parameters=[proxies])
     found = []
     for step in (0, 5, 10):
         schedule(made, config, batch=8, step=step, total=10)
@@ -95,23 +95,23 @@ def test_decay_goes_to_its_end_by_a_cosine_and_spares_biases_norms_and_proxies()
 
 def test_steady_parameters_keep_the_highest_rate_and_decay_like_others() -> None:
     model, _ = network()
-    steady = [model[0].weight, model[0].bias]  # type: ignore[index]
+    constant_lr = [model[0].weight, model[0].bias]  # type: ignore[index]
     config = OptimConfig(warmup=0.5, rule="none", lr=0.5, weight_decay=0.3)
-    made = optimizer(model, config, steady=steady)
+    made = optimizer(model, config, constant_lr=constant_lr)
     schedule(made, config, batch=8, step=0, total=10)
     found = {group["name"]: (group["lr"], group["weight_decay"]) for group in made.param_groups}
     assert found == {
         "weights": (0.1, 0.3),
         "biases and norms": (0.1, 0.0),
-        "steady weights": (0.5, 0.3),
-        "steady biases and norms": (0.5, 0.0),
+        "constant-rate weights": (0.5, 0.3),
+        "constant-rate biases and norms": (0.5, 0.0),
     }
 
 
 def test_parameters_of_the_loss_decay_where_the_method_says_so() -> None:
     model, proxies = network()
     config = OptimConfig(weight_decay=0.04, final_decay=0.4)
-    made = optimizer(model, config, apart=[proxies], decays=True)
+    made = optimizer(model, config, loss_parameters=[proxies], decays=True)
     schedule(made, config, batch=8, step=10, total=10)
     assert [group["weight_decay"] for group in made.param_groups] == [0.4, 0, 0.4]
 
@@ -197,7 +197,7 @@ def test_the_rate_stands_outside_lars_momentum() -> None:
 def test_the_plan_says_batch_negatives_rate_and_groups_in_80_columns() -> None:
     model, proxies = network()
     config = OptimConfig(name="lars", lr=0.3, weight_decay=1e-6, final_decay=1e-5, warmup=0.1)
-    made = optimizer(model, config, apart=[proxies], factor=7.0)
+    made = optimizer(model, config, loss_parameters=[proxies], factor=7.0)
     told = plan(made, config, batch=4096, total=100, against=8190)
     assert told.splitlines() == [
         "  batch      4096 images, 8,190 negatives for each embedding",
@@ -206,9 +206,9 @@ def test_the_plan_says_batch_negatives_rate_and_groups_in_80_columns() -> None:
         "  lars       biases and norms: 3 tensors, 6 numbers, no decay, not adapted",
         "  lars       of the loss: 1 tensors, 8 numbers, no decay, rate x 7",
     ]
-    steady = optimizer(model, config, steady=[model[0].bias])  # type: ignore[index]
-    told = plan(steady, config, batch=4096, total=100, against=0)
-    assert "steady biases and norms: 1 tensors, 2 numbers, constant rate, no" in told
+    constant_lr = optimizer(model, config, constant_lr=[model[0].bias])  # type: ignore[index]
+    told = plan(constant_lr, config, batch=4096, total=100, against=0)
+    assert "constant-rate biases and norms: 1 tensors, 2 numbers, constant rate, no" in told
     config = OptimConfig(lr=0.3, rule="sqrt")
     told = plan(optimizer(model, config), config, batch=64, total=100, against=0)
     assert "64 images, no negatives" in told

@@ -11,7 +11,7 @@ from workers.gradients import METHODS, STEPS, gradients
 from selfsup.doctor.cases import QUEUE
 from selfsup.doctor.certificate import BATCH as SIZE
 from selfsup.doctor.certificate import Found
-from selfsup.training.step import still_statistics
+from selfsup.training.step import frozen_running_stats
 
 GROUP = [name for name in METHODS if name.endswith("/group")]
 BATCH = [name for name in METHODS if name.endswith("/batch")]
@@ -121,7 +121,7 @@ def still(found: Found) -> Found:
 def test_still_statistics_uses_the_batch_and_moves_nothing() -> None:
     norm = nn.BatchNorm1d(3)
     x = torch.randn(8, 3) + 5
-    with still_statistics(norm):
+    with frozen_running_stats(norm):
         out = norm(x)
     assert torch.allclose(out.mean(0), torch.zeros(3), atol=1e-5)
     assert norm.running_mean is not None

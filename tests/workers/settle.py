@@ -28,7 +28,7 @@ def train(method: SimCLR, start: int, stop: int, *, settled: bool) -> None:
         distributed.start(), method, optimizer, views=VIEWS, micro_batch=None, seed=0, total=stop
     )
     if settled:
-        stepper.settle(batches[start])
+        stepper.warm_up_buckets(batches[start])
     for step in range(start, stop):
         stepper(batches[step])
 
