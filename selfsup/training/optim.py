@@ -197,8 +197,6 @@ def plan(
             decay += f" to {config.final_decay:g}"
         if config.name == "lars" and not group["adapted"]:
             decay += ", not adapted"
-        if group["name"].startswith("constant-rate"):
-            decay = f"constant rate, {decay}"
         if group["factor"] != 1:
             decay += f", rate x {group['factor']:g}"
         told = f"{len(group['params'])} tensors, {count:,} numbers, {decay}"

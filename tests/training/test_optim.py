@@ -208,7 +208,7 @@ def test_the_plan_says_batch_negatives_rate_and_groups_in_80_columns() -> None:
     ]
     constant_lr = optimizer(model, config, constant_lr=[model[0].bias])  # type: ignore[index]
     told = plan(constant_lr, config, batch=4096, total=100, against=0)
-    assert "constant-rate biases and norms: 1 tensors, 2 numbers, constant rate, no" in told
+    assert "constant-rate biases and norms: 1 tensors, 2 numbers, no decay" in told
     config = OptimConfig(lr=0.3, rule="sqrt")
     told = plan(optimizer(model, config), config, batch=64, total=100, against=0)
     assert "64 images, no negatives" in told
