@@ -469,12 +469,12 @@ def test_an_audit_a_pack_and_views_from_the_command_line(data: Path, tmp_path: P
     assert not (tmp_path / "run" / "bad_images.csv").exists()
 
     page = tmp_path / "views.html"
-    done = recipe("tools/views.py", "--recipe", "moco-v2", "--step", "2", "--page", page, *flags)
+    done = recipe("tools/views.py", "--method", "moco-v2", "--step", "2", "--page", page, *flags)
     assert done.returncode == 0, done.stderr
     assert page.read_text().count("<img") >= 24
-    done = recipe("tools/views.py", "--recipe", "simcl", "--data", mixed)
+    done = recipe("tools/views.py", "--method", "simcl", "--data", mixed)
     assert done.returncode == 2
-    assert "no recipe 'simcl' (did you mean 'simclr'?)" in done.stderr
+    assert "no method 'simcl' (did you mean 'simclr'?)" in done.stderr
 
 
 def test_images_of_five_channels_through_the_main_job(tmp_path: Path) -> None:

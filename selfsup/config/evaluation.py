@@ -78,6 +78,7 @@ class EvaluateConfig(ModelConfig):
 class KNNConfig(EvaluateConfig):
     """Weighted k-nearest-neighbour classification of frozen features."""
 
+    FIRST = ("model", "data", "test", "test_split", "k", "temperature", "against", "shots", "out")
     test: str = ""
     """Other labelled images to classify; empty: each image by all the others."""
     test_split: str = ""
@@ -101,6 +102,7 @@ class KNNConfig(EvaluateConfig):
 class LinearConfig(EvaluateConfig):
     """A linear classifier on frozen features."""
 
+    FIRST = ("model", "data", "test", "test_split", "solver", "shares", "against", "out")
     test: str = ""
     """Other labelled images to classify; empty: a fifth of each class, kept apart."""
     test_split: str = ""
@@ -117,6 +119,18 @@ class LinearConfig(EvaluateConfig):
 class RetrievalConfig(EvaluateConfig):
     """Search: Recall@k, R-precision, MAP@R, mAP; with queries or each image against the others."""
 
+    FIRST = (
+        "model",
+        "data",
+        "queries",
+        "queries_split",
+        "cuts",
+        "camera",
+        "rerank",
+        "all",
+        "against",
+        "out",
+    )
     queries: str = ""
     """Other labelled images to search with; empty: each image searches all the others."""
     queries_split: str = ""
@@ -141,6 +155,7 @@ class RetrievalConfig(EvaluateConfig):
 class VerifyConfig(EvaluateConfig):
     """Are two images of the same thing: ROC, EER, accept rates, and the threshold to use."""
 
+    FIRST = ("model", "data", "pairs", "far", "keep", "against", "out")
     pairs: str = ""
     """A .csv of pairs: first, second (paths as in the data) and same (1 or 0); empty: pairs made
     from the labels."""
@@ -158,6 +173,7 @@ class VerifyConfig(EvaluateConfig):
 class HealthConfig(EvaluateConfig):
     """What embeddings show without labels: spread, rank, hubs; and clusters if there are labels."""
 
+    FIRST = ("model", "data", "views", "most", "against", "out")
     views: int = 4
     """Of each image, for LiDAR and alignment; below 2 for neither."""
     most: int = 10000

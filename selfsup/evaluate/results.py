@@ -15,9 +15,9 @@ from rich.table import Table
 from torch import Tensor
 
 from selfsup.config import EvaluateConfig
-from selfsup.core.cli import to_dict
 from selfsup.core.distributed import is_main
 from selfsup.core.errors import UserError, require
+from selfsup.core.settings import to_dict
 from selfsup.core.version import __version__
 from selfsup.evaluate.intervals import Figure, figure
 from selfsup.evaluate.model import Subject, open_subject, rivals

@@ -27,10 +27,10 @@ from torch import nn
 
 from selfsup.config import TrainConfig
 from selfsup.core import distributed
-from selfsup.core.cli import to_dict
 from selfsup.core.errors import UserError
 from selfsup.core.progress import TrainProgress
 from selfsup.core.seeds import seed_for
+from selfsup.core.settings import to_dict
 from selfsup.core.version import __version__
 from selfsup.training import checkpoint
 
