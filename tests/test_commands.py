@@ -307,7 +307,7 @@ WRONG = {
     "warm-up in epochs": (
         PRE,
         ["--data", "images", *PRETRAIN, "--optim.warmup", "5"],
-        "--optim.warmup is a share of the run below 1, not 5",
+        "--optim.warmup is a fraction of the run below 1, not 5",
     ),
     "a probe without labels": (
         PRE,
