@@ -20,6 +20,8 @@ def to_dict(config: Any) -> dict[str, Any]:
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, str):
+            return str(value)
         return [plain(item) for item in value] if isinstance(value, tuple | list) else value
 
     return {key: plain(value) for key, value in dataclasses.asdict(config).items()}
@@ -155,6 +157,8 @@ def _convert(value: Any, hint: Any) -> tuple[bool, Any]:
             except ValueError:
                 return False, value
         return isinstance(value, int | float) and not isinstance(value, bool), value
+    if hint is str:
+        return isinstance(value, str), value  # images in memory are a kind of text, too
     return type(value) is hint or (hint is types.NoneType and value is None), value
 
 

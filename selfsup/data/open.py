@@ -7,6 +7,8 @@ from selfsup.config import TrainConfig
 from selfsup.core.errors import UserError, did_you_mean, require
 from selfsup.data.arrays import npy, npz
 from selfsup.data.decode import FILE_CHANNELS
+from selfsup.data.in_memory import InMemory
+from selfsup.data.python_source import python_source
 from selfsup.data.hub import cifar10, hugging_face, torchvision
 from selfsup.data.mixture import Mixture
 from selfsup.data.pack import packed
@@ -35,6 +37,8 @@ def open_source(data: str, *, split: str = "", labels: str = "label", channels: 
     Raises:
         UserError: nothing is there, or it holds no images, or not in the form said above.
     """
+    if isinstance(data, InMemory):
+        return python_source(data.images, data.labels, channels=channels)
     require(channels > 0, f"images have 1 channel or more, not {channels}")
     if " + " not in data or _exists(data):
         return _one(data, split, labels, channels)
