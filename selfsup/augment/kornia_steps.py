@@ -27,7 +27,7 @@ from selfsup.core.errors import UserError, did_you_mean, require
 
 FLAG = "--views.kornia"
 TRIAL_VIEWS = 8
-PIXELS_AT_ONCE = 1 << 20  # of one call, so that it stays near a processor's cache
+PIXELS_AT_ONCE = 1 << 22  # of one call: its temporaries take tens of megabytes
 Shape = tuple[int, int, int]
 """Channels, height and width of a view."""
 
