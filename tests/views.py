@@ -40,6 +40,7 @@ def untouched(b: int, v: int, channels: int = 3) -> Draws:
         erase=no,
         erased=RandomBoxes(torch.full((b, v, 10, 2), 0.25), torch.zeros(b, v, 2), (0.25, 0.25)),
         more=(),
+        kornia=(),
     )
 
 

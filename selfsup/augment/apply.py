@@ -8,6 +8,7 @@ Shape letters: b images, v views, m = b * v, k views at a time, c channels, s si
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import groupby
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from selfsup.augment import colour, geometry
 from selfsup.augment.blur import blur, reach, taps
 from selfsup.augment.draws import Change, Draws
+from selfsup.augment.kornia_steps import kornia_steps
 from selfsup.config import ViewsConfig
 from selfsup.core import compiled
 
@@ -41,6 +43,29 @@ def apply(
     Returns:
         float32 [b, v, c, s, s] on the device of `crops`.
     """
+    if not config.kornia:
+        return _coloured(crops, draws, config, changes)
+    zero, one = (0.0,) * config.channels, (1.0,) * config.channels
+    as_levels = replace(config, mean=zero, std=one)
+    kept = draws._replace(erase=torch.zeros_like(draws.erase))  # erased after the normalisation
+    x = _coloured(crops, kept, as_levels, changes).flatten(0, 1)  # [m, c, s, s]
+    flat = draws.flat()
+    for step, seeds in zip(kornia_steps(config.kornia), flat.kornia, strict=True):
+        rows = (seeds[:, 0] >= 0).nonzero()[:, 0]
+        if len(rows):
+            place = rows.to(x.device, non_blocking=True)
+            x.index_copy_(0, place, step.apply(x[place], seeds[rows, 0].tolist()))
+    standardize_(x, config.mean, config.std)
+    erase = _Turns(torch.tensor([0, len(x)]), x.device).erase(flat, x.shape[-1])
+    if erase:
+        erase(x, 0)
+    return x.view(crops.shape)
+
+
+def _coloured(
+    crops: Tensor, draws: Draws, config: ViewsConfig, changes: Sequence[Change]
+) -> Tensor:
+    """All of `apply` but kornia's classes, in the form that is fastest on the device."""
     if compiled.available() and _plain(crops, config, changes):
         from selfsup.augment.fast import fused
 

@@ -1,5 +1,6 @@
 """Settings of views that can mean nothing are told before a run."""
 
+from selfsup.augment.kornia_steps import check_shapes
 from selfsup.config import ViewsConfig
 from selfsup.core.errors import require
 
@@ -29,6 +30,7 @@ def check(views: ViewsConfig) -> None:
         _range(name, getattr(views, name))
     require(all(c > 0 for c in views.std), f"--views.std must be above 0: {views.std}")
     require(min(views.sizes) > 1, f"views must have a size of 2 pixels or more: {views.sizes}")
+    check_shapes(views.kornia, views.channels, views.sizes)
 
 
 def _range(name: str, ends: tuple[float, float], most: float = float("inf")) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from selfsup.augment.boxes import RandomBoxes
+from selfsup.augment.kornia_steps import kornia_steps
 from selfsup.config import ViewsConfig
 from selfsup.core.seeds import generator
 
@@ -60,6 +61,8 @@ class Draws(NamedTuple):
     """Which part is erased."""
     more: tuple[Tensor, ...]
     """What changes of your own have drawn."""
+    kornia: tuple[Tensor, ...]
+    """For each class of `--views.kornia` the seed of its parameters; -1 where it is not applied."""
 
     def rows(self, part: slice | Tensor) -> "Draws":
         """The draws of some of the images: a slice of them, or those at positions [k]."""
@@ -98,7 +101,8 @@ def draw(
             change.draw(shape, generator(seed, step, f"{stream}/{i}"))
             for i, change in enumerate(changes)
         )
-        drawn.append(draws._replace(more=more))
+        kornia = _kornia_seeds(config, shape, generator(seed, step, f"{stream}/kornia"))
+        drawn.append(draws._replace(more=more, kornia=kornia))
     return tuple(drawn)
 
 
@@ -146,4 +150,17 @@ def _draw(config: ViewsConfig, n: int, g: torch.Generator) -> Draws:
         erase=chance(config.erase),
         erased=boxes(config.erase_area, config.erase_ratio, TRIES if config.erase else 1),
         more=(),
+        kornia=(),
     )
+
+
+def _kornia_seeds(
+    config: ViewsConfig, shape: tuple[int, int], g: torch.Generator
+) -> tuple[Tensor, ...]:
+    """A seed of 62 bits for each view that a class changes; a further class moves no other's."""
+    drawn = []
+    for each in kornia_steps(config.kornia):
+        applied = torch.rand(shape, generator=g) < each.p
+        seeds = torch.randint(1 << 62, shape, generator=g)
+        drawn.append(torch.where(applied, seeds, -1))
+    return tuple(drawn)

@@ -96,6 +96,9 @@ class ViewsConfig:
     """Width of the blur in pixels, drawn uniformly."""
     solarize: float = 0.0
     """Probability of inverting values from 128 up (BYOL)."""
+    kornia: str = ""
+    """Classes of kornia.augmentation that keep an image's shape, as YAML, made after those above:
+    "{RandomJPEG: {jpeg_quality: [30, 90], p: 0.2}}"."""
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     """Subtracted from each channel, of values in [0, 1] (ImageNet's). As many as channels: 3 reads
     every image as RGB, another number takes images that have it (--views.saturation, hue and grey

@@ -64,7 +64,7 @@ def npy(file: Path, *, channels: int) -> Source:
     return _labelled(file, checked(file, images, channels), labels, None, channels)
 
 
-def checked(file: Path, images: np.ndarray | None, channels: int) -> np.ndarray:
+def checked(file: Path | str, images: np.ndarray | None, channels: int) -> np.ndarray:
     """Images of eight bits and of channels that can be read as `channels`."""
     if images is not None and images.ndim == 3:
         images = images[..., None]

@@ -90,8 +90,8 @@ def decode_bytes(data: bytes, channels: int = 3) -> np.ndarray:
             pixels = _quick(image, data, channels)
             if pixels is None:
                 image.load()
-                pixels = np.array(_MODES[channels](image))
-            return pixels[..., None] if pixels.ndim == 2 else pixels
+                pixels = pillow_pixels(image, channels)
+            return pixels
     except BadImage:
         raise
     except Exception as error:  # Pillow's plugins raise almost anything on broken bytes
@@ -112,6 +112,12 @@ def _quick(image: Image.Image, data: bytes, channels: int) -> np.ndarray | None:
     except ValueError:  # cut or odd: Pillow's word counts
         return None
     return pixels
+
+
+def pillow_pixels(image: Image.Image, channels: int) -> np.ndarray:
+    """Any mode of Pillow's as uint8 [h, w, channels], of 1 (grey), 3 (RGB) or 4 (RGBA)."""
+    pixels = np.array(_MODES[channels](image))
+    return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from selfsup.core.errors import UserError, did_you_mean, require
 from selfsup.data.arrays import checked
-from selfsup.data.decode import BadImage, read_bytes, upright_rgb
+from selfsup.data.decode import BadImage, read_bytes
+from selfsup.data.python_source import python_source
 from selfsup.data.sources import ArraySource, ImageSource, Source
 from selfsup.data.tables import named
 
@@ -97,23 +98,7 @@ def torchvision(
         given = named(folder, np.asarray(targets), np.asarray(images.classes))
         return ArraySource(checked(folder, pixels, channels), *given, channels=channels)
     require(channels == 3, f"torchvision's {name} is read as RGB, not as {channels} channels")
-    return _by_item(images, name)
-
-
-def _by_item(images: Any, name: str) -> Source:
-    labels = [images[i][1] for i in range(len(images))]
-    names = [f"{name} {i}" for i in range(len(images))]
-    return ImageSource(_Items(images), names, *named(Path(name), np.asarray(labels), None))
-
-
-class _Items:
-    """One image of a torchvision data set."""
-
-    def __init__(self, images: Any) -> None:
-        self.images = images
-
-    def __call__(self, position: int) -> np.ndarray:
-        try:
-            return np.array(upright_rgb(self.images[position][0]))
-        except Exception as error:
-            raise BadImage(f"{type(error).__name__}: {error}") from None
+    source = python_source(images)
+    assert isinstance(source, ImageSource)
+    source.names = [f"{name} {i}" for i in range(len(images))]
+    return source

@@ -134,7 +134,9 @@ def encode_labels(words: Sequence[str]) -> tuple[Tensor, list[str]]:
     return torch.from_numpy(index.astype(np.int64)), classes.tolist()
 
 
-def named(where: Path, labels: np.ndarray, names: np.ndarray | None) -> tuple[Tensor, list[str]]:
+def named(
+    where: Path | str, labels: np.ndarray, names: np.ndarray | None
+) -> tuple[Tensor, list[str]]:
     """Labels as 0, 1, 2... and what they are called.
 
     Raises:

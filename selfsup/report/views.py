@@ -7,6 +7,7 @@ from torch import Tensor
 
 from selfsup.augment.apply import apply
 from selfsup.augment.draws import Change, Draws
+from selfsup.augment.kornia_steps import kornia_steps
 from selfsup.config import ViewsConfig
 from selfsup.data.loader import Batch
 from selfsup.data.sources import Source
@@ -62,7 +63,7 @@ def rows_of_views(
         for shown, draws, group in zip(seen, batch.draws, groups, strict=True):
             for v in range(shown.shape[1]):
                 width = max(96, min(224, 2 * group.size))
-                caption = told(draws, i, v, sizes[i])
+                caption = describe_draws(draws, group, i, v, sizes[i])
                 pictures.append(picture(shown[i, v].numpy(), caption, width=width))
         rows.append(grid(pictures, "row"))
     return rows
@@ -97,8 +98,10 @@ def _size(source: Source, position: int, batch: Batch) -> tuple[int, int] | None
     return height, width
 
 
-def told(draws: Draws, i: int, v: int, size: tuple[int, int] | None) -> str:
-    """What was drawn for view v of image i of that size, a line for each change."""
+def describe_draws(
+    draws: Draws, views: ViewsConfig, i: int, v: int, size: tuple[int, int] | None
+) -> str:
+    """Say what was drawn for view v of image i of that size, a line for each change."""
     lines = []
     if size is not None:
         top, left, h, w = draws.boxes.rows(slice(i, i + 1)).resolve(*size)[0, v].tolist()
@@ -116,7 +119,14 @@ def told(draws: Draws, i: int, v: int, size: tuple[int, int] | None) -> str:
         lines.append("grey")
     if draws.blur[i, v]:
         lines.append(f"blur {draws.sigma[i, v]:.2f} px")
-    lines += [name for name in ("solarize", "erase") if getattr(draws, name)[i, v]]
+    if draws.solarize[i, v]:
+        lines.append("solarize")
+    shape = views.channels, views.size, views.size
+    for step, seeds in zip(kornia_steps(views.kornia), draws.kornia, strict=True):
+        if seeds[i, v] >= 0:
+            lines.append(step.describe(int(seeds[i, v]), shape))
+    if draws.erase[i, v]:
+        lines.append("erase")
     return "\n".join(lines) or "as it is"
 
 

@@ -19,7 +19,7 @@ from selfsup.data.samplers import ShuffleSampler
 from selfsup.data.sources import Source
 from selfsup.report.audit import audit_page, summary
 from selfsup.report.page import page, picture, table, write_page
-from selfsup.report.views import contact_sheet, shared_area, told
+from selfsup.report.views import contact_sheet, describe_draws, shared_area
 from selfsup.training.pretrain import local_batches
 
 EVIL = "<script>alert('x')\"&.png"
@@ -82,7 +82,7 @@ def test_a_sheet_tells_what_was_drawn(source: Source) -> None:
     draws = batch.draws[0]
     for i in range(8):
         position = int(batch.positions[i])
-        text = told(draws, i, 0, None if position in batch.bad else (40, 40))
+        text = describe_draws(draws, VIEWS, i, 0, None if position in batch.bad else (40, 40))
         if position in batch.bad:
             continue
         assert ("jitter" in text) == bool(draws.jitter[i, 0])
