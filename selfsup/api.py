@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import yaml
 from torch import Tensor
@@ -21,7 +21,7 @@ from selfsup.core.settings import from_keywords
 from selfsup.core.synonyms import refuse_keywords
 from selfsup.data.in_memory import data_settings
 from selfsup.encoders.bundle import Embedder, load_bundle
-
+from selfsup.encoders.encoder import Encoder
 
 
 class TrainedRun(PathLike[str]):
@@ -152,121 +152,6 @@ def _train(recipe: Any, data: Any, labels: Any, settings: dict[str, Any]) -> Non
         recipe.main(config)
 
 
-def load(self) -> Embedder:
-        """Load its encoder, see `selfsup.load`."""
-        return load(self)
-
-
-class Embedded(NamedTuple):
-    """Images as an encoder sees them."""
-
-    x: Tensor
-    """float32 [n, d], rows of length 1."""
-    names: list[str]
-    """What a person would call each image: its path, or its position."""
-    labels: list[str] | None
-    """The name of each image's class, or None where there are no labels."""
-
-
-def pretrain(
-    data: Any,
-    *,
-    out: str | PathLike[str],
-    method: Any = "simclr",
-    labels: Any = None,
-    **settings: Any,
-) -> TrainedRun:
-    """Pretrain an encoder on unlabelled images, or go on with the run in `out`.
-
-    Args:
-        data: a folder or whatever else `--data` takes, a torch Dataset, or a list of images.
-        out: the run folder. The same call with the same folder goes on where it stopped.
-        method: its name, as `selfsup pretrain --method` has it; or its Config, such as
-            `SimCLRConfig(temperature=0.1)`; or a dict, {"name": "simclr", "temperature": 0.1}.
-        labels: of images given as a list; for files, the manifest's column with the labels.
-        settings: every other flag, `epochs=100, batch=256, views={"size": 64}`; nested ones as a
-            Config object or a dict.
-
-    Raises:
-        UserError: a setting is unknown or does not fit, in one sentence.
-    """
-    name, method_settings = _named(method, "simclr")
-    recipe = pretraining_recipe(name)
-    _train(recipe, data, labels, {"out": out, "method": method_settings, **settings})
-    return TrainedRun(out)
-
-
-def finetune(
-    data: Any,
-    *,
-    out: str | PathLike[str],
-    init: Any = "",
-    loss: Any = "triplet",
-    miner: str | None = None,
-    labels: Any = None,
-    **settings: Any,
-) -> TrainedRun:
-    """Fine-tune an encoder on labelled images, for search, or go on with the run in `out`.
-
-    Args:
-        data: labelled images: a folder of folders or whatever else `--data` takes, a torch Dataset
-            of (image, label), or a list of images.
-        out: the run folder. The same call with the same folder goes on where it stopped.
-        init: the run whose encoder to start from; empty for random weights.
-        loss: its name, as `selfsup finetune --loss` has it, or a Config, such as
-            `TripletConfig(margin=0.1)`.
-        miner: which triplets or pairs of a batch to learn from; by default the loss's own.
-        labels: of images given as a list; for files, the manifest's column with the labels.
-        settings: every other flag; nested ones as a Config object or a dict.
-
-    Raises:
-        UserError: a setting is unknown or does not fit, in one sentence.
-    """
-    if isinstance(loss, str):
-        recipe, method_settings = finetuning_recipe(loss)
-    else:
-        name, method_settings = _named(loss, "triplet")
-        recipe, _ = finetuning_recipe(name)
-    if miner is not None:
-        require(hasattr(recipe.Config.method, "miner"), f"miner has no effect with loss {loss!r}")
-        require(isinstance(method_settings, Mapping), "a Config of a loss has its own miner")
-        method_settings = {**method_settings, "miner": miner}
-    if "method" in settings:
-        given = settings.pop("method")
-        require(isinstance(given, Mapping), "method must be a dict here; give a Config as loss")
-        method_settings = {**method_settings, **given}
-    _train(recipe, data, labels, {"out": out, "init": init, "method": method_settings, **settings})
-    return TrainedRun(out)
-
-
-def _named(method: Any, default: str) -> tuple[str, Any]:
-    """A method's name and its settings, given as a name, a dict or a Config."""
-    if isinstance(method, str):
-        return method, {}
-    if isinstance(method, Mapping):
-        return str(method.get("name", default)), dict(method)
-    require(hasattr(method, "name"), f"a method is a name, a dict or a Config, not {method!r}")
-    return str(method.name), method
-
-
-def _train(recipe: Any, data: Any, labels: Any, settings: dict[str, Any]) -> None:
-    refuse_keywords(settings, recipe.Config)
-    config = from_keywords(recipe.Config, {**data_settings("data", data, labels), **settings})
-    with kept_process_state():
-        recipe.main(config)
-
-
-def _data(name: str, data: Any, labels: Any = None) -> dict[str, Any]:
-    """Settings for images: a path as it is, others wrapped; `labels` names a column of files."""
-    if isinstance(data, str | PathLike):
-        require(
-            labels is None or isinstance(labels, str),
-            "labels of files are a column's name; images in memory take a list",
-        )
-        return {name: fspath(data)} | ({} if labels is None else {"labels": labels})
-    return {name: InMemory(data, labels)}
-
-
 def load(model: Any, **settings: Any) -> Embedder:
     """Load an encoder as a module from images to embeddings.
 
@@ -288,7 +173,8 @@ def load(model: Any, **settings: Any) -> Embedder:
 
     with kept_process_state():
         found = open_subject(_model_config(model, "", settings))
-    return Embedder(found.encoder, found.views, {})
+    require(isinstance(found.encoder, Encoder), f"{model} is a baseline without an encoder")
+    return Embedder(cast(Encoder, found.encoder), found.views, {})
 
 
 def embed(model: Any, data: Any, *, labels: Any = None, **settings: Any) -> Embedded:

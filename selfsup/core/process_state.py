@@ -1,6 +1,6 @@
 """Calls from Python leave the process as it was: random states, threads, warnings, process groups.
 
-A script may have an accelerator, a seed and filters of its own, and a notebook calls more than once.
+A script may have an accelerator, a seed and filters of its own; a notebook calls more than once.
 """
 
 import atexit
@@ -30,10 +30,11 @@ def kept_process_state() -> Iterator[None]:
     """
     random_states = torch.get_rng_state(), np.random.get_state(), random.getstate()
     threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
-    filters, environment = warnings.filters[:], dict(os.environ)
+    environment = dict(os.environ)
     had_accelerator = bool(AcceleratorState._shared_state) or bool(PartialState._shared_state)
     try:
-        yield
+        with warnings.catch_warnings():
+            yield
     finally:
         if dist.is_available() and dist.is_initialized():
             _close_at_exit()
@@ -45,7 +46,6 @@ def kept_process_state() -> Iterator[None]:
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
         torch.set_default_dtype(dtype)
-        warnings.filters[:] = filters
         _restore(environment)
 
 
