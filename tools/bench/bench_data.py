@@ -1,6 +1,6 @@
 """Time of reading small images beside usual data sets, and of a SimCLR epoch beside lightly's.
 
-    pip install -e '.[bench,fast]' && python tools/bench/bench_data.py
+    pip install -e '.[bench]' && python tools/bench/bench_data.py
 
 One thread, CPU time, shuffled rounds; a ratio is the median of the rounds' ratios, with their
 smallest and largest. Reading ends in floats [b, 3, 32, 32] in [0, 1], in batches of 256, shuffled
@@ -246,7 +246,7 @@ def main(config: Config) -> None:
         import lightly.loss  # noqa: F401
         import webdataset  # noqa: F401
     except ImportError as error:
-        raise UserError(f"{error}: pip install 'selfsup[bench,fast]'") from None
+        raise UserError(f"{error}: pip install 'selfsup[bench]'") from None
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     if config.side:
