@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selfsup.augment.boxes import Cut
+from selfsup.augment.boxes import CropSpec
 from selfsup.data.decode import BadImage, decode_bytes
 from selfsup.data.resample import resized_array_crops, resized_crops
 
@@ -49,7 +49,7 @@ class Source(Protocol):
     def name(self, position: int) -> str:
         """What a person would call the image at `position`."""
 
-    def crops(self, positions: Sequence[int], *cuts: Cut) -> Crops:
+    def crops(self, positions: Sequence[int], *cuts: CropSpec) -> Crops:
         """Cut each image's boxes from the full resolution and resize them, for each cut."""
 
     def pixels(self, position: int) -> np.ndarray:
@@ -103,7 +103,7 @@ class ArraySource:
     def stored(self, position: int) -> None:
         """Only pixels."""
 
-    def crops(self, positions: Sequence[int], *cuts: Cut) -> Crops:
+    def crops(self, positions: Sequence[int], *cuts: CropSpec) -> Crops:
         """A few hundred images at once: floats of a batch of thousands would take gigabytes."""
         place = np.asarray(positions)
         height, width = self.images.shape[1:3]
@@ -126,7 +126,7 @@ class ArraySource:
         return Crops(tuple(x.expand(-1, -1, self.channels, -1, -1) for x in found), {})
 
 
-def _whole(boxes: Tensor, cut: Cut, height: int, width: int) -> bool:
+def _whole(boxes: Tensor, cut: CropSpec, height: int, width: int) -> bool:
     """Whether nothing is cut and nothing resized: evaluation at the images' own size."""
     same = cut.size == height == width and boxes.shape[1] == 1
     return same and bool((boxes == torch.tensor([0, 0, height, width])).all())
@@ -175,7 +175,7 @@ class ImageSource:
         loaded = self.load(position)
         return loaded if isinstance(loaded, bytes) else None
 
-    def crops(self, positions: Sequence[int], *cuts: Cut) -> Crops:
+    def crops(self, positions: Sequence[int], *cuts: CropSpec) -> Crops:
         """Each image is decoded once and cut as often as it has boxes."""
         bad: dict[int, str] = {}
         rows = []
@@ -202,7 +202,7 @@ class ImageSource:
 class _Boxes:
     """Boxes of a batch of images whose sizes come to light one by one; of one camera all agree."""
 
-    def __init__(self, cut: Cut) -> None:
+    def __init__(self, cut: CropSpec) -> None:
         self.cut = cut
         self.known: dict[tuple[int, int], list[list[list[int]]]] = {}
 

@@ -58,7 +58,9 @@ def pretraining_sampler(source: Source, config: PretrainConfig) -> Sampler:
     n = len(source) if kept is None else len(kept)
     sampler: ShuffleSampler | WeightedSampler
     if isinstance(source, Mixture) and source.weights is not None:
-        sizes = source.sizes if kept is None else source.share_out([unit[0] for unit in kept])
+        sizes = (
+            source.sizes if kept is None else source.count_per_source([unit[0] for unit in kept])
+        )
         sampler = WeightedSampler(sizes, source.weights, batch=config.batch, seed=config.seed)
     else:
         sampler = ShuffleSampler(n, batch=config.batch, seed=config.seed)

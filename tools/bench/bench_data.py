@@ -50,7 +50,7 @@ def reading(folder: Path) -> dict[str, tuple[int, Work]]:
     from torchvision.datasets import ImageFolder
     from torchvision.transforms import ToTensor
 
-    from selfsup.augment.boxes import CenterBoxes, Cut
+    from selfsup.augment.boxes import CenterBoxes, CropSpec
     from selfsup.core.distributed import keep_freed_memory
     from selfsup.data.encode import Style
     from selfsup.data.open import open_source
@@ -90,7 +90,7 @@ def reading(folder: Path) -> dict[str, tuple[int, Work]]:
         return lambda: [x for x, _ in loader]
 
     def ours(finish: Callable[[Any], Any]) -> Work:
-        cut = Cut(CenterBoxes(BATCH, 1.0), 32, "bilinear")
+        cut = CropSpec(CenterBoxes(BATCH, 1.0), 32, "bilinear")
 
         def work() -> None:
             for rows in torch.randperm(READ).split(BATCH):

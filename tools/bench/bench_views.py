@@ -52,7 +52,7 @@ def views_of(size: int) -> Any:
 def ours(source: Any, size: int, n: int, *, by_numba: bool = True, kornia: str = "") -> Work:
     """Draw, read, colour: what a training step does."""
     from selfsup.augment.apply import apply
-    from selfsup.augment.boxes import Cut
+    from selfsup.augment.boxes import CropSpec
     from selfsup.augment.draws import draw
     from selfsup.core import compiled
 
@@ -61,7 +61,7 @@ def ours(source: Any, size: int, n: int, *, by_numba: bool = True, kornia: str =
     def work() -> None:
         with patch.object(compiled, "available", lambda: by_numba):
             (draws,) = draw(views, n, seed=0, step=0)
-            cut = Cut(draws.boxes, size, views.interpolation)
+            cut = CropSpec(draws.boxes, size, views.interpolation)
             apply(source.crops(range(n), cut).images[0], draws, views)
 
     return work
