@@ -39,7 +39,7 @@ def untouched(b: int, v: int, channels: int = 3) -> Draws:
         gains=torch.ones(b, v, channels),
         erase=no,
         erased=RandomBoxes(torch.full((b, v, 10, 2), 0.25), torch.zeros(b, v, 2), (0.25, 0.25)),
-        more=(),
+        custom=(),
         kornia=(),
     )
 

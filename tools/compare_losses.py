@@ -72,12 +72,14 @@ def main(config: Config) -> None:
     from selfsup.recipes import pretrain_simclr
     from selfsup.tools import demo
 
+    from selfsup.data.demo_faces import write_demo_faces
+
     out = Path(config.out)
     found: dict[str, list[dict[str, Tensor]]] = {}
     for seed in range(config.seeds):
         folder = out / f"seed{seed}"
         folder.mkdir(parents=True, exist_ok=True)
-        train, test = demo.make_data(folder, seed)
+        train, test = write_demo_faces(folder, side=demo.SIDE, seed=seed)
         pretrained = str(folder / "pretrained")
         pretrain_simclr.main(
             demo.pretraining(train, pretrained, steps=config.pretraining, seed=seed)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def main(config: HealthConfig) -> None:
     """Embed, look, report."""
     from selfsup.core.errors import require
-    from selfsup.data.subset import part_of
+    from selfsup.data.subset import random_subset
     from selfsup.evaluate.features import extract_views
     from selfsup.evaluate.model import embed, source_of
     from selfsup.evaluate.results import judge
@@ -28,7 +28,7 @@ def main(config: HealthConfig) -> None:
 
     def look(subject: "Subject") -> "tuple[Features, Tensor | None]":
         whole = source_of(subject, config.data, config.split, config)
-        source = part_of(whole, config.most, seed=config.seed)
+        source = random_subset(whole, config.most, seed=config.seed)
         found = embed(subject, source, config)
         require(len(found.x) > 1, f"{config.data} holds 1 image; this needs 2 and more")
         views = None

@@ -19,7 +19,7 @@ from selfsup.data.near_duplicates import difference_hash, groups, near_pairs
 from selfsup.data.sources import Source
 
 
-class Seen(NamedTuple):
+class ImageFacts(NamedTuple):
     """One image."""
 
     bad: str | None
@@ -89,8 +89,8 @@ def audit(
         progress: called after each image.
     """
 
-    def look(position: int) -> Seen:
-        found = see(source, position)
+    def look(position: int) -> ImageFacts:
+        found = inspect_image(source, position)
         progress(1)
         return found
 
@@ -122,7 +122,7 @@ def audit(
 
 
 def _duplicates(
-    seen: Sequence[Seen], split: Sequence[str], distance: int
+    seen: Sequence[ImageFacts], split: Sequence[str], distance: int
 ) -> tuple[list[list[int]], list[list[int]], list[list[int]]]:
     """Groups of equal images, of those that look alike, and of those in more than one split."""
     exact = _equal([found.sha256 for found in seen])
@@ -132,20 +132,20 @@ def _duplicates(
     return exact, near, leaks
 
 
-def see(source: Source, position: int) -> Seen:
+def inspect_image(source: Source, position: int) -> ImageFacts:
     """One image; a bad one is a finding and no error."""
     try:
         data = source.stored(position)
         pixels = source.pixels(position)
     except BadImage as error:
-        return Seen(str(error))
+        return ImageFacts(str(error))
     values = pixels.reshape(-1, pixels.shape[2]).astype(np.float32) / 255
     facts: dict[str, Any] = {"mode": f"{pixels.shape[2]} x 8 bits"}
     if data is not None:
         with Image.open(BytesIO(data), formats=FORMATS) as image:
             turned = image.getexif().get(ORIENTATION, 1) in range(2, 9)
             facts = {"format": image.format or "", "mode": image.mode, "turned": turned}
-    return Seen(
+    return ImageFacts(
         None,
         size=pixels.shape[:2],
         sha256=digest(pixels, data),
@@ -190,7 +190,7 @@ def _classes(source: Source, good: Sequence[int]) -> dict[str, int]:
     return {name: counts[label] for label, name in enumerate(source.classes)}
 
 
-def _moments(seen: Sequence[Seen]) -> tuple[list[float], list[float]]:
+def _moments(seen: Sequence[ImageFacts]) -> tuple[list[float], list[float]]:
     """Mean and deviation of each channel."""
     if not seen:
         return [], []
@@ -259,7 +259,7 @@ def _audited(source: Source, found: Audit) -> list[int]:
         audited = [place[name] for name in names]
     good = [i for i, k in enumerate(audited) if k not in found.bad]
     for i in good[:: max(1, len(good) // LOOKED_AT)]:
-        if see(source, i).sha256 != found.digests[audited[i]]:
+        if inspect_image(source, i).sha256 != found.digests[audited[i]]:
             raise UserError(
                 f"{names[i]!r} is not what it was when {found.data} was audited; "
                 "run tools/audit.py again"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from selfsup.augment.boxes import Cut
+from selfsup.augment.boxes import CropSpec
 from selfsup.config import ViewsConfig
 from selfsup.data.sources import Source
 
@@ -75,7 +75,7 @@ class Batches(Dataset[Batch]):
         mine = slice(rank * own, (rank + 1) * own)
         positions, draws = positions[mine], tuple(group.rows(mine) for group in draws)
         cuts = [
-            Cut(group.boxes, views.size, views.interpolation)
+            CropSpec(group.boxes, views.size, views.interpolation)
             for group, views in zip(draws, self.views.by_size(), strict=True)
         ]
         crops = self.source.crops(positions.tolist(), *cuts)

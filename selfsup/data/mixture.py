@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selfsup.augment.boxes import Cut
+from selfsup.augment.boxes import CropSpec
 from selfsup.data.sources import Columns, Crops, Source
 
 
@@ -47,7 +47,7 @@ class Mixture:
         which = int(np.searchsorted(self.starts, position, side="right")) - 1
         return self.sources[which], position - int(self.starts[which])
 
-    def share_out(self, positions: Sequence[int]) -> list[int]:
+    def count_per_source(self, positions: Sequence[int]) -> list[int]:
         """How many of these, which ascend, are of each source."""
         places = np.searchsorted(np.asarray(positions), self.starts)
         return [int(count) for count in np.diff(places)]
@@ -67,7 +67,7 @@ class Mixture:
         source, own = self._of(position)
         return source.stored(own)
 
-    def crops(self, positions: Sequence[int], *cuts: Cut) -> Crops:
+    def crops(self, positions: Sequence[int], *cuts: CropSpec) -> Crops:
         """Of each source at once, and in the order asked for."""
         place = np.asarray(positions)
         which = np.searchsorted(self.starts, place, side="right") - 1

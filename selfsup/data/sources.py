@@ -11,13 +11,11 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from selfsup.augment.boxes import Cut
-from selfsup.core import compiled
+from selfsup.augment.boxes import CropSpec
 from selfsup.data.decode import BadImage, decode_bytes
-from selfsup.data.resample import resized_crops
+from selfsup.data.resample import resized_array_crops, resized_crops
 
 AT_ONCE = 128  # images of an array that are resized together
 Columns = Mapping[str, Sequence[str]]
@@ -51,7 +49,7 @@ class Source(Protocol):
     def name(self, position: int) -> str:
         """What a person would call the image at `position`."""
 
-    def crops(self, positions: Sequence[int], *cuts: Cut) -> Crops:
+    def crops(self, positions: Sequence[int], *cuts: CropSpec) -> Crops:
         """Cut each image's boxes from the full resolution and resize them, for each cut."""
 
     def pixels(self, position: int) -> np.ndarray:
@@ -105,7 +103,7 @@ class ArraySource:
     def stored(self, position: int) -> None:
         """Only pixels."""
 
-    def crops(self, positions: Sequence[int], *cuts: Cut) -> Crops:
+    def crops(self, positions: Sequence[int], *cuts: CropSpec) -> Crops:
         """A few hundred images at once: floats of a batch of thousands would take gigabytes."""
         place = np.asarray(positions)
         height, width = self.images.shape[1:3]
@@ -114,14 +112,13 @@ class ArraySource:
             images = torch.from_numpy(self.images[place])[..., : self.channels]
             view = images.permute(0, 3, 1, 2)[:, None].expand(-1, -1, self.channels, -1, -1)
             return Crops((view,) * len(cuts), {})
-        resize = _resizer()
         rows = []
         for part in range(0, len(place), AT_ONCE):
             chosen = slice(part, part + AT_ONCE)
             images = torch.from_numpy(self.images[place[chosen]])[..., : self.channels]
             rows.append(
                 [
-                    resize(images, box[chosen], cut.size, cut.interpolation)
+                    resized_array_crops(images, box[chosen], cut.size, cut.interpolation)
                     for box, cut in zip(boxes, cuts, strict=True)
                 ]
             )
@@ -129,19 +126,10 @@ class ArraySource:
         return Crops(tuple(x.expand(-1, -1, self.channels, -1, -1) for x in found), {})
 
 
-def _whole(boxes: Tensor, cut: Cut, height: int, width: int) -> bool:
+def _whole(boxes: Tensor, cut: CropSpec, height: int, width: int) -> bool:
     """Whether nothing is cut and nothing resized: evaluation at the images' own size."""
     same = cut.size == height == width and boxes.shape[1] == 1
     return same and bool((boxes == torch.tensor([0, 0, height, width])).all())
-
-
-def _resizer() -> Callable[..., Tensor]:
-    """The compiled form where there is one."""
-    if not compiled.available():
-        return resized_crops
-    from selfsup.data.fast import resized_crops as by_numba
-
-    return by_numba
 
 
 class ImageSource:
@@ -187,14 +175,14 @@ class ImageSource:
         loaded = self.load(position)
         return loaded if isinstance(loaded, bytes) else None
 
-    def crops(self, positions: Sequence[int], *cuts: Cut) -> Crops:
+    def crops(self, positions: Sequence[int], *cuts: CropSpec) -> Crops:
         """Each image is decoded once and cut as often as it has boxes."""
         bad: dict[int, str] = {}
         rows = []
         boxes = [_Boxes(cut) for cut in cuts]
         for i, position in enumerate(positions):
             image = torch.from_numpy(self._good(int(position), bad))
-            rows.append([_resized(image, own.of(i, image), own.cut) for own in boxes])
+            rows.append([own.crop(i, image) for own in boxes])
         return Crops(tuple(map(torch.stack, zip(*rows, strict=True))), bad)
 
     def _good(self, position: int, bad: dict[int, str]) -> np.ndarray:
@@ -214,9 +202,13 @@ class ImageSource:
 class _Boxes:
     """Boxes of a batch of images whose sizes come to light one by one; of one camera all agree."""
 
-    def __init__(self, cut: Cut) -> None:
+    def __init__(self, cut: CropSpec) -> None:
         self.cut = cut
         self.known: dict[tuple[int, int], list[list[list[int]]]] = {}
+
+    def crop(self, i: int, image: Tensor) -> Tensor:
+        """The crops of image i: [h, w, c] -> uint8 [v, c, size, size]."""
+        return resized_crops(image, self.of(i, image), self.cut.size, self.cut.interpolation)
 
     def of(self, i: int, image: Tensor) -> list[list[int]]:
         """Those of image i, [h, w, c]; from the second of a size on, all are made at once."""
@@ -226,17 +218,3 @@ class _Boxes:
             return self.cut.boxes.rows(slice(i, i + 1)).resolve(*size)[0].tolist()
         self.known[size] = self.known[size] or self.cut.boxes.resolve(*size).tolist()
         return self.known[size][i]
-
-
-def _resized(image: Tensor, boxes: list[list[int]], cut: Cut) -> Tensor:
-    """The crops of an image: [h, w, c] -> uint8 [v, c, size, size].
-
-    torch's resampling of uint8 is Pillow's to a level, and several times faster.
-    """
-    channels, views = image.permute(2, 0, 1), []
-    for top, left, h, w in boxes:
-        crop = channels[None, :, top : top + h, left : left + w]
-        if (h, w) != (cut.size, cut.size):
-            crop = F.interpolate(crop, (cut.size, cut.size), mode=cut.interpolation, antialias=True)
-        views.append(crop)
-    return torch.cat(views).contiguous()

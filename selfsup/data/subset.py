@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selfsup.augment.boxes import Cut
+from selfsup.augment.boxes import CropSpec
 from selfsup.core.seeds import generator
 from selfsup.data.sources import Columns, Crops, Source
 
@@ -32,7 +32,7 @@ class Part:
         """As the whole calls it."""
         return self.whole.name(self.positions[position])
 
-    def crops(self, positions: Sequence[int], *cuts: Cut) -> Crops:
+    def crops(self, positions: Sequence[int], *cuts: CropSpec) -> Crops:
         """Of the whole; where an image cannot be read, a neighbour there stands in its place."""
         theirs = [self.positions[int(i)] for i in positions]
         found = self.whole.crops(theirs, *cuts)
@@ -48,7 +48,7 @@ class Part:
         return self.whole.stored(self.positions[position])
 
 
-def part_of(source: Source, most: int, *, seed: int) -> Source:
+def random_subset(source: Source, most: int, *, seed: int) -> Source:
     """The source itself, or `most` of its images at random, in their order."""
     if len(source) <= most:
         return source

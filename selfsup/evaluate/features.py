@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from selfsup.augment.apply import apply, standardize
-from selfsup.augment.boxes import CenterBoxes, Cut
+from selfsup.augment.boxes import CenterBoxes, CropSpec
 from selfsup.augment.draws import draw
 from selfsup.config import ViewsConfig
 from selfsup.config.pipelines import SIMCLR
@@ -63,7 +63,7 @@ class _Chunks(Dataset[tuple[Tensor, dict[int, str]]]):
     def __getitem__(self, i: int) -> tuple[Tensor, dict[int, str]]:
         chunk = self.chunks[i]
         boxes = CenterBoxes(len(chunk), crop_share(self.views.size))
-        cut = Cut(boxes, self.views.size, self.views.interpolation)
+        cut = CropSpec(boxes, self.views.size, self.views.interpolation)
         crops = self.source.crops(chunk, cut)
         return crops.images[0][:, 0], crops.bad
 
@@ -155,7 +155,9 @@ def extract_views(
         for start in range(0, len(positions), batch):
             part = slice(start, min(start + batch, len(positions)))
             own = draws.rows(part)
-            crops = source.crops(positions[part], Cut(own.boxes, views.size, views.interpolation))
+            crops = source.crops(
+                positions[part], CropSpec(own.boxes, views.size, views.interpolation)
+            )
             seen = apply(crops.images[0].to(device), own, wanted)  # [b, v, c, s, s]
             rows.append(encoder(seen.flatten(0, 1)).float().cpu().unflatten(0, seen.shape[:2]))
     return torch.cat(rows)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from selfsup.config import EvaluateConfig
 from selfsup.core.progress import bar
-from selfsup.data.audit import Seen, see
+from selfsup.data.audit import ImageFacts, inspect_image
 from selfsup.data.near_duplicates import near_pairs
 from selfsup.data.open import open_source
 from selfsup.data.sources import Source
@@ -43,8 +43,8 @@ def leaks(
 ) -> Leaks:
     """Read both and compare their bytes and their difference hashes."""
 
-    def look(item: tuple[Source, int]) -> Seen:
-        found = see(*item)
+    def look(item: tuple[Source, int]) -> ImageFacts:
+        found = inspect_image(*item)
         progress(1)
         return found
 
@@ -56,7 +56,7 @@ def leaks(
     return Leaks(exact, exact | _alike(seen, len(known)))
 
 
-def _alike(seen: Sequence[Seen], cut: int) -> Tensor:
+def _alike(seen: Sequence[ImageFacts], cut: int) -> Tensor:
     """Which of the images from `cut` on look like one before it."""
     hashes = np.array([found.hash for found in seen], np.uint64)
     each, index = np.unique(hashes, return_inverse=True)

@@ -12,7 +12,7 @@ from selfsup.core.errors import UserError
 from selfsup.data.loader import Batches
 from selfsup.data.open import open_source, training_source
 from selfsup.data.samplers import ShuffleSampler
-from selfsup.data.subset import part_of
+from selfsup.data.subset import random_subset
 from selfsup.encoders.encoder import load
 from selfsup.evaluate.features import extract
 from selfsup.report.embeddings import look, sections
@@ -82,7 +82,7 @@ def _embedded(
         labels = str((probe if probe.get("data") else run.config).get("labels", "label"))
         split = "" if probe.get("data") else str(run.config.get("split", ""))
     encoder, views = load(run.folder)
-    source = part_of(
+    source = random_subset(
         open_source(data, split=split, labels=labels, channels=views.channels), most, seed=seed
     )
     device = torch.device("cpu")

@@ -71,7 +71,7 @@ def pretraining_sampler(source: Source, config: PretrainConfig) -> Sampler:
     n = len(source) if groups is None else len(groups)
     sampler: ShuffleSampler | WeightedSampler
     if isinstance(source, Mixture) and source.weights is not None:
-        sizes = source.sizes if groups is None else source.share_out([g[0] for g in groups])
+        sizes = source.sizes if groups is None else source.count_per_source([g[0] for g in groups])
         sampler = WeightedSampler(sizes, source.weights, batch=config.batch, seed=config.seed)
     else:
         sampler = ShuffleSampler(n, batch=config.batch, seed=config.seed)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from selfsup.augment.boxes import CenterBoxes, Cut
+from selfsup.augment.boxes import CenterBoxes, CropSpec
 from selfsup.augment.draws import draw
 from selfsup.config import LocalViewsConfig, SecondViewConfig, ViewsConfig
 from selfsup.data.decode import BadImage
@@ -103,5 +103,5 @@ def test_an_unreadable_image_is_tried_once_in_a_batch() -> None:
         return np.zeros((8, 8, 3), np.uint8)
 
     source = ImageSource(load, ["a", "b"], None, [])
-    source.crops([0, 0, 0], Cut(CenterBoxes(3, 1.0), 8, "bilinear"))
+    source.crops([0, 0, 0], CropSpec(CenterBoxes(3, 1.0), 8, "bilinear"))
     assert tried.count(0) == 1

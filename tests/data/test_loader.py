@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from views import tensors
 
-from selfsup.augment.boxes import Cut
+from selfsup.augment.boxes import CropSpec
 from selfsup.augment.draws import draw
 from selfsup.config import LocalViewsConfig, ViewsConfig
 from selfsup.data.loader import Batch, Batches, read_ahead
@@ -65,7 +65,7 @@ def test_crops_are_of_the_images_that_the_positions_name() -> None:
     source = arrays()
     batch = batches(source, (1, 2))[2]
     (draws,), (seen,) = batch.draws, batch.crops
-    (crops,) = source.crops(batch.positions.tolist(), Cut(draws.boxes, 8, "bicubic")).images
+    (crops,) = source.crops(batch.positions.tolist(), CropSpec(draws.boxes, 8, "bicubic")).images
     assert torch.equal(seen, crops)
     assert batch.labels is not None
     assert torch.equal(batch.labels, batch.positions * 3)

@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from selfsup.augment.boxes import CenterBoxes, Cut
+from selfsup.augment.boxes import CenterBoxes, CropSpec
 from selfsup.core.errors import UserError
 from selfsup.data.open import open_source
 from selfsup.data.sources import Source
@@ -34,7 +34,7 @@ def words(source: Source) -> list[str]:
 
 
 def levels(source: Source) -> list[int]:
-    crops = source.crops(range(len(source)), Cut(CenterBoxes(len(source), 1.0), 6, "bilinear"))
+    crops = source.crops(range(len(source)), CropSpec(CenterBoxes(len(source), 1.0), 6, "bilinear"))
     return [int(x) for x in crops.images[0][:, 0, 0, 0, 0]]
 
 

@@ -9,7 +9,7 @@ import torch
 from odd_files import GOOD, write
 from PIL import Image
 
-from selfsup.augment.boxes import CenterBoxes, Cut
+from selfsup.augment.boxes import CenterBoxes, CropSpec
 from selfsup.core.errors import UserError
 from selfsup.data.encode import Format, Stored, Style, encode
 from selfsup.data.open import open_source
@@ -52,7 +52,7 @@ def test_a_raw_pack_gives_the_same_pixels_labels_and_names(tmp_path: Path) -> No
     for i in range(3):
         assert np.array_equal(found.pixels(i), source.pixels(i))
         assert found.name(i) == source.name(i)
-    cut = Cut(CenterBoxes(2, 0.8), 6, "bicubic")
+    cut = CropSpec(CenterBoxes(2, 0.8), 6, "bicubic")
     assert torch.equal(found.crops([2, 0], cut).images[0], source.crops([2, 0], cut).images[0])
 
 

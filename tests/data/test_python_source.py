@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
-from selfsup.augment.boxes import CenterBoxes, Cut
+from selfsup.augment.boxes import CenterBoxes, CropSpec
 from selfsup.config import ViewsConfig
 from selfsup.core.errors import UserError
 from selfsup.data.audit import audit
@@ -24,7 +24,7 @@ from selfsup.training.pretrain import local_batches
 
 def levels(source: Source) -> list[int]:
     """The first value of each image."""
-    crops = source.crops(range(len(source)), Cut(CenterBoxes(len(source), 1.0), 6, "bilinear"))
+    crops = source.crops(range(len(source)), CropSpec(CenterBoxes(len(source), 1.0), 6, "bilinear"))
     assert crops.bad == {}
     return crops.images[0][:, 0, 0, 0, 0].tolist()
 
@@ -120,7 +120,7 @@ def test_targets_and_names_of_classes_are_taken_from_the_data_set() -> None:
 
 def test_images_of_five_channels_are_read_as_five() -> None:
     source = python_source([np.zeros((6, 6, 5), np.uint8), torch.zeros(5, 8, 7)], channels=5)
-    crops = source.crops([0, 1], Cut(CenterBoxes(2, 1.0), 4, "bicubic"))
+    crops = source.crops([0, 1], CropSpec(CenterBoxes(2, 1.0), 4, "bicubic"))
     assert crops.images[0].shape == (2, 1, 5, 4, 4)
 
 
@@ -170,7 +170,7 @@ def test_an_item_that_fails_later_is_a_bad_image() -> None:
             return super().__getitem__(i)
 
     source = python_source(Broken(5), labels=[0] * 5)
-    crops = source.crops([3, 0], Cut(CenterBoxes(2, 1.0), 6, "bilinear"))
+    crops = source.crops([3, 0], CropSpec(CenterBoxes(2, 1.0), 6, "bilinear"))
     assert crops.bad == {3: "RuntimeError: lost"}
     assert crops.images[0][:, 0, 0, 0, 0].tolist() == [40, 0]
     assert audit(source, "data").bad == {3: "RuntimeError: lost"}

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from selfsup.data.audit import Seen
+from selfsup.data.audit import ImageFacts
 from selfsup.data.sources import ArraySource
 from selfsup.evaluate.leaks import _alike, leaks
 
@@ -26,7 +26,7 @@ def test_equal_and_similar_images_are_found_and_others_are_not() -> None:
 
 def test_what_is_near_a_leak_is_none_itself() -> None:
     hashes = [0b11, 0b1111, 0b111111, 0b11111111, 0b11]
-    seen = [Seen(None, hash=h << 8) for h in hashes]
+    seen = [ImageFacts(None, hash=h << 8) for h in hashes]
     assert _alike(seen, 1).tolist() == [True, False, False, True]
 
 

@@ -1,4 +1,4 @@
-"""Crops of arrays in one loop for each, compiled by numba; the same as `resample.py`.
+"""Resized crops of arrays, compiled by numba for a CPU; `resample.py` has the form in torch.
 
 Shape letters: b images, v views, h, w and c of an image, s side of the result.
 """
@@ -15,7 +15,18 @@ LOW, HALF, HIGH = np.float32(0), np.float32(0.5), np.float32(255)
 
 
 def resized_crops(images: Tensor, boxes: Tensor, size: int, interpolation: Interpolation) -> Tensor:
-    """As `resample.resized_crops`."""
+    """Cut each image's boxes and resize them to squares, sideways first, then downwards.
+
+    Args:
+        images: uint8 [b, h, w, c].
+        boxes: int64 [b, v, 4] as top, left, height, width.
+        size: side of the squares, in pixels.
+        interpolation: the filter, widened when it shrinks (antialiasing).
+
+    Returns:
+        uint8 [b, v, c, size, size]; at most two levels from Pillow's fixed-point result for the
+        same two steps (which of them comes first depends on the shape since Pillow 13).
+    """
     b, v = boxes.shape[:2]
     out = torch.empty(b, v, images.shape[3], size, size, dtype=torch.uint8)
     fields = images.numpy(), boxes.numpy(), out.numpy()
