@@ -15,7 +15,14 @@ import torch
 from torch import nn
 
 from selfsup.__main__ import COMMANDS
-from selfsup.config import HealthConfig, KNNConfig, LinearConfig, RetrievalConfig, VerifyConfig
+from selfsup.config import (
+    HealthConfig,
+    IndexConfig,
+    KNNConfig,
+    LinearConfig,
+    RetrievalConfig,
+    VerifyConfig,
+)
 from selfsup.training import checkpoint
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -25,6 +32,7 @@ TOOLS: dict[str, Any] = {
     "retrieval": RetrievalConfig,
     "verify": VerifyConfig,
     "health": HealthConfig,
+    "index": IndexConfig,
 }
 
 
