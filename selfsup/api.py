@@ -169,12 +169,12 @@ def load(model: Any, **settings: Any) -> Embedder:
     if Path(fspath(model)).is_dir():
         require(not settings, f"{model} is a folder, which has its own settings: {settings}")
         return load_bundle(fspath(model))
-    from selfsup.evaluate.model import open_subject
+    from selfsup.evaluate.model import open_model
 
     with kept_process_state():
-        found = open_subject(_model_config(model, "", settings))
-    require(isinstance(found.encoder, Encoder), f"{model} is a baseline without an encoder")
-    return Embedder(cast(Encoder, found.encoder), found.views, {})
+        opened = open_model(_model_config(model, "", settings))
+    require(isinstance(opened.encoder, Encoder), f"{model} is a baseline without an encoder")
+    return Embedder(cast(Encoder, opened.encoder), opened.views, {})
 
 
 def embed(model: Any, data: Any, *, labels: Any = None, **settings: Any) -> Embedded:
@@ -192,13 +192,13 @@ def embed(model: Any, data: Any, *, labels: Any = None, **settings: Any) -> Embe
     """
     from selfsup.core.numerics import normalize
     from selfsup.evaluate.model import embed as embed_source
-    from selfsup.evaluate.model import open_subject, source_of
+    from selfsup.evaluate.model import open_images, open_model
 
     with kept_process_state():
         config = _model_config(model, data, settings, labels)
-        subject = open_subject(config)
-        source = source_of(subject, config.data, config.split, config)
-        features = embed_source(subject, source, config)
+        opened = open_model(config)
+        source = open_images(opened, config.data, config.split, config)
+        features = embed_source(opened, source, config)
     names = [source.name(position) for position in features.positions.tolist()]
     classes = features.classes
     named = None if source.labels is None else [classes[i] for i in features.labels.tolist()]
@@ -265,11 +265,12 @@ def search(
     hits: list[list[Hit]] = []
     with kept_process_state(), torch.inference_mode():
         for block in nearest(x, bank.x, k, memory=bytes_of(memory)):
-            for similar, places in zip(block.similar.tolist(), block.places.tolist(), strict=True):
+            rows = zip(block.similarity.tolist(), block.indices.tolist(), strict=True)
+            for similarity, indices in rows:
                 hits.append(
                     [
                         Hit(bank.names[j], s, None if bank.labels is None else bank.labels[j])
-                        for s, j in zip(similar, places, strict=True)
+                        for s, j in zip(similarity, indices, strict=True)
                     ]
                 )
     return hits[0] if one else hits

@@ -16,7 +16,14 @@ from torch import nn
 
 from selfsup.__main__ import TOOLS
 from selfsup.catalog import recipes
-from selfsup.config import HealthConfig, KNNConfig, LinearConfig, RetrievalConfig, VerifyConfig
+from selfsup.config import (
+    HealthConfig,
+    IndexConfig,
+    KNNConfig,
+    LinearConfig,
+    RetrievalConfig,
+    VerifyConfig,
+)
 from selfsup.training import checkpoint
 
 COMMANDS = [*(name for name in TOOLS if name not in ("pretrain", "finetune")), *recipes()]
@@ -28,6 +35,7 @@ CONFIGS: dict[str, Any] = {
     "retrieval": RetrievalConfig,
     "verify": VerifyConfig,
     "health": HealthConfig,
+    "index": IndexConfig,
 }
 
 

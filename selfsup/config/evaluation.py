@@ -94,8 +94,6 @@ class KNNConfig(EvaluateConfig):
     """Also with only so many labelled images of each class."""
     draws: int = 5
     """Of those images, for the mean and the deviation."""
-    precision: Literal["float32", "int8"] = "float32"
-    """int8 finds neighbours by bytes first and says how many of the true ones it found."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,3 +176,20 @@ class HealthConfig(EvaluateConfig):
     """Of each image, for LiDAR and alignment; below 2 for neither."""
     most: int = 10000
     """Images that are looked at."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexConfig(ModelConfig):
+    """Embed images once, so that they can be searched; `--out` is by default RUN/index."""
+
+    data: str = ""
+    """Images to put in: a folder, a manifest, arrays, shards, a .pack..."""
+    add: bool = False
+    """Keep what is in the index; images of the same name are replaced."""
+    remove: tuple[str, ...] = ()
+    """Names of images to take out."""
+    ann: bool = False
+    """Search approximately, by usearch: for galleries of millions; needs 'selfsup[ann]'."""
+    qdrant: str = ""
+    """Also write to this vector database and search there: PATH#COLLECTION for an embedded one, or
+    URL#COLLECTION; needs 'selfsup[qdrant]'."""

@@ -79,7 +79,7 @@ class NotebookBar:
 
         self.total, self.start, self.words = total, start, ""
         self.began, self.shown_at = time.monotonic(), 0.0
-        self.handle = display({"text/plain": self._line(start)}, raw=True, display_id=True)
+        self.handle = display({"text/plain": self._line(start)}, raw=True, display_id=True)  # type: ignore[no-untyped-call]
 
     def move(self, done: int, words: str | None = None) -> None:
         """Show how many steps are done, with the newest figures if there are new ones."""
@@ -101,7 +101,9 @@ class NotebookBar:
 @contextlib.contextmanager
 def bar(what: str, total: float, *, shown: bool = True) -> Iterator[Callable[[int], None]]:
     """Show a bar until the block ends; call what it gives with the number of finished images."""
-    with Progress(transient=True, disable=not shown) as progress:
+    console = Console()
+    hidden = not (shown and console.is_terminal)  # elsewhere it would leave empty lines
+    with Progress(transient=True, disable=hidden, console=console) as progress:
         task = progress.add_task(what, total=total)
         yield lambda images: progress.advance(task, images)
 
