@@ -25,6 +25,7 @@ from selfsup.config.finetuning import (
 from selfsup.config.pretraining import (
     BarlowTwinsConfig,
     BYOLConfig,
+    DCLConfig,
     DINOConfig,
     LeJEPAConfig,
     MoCoV2Config,
@@ -59,6 +60,7 @@ __all__ = [
     "BYOLConfig",
     "BarlowTwinsConfig",
     "ContrastiveConfig",
+    "DCLConfig",
     "DINOConfig",
     "EncoderConfig",
     "EvaluateConfig",

@@ -61,7 +61,7 @@ class Stepper:
         self.changes = changes
         self.seed = seed
         self.total = total
-        self.embeddings: Embeddings = None
+        self.embeddings: Embeddings  # of the last batch, once there was one
         self.labels: Tensor | None = None
 
     def __call__(self, batch: Batch) -> Tensor:
@@ -130,7 +130,7 @@ class Stepper:
         for _ in range(2):
             parts = self._cut(len(batch.positions))
             embedded = self._embed(batch, 0, parts)
-            self._backward(embedded, [torch.zeros_like(at_least_float32(x)) for x in embedded])
+            self._backward([*embedded], [torch.zeros_like(at_least_float32(x)) for x in embedded])
         for name, buffer in self.method.named_buffers():
             buffer.copy_(buffers[name])
         self.optimizer.zero_grad()
@@ -149,7 +149,8 @@ class Stepper:
             own = crops[parts[i]].to(self.accelerator.device, non_blocking=True)
             views.append(apply(own, draws.rows(parts[i]), config, self.changes).to(dtype))
         with self.accelerator.autocast():
-            return self.network(tuple(views))
+            embeddings: Embeddings = self.network(tuple(views))
+        return embeddings
 
     def _backward(self, ends: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
         """Send gradients into embeddings backward, as the gradient of a scalar product with them.
