@@ -8,7 +8,7 @@ epochs of 256 images: 68.2 % on ImageNet with a linear probe.
 
 from dataclasses import dataclass
 
-from selfsup.config import PretrainConfig, SimCLRConfig, ViewsConfig
+from selfsup.config import DCLConfig, PretrainConfig, ViewsConfig
 from selfsup.config.pipelines import SIMCLR
 from selfsup.core.cli import run as launch
 
@@ -18,7 +18,7 @@ class Config(PretrainConfig):
     """Pretrain an image encoder with DCL."""
 
     views: ViewsConfig = SIMCLR
-    method: SimCLRConfig = SimCLRConfig(loss="dcl", temperature=0.1)
+    method: DCLConfig = DCLConfig()
 
 
 def main(config: Config) -> None:

@@ -26,6 +26,7 @@ from selfsup.config.finetuning import (
 from selfsup.config.pretraining import (
     BarlowTwinsConfig,
     BYOLConfig,
+    DCLConfig,
     DINOConfig,
     LeJEPAConfig,
     MoCoV2Config,
@@ -60,6 +61,7 @@ __all__ = [
     "BYOLConfig",
     "BarlowTwinsConfig",
     "ContrastiveConfig",
+    "DCLConfig",
     "DINOConfig",
     "EncoderConfig",
     "EvaluateConfig",

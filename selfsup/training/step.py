@@ -76,7 +76,7 @@ class Stepper:
         self.changes = changes
         self.seed = seed
         self.total = total
-        self.embeddings: Embeddings = None
+        self.embeddings: Embeddings  # of the last batch, once there was one
         self.labels: Tensor | None = None
 
     def __call__(self, batch: Batch) -> Tensor:
@@ -144,7 +144,7 @@ class Stepper:
         buffers = {name: buffer.clone() for name, buffer in self.method.named_buffers()}
         for _ in range(2):
             embedded = self._embed(batch, 0, self._chunks(len(batch.positions)))
-            self._backward(embedded, [torch.zeros_like(at_least_float32(x)) for x in embedded])
+            self._backward([*embedded], [torch.zeros_like(at_least_float32(x)) for x in embedded])
         for name, buffer in self.method.named_buffers():
             buffer.copy_(buffers[name])
         self.optimizer.zero_grad()
@@ -164,7 +164,8 @@ class Stepper:
             pixels = crops[chunks[i]].to(self.accelerator.device, non_blocking=True)
             views.append(apply(pixels, draws.rows(chunks[i]), config, self.changes).to(dtype))
         with self.accelerator.autocast():
-            return self.network(tuple(views))
+            embeddings: Embeddings = self.network(tuple(views))
+        return embeddings
 
     def _backward(self, outputs: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
         """Send known gradients of the outputs backward through the network.
