@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast, overload
 
 import yaml
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch import Tensor
 from selfsup.catalog import finetuning_recipe, pretraining_recipe
 from selfsup.config import ModelConfig
 from selfsup.core.errors import UserError, require
+from selfsup.core.numerics import normalize
 from selfsup.core.process_state import kept_process_state
 from selfsup.core.settings import from_keywords
 from selfsup.core.synonyms import refuse_keywords
@@ -64,6 +65,7 @@ class Embedded(NamedTuple):
     """The name of each image's class, or None where there are no labels."""
 
 
+@kept_process_state()
 def pretrain(
     data: Any,
     *,
@@ -92,6 +94,7 @@ def pretrain(
     return TrainedRun(out)
 
 
+@kept_process_state()
 def finetune(
     data: Any,
     *,
@@ -148,10 +151,10 @@ def _named(method: Any, default: str) -> tuple[str, Any]:
 def _train(recipe: Any, data: Any, labels: Any, settings: dict[str, Any]) -> None:
     refuse_keywords(settings, recipe.Config)
     config = from_keywords(recipe.Config, {**data_settings("data", data, labels), **settings})
-    with kept_process_state():
-        recipe.main(config)
+    recipe.main(config)
 
 
+@kept_process_state()
 def load(model: Any, **settings: Any) -> Embedder:
     """Load an encoder as a module from images to embeddings.
 
@@ -171,12 +174,12 @@ def load(model: Any, **settings: Any) -> Embedder:
         return load_bundle(fspath(model))
     from selfsup.evaluate.model import open_model
 
-    with kept_process_state():
-        opened = open_model(_model_config(model, "", settings))
+    opened = open_model(_model_config(model, "", settings))
     require(isinstance(opened.encoder, Encoder), f"{model} is a baseline without an encoder")
     return Embedder(cast(Encoder, opened.encoder), opened.views, {})
 
 
+@kept_process_state()
 def embed(model: Any, data: Any, *, labels: Any = None, **settings: Any) -> Embedded:
     """Embed images: float32 [n, d] of length 1, with their names and labels.
 
@@ -190,15 +193,13 @@ def embed(model: Any, data: Any, *, labels: Any = None, **settings: Any) -> Embe
     Raises:
         UserError: the images or the model cannot be opened.
     """
-    from selfsup.core.numerics import normalize
     from selfsup.evaluate.model import embed as embed_source
     from selfsup.evaluate.model import open_images, open_model
 
-    with kept_process_state():
-        config = _model_config(model, data, settings, labels)
-        opened = open_model(config)
-        source = open_images(opened, config.data, config.split, config)
-        features = embed_source(opened, source, config)
+    config = _model_config(model, data, settings, labels)
+    opened = open_model(config)
+    source = open_images(opened, config.data, config.split, config)
+    features = embed_source(opened, source, config)
     names = [source.name(position) for position in features.positions.tolist()]
     classes = features.classes
     named = None if source.labels is None else [classes[i] for i in features.labels.tolist()]
@@ -225,26 +226,38 @@ class Hit(NamedTuple):
     """The name of its class, if it has one."""
 
 
+@overload
 def search(
     model: Any,
     gallery: Any,
-    queries: Any,
+    queries: str | PathLike[str],
     *,
     k: int = 12,
     memory: str = "1GB",
     **settings: Any,
+) -> list[Hit]: ...
+@overload
+def search(
+    model: Any, gallery: Any, queries: Any, *, k: int = 12, memory: str = "1GB", **settings: Any
+) -> list[list[Hit]]: ...
+@kept_process_state()
+def search(
+    model: Any, gallery: Any, queries: Any, *, k: int = 12, memory: str = "1GB", **settings: Any
 ) -> list[Hit] | list[list[Hit]]:
     """Find the nearest images of a gallery, exactly.
 
     Args:
         model: a run, a bundle, a folder that timm loads, or a timm model name.
-        gallery: images as in `embed`, or what `embed` gave of them, which saves time when a gallery
-            is searched again.
-        queries: the file of an image, for a list of hits; or several images, as `embed` takes them
-            or a list of files, for a list of hits each.
+        gallery: images as in `embed`; or what `embed` returned for them, which saves time when a
+            gallery is searched again.
+        queries: the file of an image, for a list of hits; or several files, images as in `embed`,
+            or what `embed` returned for them, for a list of hits each.
         k: neighbours of each query.
         memory: what the search may hold beside the embeddings.
-        settings: as in `embed`.
+        settings: as in `embed`, for gallery and queries.
+
+    Returns:
+        Hits of each query, the nearest first.
 
     Raises:
         UserError: something cannot be opened.
@@ -255,29 +268,51 @@ def search(
     from selfsup.search.products import bytes_of
 
     bank = gallery if isinstance(gallery, Embedded) else embed(model, gallery, **settings)
-    one = isinstance(queries, str | PathLike) and Path(queries).is_file()
-    if isinstance(queries, Embedded):
-        x = queries.x
-    elif one or (isinstance(queries, Sequence) and _are_files(queries)):
-        x = load(model).embed([queries] if one else list(queries))
-    else:
-        x = embed(model, queries, **settings).x
+    single = isinstance(queries, str | PathLike)
+    x = _embed_queries(model, [queries] if single else queries, settings)
     hits: list[list[Hit]] = []
-    with kept_process_state(), torch.inference_mode():
+    with torch.inference_mode():
         for block in nearest(x, bank.x, k, memory=bytes_of(memory)):
             rows = zip(block.similarity.tolist(), block.indices.tolist(), strict=True)
-            for similarity, indices in rows:
-                hits.append(
-                    [
-                        Hit(bank.names[j], s, None if bank.labels is None else bank.labels[j])
-                        for s, j in zip(similarity, indices, strict=True)
-                    ]
-                )
-    return hits[0] if one else hits
+            hits += [[_hit(bank, *pair) for pair in zip(*row, strict=True)] for row in rows]
+    return hits[0] if single else hits
 
 
-def _are_files(queries: Sequence[Any]) -> bool:
-    return bool(queries) and all(isinstance(query, str | PathLike) for query in queries)
+def _embed_queries(model: Any, queries: Any, settings: dict[str, Any]) -> Tensor:
+    """Embed queries: those that are files by their paths."""
+    from selfsup.data.decode import read_bytes
+    from selfsup.data.sources import ImageSource
+    from selfsup.evaluate.model import embed as embed_source
+    from selfsup.evaluate.model import open_model
+
+    if isinstance(queries, Embedded):
+        return queries.x
+    files = isinstance(queries, Sequence) and all(isinstance(q, str | PathLike) for q in queries)
+    if not files or not queries:
+        return embed(model, queries, **settings).x
+    paths = [Path(query) for query in queries]
+    for path in paths:
+        require(path.is_file(), f"{path} is no file of an image; for a folder search with embed()")
+    config = _model_config(model, "", settings)
+    opened = open_model(config)
+    source = ImageSource(
+        lambda i: read_bytes(paths[i]),
+        list(map(str, paths)),
+        None,
+        [],
+        channels=opened.views.channels,
+    )
+    source.in_memory = True  # few images: reader processes would take longer to start
+    features = embed_source(opened, source, config)
+    if features.bad:
+        broken = set(range(len(paths))) - set(features.positions.tolist())
+        raise UserError(f"{paths[min(broken)]} cannot be read as an image")
+    return normalize(features.x)
+
+
+def _hit(bank: Embedded, similarity: float, index: int) -> Hit:
+    label = None if bank.labels is None else bank.labels[index]
+    return Hit(bank.names[index], similarity, label)
 
 
 __all__ = [

@@ -4,8 +4,11 @@ import contextlib
 import importlib
 import io
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from unittest.mock import patch
 
@@ -57,6 +60,29 @@ def run(*command: str | Path, cwd: Path = ROOT, **more: str) -> subprocess.Compl
         timeout=300,
         check=False,
     )
+
+
+def kill_after(step: int, command: Sequence[str | Path], out: Path) -> None:
+    """Start a run and SIGKILL its whole process group once it has logged `step` steps."""
+    process = subprocess.Popen(
+        [str(part) for part in command],
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    until = time.monotonic() + 120
+    while logged(out) < step and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.01)
+    assert process.poll() is None, "the run ended before it could be killed"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def logged(out: Path) -> int:
+    """The number of lines in a run's log."""
+    log = out / "log.jsonl"
+    return log.read_text().count("\n") if log.exists() else 0
 
 
 def recipe(name: str, *flags: str | Path, processes: int = 1) -> subprocess.CompletedProcess[str]:

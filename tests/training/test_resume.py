@@ -2,16 +2,13 @@
 
 import hashlib
 import json
-import os
 import random
 import shutil
-import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
-from launch import ROOT, called, environment, recipe_command, run, torchrun
+from launch import ROOT, called, kill_after, logged, recipe_command, run, torchrun
 from pictures import folder
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("resume")]
@@ -39,28 +36,6 @@ def weights(out: Path) -> str:
     return hashlib.sha256(b"".join((last / name).read_bytes() for name in files)).hexdigest()
 
 
-def lines(out: Path) -> int:
-    log = out / "log.jsonl"
-    return log.read_text().count("\n") if log.exists() else 0
-
-
-def kill_after(step: int, args: list[str | Path], out: Path) -> None:
-    """Start the run and SIGKILL its whole process group once it has logged `step` steps."""
-    process = subprocess.Popen(
-        [str(a) for a in args],
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    until = time.monotonic() + 120
-    while lines(out) < step and process.poll() is None and time.monotonic() < until:
-        time.sleep(0.01)
-    assert process.poll() is None, "the run ended before it could be killed"
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
 GRID = pytest.mark.grid
 
 
@@ -82,7 +57,7 @@ def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(
     assert "going on from step" in done.stdout
     assert f"{processes} x cpu" in done.stdout
     assert weights(killed) == weights(unbroken)
-    assert lines(killed) == STEPS  # steps done twice are logged once
+    assert logged(killed) == STEPS  # steps done twice are logged once
 
 
 LABELLED = {
@@ -211,12 +186,12 @@ def test_no_whole_checkpoint_stops_and_starts_nothing(
     out, args = again
     for manifest in out.glob("checkpoints/*/manifest.json"):
         manifest.unlink()
-    before = lines(out)
+    before = logged(out)
     done = call(args)
     assert done.returncode == 2
     assert "no checkpoint in" in done.stderr
     assert "Traceback" not in done.stderr
-    assert lines(out) == before
+    assert logged(out) == before
 
 
 def test_a_finished_run_is_left_as_it_is(again: tuple[Path, list[str | Path]]) -> None:
