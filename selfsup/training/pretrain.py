@@ -9,7 +9,7 @@ from selfsup.augment.draws import Change, draw
 from selfsup.config import PretrainConfig, TrainConfig, ViewsConfig
 from selfsup.core.distributed import world
 from selfsup.core.errors import require
-from selfsup.data.audit import read_audit, units
+from selfsup.data.audit import read_audit, training_units
 from selfsup.data.loader import Batches, Sampler
 from selfsup.data.mixture import Mixture
 from selfsup.data.open import training_source
@@ -54,7 +54,7 @@ def pretraining_sampler(source: Source, config: PretrainConfig) -> Sampler:
     kept = None
     if config.audit:
         found = read_audit(Path(config.audit))
-        kept = units(source, found, together=config.mask_duplicates)
+        kept = training_units(source, found, merge_duplicates=config.mask_duplicates)
     n = len(source) if kept is None else len(kept)
     sampler: ShuffleSampler | WeightedSampler
     if isinstance(source, Mixture) and source.weights is not None:
@@ -95,7 +95,7 @@ def local_batches(
     require(views.local.views >= 0, f"--views.local.views must be 0 or more: {views.local.views}")
     require(min(views.sizes) > 0, f"views must have a size above 0: {views.sizes}")
     drawn = partial(draw, views, seed=seed, changes=changes)
-    return Batches(source, sampler, views, draw=drawn, part=world())
+    return Batches(source, sampler, views, draw=drawn, world=world())
 
 
 def length(config: TrainConfig, sampler: Sampler) -> int:

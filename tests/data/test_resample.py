@@ -1,4 +1,4 @@
-"""Crops against Pillow, which cuts and resizes one at a time."""
+"""Crops against Pillow, which crops and resizes one at a time."""
 
 from collections.abc import Callable
 
