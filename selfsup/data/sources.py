@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from selfsup.augment.boxes import CropSpec
+from selfsup.augment.resample import resized_array_crops, resized_crops
 from selfsup.data.decode import BadImage, decode_bytes
-from selfsup.data.resample import resized_array_crops, resized_crops
 
 CHUNK_IMAGES = 128  # of an array, resized at a time: their floats have to fit in memory
 Columns = Mapping[str, Sequence[str]]

@@ -38,7 +38,7 @@ def resized_array_crops(
     they are cropped in one compiled loop, within two levels of `resized_crops`.
     """
     if compiled.available():
-        from selfsup.data.compiled_resample import resized_crops as compiled_crops
+        from selfsup.augment.compiled_resample import resized_crops as compiled_crops
 
         return compiled_crops(images, boxes, size, interpolation)
     pairs = zip(images, boxes.tolist(), strict=True)
