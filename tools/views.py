@@ -1,9 +1,9 @@
-"""A contact sheet of exactly what a step of a recipe sees, as a page.
+"""Show exactly the views of a step of a recipe, as a page.
 
     python tools/views.py --data images/ --method simclr --step 1200
     python tools/views.py --data images/ --config runs/simclr/config.yaml --method simclr
 
-Any flag of the recipe may follow, or its settings file: views, seed and batch are its own.
+Any flag of the recipe may follow, or its settings file, which set views, seed and batch.
 """
 
 import sys
@@ -16,7 +16,7 @@ from selfsup.core.cli import run as launch
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """A contact sheet of exactly what a step of a recipe sees.
+    """Show exactly the views of a step of a recipe.
 
     --data IMAGES and any other flag of the recipe may follow.
     """
@@ -24,18 +24,18 @@ class Config:
     method: str = "simclr"
     """A pretraining method: simclr, dcl, moco-v2, byol, dino..."""
     step: int = 0
-    """Steps done before the one that is shown."""
+    """The step to show, counted from 0."""
     images: int = 16
-    """Of the batch, from its first on."""
+    """The first images of the batch are shown."""
     page: str = "views.html"
-    """Where the sheet goes."""
+    """The file to write."""
 
 
 OWN = ("--method", "--step", "--images", "--page")
 
 
-def main(config: Config, rest: list[str]) -> None:
-    """Draw the step again, and show it; `rest` are flags of the recipe."""
+def main(config: Config, flags: list[str]) -> None:
+    """Make the step's views again and write the page; `flags` are those of the recipe."""
     from pathlib import Path
 
     from selfsup.core.errors import require
@@ -46,7 +46,7 @@ def main(config: Config, rest: list[str]) -> None:
 
     require(config.step >= 0, f"--step must be 0 or more, not {config.step}")
     require(config.images > 0, f"--images must be above 0, not {config.images}")
-    recipe = recipe_config(config.method, rest)
+    recipe = recipe_config(config.method, flags)
     views = recipe.views
     source = training_source(recipe)
     sampler = pretraining_sampler(source, recipe)
@@ -65,7 +65,7 @@ def recipe_config(method: str, args: list[str]) -> Any:
 
 
 def command() -> None:
-    """Run from the command line: own flags are taken out, the rest are the recipe's."""
+    """Run from the command line; flags that are not this tool's are the recipe's."""
     args = sys.argv[1:]
     own: list[str] = []
     for flag in OWN:

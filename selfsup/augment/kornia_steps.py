@@ -40,10 +40,10 @@ class KorniaStep:
     p: float
     """Probability that a view is changed; drawn by us."""
     module: nn.Module
-    """Built with p = 1: it changes whatever it is given."""
+    """Built with p = 1, so that it changes all its inputs."""
 
     def parameters(self, seed: int, shape: Shape) -> dict[str, Tensor]:
-        """What kornia draws for one view; the global generator is left as it was."""
+        """Draw kornia's parameters of one view, without moving the global generator."""
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             drawn: dict[str, Tensor] = self.module.forward_parameters(torch.Size((1, *shape)))  # type: ignore[operator]
@@ -63,13 +63,13 @@ class KorniaStep:
 
     def _apply_block(self, x: Tensor, seeds: Sequence[int]) -> Tensor:
         drawn = [self.parameters(seed, (x.shape[1], x.shape[2], x.shape[3])) for seed in seeds]
-        params = {name: torch.cat([one[name] for one in drawn]) for name in drawn[0]}
+        params = {name: torch.cat([view[name] for view in drawn]) for name in drawn[0]}
         params["forward_input_shape"] = torch.tensor(x.shape)
         changed: Tensor = self.module(x, params=params)
         return changed.clamp(0, 1)
 
     def describe(self, seed: int, shape: Shape) -> str:
-        """What a view gets, in words: "RandomJPEG jpeg quality 41.2"."""
+        """Say what a view gets: "RandomJPEG, jpeg quality 41.2"."""
         words = [self.name]
         for name, value in self.parameters(seed, shape).items():
             if name in ("batch_prob", "forward_input_shape", "idx") or value.numel() > 4:
@@ -124,7 +124,7 @@ def _build(name: str, arguments: dict[str, Any]) -> KorniaStep:
         isinstance(p, int | float) and 0 <= p <= 1,
         f"{FLAG}: p of {name} is a probability, 0 to 1, not {p!r}",
     )
-    values = {word: _value(given, signature[word]) for word, given in arguments.items()}
+    values = {word: _from_yaml(x, signature[word]) for word, x in arguments.items()}
     try:
         module = known[name](**(values | ({"p": 1.0} if "p" in signature else {})))
     except Exception as error:  # kornia raises many kinds for arguments that do not fit
@@ -133,30 +133,30 @@ def _build(name: str, arguments: dict[str, Any]) -> KorniaStep:
 
 
 BATCH_ARGUMENTS = ("same_on_batch", "p_batch", "keepdim")
-"""Of whole batches, which a view must not depend on."""
+"""Arguments about batches, on which a view must not depend."""
 
 
 @lru_cache(maxsize=1)
 def _single_image_classes() -> dict[str, type[nn.Module]]:
-    """Classes of images [c, h, w], but for the bases and the one that downloads a diffusion model.
+    """List classes for images, without the bases and one that downloads a diffusion model.
 
-    Those that change the shape are found when they are tried.
+    The trial rejects those that change the shape.
     """
     import kornia.augmentation as ka
 
     return {
-        name: each
-        for name, each in vars(ka).items()
-        if inspect.isclass(each) and issubclass(each, ka.AugmentationBase2D)
+        name: member
+        for name, member in vars(ka).items()
+        if inspect.isclass(member) and issubclass(member, ka.AugmentationBase2D)
         if not name.endswith("Base2D") and name != "RandomDissolving"
     }
 
 
-def _value(given: Any, parameter: inspect.Parameter) -> Any:
-    """Lists of YAML as tuples, or as a tensor where kornia takes nothing else."""
+def _from_yaml(value: Any, parameter: inspect.Parameter) -> Any:
+    """Convert lists to tuples, or to a tensor where kornia takes nothing else."""
     if parameter.annotation in (Tensor, "Tensor"):
-        return torch.tensor(given, dtype=torch.float32)
-    return tuple(_value(each, parameter) for each in given) if isinstance(given, list) else given
+        return torch.tensor(value, dtype=torch.float32)
+    return tuple(_from_yaml(x, parameter) for x in value) if isinstance(value, list) else value
 
 
 def _first_line(error: Exception) -> str:
@@ -165,7 +165,7 @@ def _first_line(error: Exception) -> str:
 
 @lru_cache(maxsize=256)
 def _works_on_batches(step: KorniaStep, shape: Shape) -> bool:
-    """Whether views of that shape come out of one call as they do one at a time.
+    """Try whether one call for many views gives what a call for each gives.
 
     Raises:
         UserError: the class fails on that shape, or changes it.
@@ -173,10 +173,10 @@ def _works_on_batches(step: KorniaStep, shape: Shape) -> bool:
     x = torch.rand(TRIAL_VIEWS, *shape, generator=torch.Generator().manual_seed(0))
     side = f"views of {shape[1]} x {shape[2]} pixels"
     try:
-        one_at_a_time = [step._apply_block(x[i : i + 1], [i]) for i in range(TRIAL_VIEWS)]
+        single = [step._apply_block(x[i : i + 1], [i]) for i in range(TRIAL_VIEWS)]
     except Exception as error:  # anything: it is code of others, with arguments of the user
         raise UserError(f"{FLAG}: {step.name} fails on {side}: {_first_line(error)}") from None
-    new = tuple(one_at_a_time[0].shape[1:])
+    new = tuple(single[0].shape[1:])
     require(
         new == shape,
         f"{FLAG}: {step.name} changes {side} to {' x '.join(map(str, new[1:]))}; only classes "
@@ -186,7 +186,7 @@ def _works_on_batches(step: KorniaStep, shape: Shape) -> bool:
         at_once = step._apply_block(x, range(TRIAL_VIEWS))
     except Exception:  # such as parameters of unequal length
         return False
-    return torch.allclose(at_once, torch.cat(one_at_a_time), rtol=0, atol=1e-5)
+    return torch.allclose(at_once, torch.cat(single), rtol=0, atol=1e-5)
 
 
 def check_shapes(text: str, channels: int, sizes: Sequence[int]) -> None:

@@ -18,7 +18,8 @@ BYOL = ViewsConfig(
     blur=1.0,
     second=SecondViewConfig(blur=0.1, solarize=0.2),
 )
-"""Views made differently (Grill et al. 2020, appendix B); also of Barlow Twins, VICReg, TiCo."""
+"""Two different distributions of views (Grill et al. 2020, appendix B); also of Barlow Twins,
+VICReg and TiCo."""
 
 MOCO_V3 = replace(BYOL, area=(0.2, 1.0))
 """BYOL's with larger crops (Chen et al. 2021)."""
@@ -41,7 +42,7 @@ LEJEPA = ViewsConfig(
 """Multi-crop (Balestriero & LeCun 2025): 2 x 224 and 6 x 98 in the paper."""
 
 FINETUNE = ViewsConfig(size=96, views=1, area=(0.5, 1.0), strength=0.25, grey=0.0, blur=0.0)
-"""One gentle view, where labels say what belongs together."""
+"""One weakly augmented view, for training with labels."""
 
 FACTORY = ViewsConfig(
     area=(0.5, 1.0),

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from selfsup.core.errors import UserError, require
-from selfsup.data.arrays import checked
+from selfsup.data.arrays import check_images
 from selfsup.data.decode import FILE_CHANNELS, BadImage, pillow_pixels
 from selfsup.data.sources import ArraySource, ImageSource, Source
-from selfsup.data.tables import named
+from selfsup.data.tables import encode_class_numbers
 
 Labels = Sequence[Any] | np.ndarray | Tensor
 
@@ -89,7 +89,7 @@ def _of_array(data: np.ndarray | Tensor, labels: Labels | None, channels: int) -
             images = np.stack([_eight_bits(image) for image in images])
         except BadImage as error:
             raise UserError(f"the array cannot be used: {error}") from None
-    images = checked("the array", images, channels)
+    images = check_images("the array", images, channels)
     return ArraySource(images, *_encoded(data, labels, len(images)), channels=channels)
 
 
@@ -184,7 +184,9 @@ def _encoded(data: Any, labels: Labels | None, n: int) -> tuple[Tensor | None, S
         f"{list(values.shape)}",
     )
     names = getattr(data, "classes", None) if values.dtype.kind in "iu" else None
-    return named("the data set", values, None if names is None else np.asarray(names))
+    return encode_class_numbers(
+        "the data set", values, None if names is None else np.asarray(names)
+    )
 
 
 def _can_be_sent(data: Any) -> bool:

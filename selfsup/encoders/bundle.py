@@ -21,12 +21,12 @@ from torch import Tensor, nn
 
 from selfsup.augment.apply import standardize
 from selfsup.augment.boxes import CenterBoxes
+from selfsup.augment.resample import resized_array_crops
 from selfsup.config import ViewsConfig
 from selfsup.core.errors import UserError
 from selfsup.core.numerics import normalize
 from selfsup.core.version import __version__
 from selfsup.data.decode import decode
-from selfsup.data.resample import resized_array_crops
 from selfsup.encoders.encoder import Encoder, crop_share, export, load
 
 FORMAT = 1

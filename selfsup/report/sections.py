@@ -66,7 +66,7 @@ def views_of_last_step(run: Files) -> list[str]:
     def drawn(n: int, *, step: int) -> Any:
         return draw(views, n, seed=config.seed, step=step)
 
-    batches = Batches(source, sampler, views, draw=drawn, part=(0, 1))
+    batches = Batches(source, sampler, views, draw=drawn, world=(0, 1))
     caption = f"Images drawn at random, with draws of step {step + 1} of {config.data}."
     return [paragraph(caption), *rows_of_views(source, batches[step], views, images=PICTURES)]
 

@@ -9,7 +9,7 @@ from selfsup.augment.draws import Change, draw
 from selfsup.config import PretrainConfig, TrainConfig, ViewsConfig
 from selfsup.core.distributed import world
 from selfsup.core.errors import require
-from selfsup.data.audit import read_audit, units
+from selfsup.data.audit import read_audit, training_units
 from selfsup.data.loader import Batches, Sampler
 from selfsup.data.mixture import Mixture
 from selfsup.data.open import training_source
@@ -67,7 +67,7 @@ def pretraining_sampler(source: Source, config: PretrainConfig) -> Sampler:
     groups = None
     if config.audit:
         audit = read_audit(Path(config.audit))
-        groups = units(source, audit, together=config.mask_duplicates)
+        groups = training_units(source, audit, merge_duplicates=config.mask_duplicates)
     n = len(source) if groups is None else len(groups)
     sampler: ShuffleSampler | WeightedSampler
     if isinstance(source, Mixture) and source.weights is not None:
@@ -106,7 +106,7 @@ def local_batches(
     require(views.local.views >= 0, f"--views.local.views must be 0 or more: {views.local.views}")
     require(min(views.sizes) > 0, f"views must have a size above 0: {views.sizes}")
     draws = partial(draw, views, seed=seed, changes=changes)
-    return Batches(source, sampler, views, draw=draws, part=world())
+    return Batches(source, sampler, views, draw=draws, world=world())
 
 
 def length(config: TrainConfig, sampler: Sampler) -> int:

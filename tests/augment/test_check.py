@@ -27,7 +27,7 @@ def test_every_pipeline_is_fine_and_makes_views(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "message"),
     [
         ({"flip": 50.0}, "--views.flip is a probability, 0 to 1, not 50"),
         ({"quarter_turn": -0.1}, "--views.quarter-turn is a probability"),
@@ -43,6 +43,6 @@ def test_every_pipeline_is_fine_and_makes_views(name: str) -> None:
         ({"size": 1}, "2 pixels or more"),
     ],
 )
-def test_a_number_that_cannot_be_is_told(changed: dict[str, Any], told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_a_number_that_cannot_be_is_told(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         check(replace(ViewsConfig(), **changed))

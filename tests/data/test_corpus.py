@@ -42,13 +42,13 @@ def test_there_are_forty_files_and_more(corpus: tuple[Source, dict[str, str]]) -
 
 def test_the_audit_gives_each_file_its_verdict(corpus: tuple[Source, dict[str, str]]) -> None:
     source, verdicts = corpus
-    found = audit(source, "corpus", threads=2)
-    bad = {found.names[i]: why for i, why in found.bad.items()}
+    actual = audit(source, "corpus", threads=2)
+    bad = {actual.names[i]: why for i, why in actual.bad.items()}
     assert bad.keys() == {name for name, verdict in verdicts.items() if verdict != GOOD}
     for name, why in bad.items():
         assert verdicts[name] in why, name
-    assert found.turned == 7  # 2 to 8; 77 means nothing
-    assert found.sixteen_bits == 1
+    assert actual.turned == 7  # 2 to 8; 77 means nothing
+    assert actual.sixteen_bits == 1
 
 
 def test_training_and_evaluation_say_what_the_audit_says(
@@ -82,7 +82,7 @@ CHANGES = st.tuples(
 
 
 def broken(data: bytes, cut: float | None, flips: list[tuple[float, int]]) -> bytes:
-    """Cut to a share, and bits flipped at shares of the length."""
+    """Cut to a fraction of its length, with bits flipped at fractions of it."""
     changed = bytearray(data if cut is None else data[: math.floor(cut * len(data))])
     for place, bit in flips:
         if changed:
@@ -103,9 +103,9 @@ def test_whatever_is_cut_or_flipped_is_an_image_or_bad_in_two_seconds(
     change: tuple[bytes, float | None, list[tuple[float, int]]],
 ) -> None:
     began = time.process_time()
-    found = verdict(broken(*change))
+    actual = verdict(broken(*change))
     assert time.process_time() - began < 2
-    assert found
+    assert actual
 
 
 @settings(max_examples=200, deadline=None)

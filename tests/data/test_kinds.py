@@ -149,13 +149,13 @@ def test_the_index_of_a_shard_is_kept_and_made_anew_when_the_shard_changes(tmp_p
     file = tmp_path / "a.tar"
     shard(file, samples([10, 20]))
     open_source(str(file))
-    kept = tmp_path / "a.tar.index.json"
-    before = kept.read_text()
+    index = tmp_path / "a.tar.index.json"
+    before = index.read_text()
     open_source(str(file))
-    assert kept.read_text() == before
+    assert index.read_text() == before
     shard(file, samples([60, 70, 80]))
     assert levels(open_source(str(file))) == [60, 70, 80]
-    kept.write_text("{")  # half written by something else
+    index.write_text("{")  # half written by something else
     assert levels(open_source(str(file))) == [60, 70, 80]
 
 
@@ -255,7 +255,7 @@ def test_the_views_of_a_mixture_are_those_that_each_image_has_alone(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "message"),
     [
         ("a.npz * 2 + b.npz", "gives a weight to some and not to all"),
         ("a.npz * x + b.npz * 1", "a number above 0, not 'x'"),
@@ -264,12 +264,12 @@ def test_the_views_of_a_mixture_are_those_that_each_image_has_alone(tmp_path: Pa
     ],
 )
 def test_a_mixture_that_cannot_be_made_is_told_why(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str, told: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name in "ab":
         np.savez(f"{name}.npz", images=grey([1]))
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         open_source(data)
 
 
@@ -305,8 +305,8 @@ def test_worker_processes_read_shards_as_the_main_one_does(tmp_path: Path) -> No
         return [batch.crops[0] for batch in read_ahead(batches, range(6), workers=workers)]
 
     levels(source)  # opens the file here, before workers are forked
-    for alone, apart in zip(seen(0), seen(2), strict=True):
-        assert torch.equal(alone, apart)
+    for in_process, by_workers in zip(seen(0), seen(2), strict=True):
+        assert torch.equal(in_process, by_workers)
 
 
 def test_a_mask_beside_an_image_is_not_the_image(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from selfsup.data.samplers import ShuffleSampler
 from selfsup.data.sources import Source
 from selfsup.report.audit import audit_page, summary
 from selfsup.report.page import page, picture, table, write_page
-from selfsup.report.views import contact_sheet, describe_draws, shared_area
+from selfsup.report.views import box_iou, contact_sheet, describe_draws
 from selfsup.training.pretrain import local_batches
 
 EVIL = "<script>alert('x')\"&.png"
@@ -123,7 +123,7 @@ def test_overlap_is_intersection_over_union() -> None:
             [[0, 0, 4, 4], [0, 0, 4, 2]],
         ]
     )
-    assert shared_area(boxes).tolist() == pytest.approx([1, 4 / 28, 0, 0.5])
+    assert box_iou(boxes).tolist() == pytest.approx([1, 4 / 28, 0, 0.5])
 
 
 def test_a_summary_counts_what_there_is(source: Source) -> None:

@@ -181,20 +181,20 @@ def large(folder: Path) -> dict[str, tuple[int, Work]]:
 
 
 def photographs(n: int, height: int, width: int) -> Any:
-    """Parts of two photographs: [n, height, width, 3]."""
+    """Crop two photographs at random: [n, height, width, 3]."""
     import numpy as np
     from PIL import Image
     from sklearn.datasets import load_sample_images
 
     whole = [Image.fromarray(image) for image in load_sample_images().images]
     draw = np.random.default_rng(0)
-    found = []
+    crops = []
     for i in range(n):
         left, top = draw.integers(0, 100, 2).tolist()
         box = left, top, left + 500, top + 320
-        part = whole[i % 2].resize((width, height), Image.Resampling.BICUBIC, box=box)
-        found.append(np.array(part))
-    return np.stack(found)
+        crop = whole[i % 2].resize((width, height), Image.Resampling.BICUBIC, box=box)
+        crops.append(np.array(crop))
+    return np.stack(crops)
 
 
 def main(config: Config) -> None:

@@ -34,12 +34,12 @@ def resized_array_crops(
 ) -> Tensor:
     """Cut boxes [b, v, 4] out of images of one size: uint8 [b, h, w, c] -> [b, v, c, s, s].
 
-    Small images come by the thousand: where numba is there, they are cut in one compiled loop,
-    within two levels of the form for one image.
+    Arrays hold small images by the thousand, so that calls would cost more than pixels: with numba
+    they are cropped in one compiled loop, within two levels of `resized_crops`.
     """
     if compiled.available():
-        from selfsup.data.compiled_resample import resized_crops as compiled_crops
+        from selfsup.augment.compiled_resample import resized_crops as compiled_crops
 
         return compiled_crops(images, boxes, size, interpolation)
     pairs = zip(images, boxes.tolist(), strict=True)
-    return torch.stack([resized_crops(image, own, size, interpolation) for image, own in pairs])
+    return torch.stack([resized_crops(image, b, size, interpolation) for image, b in pairs])

@@ -1,4 +1,4 @@
-"""Crops against Pillow, which cuts and resizes one at a time."""
+"""Crops against Pillow, which crops and resizes one at a time."""
 
 from collections.abc import Callable
 
@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from selfsup.augment.resample import resized_array_crops
 from selfsup.config import Interpolation
 from selfsup.core import compiled
-from selfsup.data.resample import resized_array_crops
 
 Resize = Callable[..., Tensor]
 
