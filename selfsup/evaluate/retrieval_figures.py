@@ -42,7 +42,7 @@ def retrieval(
         queries: what is searched with.
         gallery: what is searched; None for leave-one-out among the queries.
         cuts: the k of Recall@k and precision@k.
-        metric: what is near.
+        metric: the similarity that ranks.
         memory: bytes to hold besides the features.
 
     Raises:

@@ -216,10 +216,10 @@ def _measure_retrieval(
     return Measurement(values, facts | leaked, groups=groups, without_leaks=without_leaks)
 
 
-def _shown(found: Retrieval, config: RetrievalConfig) -> dict[str, Tensor]:
+def _shown(searched: Retrieval, config: RetrievalConfig) -> dict[str, Tensor]:
     """The usual figures, or all."""
-    usual = {name for name in found.figures if name.startswith("Recall")} | set(USUAL)
-    return {name: each for name, each in found.figures.items() if config.all or name in usual}
+    usual = {name for name in searched.figures if name.startswith("Recall")} | set(USUAL)
+    return {name: each for name, each in searched.figures.items() if config.all or name in usual}
 
 
 def verify(config: VerifyConfig) -> Evaluation:

@@ -34,7 +34,7 @@ def rank_matches(
     Args:
         queries: what is searched with.
         gallery: what is searched; None for the queries themselves, each against all the others.
-        metric: what is near.
+        metric: the similarity that ranks.
         memory: bytes to hold besides the features.
 
     Raises:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from selfsup.core.numerics import normalize
 from selfsup.evaluate.votes import PROTOCOLS, Vote, few_shot, knn_predict, knn_votes
+from selfsup.search.neighbours import nearest
 from selfsup.search.products import products
 
 
@@ -203,6 +204,8 @@ def test_few_shots_take_that_many_of_each_class_anew_each_time() -> None:
     assert set(drawn) == {0, 1}  # which images are drawn decides
     assert few_shot(bank, labels, between, shots=1, **options)[:, 0].tolist() == drawn
     assert few_shot(bank, labels, between, shots=20, **options).tolist() == [[0]] * 6
+    little = few_shot(bank, labels, between, shots=1, memory=1, **options)[:, 0].tolist()
+    assert little == drawn
     with pytest.raises(ValueError, match="21 shots: class 0 has 20 images"):
         few_shot(bank, labels, queries, shots=21, **options)
 
@@ -221,3 +224,17 @@ def test_a_bank_without_neighbours_is_an_error(n: int, queries: Tensor | None) -
         knn_predict(
             torch.ones(n, 2), torch.zeros(n, dtype=torch.int64), queries, k=1, temperature=1
         )
+
+
+def test_few_shots_search_within_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[int] = []
+
+    def watched(*args: Any, memory: int, **more: Any) -> Any:
+        given.append(memory)
+        return nearest(*args, memory=memory, **more)
+
+    monkeypatch.setattr("selfsup.evaluate.votes.nearest", watched)
+    bank, labels = data(1, 12)
+    vote = Vote(1, 0.1)
+    few_shot(bank, labels, bank, shots=1, draws=2, vote=vote, seed=0, memory=12345)
+    assert given == [12345, 12345]
