@@ -85,7 +85,7 @@ def _collect(rankings: Iterable[Ranking], total: int, cuts: Sequence[int]) -> Re
     for ranking in rankings:
         matched = ranking.match_counts > 0
         which.append(matched.nonzero()[:, 0] + ranking.rows.start)
-        for name, values in figures_of(ranking.ranks[matched], cuts).items():
+        for name, values in figures_from_ranks(ranking.ranks[matched], cuts).items():
             blocks.setdefault(name, []).append(values)
     with_match = torch.cat(which) if which else torch.zeros(0, dtype=torch.int64)
     if len(with_match) == 0:
@@ -94,7 +94,7 @@ def _collect(rankings: Iterable[Ranking], total: int, cuts: Sequence[int]) -> Re
     return Retrieval(figures, with_match, total - len(with_match))
 
 
-def figures_of(ranks: Tensor, cuts: Sequence[int]) -> dict[str, Tensor]:
+def figures_from_ranks(ranks: Tensor, cuts: Sequence[int]) -> dict[str, Tensor]:
     """Compute figures of queries from the ranks of their matches.
 
     Recall@k: whether a match is among the k nearest (CMC at rank k for re-identification).

@@ -11,7 +11,7 @@ from torch import Tensor
 from selfsup.core import compiled
 from selfsup.core.errors import UserError
 from selfsup.search.neighbours import _from_keys, _keys, chunked_search, nearest
-from selfsup.search.products import bytes_of, comparable, products
+from selfsup.search.products import comparable, parse_bytes, products
 
 SAME_FORM = [HealthCheck.function_scoped_fixture]
 
@@ -62,10 +62,10 @@ def in_order(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def test_a_bank_in_blocks_gives_the_same(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     monkeypatch.setattr("selfsup.search.neighbours.BANK_BLOCK", block)
     bank, queries = whole_numbers(5000 if block > 7 else 30, 4, seed=0), whole_numbers(9, 4, seed=1)
-    (found,) = chunked_search(queries, bank, 20, 1 << 30)
+    (neighbours,) = chunked_search(queries, bank, 20, 1 << 30)
     similarity, indices = in_order(queries, bank, 20)
-    assert torch.equal(found.similarity, similarity)
-    assert torch.equal(found.indices, indices)
+    assert torch.equal(neighbours.similarity, similarity)
+    assert torch.equal(neighbours.indices, indices)
 
 
 @settings(max_examples=60, deadline=None)
@@ -101,14 +101,14 @@ def test_the_forms_of_each_device_give_the_same_neighbours_also_with_ties(
 def test_the_forms_of_each_device_agree_alone_and_when_k_exceeds_the_bank(
     seed: int, n: int, k: int
 ) -> None:
-    bank, found = whole_numbers(n, 2, seed=seed), []
+    bank, results = whole_numbers(n, 2, seed=seed), []
     for available in (True, False):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(compiled, "available", lambda a=available: a)
-            found.append(search(bank, bank, k, alone=True))
-    assert found[0][1].shape == (n, min(k, n - 1))
-    assert torch.equal(found[0][0], found[1][0])
-    assert torch.equal(found[0][1], found[1][1])
+            results.append(search(bank, bank, k, alone=True))
+    assert results[0][1].shape == (n, min(k, n - 1))
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=30))
@@ -206,10 +206,10 @@ def test_features_that_are_no_numbers_are_an_error(metric: Any) -> None:
     [("2GB", 2 << 30), ("500mb", 500 << 20), ("1.5 k", 1536), ("77", 77), ("1TB", 1 << 40)],
 )
 def test_sizes_are_read_as_people_write_them(text: str, expected: int) -> None:
-    assert bytes_of(text) == expected
+    assert parse_bytes(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "GB", "-1GB", "2 apples", "0"])
 def test_other_sizes_are_an_error(text: str) -> None:
     with pytest.raises(UserError, match="--memory must read like 2GB"):
-        bytes_of(text)
+        parse_bytes(text)
