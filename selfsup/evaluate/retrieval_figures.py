@@ -70,7 +70,7 @@ def retrieval_after_reranking(
     if size > memory:
         raise ValueError(f"re-ranking holds {size >> 20} MB of similarities; give more --memory")
     similarity = rerank(queries.x, None if gallery is None else gallery.x, memory=memory)
-    rules = MatchRules(queries.to(cpu), searched, alone=gallery is None)
+    rules = MatchRules(queries.to(cpu), searched, exclude_self=gallery is None)
     rankings = (
         Ranking(rows, rules.ranks(similarity[rows], rows))
         for rows in row_blocks(len(queries.x), 64)

@@ -125,7 +125,7 @@ def hubness(x: Tensor, *, k: int = 10, memory: int = MEMORY) -> tuple[float, flo
     """
     z = normalize(x.float())
     counts = torch.zeros(len(z))
-    for block in nearest(z, z, k, alone=True, memory=memory):
+    for block in nearest(z, z, k, exclude_self=True, memory=memory):
         counts += torch.bincount(block.indices.flatten(), minlength=len(z))
     centred = counts.double() - counts.double().mean()
     spread = centred.square().mean().sqrt()

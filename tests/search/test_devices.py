@@ -22,20 +22,20 @@ def gpu() -> Iterator[torch.device]:
         yield torch.device("cuda")
 
 
-@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("exclude_self", [False, True])
 def test_neighbours_of_rows_on_a_gpu_are_on_the_cpu(
-    gpu: torch.device, monkeypatch: pytest.MonkeyPatch, alone: bool
+    gpu: torch.device, monkeypatch: pytest.MonkeyPatch, exclude_self: bool
 ) -> None:
     monkeypatch.setattr(neighbours, "BANK_BLOCK", 16)
     monkeypatch.setattr(neighbours, "_without_self", lambda block: block)  # has as many as it has
     bank = torch.empty(50, 3, device=gpu)
-    queries = bank if alone else torch.empty(20, 3, device=gpu)
-    blocks = list(nearest(queries, bank, 5, alone=alone, memory=1))
+    queries = bank if exclude_self else torch.empty(20, 3, device=gpu)
+    blocks = list(nearest(queries, bank, 5, exclude_self=exclude_self, memory=1))
     assert sum(len(block.indices) for block in blocks) == len(queries)
     for block in blocks:
         assert block.similarity.device.type == block.indices.device.type == "cpu"
         assert block.similarity.dtype == torch.float32
-        assert block.indices.shape[1] == 5 + alone
+        assert block.indices.shape[1] == 5 + exclude_self
 
 
 @pytest.mark.parametrize("matches", [3, FEW + 1])
@@ -55,7 +55,7 @@ def test_rules_are_applied_on_the_device(
     monkeypatch.setattr(Members, "build", build)
     words = torch.empty(20, dtype=torch.int64, device=gpu)
     gallery = Gallery(torch.empty(20, 3, device=gpu), words, words, words)
-    rules = MatchRules(gallery, gallery, alone=True)
+    rules = MatchRules(gallery, gallery, exclude_self=True)
     places, real = rules.same_label.rows(slice(4, 9))
     assert rules._skipped(places, slice(4, 9)).shape == (5, 3)
     similarity = products(gallery.x[4:9], gallery.x)

@@ -105,7 +105,7 @@ def test_the_forms_of_each_device_agree_alone_and_when_k_exceeds_the_bank(
     for available in (True, False):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(compiled, "available", lambda a=available: a)
-            results.append(search(bank, bank, k, alone=True))
+            results.append(search(bank, bank, k, exclude_self=True))
     assert results[0][1].shape == (n, min(k, n - 1))
     assert torch.equal(results[0][0], results[1][0])
     assert torch.equal(results[0][1], results[1][1])
@@ -149,7 +149,7 @@ def test_a_sample_that_promises_too_much_does_not_lose_neighbours(form: str) -> 
 @pytest.mark.parametrize("twins", [False, True])
 def test_alone_a_row_is_not_its_own_neighbour(form: str, twins: bool) -> None:
     bank = whole_numbers(40, 2 if twins else 40, seed=3) + (0 if twins else 5 * torch.eye(40))
-    similarity, indices = search(bank, bank, 7, alone=True)
+    similarity, indices = search(bank, bank, 7, exclude_self=True)
     assert not (indices == torch.arange(40)[:, None]).any()
     every = (bank @ bank.T).fill_diagonal_(-torch.inf)
     assert torch.equal(similarity, every.sort(dim=1, descending=True).values[:, :7])
@@ -158,12 +158,12 @@ def test_alone_a_row_is_not_its_own_neighbour(form: str, twins: bool) -> None:
 def test_k_is_clipped_to_what_there_is(form: str) -> None:
     bank = torch.eye(4)
     assert search(bank, bank, 9)[1].shape == (4, 4)
-    assert search(bank, bank, 9, alone=True)[1].shape == (4, 3)
+    assert search(bank, bank, 9, exclude_self=True)[1].shape == (4, 3)
 
 
 def test_too_small_a_bank_is_an_error(form: str) -> None:
     with pytest.raises(ValueError, match="1 images are too few"):
-        list(nearest(torch.ones(1, 2), torch.ones(1, 2), 1, alone=True))
+        list(nearest(torch.ones(1, 2), torch.ones(1, 2), 1, exclude_self=True))
 
 
 def test_euclidean_ranks_by_distance_wherever_the_rows_lie(form: str) -> None:
