@@ -129,7 +129,7 @@ def evaluate(model: str, test: Path, config: Config) -> "dict[str, Figure]":
     bank, queries = (x[named], labels[named]), x[~named]
     voted = knn_predict(*bank, queries, k=NAMED, temperature=0.1)
     fitted = linear_probe(*bank, queries, seed=config.seed).predictions
-    found = retrieval(Queries(x, labels)).figures
+    ranked = retrieval(Queries(x, labels)).figures
     values = {
         "k-NN": voted == labels[~named],
         "linear probe": fitted == labels[~named],
