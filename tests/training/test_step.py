@@ -69,7 +69,6 @@ def quick() -> Runs:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("step")
 @pytest.mark.parametrize("case", QUICK)
 def test_micro_batches_are_one_batch_but_for_batch_statistics(quick: Runs, case: str) -> None:
     apart = difference(quick[1][case], quick[4][case])
@@ -77,21 +76,18 @@ def test_micro_batches_are_one_batch_but_for_batch_statistics(quick: Runs, case:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("step")
 @pytest.mark.parametrize("case", cases(GROUP))
 def test_four_micro_batches_are_one_batch(one: Runs, case: str) -> None:
     assert difference(one[1][case], one[4][case]) < 1e-12
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("step")
 @pytest.mark.parametrize("case", cases(BATCH))
 def test_batch_statistics_are_of_the_micro_batch(one: Runs, case: str) -> None:
     assert difference(one[1][case], one[4][case]) > 1e-6
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("step")
 @pytest.mark.parametrize("case", cases(list(METHODS)))
 def test_every_trained_parameter_has_a_gradient_and_they_are_not_zero(one: Runs, case: str) -> None:
     found = one[4][case]
@@ -105,7 +101,6 @@ def test_every_trained_parameter_has_a_gradient_and_they_are_not_zero(one: Runs,
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("step")
 @pytest.mark.parametrize("case", MEMORIES)
 def test_each_step_puts_its_batch_into_the_memory(one: Runs, case: str) -> None:
     for found in one.values():
@@ -118,7 +113,6 @@ def test_each_step_puts_its_batch_into_the_memory(one: Runs, case: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("step")
 @pytest.mark.parametrize("micro_batches", [1, 2])
 @pytest.mark.parametrize("case", cases(GROUP))
 def test_two_processes_are_one(one: Runs, two: Runs, case: str, micro_batches: int) -> None:
@@ -126,7 +120,6 @@ def test_two_processes_are_one(one: Runs, two: Runs, case: str, micro_batches: i
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("step")
 @pytest.mark.parametrize("case", cases(list(METHODS)))
 def test_micro_batches_are_virtual_processes_also_with_batch_norm(
     one: Runs, two: Runs, case: str
