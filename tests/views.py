@@ -1,4 +1,4 @@
-"""What tests of views share: crops, draws that change nothing, torchvision on each view."""
+"""Helpers of tests of views: crops, draws that change nothing, torchvision on each view."""
 
 from collections.abc import Callable
 from typing import Any
@@ -39,7 +39,8 @@ def untouched(b: int, v: int, channels: int = 3) -> Draws:
         gains=torch.ones(b, v, channels),
         erase=no,
         erased=RandomBoxes(torch.full((b, v, 10, 2), 0.25), torch.zeros(b, v, 2), (0.25, 0.25)),
-        more=(),
+        custom=(),
+        kornia=(),
     )
 
 

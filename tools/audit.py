@@ -1,9 +1,9 @@
-"""Read every image once: what is broken, doubled, leaked between splits, and how large it all is.
+"""Read every image once: what is broken, duplicated, leaked between splits, and its size.
 
     python tools/audit.py --data images/ --out audit.json
     python recipes/pretrain_simclr.py --data images/ --audit audit.json --mask-duplicates ...
 
-Writes JSON for training, and a page beside it (audit.html) to look at.
+Writes JSON for training, and a page to look at (audit.html).
 """
 
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ class Config:
     """Read every image once and write down what is wrong with it."""
 
     data: str
-    """Images, as in training; a manifest's column `split` is looked at for leakage."""
+    """Images, as in training; duplicates across a manifest's column `split` are leaks."""
     out: str = "audit.json"
-    """Where findings go; the page goes beside it."""
+    """The audit; the page has the same name and ends in .html."""
     split: str = ""
     """Only the manifest's rows with this `split`, or a data set's."""
     channels: int = 3
@@ -28,11 +28,11 @@ class Config:
     distance: int = 4
     """Bits of 64 in which near duplicates may differ (their difference hashes)."""
     workers: int = 2
-    """Images read at a time."""
+    """Images that are read at a time."""
 
 
 def main(config: Config) -> None:
-    """Read, write, tell."""
+    """Read the images, write both files, print the summary."""
     from pathlib import Path
 
     from rich.console import Console
@@ -53,7 +53,7 @@ def main(config: Config) -> None:
         config.data, split=config.split, labels=config.labels, channels=config.channels
     )
     with bar("images", len(source)) as advance:
-        found = audit(
+        report = audit(
             source,
             config.data,
             distance=config.distance,
@@ -61,18 +61,18 @@ def main(config: Config) -> None:
             progress=advance,
         )
     out = Path(config.out)
-    write_audit(found, out)
-    shown = out.with_suffix(".html")
-    write_page(shown, audit_page(found, source))
+    write_audit(report, out)
+    page = out.with_suffix(".html")
+    write_page(page, audit_page(report, source))
     table = Table(show_header=False, box=None)
-    for line in summary(found):
+    for line in summary(report):
         table.add_row(*map(escape, line))
     console = Console()
     console.print(table)
-    for i in list(found.bad)[:5]:
-        told = f"bad: {found.names[i]!r}: {found.bad[i]}"
-        console.print(told, markup=False, highlight=False)
-    console.print(f"{out} for --audit, {shown} to look at", markup=False, highlight=False)
+    for i in list(report.bad)[:5]:
+        message = f"bad: {report.names[i]!r}: {report.bad[i]}"
+        console.print(message, markup=False, highlight=False)
+    console.print(f"{out} for --audit, {page} to look at", markup=False, highlight=False)
 
 
 def command() -> None:

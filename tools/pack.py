@@ -1,9 +1,9 @@
-"""Many images in one file that is mapped and read at any place: small, quick, checked.
+"""Write many images to one file that is mapped and read at any position.
 
     python tools/pack.py --data images/ --out images.pack --side 256
     python tools/pack.py --check images.pack
 
-A stopped one goes on with the same command. Images that cannot be read are left out and named.
+The same command resumes after a stop. Images that cannot be read are left out and listed.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from selfsup.core.cli import run as launch
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Many images in one file that is mapped and read at any place."""
+    """Write many images to one file that is mapped and read at any position."""
 
     data: str = ""
     """Images, as in training."""
@@ -33,9 +33,9 @@ class Config:
     channels: int = 3
     """Of the images; 3 reads all as RGB. Others are packed raw."""
     workers: int = 2
-    """Images made ready at a time."""
+    """Images that are encoded at a time."""
     check: str = ""
-    """Instead, hold every image of this pack against its sha256."""
+    """Instead of writing, compare every image of this pack with its sha256."""
 
 
 def main(config: Config) -> None:
@@ -52,9 +52,9 @@ def main(config: Config) -> None:
     if config.check:
         changed = check_pack(Path(config.check))
         if changed:
-            told = ", ".join(changed[:5])
-            raise UserError(f"{len(changed)} images of {config.check} have changed: {told}")
-        print(f"{config.check}: all {len(Pack(Path(config.check)))} images are as written")
+            names = ", ".join(changed[:5])
+            raise UserError(f"{len(changed)} images of {config.check} have changed: {names}")
+        print(f"{config.check}: all {len(Pack(Path(config.check)))} images are unchanged")
         return
     require(bool(config.data), "--data names the images to pack")
     require(config.out.endswith(".pack"), f"--out must end in .pack, not {config.out!r}")

@@ -13,17 +13,17 @@ from selfsup.config import Interpolation
 
 
 class Boxes(Protocol):
-    """Something that knows where to cut each view of each image of a batch."""
+    """Where each view of each image of a batch is cropped."""
 
-    def rows(self, part: slice | Tensor) -> "Boxes":
-        """The boxes of some of the images: a slice of them, or those at positions [k]."""
+    def rows(self, which: slice | Tensor) -> "Boxes":
+        """Select images: a slice of them, or those at positions [k]."""
 
     def resolve(self, height: int, width: int) -> Tensor:
         """Boxes of images of that size: int64 [n, v, 4] as top, left, height, width in pixels."""
 
 
-class Cut(NamedTuple):
-    """What to read of each image: boxes, resized to one size."""
+class CropSpec(NamedTuple):
+    """What is read of each image: boxes, resized to squares of one size."""
 
     boxes: Boxes
     size: int
@@ -33,8 +33,8 @@ class Cut(NamedTuple):
 class RandomBoxes(NamedTuple):
     """Random resized crops (Szegedy et al. 2015) as torchvision defines them.
 
-    tries: [n, v, 10, 2], ten proposals of area share and width / height.
-    place: [n, v, 2], where in the room that is left, vertically and horizontally, in [0, 1).
+    tries: [n, v, 10, 2], ten proposals of a fraction of the area and width / height.
+    place: [n, v, 2], in [0, 1): 0 is at the top or left, towards 1 at the bottom or right.
     limits: the smallest and largest width / height of the fallback.
     """
 
@@ -42,40 +42,40 @@ class RandomBoxes(NamedTuple):
     place: Tensor
     limits: tuple[float, float]
 
-    def rows(self, part: slice | Tensor) -> "RandomBoxes":
-        """The boxes of some of the images."""
-        return RandomBoxes(self.tries[part], self.place[part], self.limits)
+    def rows(self, which: slice | Tensor) -> "RandomBoxes":
+        """Select images."""
+        return RandomBoxes(self.tries[which], self.place[which], self.limits)
 
     def resolve(self, height: int, width: int) -> Tensor:
-        """The first proposal that fits the image; where none does, the largest centred crop."""
+        """Take the first proposal that fits the image; if none does, the largest centred crop."""
         if len(self.tries) == 1:
-            return torch.tensor([self._views_of_one(height, width)])
-        box, fits = self.proposed(height, width)
+            return torch.tensor([self._resolve_one_image(height, width)])
+        box, fits = self.first_fitting(height, width)
         fallback = torch.tensor(self._fallback(height, width))
         return torch.where(fits[..., None], box, fallback)
 
-    def _views_of_one(self, height: int, width: int) -> list[list[int]]:
-        """The boxes of one image, number by number: a tenth of the time of tensors so small.
+    def _resolve_one_image(self, height: int, width: int) -> list[list[int]]:
+        """`resolve` of one image, number by number: a tenth of the time of such small tensors.
 
-        In numpy's float32, whose arithmetic is that of tensors.
+        numpy's float32 has the arithmetic of tensors, so that the boxes are equal.
         """
-        found = []
+        boxes = []
         whole = np.float32(height * width)
         for tries, place in zip(self.tries[0].numpy(), self.place[0].numpy(), strict=True):
             box = self._fallback(height, width)
-            for share, ratio in tries:
-                area = share * whole
+            for fraction, ratio in tries:
+                area = fraction * whole
                 w, h = np.rint(np.sqrt(area * ratio)), np.rint(np.sqrt(area / ratio))
                 if 0 < w <= width and 0 < h <= height:
                     room = np.array([height - h + 1, width - w + 1], np.float32)
                     top, left = np.minimum(np.floor(place * room), room - 1)
                     box = [int(top), int(left), int(h), int(w)]
                     break
-            found.append(box)
-        return found
+            boxes.append(box)
+        return boxes
 
-    def proposed(self, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """The first proposal that fits, and whether any does: [n, v, 4] and bool [n, v]."""
+    def first_fitting(self, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Find the first proposal that fits, and whether any does: [n, v, 4] and bool [n, v]."""
         area = self.tries[..., 0] * (height * width)  # [n, v, 10]
         ratio = self.tries[..., 1]
         w = (area * ratio).sqrt().round()
@@ -98,21 +98,21 @@ class RandomBoxes(NamedTuple):
 
 
 class CenterBoxes(NamedTuple):
-    """The evaluation view: a centred square whose side is `share` of the image's shorter side.
+    """The evaluation view: a centred square, its side a fraction of the image's shorter side.
 
-    Cutting this square and resizing it is resizing the short side to size / share and cutting the
-    centre, to half a pixel of the original; share 1 is the whole of a square image.
+    To half a pixel of the original this is resizing the shorter side to size / fraction and
+    cropping the centre; a fraction of 1 is the whole of a square image.
     """
 
     images: int
-    share: float
+    fraction: float
 
-    def rows(self, part: slice | Tensor) -> "CenterBoxes":
-        """The boxes of some of the images."""
-        return CenterBoxes(len(torch.arange(self.images)[part]), self.share)
+    def rows(self, which: slice | Tensor) -> "CenterBoxes":
+        """Select images."""
+        return CenterBoxes(len(torch.arange(self.images)[which]), self.fraction)
 
     def resolve(self, height: int, width: int) -> Tensor:
-        """The same square for each image."""
-        side = max(1, round(min(height, width) * self.share))
+        """Take the same square of each image."""
+        side = max(1, round(min(height, width) * self.fraction))
         box = torch.tensor([(height - side) // 2, (width - side) // 2, side, side])
         return box.expand(self.images, 1, 4)

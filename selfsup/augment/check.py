@@ -1,24 +1,25 @@
-"""Settings of views that can mean nothing are told before a run."""
+"""Checks of the settings of views, before a run starts."""
 
+from selfsup.augment.kornia_steps import check_shapes
 from selfsup.config import ViewsConfig
 from selfsup.core.errors import require
 
-CHANCES = "flip quarter_turn rotate jitter grey blur solarize erase"
+PROBABILITIES = "flip quarter_turn rotate jitter grey blur solarize erase"
 WIDTHS = "strength brightness contrast saturation hue gain degrees"
 
 
 def check(views: ViewsConfig) -> None:
-    """Look at every number.
+    """Check every number, and try kornia's classes.
 
     Raises:
-        UserError: one cannot be.
+        UserError: a setting has no meaning.
     """
-    chances = {name: getattr(views, name) for name in CHANCES.split()}
+    probabilities = {name: getattr(views, name) for name in PROBABILITIES.split()}
     for name in ("blur", "solarize"):
-        chances[f"second.{name}"] = getattr(views.second, name) or 0.0
-        chances[f"local.{name}"] = getattr(views.local, name)
-    for name, chance in chances.items():
-        require(0 <= chance <= 1, f"--views.{_flag(name)} is a probability, 0 to 1, not {chance}")
+        probabilities[f"second.{name}"] = getattr(views.second, name) or 0.0
+        probabilities[f"local.{name}"] = getattr(views.local, name)
+    for name, p in probabilities.items():
+        require(0 <= p <= 1, f"--views.{_flag(name)} is a probability, 0 to 1, not {p}")
     for name in WIDTHS.split():
         width = getattr(views, name)
         require(width >= 0, f"--views.{_flag(name)} must be 0 or more, not {width}")
@@ -29,13 +30,15 @@ def check(views: ViewsConfig) -> None:
         _range(name, getattr(views, name))
     require(all(c > 0 for c in views.std), f"--views.std must be above 0: {views.std}")
     require(min(views.sizes) > 1, f"views must have a size of 2 pixels or more: {views.sizes}")
+    check_shapes(views.kornia, views.channels, views.sizes)
 
 
 def _range(name: str, ends: tuple[float, float], most: float = float("inf")) -> None:
     low, high = ends
-    told = "above 0" if most == float("inf") else f"above 0 and at most {most:g}"
+    limits = "above 0" if most == float("inf") else f"above 0 and at most {most:g}"
     require(
-        0 < low <= high <= most, f"--views.{_flag(name)} goes from low to high, {told}, not {ends}"
+        0 < low <= high <= most,
+        f"--views.{_flag(name)} goes from low to high, {limits}, not {ends}",
     )
 
 

@@ -1,8 +1,8 @@
 """Colour changes of a batch, each image by its own amounts, in place.
 
 The definitions are torchvision's functions on floats in [0, 1]: brightness scales, contrast blends
-with the mean of the grey image, saturation with the grey image, each cut to [0, 1]; hue turns the
-wheel of HSV. `README.md` beside this file says where others differ.
+with the mean of the grey image, saturation with the grey image, each clamped to [0, 1]; hue turns
+the wheel of HSV. `README.md` beside this file lists where others differ.
 
 Shape letters: k images, c channels, p pixels.
 """
@@ -22,9 +22,9 @@ def luma(x: Tensor) -> Tensor:
 
 
 def blend(x: Tensor, factor: Tensor, grey: Tensor, mean: Tensor) -> None:
-    """One of brightness, contrast and saturation for each image, in place.
+    """Change brightness, contrast or saturation of each image, in place.
 
-    All three are x * factor + y * grey + mean(y) * mean, with y the grey image, cut to [0, 1]:
+    All three are x * factor + y * grey + mean(y) * mean, with y the grey image, clamped to [0, 1]:
     `grey` is 1 - factor for a change of saturation, `mean` is that for one of contrast, and both
     are 0 otherwise. Where channels are not red, green and blue there is no grey image, and contrast
     changes each about its own mean.
@@ -62,16 +62,16 @@ def turn_hue(x: Tensor, shift: Tensor) -> None:
     # masks of 0 and 1 as floats: a choice by bool is ten times slower than arithmetic on a CPU
     at_red = torch.eq(high, r, out=torch.empty_like(high))
     at_green = torch.eq(high, g, out=torch.empty_like(high))
-    part = torch.lerp(torch.lerp(r - g, b - r, at_green), g - b, at_red)
+    difference = torch.lerp(torch.lerp(r - g, b - r, at_green), g - b, at_red)
     hue = torch.rsub(at_green, 2 / 3, alpha=1 / 3)
     hue.addcmul_(hue, at_red, value=-1).add_(shift[:, None])
-    hue.addcdiv_(part, chroma.clamp(min=1e-12))  # greys have no chroma, and any hue will do
-    hue.sub_(torch.floor(hue, out=part))
+    hue.addcdiv_(difference, chroma.clamp(min=1e-12))  # greys have no chroma, so any hue is right
+    hue.sub_(torch.floor(hue, out=difference))
     below = torch.sub(low, chroma, alpha=1 / 6)
     above = torch.add(low, chroma, alpha=1 / 3)
-    away = torch.sub(hue, 1 / 2, out=part).abs_().clamp_(1 / 6, 1 / 3)
-    torch.addcmul(below, chroma, away, out=r)
-    away = torch.sub(hue, 1 / 3, out=part).abs_().clamp_(1 / 6, 1 / 3)
-    torch.addcmul(above, chroma, away, value=-1, out=g)
-    away = torch.sub(hue, 2 / 3, out=part).abs_().clamp_(1 / 6, 1 / 3)
-    torch.addcmul(above, chroma, away, value=-1, out=b)
+    distance = torch.sub(hue, 1 / 2, out=difference).abs_().clamp_(1 / 6, 1 / 3)
+    torch.addcmul(below, chroma, distance, out=r)
+    distance = torch.sub(hue, 1 / 3, out=difference).abs_().clamp_(1 / 6, 1 / 3)
+    torch.addcmul(above, chroma, distance, value=-1, out=g)
+    distance = torch.sub(hue, 2 / 3, out=difference).abs_().clamp_(1 / 6, 1 / 3)
+    torch.addcmul(above, chroma, distance, value=-1, out=b)

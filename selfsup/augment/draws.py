@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from selfsup.augment.boxes import RandomBoxes
+from selfsup.augment.kornia_steps import kornia_steps
 from selfsup.config import ViewsConfig
 from selfsup.core.seeds import generator
 
@@ -18,10 +19,10 @@ TRIES = 10  # proposals before the fallback, as in torchvision and the Inception
 
 
 class Change(Protocol):
-    """A change of views of your own: what is drawn for each view, and what that does to it."""
+    """A custom augmentation: random draws for each view, and what they do to it."""
 
     def draw(self, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
-        """Anything random, [n, v, ...] for `shape` (n, v), from this generator alone."""
+        """Draw anything random, [n, v, ...] for `shape` (n, v), from this generator alone."""
 
     def apply(self, x: Tensor, drawn: Tensor) -> Tensor:
         """Change float images [k, c, s, s] in [0, 1] by their draws [k, ...], on one device."""
@@ -30,7 +31,7 @@ class Change(Protocol):
 class Draws(NamedTuple):
     """What is done to each view of each image; all tensors are [n, v, ...].
 
-    Probabilities are already decided: a factor of 1, a shift of 0, False mean untouched.
+    Probabilities are already decided: a factor of 1, a shift of 0 and False leave a view unchanged.
     """
 
     boxes: RandomBoxes
@@ -57,49 +58,54 @@ class Draws(NamedTuple):
     """[n, v, c]: factor of each channel."""
     erase: Tensor
     erased: RandomBoxes
-    """Which part is erased."""
-    more: tuple[Tensor, ...]
-    """What changes of your own have drawn."""
+    """The rectangle that is erased."""
+    custom: tuple[Tensor, ...]
+    """Draws of custom augmentations."""
+    kornia: tuple[Tensor, ...]
+    """For each class of `--views.kornia` the seed of its parameters; -1 where it is not applied."""
 
-    def rows(self, part: slice | Tensor) -> "Draws":
-        """The draws of some of the images: a slice of them, or those at positions [k]."""
-        return self._each(lambda field: field[part])
+    def rows(self, which: slice | Tensor) -> "Draws":
+        """Select images: a slice of them, or those at positions [k]."""
+        return self._map(lambda tensor: tensor[which])
 
     def flat(self) -> "Draws":
-        """Views one after the other: [n * v, 1, ...]."""
-        return self._each(lambda field: field.flatten(0, 1)[:, None])
+        """List all views as images of one view: [n * v, 1, ...]."""
+        return self._map(lambda tensor: tensor.flatten(0, 1)[:, None])
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> "Draws":
-        """Every tensor changed."""
+    def _map(self, function: Callable[[Tensor], Tensor]) -> "Draws":
+        """Call `function` on every tensor."""
 
-        def of(field: Any) -> Any:
+        def map_field(field: Any) -> Any:
             if isinstance(field, RandomBoxes):
-                return field._replace(tries=change(field.tries), place=change(field.place))
+                return field._replace(tries=function(field.tries), place=function(field.place))
             if isinstance(field, tuple):
-                return tuple(map(change, field))
-            return change(field)
+                return tuple(map(function, field))
+            return function(field)
 
-        return Draws(*map(of, self))
+        return Draws(*map(map_field, self))
 
 
 def draw(
     config: ViewsConfig, n: int, *, seed: int, step: int, changes: Sequence[Change] = ()
 ) -> tuple[Draws, ...]:
-    """The draws of step `step` for a global batch of n images, the same on any machine.
+    """Make the draws of a step for a global batch of n images, the same on any machine.
 
-    One for each size of views. `changes` are your own, drawn last, each from a stream of its own.
+    Returns:
+        One `Draws` for each size of views. Custom augmentations (`changes`) and kornia's classes
+        draw from streams of their own, so that they move no other draw.
     """
     streams = ("views", "views/local")
-    drawn = []
+    groups = []
     for group, stream in zip(config.by_size(), streams, strict=False):
         draws = _draw(group, n, generator(seed, step, stream))
         shape = n, group.views
-        more = tuple(
+        custom = tuple(
             change.draw(shape, generator(seed, step, f"{stream}/{i}"))
             for i, change in enumerate(changes)
         )
-        drawn.append(draws._replace(more=more))
-    return tuple(drawn)
+        kornia = _kornia_seeds(config, shape, generator(seed, step, f"{stream}/kornia"))
+        groups.append(draws._replace(custom=custom, kornia=kornia))
+    return tuple(groups)
 
 
 def _draw(config: ViewsConfig, n: int, g: torch.Generator) -> Draws:
@@ -109,10 +115,10 @@ def _draw(config: ViewsConfig, n: int, g: torch.Generator) -> Draws:
     def uniform(low: float, high: float, *more: int) -> Tensor:
         return low + (high - low) * torch.rand(*shape, *more, generator=g)
 
-    def chance(probability: float, other: float | None = None) -> Tensor:
-        limit = torch.full((config.views,), probability)
+    def bernoulli(p: float, p_of_second: float | None = None) -> Tensor:
+        limit = torch.full((config.views,), p)
         return torch.rand(shape, generator=g) < limit.masked_fill(
-            second, probability if other is None else other
+            second, p if p_of_second is None else p_of_second
         )
 
     def factor(width: float, *more: int) -> Tensor:
@@ -122,28 +128,41 @@ def _draw(config: ViewsConfig, n: int, g: torch.Generator) -> Draws:
     def boxes(
         area: tuple[float, float], ratio: tuple[float, float], tries: int = TRIES
     ) -> RandomBoxes:
-        shares = uniform(*area, tries)
+        fractions = uniform(*area, tries)
         ratios = uniform(math.log(ratio[0]), math.log(ratio[1]), tries).exp()
-        return RandomBoxes(torch.stack([shares, ratios], -1), uniform(0, 1, 2), ratio)
+        return RandomBoxes(torch.stack([fractions, ratios], -1), uniform(0, 1, 2), ratio)
 
     return Draws(
         boxes=boxes(config.area, config.ratio),
-        flip=chance(config.flip),
+        flip=bernoulli(config.flip),
         brightness=factor(config.brightness),
         contrast=factor(config.contrast),
         saturation=factor(config.saturation),
         hue=uniform(-config.hue * config.strength, config.hue * config.strength),
-        jitter=chance(config.jitter),
+        jitter=bernoulli(config.jitter),
         order=torch.rand(*shape, 4, generator=g).argsort(-1),
-        grey=chance(config.grey),
-        blur=chance(config.blur, config.second.blur),
+        grey=bernoulli(config.grey),
+        blur=bernoulli(config.blur, config.second.blur),
         sigma=uniform(*config.sigma),
-        solarize=chance(config.solarize, config.second.solarize),
-        quarters=chance(config.quarter_turn) * torch.randint(1, 4, shape, generator=g),
-        rotate=chance(config.rotate),
+        solarize=bernoulli(config.solarize, config.second.solarize),
+        quarters=bernoulli(config.quarter_turn) * torch.randint(1, 4, shape, generator=g),
+        rotate=bernoulli(config.rotate),
         degrees=uniform(-config.degrees, config.degrees),
         gains=factor(config.gain, config.channels),
-        erase=chance(config.erase),
+        erase=bernoulli(config.erase),
         erased=boxes(config.erase_area, config.erase_ratio, TRIES if config.erase else 1),
-        more=(),
+        custom=(),
+        kornia=(),
     )
+
+
+def _kornia_seeds(
+    config: ViewsConfig, shape: tuple[int, int], g: torch.Generator
+) -> tuple[Tensor, ...]:
+    """A seed of 62 bits for each view that a class changes; a further class moves no other's."""
+    drawn = []
+    for each in kornia_steps(config.kornia):
+        applied = torch.rand(shape, generator=g) < each.p
+        seeds = torch.randint(1 << 62, shape, generator=g)
+        drawn.append(torch.where(applied, seeds, -1))
+    return tuple(drawn)

@@ -1,4 +1,4 @@
-"""Turning a batch and erasing parts of it, each image by its own draws.
+"""Rotation and erasing of a batch, each image by its own draws.
 
 Shape letters: k images, c channels, s side in pixels.
 """
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def rotate(x: Tensor, degrees: Tensor) -> Tensor:
-    """Turn to the left about the centre, bilinear; what comes from outside is black.
+    """Rotate to the left about the centre, bilinear; what comes from outside is black.
 
     As torchvision's `rotate(x, degrees, BILINEAR)`.
 
@@ -27,7 +27,7 @@ def rotate(x: Tensor, degrees: Tensor) -> Tensor:
 
 
 def erase(x: Tensor, boxes: Tensor) -> Tensor:
-    """Zeros in a box of each image.
+    """Set a box of each image to 0.
 
     Args:
         x: [k, c, s, s].

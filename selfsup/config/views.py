@@ -16,7 +16,7 @@ class EncoderConfig:
     """First layers: timm's own (standard) or for small images (ResNet: 3 x 3, stride 1, no pooling;
     ViT and ConvNeXt: finer patches). auto takes small at 64 pixels and below where there is one."""
     args: str = ""
-    """More arguments for timm.create_model as YAML: "{channels: [32, 64, 128, 256]}"."""
+    """Further arguments of timm.create_model as YAML: "{channels: [32, 64, 128, 256]}"."""
     weights: str = ""
     """Start from this file (.safetensors, or .pth without code in it); empty: random weights."""
     channels_last: bool = True
@@ -27,7 +27,7 @@ class EncoderConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SecondViewConfig:
-    """How the second of the views differs; what is None is as in the first."""
+    """Settings of the second view that differ from the first; None: the same."""
 
     blur: float | None = None
     """Probability of a blur (0.1 beside 1.0 in BYOL, appendix B)."""
@@ -37,14 +37,14 @@ class SecondViewConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LocalViewsConfig:
-    """Small crops beside the views (multi-crop, Caron et al. 2020), coloured alike."""
+    """Additional small crops (multi-crop, Caron et al. 2020), with the same colour changes."""
 
     views: int = 0
-    """How many of each image."""
+    """Number of local views of each image."""
     size: int | None = None
-    """Their side in pixels; by default half of the others'."""
+    """Side in pixels; by default half of `--views.size`."""
     area: tuple[float, float] = (0.05, 0.4)
-    """Share of the image's area that they cover, drawn uniformly."""
+    """Fraction of the image's area that a local crop covers, drawn uniformly."""
     blur: float = 0.5
     """Probability of a blur."""
     solarize: float = 0.0
@@ -58,9 +58,9 @@ class ViewsConfig:
     size: int = 96
     """Side of a view in pixels."""
     views: int = 2
-    """How many views of each image a step sees."""
+    """Number of views of each image in a step."""
     area: tuple[float, float] = (0.08, 1.0)
-    """Share of the image's area that a crop covers, drawn uniformly."""
+    """Fraction of the image's area that a crop covers, drawn uniformly."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Width over height of a crop, drawn uniformly in its logarithm."""
     interpolation: Interpolation = "bicubic"
@@ -68,9 +68,9 @@ class ViewsConfig:
     flip: float = 0.5
     """Probability of a left-right flip."""
     quarter_turn: float = 0.0
-    """Probability of a turn by 90, 180 or 270 degrees (for images without an up)."""
+    """Probability of a rotation by 90, 180 or 270 degrees (for images without an up)."""
     rotate: float = 0.0
-    """Probability of a turn by any angle; corners become black."""
+    """Probability of a rotation by any angle; corners become black."""
     degrees: float = 30.0
     """Largest such angle, to either side."""
     jitter: float = 0.8
@@ -86,7 +86,7 @@ class ViewsConfig:
     hue: float = 0.2
     """Shift from -this to this in turns of the colour wheel, at strength 1."""
     gain: float = 0.0
-    """Factor of each channel by itself, from 1 - this to 1 + this, at strength 1, after the four
+    """Separate factor of each channel, from 1 - this to 1 + this, at strength 1, after the four
     changes: for images whose channels are not red, green and blue."""
     grey: float = 0.2
     """Probability of dropping the colour."""
@@ -96,6 +96,9 @@ class ViewsConfig:
     """Width of the blur in pixels, drawn uniformly."""
     solarize: float = 0.0
     """Probability of inverting values from 128 up (BYOL)."""
+    kornia: str = ""
+    """Classes of kornia.augmentation that keep an image's shape, as YAML, after the steps above:
+    "{RandomJPEG: {jpeg_quality: [30, 90], p: 0.2}}"."""
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     """Subtracted from each channel, of values in [0, 1] (ImageNet's). As many as channels: 3 reads
     every image as RGB, another number takes images that have it (--views.saturation, hue and grey
@@ -106,30 +109,30 @@ class ViewsConfig:
     """Probability of erasing a rectangle to the mean (Zhong et al. 2017; 0.5 for
     re-identification)."""
     erase_area: tuple[float, float] = (0.02, 0.33)
-    """Share of the view's area that is erased, drawn uniformly."""
+    """Fraction of the view's area that is erased, drawn uniformly."""
     erase_ratio: tuple[float, float] = (0.3, 3.3)
-    """Width over height of what is erased, drawn uniformly in its logarithm."""
+    """Width over height of the erased rectangle, drawn uniformly in its logarithm."""
     second: SecondViewConfig = SecondViewConfig()
     local: LocalViewsConfig = LocalViewsConfig()
 
     @property
     def channels(self) -> int:
-        """Of the images."""
+        """Number of channels of the images."""
         return len(self.mean)
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Sides in pixels: of the views and, if there are any, of the local ones."""
+        """Sides in pixels of the views and of local views, if there are any."""
         return tuple(group.size for group in self.by_size())
 
     def by_size(self) -> "tuple[ViewsConfig, ...]":
-        """The views of one size each: these and, if there are any, the local ones."""
-        own = replace(self, local=LocalViewsConfig())
+        """Split into views of one size: these, and local views if there are any."""
+        large = replace(self, local=LocalViewsConfig())
         local = self.local
         if not local.views:
-            return (own,)
+            return (large,)
         small = replace(
-            own,
+            large,
             size=local.size or self.size // 2,
             views=local.views,
             area=local.area,
@@ -137,4 +140,4 @@ class ViewsConfig:
             solarize=local.solarize,
             second=SecondViewConfig(),
         )
-        return own, small
+        return large, small

@@ -1,4 +1,4 @@
-"""The audit: everything is read once, and what others should know of it is written down."""
+"""The audit: read every image once, and record what training should know of it."""
 
 import hashlib
 import json
@@ -15,35 +15,35 @@ from PIL import Image
 
 from selfsup.core.errors import UserError
 from selfsup.data.decode import FORMATS, ORIENTATION, BadImage
-from selfsup.data.near_duplicates import difference_hash, groups, near_pairs
+from selfsup.data.near_duplicates import connected_groups, difference_hash, near_pairs
 from selfsup.data.sources import Source
 
 
-class Seen(NamedTuple):
-    """One image."""
+class ImageFacts(NamedTuple):
+    """Facts of one image."""
 
     bad: str | None
-    """Why it cannot be read; then the rest is empty."""
+    """Why it cannot be read; then all other fields are empty."""
     size: tuple[int, int] = (0, 0)
     """Height and width in pixels."""
     format: str = "array"
     mode: str = ""
-    """Pillow's word for channels and bits."""
+    """Pillow's name for channels and bits."""
     turned: bool = False
-    """EXIF says that it is not stored upright."""
+    """Whether its EXIF tag rotates it."""
     sha256: str = ""
     """Of the file, or of the pixels where there is none."""
     hash: int = 0
-    """See `near.difference_hash`."""
+    """`near_duplicates.difference_hash`."""
     mean: tuple[float, ...] = ()
     """Of each channel, in [0, 1]."""
     square: tuple[float, ...] = ()
-    """Mean of squares."""
+    """Mean of the squares of each channel."""
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found; images are called by their position, since names may come twice."""
+    """Facts of all images; they are listed by position, since names may repeat."""
 
     data: str
     names: list[str]
@@ -60,12 +60,12 @@ class Audit:
     classes: dict[str, int]
     """Readable images of each."""
     mean: list[float]
-    """Of each channel, every image counted alike, in [0, 1]."""
+    """Of each channel, in [0, 1]; every image has the same weight."""
     std: list[float]
     exact: list[list[int]]
     """Groups of equal files."""
     near: list[list[int]]
-    """Groups that look alike, equal ones included."""
+    """Groups of near duplicates, equal files included."""
     leaks: list[list[int]]
     """Groups of `near` with images of more than one split."""
     splits: dict[str, int]
@@ -82,35 +82,35 @@ def audit(
     """Read everything once.
 
     Args:
-        source: the images; a column `split` is looked at for leakage.
-        data: what the user called it.
+        source: the images; near duplicates in more than one word of its column `split` are leaks.
+        data: its name on the command line.
         distance: bits of 64 in which near duplicates may differ.
         threads: images read at a time.
         progress: called after each image.
     """
 
-    def look(position: int) -> Seen:
-        found = see(source, position)
+    def inspect(position: int) -> ImageFacts:
+        facts = inspect_image(source, position)
         progress(1)
-        return found
+        return facts
 
     with ThreadPoolExecutor(threads) as pool:
-        seen = list(pool.map(look, range(len(source))))
-    good = [i for i, found in enumerate(seen) if found.bad is None]
-    facts = [seen[i] for i in good]
+        everything = list(pool.map(inspect, range(len(source))))
+    good = [i for i, facts in enumerate(everything) if facts.bad is None]
+    readable = [everything[i] for i in good]
     split = source.columns.get("split", [])
-    mean, std = _moments(facts)
-    exact, near, leaks = _duplicates(seen, split, distance)
+    mean, std = _moments(readable)
+    exact, near, leaks = _duplicates(everything, split, distance)
     return Audit(
         data=data,
         names=[source.name(i) for i in range(len(source))],
-        digests=[found.sha256 for found in seen],
-        bad={i: found.bad for i, found in enumerate(seen) if found.bad is not None},
-        sizes=_sizes([found.size for found in facts]),
-        formats=dict(Counter(found.format for found in facts).most_common()),
-        modes=dict(Counter(found.mode for found in facts).most_common()),
-        turned=sum(found.turned for found in facts),
-        sixteen_bits=sum(found.mode.startswith("I") for found in facts),
+        digests=[facts.sha256 for facts in everything],
+        bad={i: facts.bad for i, facts in enumerate(everything) if facts.bad is not None},
+        sizes=_sizes([facts.size for facts in readable]),
+        formats=dict(Counter(facts.format for facts in readable).most_common()),
+        modes=dict(Counter(facts.mode for facts in readable).most_common()),
+        turned=sum(facts.turned for facts in readable),
+        sixteen_bits=sum(facts.mode.startswith("I") for facts in readable),
         classes=_classes(source, good),
         mean=mean,
         std=std,
@@ -122,48 +122,49 @@ def audit(
 
 
 def _duplicates(
-    seen: Sequence[Seen], split: Sequence[str], distance: int
+    everything: Sequence[ImageFacts], split: Sequence[str], distance: int
 ) -> tuple[list[list[int]], list[list[int]], list[list[int]]]:
-    """Groups of equal images, of those that look alike, and of those in more than one split."""
-    exact = _equal([found.sha256 for found in seen])
-    alike = near_pairs(np.array([found.hash for found in seen], np.uint64), distance)
-    near = groups(len(seen), [(g[0], i) for g in exact for i in g[1:]] + alike)
+    """Group equal images, near duplicates, and near duplicates in more than one split."""
+    exact = _equal([facts.sha256 for facts in everything])
+    equal_pairs = [(group[0], i) for group in exact for i in group[1:]]
+    hashes = np.array([facts.hash for facts in everything], np.uint64)
+    near = connected_groups(len(everything), equal_pairs + near_pairs(hashes, distance))
     leaks = [group for group in near if split and len({split[i] for i in group}) > 1]
     return exact, near, leaks
 
 
-def see(source: Source, position: int) -> Seen:
-    """One image; a bad one is a finding and no error."""
+def inspect_image(source: Source, position: int) -> ImageFacts:
+    """Read one image; that it cannot be read is a fact and no error."""
     try:
         data = source.stored(position)
         pixels = source.pixels(position)
     except BadImage as error:
-        return Seen(str(error))
+        return ImageFacts(str(error))
     values = pixels.reshape(-1, pixels.shape[2]).astype(np.float32) / 255
-    facts: dict[str, Any] = {"mode": f"{pixels.shape[2]} x 8 bits"}
+    stored: dict[str, Any] = {"mode": f"{pixels.shape[2]} x 8 bits"}
     if data is not None:
         with Image.open(BytesIO(data), formats=FORMATS) as image:
             turned = image.getexif().get(ORIENTATION, 1) in range(2, 9)
-            facts = {"format": image.format or "", "mode": image.mode, "turned": turned}
-    return Seen(
+            stored = {"format": image.format or "", "mode": image.mode, "turned": turned}
+    return ImageFacts(
         None,
         size=pixels.shape[:2],
         sha256=digest(pixels, data),
         hash=difference_hash(pixels),
         mean=tuple(values.mean(0, dtype=np.float64).tolist()),
         square=tuple((values**2).mean(0, dtype=np.float64).tolist()),
-        **facts,
+        **stored,
     )
 
 
 def digest(pixels: np.ndarray, data: bytes | None) -> str:
-    """sha256 of a file, or of pixels and their shape."""
-    plain = f"{pixels.shape}".encode() + pixels.tobytes() if data is None else data
-    return hashlib.sha256(plain).hexdigest()
+    """Compute the sha256 of a file's bytes, or of pixels and their shape."""
+    content = f"{pixels.shape}".encode() + pixels.tobytes() if data is None else data
+    return hashlib.sha256(content).hexdigest()
 
 
 def _equal(digests: Sequence[str]) -> list[list[int]]:
-    """Groups of two and more with the same digest; bad images have none."""
+    """Group images with the same digest; bad images have none."""
     members: dict[str, list[int]] = {}
     for i, digest in enumerate(digests):
         if digest:
@@ -175,10 +176,10 @@ def _sizes(sizes: Sequence[tuple[int, int]]) -> dict[str, int]:
     if not sizes:
         return {}
     table = np.array(sizes)
-    found = {"smallest": table.min(0), "median": np.median(table, 0), "largest": table.max(0)}
+    rows = {"smallest": table.min(0), "median": np.median(table, 0), "largest": table.max(0)}
     return {
         f"{word} {side}": int(values[i])
-        for word, values in found.items()
+        for word, values in rows.items()
         for i, side in enumerate(("height", "width"))
     }
 
@@ -190,27 +191,27 @@ def _classes(source: Source, good: Sequence[int]) -> dict[str, int]:
     return {name: counts[label] for label, name in enumerate(source.classes)}
 
 
-def _moments(seen: Sequence[Seen]) -> tuple[list[float], list[float]]:
-    """Mean and deviation of each channel."""
-    if not seen:
+def _moments(readable: Sequence[ImageFacts]) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel."""
+    if not readable:
         return [], []
-    mean = np.array([found.mean for found in seen]).mean(0)
-    square = np.array([found.square for found in seen]).mean(0)
+    mean = np.array([facts.mean for facts in readable]).mean(0)
+    square = np.array([facts.square for facts in readable]).mean(0)
     deviation = np.sqrt(np.maximum(square - mean**2, 0))
     return mean.round(4).tolist(), deviation.round(4).tolist()
 
 
-def write_audit(found: Audit, file: Path) -> None:
-    """As JSON."""
+def write_audit(report: Audit, file: Path) -> None:
+    """Write JSON."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(asdict(found), indent=1) + "\n")
+    file.write_text(json.dumps(asdict(report), indent=1) + "\n")
 
 
 def read_audit(file: Path) -> Audit:
-    """What `write_audit` wrote.
+    """Read what `write_audit` wrote.
 
     Raises:
-        UserError: the file is not there, or is no audit.
+        UserError: the file does not exist, or is not an audit.
     """
     try:
         table = json.loads(file.read_text())
@@ -219,49 +220,51 @@ def read_audit(file: Path) -> Audit:
     except FileNotFoundError:
         raise UserError(f"{file} does not exist; tools/audit.py writes it") from None
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{file} is no audit: {error}") from None
+        raise UserError(f"{file} is not an audit: {error}") from None
 
 
-LOOKED_AT = 16  # images that are read again, to see whether the audit is of these
+SPOT_CHECKS = 16  # images that are read again, to check that the audit is of these
 
 
-def units(source: Source, found: Audit, *, together: bool) -> list[list[int]]:
-    """Positions to train on, without the bad ones; near duplicates as one unit if `together`.
+def training_units(source: Source, report: Audit, *, merge_duplicates: bool) -> list[list[int]]:
+    """List the positions to train on, without bad images; each unit is one image.
 
-    The source may be a part of what was audited, one split of a manifest for example, if names
-    come but once.
+    With `merge_duplicates` a group of near duplicates is one unit. The source may be a subset of
+    what was audited, one split of a manifest for example, if all names are different.
 
     Raises:
         UserError: the audit is of other images.
     """
-    audited = _audited(source, found)
-    own = {position: i for i, position in enumerate(audited)}
-    alike = [sorted(own[k] for k in group if k in own) for group in found.near]
-    alike = [group for group in alike if len(group) > 1] if together else []
-    grouped = {i for group in alike for i in group}
-    single = [[i] for i, k in enumerate(audited) if k not in found.bad and i not in grouped]
-    return sorted(single + alike)
+    audited = _audited_positions(source, report)
+    position_in_source = {k: i for i, k in enumerate(audited)}
+    merged = []
+    for group in report.near if merge_duplicates else []:
+        here = sorted(position_in_source[k] for k in group if k in position_in_source)
+        merged += [here] if len(here) > 1 else []
+    grouped = {i for group in merged for i in group}
+    single = [[i] for i, k in enumerate(audited) if k not in report.bad and i not in grouped]
+    return sorted(single + merged)
 
 
-def _audited(source: Source, found: Audit) -> list[int]:
-    """For each image of the source, its position in the audit."""
+def _audited_positions(source: Source, report: Audit) -> list[int]:
+    """Find the position in the audit of each image of the source."""
     names = [source.name(i) for i in range(len(source))]
-    if names == found.names:
+    if names == report.names:
         audited = list(range(len(names)))
     else:
-        place = {name: i for i, name in enumerate(found.names)}
+        place = {name: i for i, name in enumerate(report.names)}
         unknown = set(names) - place.keys()
-        if unknown or len(place) < len(found.names):
-            told = f"{min(unknown)!r} is not in it" if unknown else "names in it come twice"
+        if unknown or len(place) < len(report.names):
+            why = f"{min(unknown)!r} is not in it" if unknown else "names in it come twice"
             raise UserError(
-                f"the audit of {found.data} is of other images: {told}; run tools/audit.py again"
+                f"the audit of {report.data} is of other images: {why}; run tools/audit.py again"
             )
         audited = [place[name] for name in names]
-    good = [i for i, k in enumerate(audited) if k not in found.bad]
-    for i in good[:: max(1, len(good) // LOOKED_AT)]:
-        if see(source, i).sha256 != found.digests[audited[i]]:
+    good = [i for i, k in enumerate(audited) if k not in report.bad]
+    for i in good[:: max(1, len(good) // SPOT_CHECKS)]:
+        if inspect_image(source, i).sha256 != report.digests[audited[i]]:
             raise UserError(
-                f"{names[i]!r} is not what it was when {found.data} was audited; "
+                f"{names[i]!r} is not what it was when {report.data} was audited; "
                 "run tools/audit.py again"
             )
     return audited

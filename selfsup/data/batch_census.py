@@ -1,4 +1,4 @@
-"""What an epoch of batches would hold, found by drawing it before training."""
+"""Counts of what an epoch of batches holds, drawn before training."""
 
 from typing import NamedTuple
 
@@ -29,9 +29,9 @@ class Census(NamedTuple):
     unseen: int
     """Images in no batch."""
     repeated: int
-    """Places of batches taken by an image that the same batch already has."""
+    """Repetitions of an image within a batch."""
     classes: Span
-    """In a batch."""
+    """Of a batch."""
     anchors: Span
     """Of a batch, with a positive and a negative."""
     positives: Span
@@ -41,7 +41,7 @@ class Census(NamedTuple):
 
 
 def census(sampler: Sampler, labels: Tensor) -> Census:
-    """Draw the first epoch of `sampler` over images with `labels` [n]."""
+    """Count over the first epoch of `sampler`, of images with `labels` [n]."""
     seen = torch.zeros(len(labels), dtype=torch.bool)
     repeated = 0
     counts: dict[str, list[Tensor]] = {n: [] for n in ("classes", "anchors", "pos", "neg")}

@@ -1,14 +1,14 @@
-"""Decoding: the bytes of a file become an upright image of eight bits, or a reason why not."""
+"""Decode a file's bytes to an upright image of eight bits, or raise the reason why not."""
 
 import io
 import re
 import stat
 import warnings
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import simplejpeg
 from PIL import Image, ImageOps
 
 SUFFIXES = (
@@ -26,16 +26,14 @@ SUFFIXES = (
 )
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
 LARGEST = 1 << 29
-"""Bytes of a file that is read; a photograph has a hundredth."""
+"""Most bytes of a file that is read; a photograph has a hundredth."""
 MOST_PIXELS = 89_478_485
-"""Of an image, as Pillow warns: a gigabyte and more when it is opened."""
+"""Most pixels of an image, the limit of which Pillow warns: more takes gigabytes."""
 FILE_CHANNELS = (1, 3, 4)
 """Grey, RGB, RGBA: what files can be read as."""
-QUICK_JPEG = find_spec("simplejpeg") is not None
-"""Decodes to the same pixels as Pillow in two thirds of the time."""
 
 
-# Pillow warns of odd metadata, from many threads; filters for a while are not safe among threads
+# Pillow warns of odd metadata, from many threads; temporary filters are not safe among threads
 warnings.filterwarnings("ignore", module="PIL")
 
 
@@ -43,7 +41,7 @@ ORIENTATION = 0x0112  # EXIF's tag
 
 
 class BadImage(Exception):
-    """An image that cannot be read; the text says why."""
+    """An image that cannot be read; the text is the reason."""
 
 
 def decode(path: Path, channels: int = 3) -> np.ndarray:
@@ -56,17 +54,17 @@ def decode(path: Path, channels: int = 3) -> np.ndarray:
 
 
 def read_bytes(path: Path) -> bytes:
-    """All of a regular file of sensible size.
+    """Read all of a regular file of sensible size.
 
     Raises:
-        BadImage: it is none, or cannot be read.
+        BadImage: it is not a regular file, too large, or cannot be read.
     """
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
             raise BadImage("not a regular file")
-        if found.st_size > LARGEST:
-            raise BadImage(f"{found.st_size >> 20} MB, more than {LARGEST >> 20}")
+        if status.st_size > LARGEST:
+            raise BadImage(f"{status.st_size >> 20} MB, more than {LARGEST >> 20}")
         return path.read_bytes()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
@@ -74,11 +72,11 @@ def read_bytes(path: Path) -> bytes:
 
 
 def decode_bytes(data: bytes, channels: int = 3) -> np.ndarray:
-    """A file's bytes as uint8 [h, w, channels], of 1 (grey), 3 (RGB) or 4 (RGBA).
+    """Decode a file's bytes to uint8 [h, w, channels], of 1 (grey), 3 (RGB) or 4 (RGBA).
 
     EXIF upright, alpha over white (but for 4 channels), 16 bits and floats scaled by range. Only
-    Pillow's decoders in FORMATS are let near the bytes, whatever the file is called. Of an
-    animation, the first frame.
+    Pillow's decoders in FORMATS see the bytes, whatever the file is called. Of an animation, the
+    first frame.
 
     Raises:
         BadImage: with the reason.
@@ -87,11 +85,11 @@ def decode_bytes(data: bytes, channels: int = 3) -> np.ndarray:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise BadImage(f"DecompressionBomb: {image.width} x {image.height} pixels")
-            pixels = _quick(image, data, channels)
+            pixels = _plain_jpeg(image, data, channels)
             if pixels is None:
                 image.load()
-                pixels = np.array(_MODES[channels](image))
-            return pixels[..., None] if pixels.ndim == 2 else pixels
+                pixels = pillow_pixels(image, channels)
+            return pixels
     except BadImage:
         raise
     except Exception as error:  # Pillow's plugins raise almost anything on broken bytes
@@ -99,23 +97,30 @@ def decode_bytes(data: bytes, channels: int = 3) -> np.ndarray:
         raise BadImage(f"{type(error).__name__}: {first}"[:200]) from None
 
 
-def _quick(image: Image.Image, data: bytes, channels: int) -> np.ndarray | None:
-    """A plain JPEG that is whole, by libjpeg-turbo without Pillow's copies; None for all else."""
-    if not QUICK_JPEG or channels != 3 or image.format != "JPEG" or image.mode != "RGB":
+def _plain_jpeg(image: Image.Image, data: bytes, channels: int) -> np.ndarray | None:
+    """Decode a whole JPEG without oddities by libjpeg-turbo; None for everything else.
+
+    It makes the same pixels as Pillow in two thirds of the time, since it copies less.
+    """
+    if channels != 3 or image.format != "JPEG" or image.mode != "RGB":
         return None
     if image.getexif().get(ORIENTATION, 1) != 1:
         return None
-    import simplejpeg
-
     try:
         pixels: np.ndarray = simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
-    except ValueError:  # cut or odd: Pillow's word counts
+    except ValueError:  # truncated or odd: Pillow decides
         return None
     return pixels
 
 
+def pillow_pixels(image: Image.Image, channels: int) -> np.ndarray:
+    """Convert any of Pillow's modes to uint8 [h, w, channels], of 1 (grey), 3 or 4 (RGBA)."""
+    pixels = np.array(_MODES[channels](image))
+    return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """Any mode of Pillow's as RGB of eight bits, turned as its EXIF says."""
+    """Convert any of Pillow's modes to RGB of eight bits, rotated upright by its EXIF tag."""
     image = _upright(image)
     if _has_alpha(image):
         image = image.convert("RGBA")
@@ -125,7 +130,7 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turned as its EXIF says, and of eight bits."""
+    """Rotate by the EXIF tag, and scale to eight bits."""
     image = ImageOps.exif_transpose(image) or image
     if image.mode == "F" or image.mode.startswith("I"):
         image = Image.fromarray(to_eight_bits(np.asarray(image)))
@@ -144,7 +149,7 @@ _MODES: dict[int, Any] = {
 
 
 def to_eight_bits(values: np.ndarray) -> np.ndarray:
-    """Integers by the range of 16 bits; floats by [0, 1] if they lie there, else by their range.
+    """Scale integers by the range of 16 bits; floats by [0, 1] if they lie there, else by theirs.
 
     Raises:
         BadImage: some are not finite.

@@ -1,4 +1,4 @@
-"""Encoding: an image becomes the bytes that a pack holds."""
+"""Encode an image to the bytes that a pack holds."""
 
 import io
 from typing import Literal, NamedTuple
@@ -20,7 +20,7 @@ class Style(NamedTuple):
     side: int | None
     """Longest allowed shorter side, in pixels; larger images are shrunk to it."""
     quality: int
-    """Of JPEG."""
+    """Of JPEG, 1 to 95."""
 
 
 class Stored(NamedTuple):
@@ -32,7 +32,7 @@ class Stored(NamedTuple):
 
 
 def encode(image: np.ndarray, style: Style) -> Stored:
-    """Shrink, if it is larger than asked, and store. uint8 [h, w, c]."""
+    """Shrink an image, uint8 [h, w, c], if its shorter side exceeds the style's, and encode it."""
     height, width, channels = image.shape
     short = min(height, width)
     if style.side is not None and short > style.side:

@@ -1,4 +1,4 @@
-"""Data sets of other libraries that lie on disk: Hugging Face's and torchvision's."""
+"""Data sets of other libraries on disk: Hugging Face's and torchvision's."""
 
 from pathlib import Path
 from typing import Any
@@ -7,49 +7,51 @@ import numpy as np
 from torch import Tensor
 
 from selfsup.core.errors import UserError, did_you_mean, require
-from selfsup.data.arrays import checked
-from selfsup.data.decode import BadImage, read_bytes, upright_rgb
+from selfsup.data.arrays import check_images
+from selfsup.data.decode import BadImage, read_bytes
+from selfsup.data.python_source import python_source
 from selfsup.data.sources import ArraySource, ImageSource, Source
-from selfsup.data.tables import named
+from selfsup.data.tables import encode_class_numbers
 
-DOWNLOADS = Path("data")  # where `cifar10` is kept
+DOWNLOADS = Path("data")  # where `cifar10` is stored
 
 
 def hugging_face(path: Path, *, split: str, labels: str, channels: int) -> Source:
-    """What `datasets` has saved with `save_to_disk`: the first column of images, and labels."""
+    """Open what `datasets` wrote by `save_to_disk`: the first column of images, and labels."""
     try:
         import datasets
     except ImportError:
         raise UserError(f"{path} needs datasets: pip install 'selfsup[data]'") from None
     try:
-        found: Any = datasets.load_from_disk(str(path))
+        data: Any = datasets.load_from_disk(str(path))
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
-    if isinstance(found, datasets.DatasetDict):
-        told = ", ".join(found)
-        require(split in found, f"{path} has the splits {told}, not {split!r}; give --split")
-        found = found[split]
+    if isinstance(data, datasets.DatasetDict):
+        splits = ", ".join(data)
+        require(split in data, f"{path} has the splits {splits}, not {split!r}; give --split")
+        data = data[split]
     elif split:
         raise UserError(f"{path} has no splits")
-    kinds = found.features
+    kinds = data.features
     image = next((name for name in kinds if isinstance(kinds[name], datasets.Image)), None)
     if image is None:
         raise UserError(f"{path} has no column of images (its columns: {', '.join(kinds)})")
-    rows = found.cast_column(image, datasets.Image(decode=False))
+    rows = data.cast_column(image, datasets.Image(decode=False))
     names = [f"{path.name} {i}" for i in range(len(rows))]
-    given: tuple[Tensor | None, list[str]] = (None, [])
+    encoded: tuple[Tensor | None, list[str]] = (None, [])
     if labels in kinds:
         values = list(rows[labels])
         words = getattr(kinds[labels], "names", None)
         unknown = any(v is None or (words is not None and v < 0) for v in values)
-        if not unknown:  # as blanks in a manifest
-            given = named(path, np.asarray(values), None if words is None else np.asarray(words))
+        if not unknown:  # as for blanks in a manifest
+            class_names = None if words is None else np.asarray(words)
+            encoded = encode_class_numbers(path, np.asarray(values), class_names)
     elif labels != "label":
         raise UserError(f"{path} has no column {labels!r}; it has {', '.join(kinds)}")
     plain = [name for name in kinds if getattr(kinds[name], "dtype", "") in ("string", "int64")]
     columns = {name: [str(x) for x in rows[name]] for name in plain if name != labels}
     load = _Loader(rows, image)
-    return ImageSource(load, names, *given, channels=channels, columns=columns)
+    return ImageSource(load, names, *encoded, channels=channels, columns=columns)
 
 
 class _Loader:
@@ -59,28 +61,28 @@ class _Loader:
         self.rows, self.column = rows, column
 
     def __call__(self, position: int) -> bytes:
-        kept = self.rows[position][self.column]
-        if kept is None:
+        cell = self.rows[position][self.column]
+        if cell is None:
             raise BadImage("no image in this row")
-        data: bytes | None = kept["bytes"]
-        return read_bytes(Path(kept["path"])) if data is None else data
+        data: bytes | None = cell["bytes"]
+        return read_bytes(Path(cell["path"])) if data is None else data
 
 
 def cifar10(split: str, channels: int) -> Source:
-    """The one data set that torchvision is let fetch, by name."""
+    """Open CIFAR-10, the one data set that is downloaded if it is not there."""
     return torchvision("CIFAR10", DOWNLOADS, split, channels, download=True)
 
 
 def torchvision(
     name: str, folder: Path, split: str, channels: int, *, download: bool = False
 ) -> Source:
-    """A torchvision data set that is on disk (or may be fetched, where the user asked for it)."""
+    """Open a torchvision data set on disk; `download` fetches it first."""
     import torchvision.datasets
 
     kind = getattr(torchvision.datasets, name, None)
     if kind is None:
-        near = did_you_mean(name, torchvision.datasets.__all__)
-        raise UserError(f"torchvision has no data set {name!r}{near}")
+        hint = did_you_mean(name, torchvision.datasets.__all__)
+        raise UserError(f"torchvision has no data set {name!r}{hint}")
     if split not in ("", "train", "test"):
         raise UserError(f"torchvision's {name} has splits train and test, not {split!r}")
     try:
@@ -94,26 +96,10 @@ def torchvision(
     if isinstance(pixels, Tensor):
         pixels = pixels.numpy()
     if isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and targets is not None:
-        given = named(folder, np.asarray(targets), np.asarray(images.classes))
-        return ArraySource(checked(folder, pixels, channels), *given, channels=channels)
+        encoded = encode_class_numbers(folder, np.asarray(targets), np.asarray(images.classes))
+        return ArraySource(check_images(folder, pixels, channels), *encoded, channels=channels)
     require(channels == 3, f"torchvision's {name} is read as RGB, not as {channels} channels")
-    return _by_item(images, name)
-
-
-def _by_item(images: Any, name: str) -> Source:
-    labels = [images[i][1] for i in range(len(images))]
-    names = [f"{name} {i}" for i in range(len(images))]
-    return ImageSource(_Items(images), names, *named(Path(name), np.asarray(labels), None))
-
-
-class _Items:
-    """One image of a torchvision data set."""
-
-    def __init__(self, images: Any) -> None:
-        self.images = images
-
-    def __call__(self, position: int) -> np.ndarray:
-        try:
-            return np.array(upright_rgb(self.images[position][0]))
-        except Exception as error:
-            raise BadImage(f"{type(error).__name__}: {error}") from None
+    source = python_source(images)
+    assert isinstance(source, ImageSource)
+    source.names = [f"{name} {i}" for i in range(len(images))]
+    return source

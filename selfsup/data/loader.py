@@ -1,4 +1,4 @@
-"""The loader: the local part of each step's batch, read ahead, in order, from any step on."""
+"""The loader: each process's slice of every step's batch, read ahead in order, from any step."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -8,23 +8,23 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from selfsup.augment.boxes import Cut
+from selfsup.augment.boxes import CropSpec
 from selfsup.config import ViewsConfig
 from selfsup.data.sources import Source
 
 
 class Sampler(Protocol):
-    """Positions of the global batch of a step."""
+    """Chooses the images of a step's global batch."""
 
     steps_per_epoch: int
 
     def __call__(self, step: int) -> Tensor:
-        """Positions [n] of the global batch of `step`."""
+        """Return the positions [n] of the global batch of `step`."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one process reads of a step's batch."""
+    """The slice of a step's global batch that one process reads."""
 
     step: int
     positions: Tensor
@@ -32,11 +32,11 @@ class Batch:
     crops: tuple[Tensor, ...]
     """uint8 [b, v, 3, s, s] of each size."""
     draws: tuple[Any, ...]
-    """What else is done to these crops: the rows of what `draw` gave for the global batch."""
+    """Draws of these crops, for each size: the rows of those of the global batch."""
     labels: Tensor | None
     """[b]."""
     bad: dict[int, str]
-    """Unreadable images met, and why."""
+    """Position of each unreadable image, and why."""
 
 
 class Batches(Dataset[Batch]):
@@ -49,46 +49,46 @@ class Batches(Dataset[Batch]):
         views: ViewsConfig,
         *,
         draw: Callable[..., Any],
-        part: tuple[int, int],
+        world: tuple[int, int],
     ) -> None:
-        """Read what `sampler` names and `draw` cuts.
+        """Read the crops of what `sampler` chooses, by the boxes of `draw`.
 
         Args:
             source: the images.
             sampler: positions of each step's global batch.
             views: sizes and interpolation of the crops.
-            draw: draw(n, step=...) gives the draws of n images for each size of views, with
+            draw: draw(n, step=...) returns the draws of n images for each size of views, with
                 `boxes` and `rows(slice)`.
-            part: (rank, processes): which contiguous share of each global batch to read.
+            world: (rank, processes): which contiguous slice of each global batch to read.
         """
         self.source = source
         self.sampler = sampler
         self.views = views
         self.draw = draw
-        self.part = part
+        self.world = world
 
     def __getitem__(self, step: int) -> Batch:
         positions = self.sampler(step)
         draws = self.draw(len(positions), step=step)
-        rank, processes = self.part
-        own = len(positions) // processes
-        mine = slice(rank * own, (rank + 1) * own)
-        positions, draws = positions[mine], tuple(group.rows(mine) for group in draws)
-        cuts = [
-            Cut(group.boxes, views.size, views.interpolation)
+        rank, processes = self.world
+        size = len(positions) // processes
+        local = slice(rank * size, (rank + 1) * size)
+        positions, draws = positions[local], tuple(group.rows(local) for group in draws)
+        specs = [
+            CropSpec(group.boxes, views.size, views.interpolation)
             for group, views in zip(draws, self.views.by_size(), strict=True)
         ]
-        crops = self.source.crops(positions.tolist(), *cuts)
+        crops = self.source.crops(positions.tolist(), *specs)
         labels = None if self.source.labels is None else self.source.labels[positions]
         return Batch(step, positions, crops.images, draws, labels, crops.bad)
 
 
 def read_ahead(batches: Batches, steps: Sequence[int], *, workers: int | None) -> Iterator[Batch]:
-    """The batches of `steps` in order, read by `workers` processes (None: 0 in memory, else 2)."""
+    """Read the batches of `steps` in order by `workers` processes (None: 0 in memory, else 2)."""
     if workers is None:
         workers = 0 if batches.source.in_memory else 2
     pin = torch.cuda.is_available()
-    # a batch_size of None hands whole batches through: a worker reads one step at a time
+    # batch_size=None passes whole batches through: a worker reads one step at a time
     loader = DataLoader(
         batches, sampler=steps, batch_size=None, num_workers=workers, pin_memory=pin and workers > 0
     )

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selfsup.augment.boxes import Cut
+from selfsup.augment.boxes import CropSpec
 from selfsup.data.sources import Columns, Crops, Source
 
 
@@ -14,7 +14,7 @@ class Mixture:
     """Sources one after the other; labels are by the names of their classes."""
 
     def __init__(self, sources: Sequence[Source], weights: Sequence[float] | None) -> None:
-        """Mix `sources`, in a batch by `weights` if there are any, else as their images are."""
+        """Mix `sources`: in a batch by `weights`, or without weights as their images are."""
         self.sources = sources
         self.weights = weights
         self.sizes = [len(source) for source in sources]
@@ -30,58 +30,58 @@ class Mixture:
         }
 
     def _labels(self) -> Tensor | None:
-        """None unless all have labels."""
+        """Number the classes of all sources; None unless every source has labels."""
         number = {name: i for i, name in enumerate(self.classes)}
-        found = []
+        labels = []
         for source in self.sources:
             if source.labels is None:
                 return None
-            new = torch.tensor([number[name] for name in source.classes])
-            found.append(new[source.labels])
-        return torch.cat(found)
+            renumbered = torch.tensor([number[name] for name in source.classes])
+            labels.append(renumbered[source.labels])
+        return torch.cat(labels)
 
     def __len__(self) -> int:
         return int(self.starts[-1])
 
-    def _of(self, position: int) -> tuple[Source, int]:
+    def _locate(self, position: int) -> tuple[Source, int]:
+        """The source of an image, and its position there."""
         which = int(np.searchsorted(self.starts, position, side="right")) - 1
         return self.sources[which], position - int(self.starts[which])
 
-    def share_out(self, positions: Sequence[int]) -> list[int]:
-        """How many of these, which ascend, are of each source."""
+    def count_per_source(self, positions: Sequence[int]) -> list[int]:
+        """Count how many of these positions, which ascend, are of each source."""
         places = np.searchsorted(np.asarray(positions), self.starts)
         return [int(count) for count in np.diff(places)]
 
     def name(self, position: int) -> str:
-        """As its source calls it."""
-        source, own = self._of(position)
-        return source.name(own)
+        """Its name in its source."""
+        source, local = self._locate(position)
+        return source.name(local)
 
     def pixels(self, position: int) -> np.ndarray:
-        """As its source has it."""
-        source, own = self._of(position)
-        return source.pixels(own)
+        """Its pixels in its source."""
+        source, local = self._locate(position)
+        return source.pixels(local)
 
     def stored(self, position: int) -> bytes | None:
-        """As its source has it."""
-        source, own = self._of(position)
-        return source.stored(own)
+        """Its bytes in its source."""
+        source, local = self._locate(position)
+        return source.stored(local)
 
-    def crops(self, positions: Sequence[int], *cuts: Cut) -> Crops:
-        """Of each source at once, and in the order asked for."""
+    def crops(self, positions: Sequence[int], *specs: CropSpec) -> Crops:
+        """Read all crops of one source, then of the next, and restore the order of `positions`."""
         place = np.asarray(positions)
         which = np.searchsorted(self.starts, place, side="right") - 1
         bad: dict[int, str] = {}
-        found: list[tuple[Tensor, ...]] = []
+        images: list[tuple[Tensor, ...]] = []
         order = []
         for i in np.unique(which).tolist():
             rows = np.flatnonzero(which == i)
             start = int(self.starts[i])
-            part = [cut._replace(boxes=cut.boxes.rows(torch.from_numpy(rows))) for cut in cuts]
-            crops = self.sources[i].crops((place[rows] - start).tolist(), *part)
+            selected = [s._replace(boxes=s.boxes.rows(torch.from_numpy(rows))) for s in specs]
+            crops = self.sources[i].crops((place[rows] - start).tolist(), *selected)
             bad |= {position + start: why for position, why in crops.bad.items()}
-            found.append(crops.images)
+            images.append(crops.images)
             order.append(rows)
-        back = torch.from_numpy(np.concatenate(order)).argsort()
-        images = (torch.cat(views)[back] for views in zip(*found, strict=True))
-        return Crops(tuple(images), bad)
+        inverse = torch.from_numpy(np.concatenate(order)).argsort()
+        return Crops(tuple(torch.cat(x)[inverse] for x in zip(*images, strict=True)), bad)

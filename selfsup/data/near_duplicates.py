@@ -1,4 +1,4 @@
-"""Near duplicates by a perceptual hash: images that look alike whatever their bytes.
+"""Near duplicates by a perceptual hash: images that look the same whatever their bytes.
 
 Shape letters: n images.
 """
@@ -14,9 +14,9 @@ BITS = 64
 
 
 def difference_hash(image: np.ndarray) -> int:
-    """64 bits: is each of 8 x 8 places of the shrunken grey image darker than its right neighbour.
+    """Compute 64 bits: is each of 8 x 8 places of the small grey image darker than the next.
 
-    Source: N. Krawetz, "Kind of like that" (2013), called dHash. An even image has no bit set.
+    Source: N. Krawetz, "Kind of like that" (2013), called dHash. A uniform image has no bit set.
 
     Args:
         image: uint8 [h, w, c].
@@ -27,10 +27,14 @@ def difference_hash(image: np.ndarray) -> int:
 
 
 def near_pairs(hashes: np.ndarray, distance: int) -> list[tuple[int, int]]:
-    """Pairs that connect all hashes which differ in at most `distance` bits; even images are alone.
+    """Find pairs that connect all hashes which differ in at most `distance` bits.
 
-    Equal hashes make a chain. The others are cut into distance + 1 pieces: of two so near, one
-    piece at least is equal, so that only hashes with an equal piece are compared.
+    Equal hashes make a chain; uniform images (hash 0) are in no pair. Different hashes are split
+    into distance + 1 bands of bits. Two hashes within `distance` have at least one equal band, so
+    that only hashes with an equal band are compared. With distance 1 and bands of 4 bits:
+
+        1011 0010 and 1011 0110 differ in one bit, and their first bands are equal: compared
+        1011 0010 and 0011 0110 differ in both bands, so in two bits or more: never compared
 
     Args:
         hashes: uint64 [n].
@@ -40,31 +44,31 @@ def near_pairs(hashes: np.ndarray, distance: int) -> list[tuple[int, int]]:
     ordered = hashes[order]
     first = np.r_[True, ordered[1:] != ordered[:-1]]
     chain = [(i, j) for i, j in pairwise(order.tolist()) if hashes[i] and hashes[i] == hashes[j]]
-    known, place = ordered[first], order[first]
-    place, known = place[known != 0], known[known != 0]
+    distinct, place = ordered[first], order[first]
+    place, distinct = place[distinct != 0], distinct[distinct != 0]
     edges = np.linspace(0, BITS, distance + 2).round().astype(int)
-    found = set()
+    pairs = set()
     for low, high in pairwise(edges.tolist()):
-        piece = known & np.uint64(((1 << (high - low)) - 1) << low)
-        by_piece = np.argsort(piece, kind="stable")
-        starts = np.flatnonzero(np.diff(piece[by_piece])) + 1
-        for rows in np.split(by_piece, starts):
-            found |= _within(known, rows, distance)
-    return chain + [(int(place[i]), int(place[j])) for i, j in sorted(found)]
+        band = distinct & np.uint64(((1 << (high - low)) - 1) << low)
+        by_band = np.argsort(band, kind="stable")
+        starts = np.flatnonzero(np.diff(band[by_band])) + 1
+        for rows in np.split(by_band, starts):
+            pairs |= _pairs_among(distinct, rows, distance)
+    return chain + [(int(place[i]), int(place[j])) for i, j in sorted(pairs)]
 
 
-def _within(hashes: np.ndarray, rows: np.ndarray, distance: int) -> set[tuple[int, int]]:
-    """Near pairs among `rows`."""
+def _pairs_among(hashes: np.ndarray, rows: np.ndarray, distance: int) -> set[tuple[int, int]]:
+    """Compare all hashes of `rows` with each other."""
     pairs = set()
     for k, i in enumerate(rows[:-1]):
-        others = rows[k + 1 :]
-        near = others[np.bitwise_count(hashes[i] ^ hashes[others]) <= distance]
-        pairs |= {(int(i), int(j)) for j in near}
+        later = rows[k + 1 :]
+        close = later[np.bitwise_count(hashes[i] ^ hashes[later]) <= distance]
+        pairs |= {(int(i), int(j)) for j in close}
     return pairs
 
 
-def groups(n: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
-    """Connected images, those of two and more: each group ascending, groups by their first."""
+def connected_groups(n: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
+    """Group connected images; groups of two or more, ascending, ordered by their first image."""
     parent = list(range(n))
 
     def root(i: int) -> int:
@@ -74,8 +78,8 @@ def groups(n: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
         return i
 
     for i, j in pairs:
-        one, other = sorted((root(i), root(j)))
-        parent[other] = one
+        low, high = sorted((root(i), root(j)))
+        parent[high] = low
     members: dict[int, list[int]] = {}
     for i in range(n):
         members.setdefault(root(i), []).append(i)

@@ -1,4 +1,4 @@
-"""Opening a source from what the user typed."""
+"""Open a source by its name on the command line."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,17 +8,19 @@ from selfsup.core.errors import UserError, did_you_mean, require
 from selfsup.data.arrays import npy, npz
 from selfsup.data.decode import FILE_CHANNELS
 from selfsup.data.hub import cifar10, hugging_face, torchvision
+from selfsup.data.in_memory import InMemory
 from selfsup.data.mixture import Mixture
 from selfsup.data.pack import packed
+from selfsup.data.python_source import python_source
 from selfsup.data.shards import tars
 from selfsup.data.sources import Source
 from selfsup.data.tables import folder, manifest
 
-KINDS = ".npz, .npy, .csv, .jsonl, .parquet, .tar or .pack"
+KINDS = ".npz, .npy, .csv, .jsonl, .parquet, .tar, .pack"
 
 
 def open_source(data: str, *, split: str = "", labels: str = "label", channels: int = 3) -> Source:
-    """The images that `data` names.
+    """Open the images that `data` names; `python_source` takes what a program holds.
 
     Args:
         data: a folder (of images, labels from its sub-folders; of nothing but tar shards, or but
@@ -26,21 +28,29 @@ def open_source(data: str, *, split: str = "", labels: str = "label", channels: 
             and label, split and any others if wanted), an .npz (images uint8 or uint16
             [n, h, w, c], labels) or .npy, a .tar of webdataset samples, a .pack, `cifar10`
             (fetched by torchvision once), torchvision:NAME:FOLDER on disk; or several of these,
-            "A + B", or "A * 3 + B * 1" with the share of each in a batch.
+            "A + B", or "A * 3 + B * 1" with the weight of each in a batch.
         split: of a manifest or a Hugging Face data set, the rows to take; of a torchvision data
             set, train or test.
         labels: the column with the labels.
         channels: of the images; 3 reads all as RGB.
 
     Raises:
-        UserError: nothing is there, or it holds no images, or not in the form said above.
+        UserError: nothing is there, or it holds no images, or not in one of these forms.
+
+    >>> import numpy, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     numpy.savez(f"{folder}/x.npz", images=numpy.zeros((2, 8, 8, 3), numpy.uint8))
+    ...     len(open_source(f"{folder}/x.npz"))
+    2
     """
+    if isinstance(data, InMemory):
+        return python_source(data.images, data.labels, channels=channels)
     require(channels > 0, f"images have 1 channel or more, not {channels}")
     if " + " not in data or _exists(data):
-        return _one(data, split, labels, channels)
-    parts = [_weighted(part) for part in data.split(" + ")]
-    sources = [_one(part, split, labels, channels) for part, _ in parts]
-    weights = [weight for _, weight in parts]
+        return _open_single(data, split, labels, channels)
+    terms = [_parse_weight(term) for term in data.split(" + ")]
+    sources = [_open_single(name, split, labels, channels) for name, _ in terms]
+    weights = [weight for _, weight in terms]
     if all(weight is None for weight in weights):
         return Mixture(sources, None)
     if None in weights:
@@ -49,7 +59,7 @@ def open_source(data: str, *, split: str = "", labels: str = "label", channels: 
 
 
 def training_source(config: TrainConfig) -> Source:
-    """The images of `config.data`, with the channels that its views have.
+    """Open the images of `config.data`, with the channels of its views.
 
     Raises:
         UserError: the images cannot be opened.
@@ -62,24 +72,24 @@ def training_source(config: TrainConfig) -> Source:
 def _exists(data: str) -> bool:
     try:
         return Path(data).exists()
-    except OSError:  # many names together are too long for one
+    except OSError:  # all names of a mixture are too long for one
         return False
 
 
-def _weighted(part: str) -> tuple[str, float | None]:
-    """What to open, and its weight if it has one."""
-    name, star, weight = part.strip().rpartition(" * ")
+def _parse_weight(term: str) -> tuple[str, float | None]:
+    """Split "A * 3" into the name and the weight, if there is one."""
+    name, star, text = term.strip().rpartition(" * ")
     if not star:
-        return part.strip(), None
+        return term.strip(), None
     try:
-        found = float(weight)
+        weight = float(text)
     except ValueError:
-        found = 0.0
-    require(found > 0, f"the weight of {name} must be a number above 0, not {weight!r}")
-    return name.strip(), found
+        weight = 0.0
+    require(weight > 0, f"the weight of {name} must be a number above 0, not {text!r}")
+    return name.strip(), weight
 
 
-def _one(data: str, split: str, labels: str, channels: int) -> Source:
+def _open_single(data: str, split: str, labels: str, channels: int) -> Source:
     if data == "cifar10":
         return cifar10(split, channels)
     if data.startswith("torchvision:"):
@@ -87,8 +97,8 @@ def _one(data: str, split: str, labels: str, channels: int) -> Source:
         return torchvision(name, Path(root), split, channels)
     path = Path(data)
     if not path.exists():
-        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise UserError(f"{path} does not exist{did_you_mean(path.name, beside)}")
+        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise UserError(f"{path} does not exist{did_you_mean(path.name, siblings)}")
     arrays: dict[str, Callable[..., Source]] = {".npz": npz, ".npy": npy}
     files: dict[str, Callable[..., Source]] = {".tar": tars, ".pack": packed}
     suffix = _kind(path)
@@ -105,11 +115,11 @@ def _one(data: str, split: str, labels: str, channels: int) -> Source:
     if suffix == "folder":
         _needs_file_channels(data, channels)
         return folder(path, channels=channels)
-    raise UserError(f"{path} is no folder, {KINDS}")
+    raise UserError(f"Cannot read {path}: expected a folder or one of {KINDS}")
 
 
 def _kind(path: Path) -> str:
-    """The suffix of a file; of a folder, what it holds."""
+    """The suffix of a file; for a folder, the kind of what it holds."""
     if not path.is_dir():
         return path.suffix.lower()
     if any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")):

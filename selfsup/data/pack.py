@@ -1,6 +1,6 @@
-"""Packs: many images in one file that is mapped into memory and read at any place.
+"""Packs: many images in one file that is mapped into memory and read at any position.
 
-    page 0      magic, then a line of JSON: where the contents lie and how long the file is
+    page 0      magic, then a line of JSON: the place of the contents and the length of the file
     page 1...   the images one after the other: raw levels [h, w, c] or JPEG
     a page...   arrays of the index, one after the other, then the contents as JSON
 
@@ -29,14 +29,14 @@ from selfsup.data.tables import column_labels
 PAGE = 4096
 MAGIC = b"selfsup pack 1\n"
 KEYS = {"images", "format", "channels", "uniform", "classes", "columns", "bad", "arrays"}
-"""That the contents have to have."""
+"""Required in the contents."""
 
 
 class Texts(Sequence[str]):
-    """Words one after the other in bytes, decoded when asked for."""
+    """Words one after the other in bytes, decoded when they are read."""
 
     def __init__(self, text: np.ndarray, ends: np.ndarray) -> None:
-        """`text` is uint8, `ends` int64: where each word ends."""
+        """Take the bytes as uint8, and where each word ends as int64."""
         self.text = text
         self.ends = ends
 
@@ -50,7 +50,7 @@ class Texts(Sequence[str]):
     def __getitem__(self, i: int | slice) -> str | list[str]:
         if isinstance(i, slice):
             return [self[j] for j in range(*i.indices(len(self)))]
-        i = range(len(self))[i]  # counts from the end, and refuses what is beyond
+        i = range(len(self))[i]  # counts from the end, and raises IndexError
         start = int(self.ends[i - 1]) if i else 0
         return self.text[start : int(self.ends[i])].tobytes().decode("utf-8", "surrogateescape")
 
@@ -59,10 +59,10 @@ class Pack:
     """An open pack."""
 
     def __init__(self, file: Path) -> None:
-        """Map it.
+        """Map the file.
 
         Raises:
-            UserError: it is no pack, or not whole.
+            UserError: it is not a pack, or not whole.
         """
         self.file = file
         try:
@@ -72,7 +72,7 @@ class Pack:
                 )
             head = self.bytes[:PAGE].tobytes()
             if not head.startswith(MAGIC):
-                raise UserError(f"{file} is no pack")
+                raise UserError(f"{file} is not a pack")
             where = json.loads(head[len(MAGIC) :].split(b"\n")[0])
             start, size, whole = (int(where[key]) for key in ("contents", "bytes", "whole"))
             if whole != len(self.bytes):
@@ -96,7 +96,7 @@ class Pack:
         return int(self.contents["images"])
 
     def array(self, name: str) -> np.ndarray:
-        """An array of the index, mapped."""
+        """Map an array of the index."""
         kind, shape, start = self.contents["arrays"][name]
         kind = np.dtype(kind)
         size = kind.itemsize * math.prod(shape)
@@ -104,7 +104,7 @@ class Pack:
         return array
 
     def texts(self, name: str) -> Texts:
-        """Words of the index."""
+        """Map words of the index."""
         return Texts(self.array(f"{name} text"), self.array(f"{name} ends"))
 
     def stored(self, i: int) -> np.ndarray:
@@ -114,7 +114,7 @@ class Pack:
 
 
 def packed(path: Path, *, labels: str, channels: int) -> Source:
-    """A pack, or a folder of them in the order of their names."""
+    """Open a pack, or a folder of packs in the order of their names."""
     if path.is_dir():
         files = sorted(path.glob("*.pack"))
         return Mixture([packed(f, labels=labels, channels=channels) for f in files], None)
@@ -127,34 +127,34 @@ def packed(path: Path, *, labels: str, channels: int) -> Source:
         "columns": {name: pack.texts(f"column {name}") for name in pack.contents["columns"]},
     }
     classes: list[str] = pack.contents["classes"]
-    found: Tensor | None = None
+    numbers: Tensor | None = None
     if labels != "label":
-        found, classes = column_labels(path, common["columns"], labels)
+        numbers, classes = column_labels(path, common["columns"], labels)
     elif "labels" in pack.contents["arrays"]:
-        found = torch.from_numpy(np.array(pack.array("labels")))
+        numbers = torch.from_numpy(np.array(pack.array("labels")))
     if pack.contents["uniform"]:
-        again = partial(packed, path, labels=labels, channels=channels)
+        reopen = partial(packed, path, labels=labels, channels=channels)
         images, names = pack.array("images"), pack.texts("name")
-        return _Named(images, found, classes, names=names, again=again, **common)
+        return _NamedArraySource(images, numbers, classes, names=names, reopen=reopen, **common)
     load = _Loader(pack, stored, channels)
-    return ImageSource(load, pack.texts("name"), found, classes, **common)
+    return ImageSource(load, pack.texts("name"), numbers, classes, **common)
 
 
-class _Named(ArraySource):
+class _NamedArraySource(ArraySource):
     """An array whose images have names."""
 
     def __init__(
-        self, *args: Any, names: Sequence[str], again: Callable[[], Source], **more: Any
+        self, *args: Any, names: Sequence[str], reopen: Callable[[], Source], **options: Any
     ) -> None:
-        super().__init__(*args, **more)
+        super().__init__(*args, **options)
         self.names = names
-        self.again = again
+        self.reopen = reopen
 
     def __reduce__(self) -> tuple[Callable[[], Source], tuple[()]]:
-        return self.again, ()  # a worker process maps the file itself
+        return self.reopen, ()  # a worker process maps the file itself
 
     def name(self, position: int) -> str:
-        """As when it was packed."""
+        """Its name when it was packed."""
         return self.names[position]
 
 
@@ -175,6 +175,6 @@ class _Loader:
             return data.tobytes()
         height, width = self.shapes[position].tolist()
         if height * width * self.stored != len(data):
-            raise BadImage("the pack's index does not fit it")
+            raise BadImage("the pack's index does not match its size")
         image = data.reshape(height, width, self.stored)[..., : self.channels]
         return np.array(np.broadcast_to(image, (height, width, self.channels)))

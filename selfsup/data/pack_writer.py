@@ -1,4 +1,4 @@
-"""Writing packs (see pack.py), from any source, going on where an earlier try stopped."""
+"""Write packs (see pack.py) from any source, resuming where an earlier attempt stopped."""
 
 import contextlib
 import hashlib
@@ -28,27 +28,28 @@ def write_pack(
     threads: int = 1,
     progress: Callable[[int], None] = lambda images: None,
 ) -> int:
-    """Write all images of `source` that can be read; how many could not.
+    """Write all images of `source` that can be read; return how many could not.
 
-    The images go to FILE.partial and a line each to FILE.journal; with both there, the same command
-    goes on. The pack appears under its name when it is whole.
+    The images go to FILE.partial and a line for each to FILE.journal; if both exist, the same
+    command resumes. The pack appears under its name when it is whole.
 
     Raises:
-        UserError: no image can be read, or the earlier try was of other images or another style.
+        UserError: no image can be read, or the earlier attempt was of other images or another
+            style.
     """
     partial, journal = (file.with_name(file.name + end) for end in (".partial", ".journal"))
-    asked = {"images": len(source), "sha256": _fingerprint(source), "style": list(style)}
-    done = _resume(partial, journal, asked)
+    request = {"images": len(source), "sha256": _fingerprint(source), "style": list(style)}
+    done = _resume(partial, journal, request)
     progress(len(done))
     file.parent.mkdir(parents=True, exist_ok=True)
     with partial.open("r+b" if done else "wb") as out, journal.open("a") as lines:
         out.seek(done[-1]["end"] if done else PAGE)
         if not done:
-            lines.write(json.dumps(asked) + "\n")
+            lines.write(json.dumps(request) + "\n")
             lines.flush()
         for i, stored in _encoded(source, style, len(done), threads):
             done.append(_line(out, i, stored))
-            out.flush()  # before the line that says so
+            out.flush()  # before the line that records it
             lines.write(json.dumps(done[-1]) + "\n")
             lines.flush()
             progress(1)
@@ -64,19 +65,19 @@ def write_pack(
 
 
 def _fingerprint(source: Source) -> str:
-    """Of all names, and of the first image that can be read among a few."""
-    found = hashlib.sha256()
+    """Hash all names, and the first of a few images that can be read."""
+    digest = hashlib.sha256()
     for i in range(len(source)):
-        found.update(source.name(i).encode("utf-8", "surrogateescape") + b"\0")
+        digest.update(source.name(i).encode("utf-8", "surrogateescape") + b"\0")
     for i in range(min(len(source), 10)):
         with contextlib.suppress(BadImage):
-            found.update(source.pixels(i).tobytes())
+            digest.update(source.pixels(i).tobytes())
             break
-    return found.hexdigest()
+    return digest.hexdigest()
 
 
 def _line(out: BinaryIO, i: int, stored: Stored | str) -> dict[str, Any]:
-    """Write an image; what the journal keeps of it."""
+    """Write an image, and return its line of the journal."""
     line: dict[str, Any] = {"i": i}
     if isinstance(stored, Stored):
         line |= {"start": out.tell(), "size": len(stored.data), "shape": stored.shape}
@@ -87,52 +88,52 @@ def _line(out: BinaryIO, i: int, stored: Stored | str) -> dict[str, Any]:
     return line | {"end": out.tell()}
 
 
-def _resume(partial: Path, journal: Path, asked: dict[str, Any]) -> list[dict[str, Any]]:
-    """What an earlier try has written, and the files cut to it."""
+def _resume(partial: Path, journal: Path, request: dict[str, Any]) -> list[dict[str, Any]]:
+    """Read what an earlier attempt wrote, and truncate both files to it."""
     if not (partial.exists() and journal.exists()):
         journal.unlink(missing_ok=True)
         return []
     lines = []
     for text in journal.read_text().splitlines():
-        with contextlib.suppress(ValueError):  # the last may be half
+        with contextlib.suppress(ValueError):  # the last line may be incomplete
             lines.append(json.loads(text))
-    if not lines:  # stopped before anything was written down
+    if not lines:  # stopped before its first line
         journal.unlink()
         return []
-    if lines[0] != asked:
-        raise UserError(f"{partial} is of another try, with {lines[0]}; remove it and {journal}")
+    if lines[0] != request:
+        raise UserError(f"{partial} is of another attempt ({lines[0]}); remove it and {journal}")
     size = partial.stat().st_size
     done = [line for line in lines[1:] if line["end"] <= size]
     if not done:
         journal.unlink()
         return []
     os.truncate(partial, done[-1]["end"])
-    journal.write_text("".join(json.dumps(line) + "\n" for line in [asked, *done]))
+    journal.write_text("".join(json.dumps(line) + "\n" for line in [request, *done]))
     return done
 
 
 def _encoded(
     source: Source, style: Style, start: int, threads: int
 ) -> Iterator[tuple[int, Stored | str]]:
-    """Images from `start` on in their order, some made ready ahead; or why there is none."""
+    """Encode images from `start` on in order, some ahead; a text is why one cannot be read."""
 
-    def one(i: int) -> Stored | str:
+    def encode_image(i: int) -> Stored | str:
         try:
             return encode(source.pixels(i), style)
-        except (BadImage, OSError) as error:  # a strip of 1 x 70,000 pixels is no JPEG
+        except (BadImage, OSError) as error:  # JPEG cannot hold a strip of 1 x 70,000 pixels
             return str(error)
 
     with ThreadPoolExecutor(threads) as pool:
         places = iter(range(start, len(source)))
-        ahead = [(i, pool.submit(one, i)) for i in islice(places, 4 * threads)]
+        ahead = [(i, pool.submit(encode_image, i)) for i in islice(places, 4 * threads)]
         while ahead:
             i, ready = ahead.pop(0)
             yield i, ready.result()
-            ahead += [(j, pool.submit(one, j)) for j in islice(places, 1)]
+            ahead += [(j, pool.submit(encode_image, j)) for j in islice(places, 1)]
 
 
 class _Index:
-    """Arrays of the index as they are written, each from a page on."""
+    """Arrays of the index as they are written, each at the start of a page."""
 
     def __init__(self, out: BinaryIO) -> None:
         self.out = out
@@ -163,8 +164,7 @@ def _finish(
 ) -> None:
     """Write the index, the contents and, last, the first page."""
     shapes = {tuple(line["shape"]) for line in good}
-    (channels, *others) = {shape[2] for shape in shapes}
-    assert not others, shapes
+    (channels,) = {shape[2] for shape in shapes}
     uniform = style.format == "raw" and len(shapes) == 1
     index = _write_index(out, source, good)
     if uniform:
@@ -191,7 +191,7 @@ def _finish(
 
 
 def _write_index(out: BinaryIO, source: Source, good: list[dict[str, Any]]) -> _Index:
-    """What is known of each image."""
+    """Write the facts of each image."""
     places = [line["i"] for line in good]
     index = _Index(out)
     index.put("starts", np.array([line["start"] for line in good], np.int64))
@@ -208,10 +208,10 @@ def _write_index(out: BinaryIO, source: Source, good: list[dict[str, Any]]) -> _
 
 
 def check_pack(file: Path) -> list[str]:
-    """Names of the images whose bytes are not what was written.
+    """List the names of the images whose bytes have changed since they were written.
 
     Raises:
-        UserError: it is no pack, or not whole, or its index is not what was written.
+        UserError: it is not a pack, or not whole, or its index has changed.
     """
     pack = Pack(file)
     index = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""Samplers: which images make up the batch of a step, from seed and step alone."""
+"""Samplers: positions of the images of a step's global batch, from seed and step alone."""
 
 import heapq
 from collections.abc import Sequence
@@ -13,9 +13,13 @@ from selfsup.core.seeds import generator
 
 
 class ShuffleSampler:
-    """Every image once an epoch, in a new order each time; the last partial batch is left out.
+    """Every image once an epoch, in a new order each time; the last partial batch is dropped.
 
-    Which images are left out changes with the order, so over epochs all are seen alike.
+    Which images are dropped changes with the order, so that over epochs all are seen equally often.
+
+    >>> sampler = ShuffleSampler(10, batch=4, seed=0)
+    >>> sampler.steps_per_epoch, sorted(torch.cat([sampler(0), sampler(1)]).tolist())
+    (2, [0, 1, 3, 4, 5, 6, 7, 9])
     """
 
     def __init__(self, n: int, *, batch: int, seed: int) -> None:
@@ -38,36 +42,42 @@ class ShuffleSampler:
 
 
 class WeightedSampler:
-    """Batches in which each part of the images has a fixed share, whatever its size.
+    """Batches in which each source has a fixed fraction, whatever its size.
 
-    Of the first t images that a run sees, part k has round(t * W_k) - round(t * W_k-1), with W the
-    sums of shares so far: within an image of its share at every step, and a function of the step
-    alone. Each part is gone through in an order of its own, and begins anew at a step, so that no
-    image comes twice in a batch; the few that are left then are others each time.
+    Sources are shuffled separately and restart only at batch boundaries, so that no image comes
+    twice in a batch; the few images that a restart drops are different ones each time.
+
+    Counts follow from the step alone. Of the first t images that a run sees, those up to source k
+    are round(t * W_k), with W_k the sum of the first k fractions. With fractions 3/4 and 1/4 and a
+    batch of 6, W is 0.75 and 1:
+
+        after step 1    round(6 * 0.75) = 4 of the first source, 6 - 4 = 2 of the second
+        after step 2    round(12 * 0.75) = 9 and 3: step 2 has 5 and 1
     """
 
     def __init__(
         self, sizes: Sequence[int], weights: Sequence[float], *, batch: int, seed: int
     ) -> None:
-        """Batches of `batch` from parts of these sizes, which lie one after the other.
+        """Draw batches of `batch` from sources of these sizes, which lie one after the other.
 
         Raises:
-            UserError: a share is less than two images of a batch, or more than its part has.
+            UserError: a source has fewer than two images of a batch, or not enough for its
+                fraction.
         """
         total = sum(weights)
-        self.turns = []
+        self.steps_per_pass = []
         for size, weight in zip(sizes, weights, strict=True):
-            share = batch * weight / total
-            if share < 2:  # rounding both ends may take two
+            images = batch * weight / total
+            if images < 2:  # rounding both ends may take two
                 raise UserError(
-                    f"{size} images with a share of {weight / total:.4f} are less than two in a "
-                    f"batch of {batch}; raise their weight or --batch"
+                    f"{size} images with a fraction of {weight / total:.4f} are less than two in "
+                    f"a batch of {batch}; raise their weight or --batch"
                 )
-            self.turns.append(int((size - 2) // share))  # steps until it begins anew
-            if self.turns[-1] < 1:
+            self.steps_per_pass.append(int((size - 2) // images))
+            if self.steps_per_pass[-1] < 1:
                 raise UserError(
-                    f"{size} images are too few for {share:.0f} in a batch of {batch}; lower their "
-                    "weight or --batch"
+                    f"{size} images are too few for {images:.0f} in a batch of {batch}; lower "
+                    "their weight or --batch"
                 )
         self.sizes = sizes
         self.edges = [sum(weights[: k + 1]) / total for k in range(len(weights))]
@@ -77,25 +87,28 @@ class WeightedSampler:
 
     def __call__(self, step: int) -> Tensor:
         """Positions [batch] of the global batch of `step`."""
-        found, start = [], 0
-        for k, (size, turns) in enumerate(zip(self.sizes, self.turns, strict=True)):
-            epoch = step // turns
+        positions, start = [], 0
+        for k, (size, steps) in enumerate(zip(self.sizes, self.steps_per_pass, strict=True)):
+            epoch = step // steps
             began, before, after = (
-                self._seen(s * self.batch)[k] for s in (epoch * turns, step, step + 1)
+                self._counts(s * self.batch)[k] for s in (epoch * steps, step, step + 1)
             )
             order = _order(size, self.seed, epoch, f"shuffle/{k}")
-            found.append(start + order[before - began : after - began])
+            positions.append(start + order[before - began : after - began])
             start += size
-        return torch.cat(found)
+        return torch.cat(positions)
 
-    def _seen(self, images: int) -> list[int]:
-        """Images of each part among the first `images`."""
+    def _counts(self, images: int) -> list[int]:
+        """Count the images of each source among the first `images`."""
         edges = [0, *(round(images * edge) for edge in self.edges)]
         return [high - low for low, high in pairwise(edges)]
 
 
 class UnitSampler:
-    """One image of each unit, by chance anew each epoch: duplicates never meet in a batch."""
+    """One image of each group of duplicates, chosen anew each epoch.
+
+    So duplicates never are in one batch. A unit is such a group, or a single image.
+    """
 
     def __init__(
         self,
@@ -104,7 +117,7 @@ class UnitSampler:
         *,
         seed: int,
     ) -> None:
-        """`sampler` gives positions in `units`, which hold positions of images."""
+        """Sample positions in `units` by `sampler`; each unit lists positions of images."""
         self.sampler = sampler
         self.steps_per_epoch = sampler.steps_per_epoch
         self.sizes = torch.tensor([len(unit) for unit in units])
@@ -128,15 +141,20 @@ def _order(n: int, seed: int, epoch: int, stream: str = "shuffle") -> Tensor:
 class PKSampler:
     """Batches of P classes x K images, for losses that compare within a batch.
 
-    An epoch cuts each class's images, in a new order, into groups of K. A batch takes P different
-    classes, those with the most groups left; when fewer than P have any left, more groups are cut.
+    An epoch splits each class's images, in a new order, into groups of K. A batch takes P different
+    classes, those with the most groups left; when fewer than P have any left, more groups are made.
     So within `steps_per_epoch` steps every image of a class with two or more is seen. A group
     repeats an image only where the class has fewer than K. Classes with one image cannot be
     anchors: they are left out and listed in `singles`.
+
+    >>> labels = torch.tensor([0, 0, 1, 1, 1, 2, 2, 3])
+    >>> sampler = PKSampler(labels, p=2, k=2, seed=0)
+    >>> labels[sampler(0)].view(2, 2).unique(dim=1).shape, sampler.singles
+    (torch.Size([2, 1]), [3])
     """
 
     def __init__(self, labels: Tensor, *, p: int, k: int, seed: int) -> None:
-        """Batches over `labels` [n].
+        """Draw batches of images with `labels` [n].
 
         Raises:
             UserError: too few classes have two images.
@@ -156,14 +174,14 @@ class PKSampler:
         self._epoch: tuple[int, list[list[int]]] = (-1, [])
 
     def __call__(self, step: int) -> Tensor:
-        """Positions [p * k] of the global batch of `step`; each class's K stand together."""
+        """Positions [p * k] of the global batch of `step`; each class's K are adjacent."""
         epoch, turn = divmod(step, self.steps_per_epoch)
-        if self._epoch[0] != epoch:  # only remembered: any epoch can be made again
+        if self._epoch[0] != epoch:  # only a cache: any epoch can be planned again
             self._epoch = (epoch, self._plan(epoch))
         return torch.tensor(self._epoch[1][turn])
 
     def _plan(self, epoch: int) -> list[list[int]]:
-        """The batches of one epoch, in random order."""
+        """Plan the batches of one epoch, in random order."""
         g = generator(self.seed, epoch, "pk")
         left = [_groups(images, self.k, g) for images in self.members]
         ties = torch.randperm(len(left), generator=g).tolist()
@@ -185,7 +203,7 @@ class PKSampler:
 
 
 def _groups(images: Sequence[int], k: int, g: torch.Generator) -> list[list[int]]:
-    """All images, shuffled, in groups of k; the last group is filled up with the first images."""
+    """Shuffle images into groups of k; the first images fill up the last group."""
     shuffled = [images[i] for i in torch.randperm(len(images), generator=g).tolist()]
     groups = [shuffled[start : start + k] for start in range(0, len(shuffled), k)]
     fill = cycle(shuffled)

@@ -1,6 +1,6 @@
-"""Tar shards as webdataset writes them, indexed once and then read at any place.
+"""Tar shards as webdataset writes them, indexed once and then read at any position.
 
-Files of one sample have a name in common up to the first dot: `0001.jpg`, `0001.cls`. The label is
+The names of a sample's files are equal up to the first dot: `0001.jpg`, `0001.cls`. The label is
 the text of `.cls` or `.txt`, or `label` in `.json`, whose other words become columns.
 """
 
@@ -22,29 +22,29 @@ VERSION = 1
 
 
 def tars(path: Path, *, labels: str, channels: int) -> Source:
-    """One .tar, or all of a folder in the order of their names."""
+    """Open one .tar, or all of a folder in the order of their names."""
     require(channels in FILE_CHANNELS, f"{path}: files have 1, 3 or 4 channels, not {channels}")
     files = sorted(path.glob("*.tar")) if path.is_dir() else [path]
     samples = [sample | {"file": i} for i, file in enumerate(files) for sample in _index(file)]
     if not samples:
         raise UserError(f"{path} holds no images ({', '.join(SUFFIXES)})")
-    found: Tensor | None = None
+    numbers: Tensor | None = None
     classes: list[str] = []
     names = [sample["name"] for sample in samples]
-    known = set.intersection(*(set(sample["columns"]) for sample in samples))
-    columns = {name: [sample["columns"][name] for sample in samples] for name in sorted(known)}
+    common = set.intersection(*(set(sample["columns"]) for sample in samples))
+    columns = {name: [sample["columns"][name] for sample in samples] for name in sorted(common)}
     if labels != "label":
-        found, classes = column_labels(path, columns, labels)
+        numbers, classes = column_labels(path, columns, labels)
     elif all("label" in sample for sample in samples):
-        found, classes = encode_labels([sample["label"] for sample in samples])
+        numbers, classes = encode_labels([sample["label"] for sample in samples])
     load = _Loader(files, samples)
-    return ImageSource(load, names, found, classes, channels=channels, columns=columns)
+    return ImageSource(load, names, numbers, classes, channels=channels, columns=columns)
 
 
 class _Loader:
-    """One image of a shard, by its place.
+    """Bytes of one image of a shard.
 
-    The file is opened anew each time: that takes a few microseconds, and nothing is kept open.
+    The file is opened for each image: that takes a few microseconds, and no file stays open.
     """
 
     def __init__(self, files: list[Path], samples: list[dict[str, Any]]) -> None:
@@ -61,12 +61,12 @@ class _Loader:
 
 
 def _index(file: Path) -> list[dict[str, Any]]:
-    """Where each sample's image lies; kept beside the shard where that can be written to."""
-    kept = file.with_name(file.name + ".index.json")
-    found = file.stat()
-    state = [VERSION, found.st_size, found.st_mtime_ns]
+    """Find each sample's image; the index is stored beside the shard, if the folder is writable."""
+    index_file = file.with_name(file.name + ".index.json")
+    status = file.stat()
+    state = [VERSION, status.st_size, status.st_mtime_ns]
     try:
-        index = json.loads(kept.read_text())
+        index = json.loads(index_file.read_text())
         if index["state"] == state:
             samples: list[dict[str, Any]] = index["samples"]
             return samples
@@ -74,16 +74,16 @@ def _index(file: Path) -> list[dict[str, Any]]:
         pass
     samples = _read(file)
     try:
-        aside = kept.with_name(f"{kept.name}.{os.getpid()}")
-        aside.write_text(json.dumps({"state": state, "samples": samples}))
-        aside.replace(kept)
-    except OSError:  # a folder that cannot be written to: indexed again next time
+        temporary = index_file.with_name(f"{index_file.name}.{os.getpid()}")
+        temporary.write_text(json.dumps({"state": state, "samples": samples}))
+        temporary.replace(index_file)
+    except OSError:  # a read-only folder: indexed again next time
         pass
     return samples
 
 
 def _read(file: Path) -> list[dict[str, Any]]:
-    """Read a shard's headers and labels through."""
+    """Read all headers and labels of a shard."""
     samples: dict[str, dict[str, Any]] = {}
     try:
         with tarfile.open(file, "r:") as tar:
@@ -96,7 +96,7 @@ def _read(file: Path) -> list[dict[str, Any]]:
                 kind = f".{kind.lower()}"
                 if kind.endswith(SUFFIXES):
                     place = {"start": member.offset_data, "size": member.size}
-                    plain = kind in SUFFIXES  # 0001.jpg, and not 0001.mask.png beside it
+                    plain = kind in SUFFIXES  # 0001.jpg, not 0001.mask.png
                     if "name" not in sample or (plain and not sample["plain"]):
                         sample |= {"name": member.name, "plain": plain, **place}
                 elif kind in (".cls", ".txt", ".json"):
@@ -109,7 +109,7 @@ def _read(file: Path) -> list[dict[str, Any]]:
 
 
 def _words(kind: str, data: bytes, columns: dict[str, str]) -> dict[str, str]:
-    """The label that a file beside an image gives; other words go into `columns`."""
+    """Read the label from a file of the sample; other words go into `columns`."""
     text = data.decode("utf-8", "replace").strip()
     if kind != ".json":
         return {"label": text}

@@ -1,7 +1,7 @@
 """Sources: images and, if they have them, labels, by position.
 
-Every source has `__len__`, `labels`, `classes`, `columns` and `crops(...)`; nothing else asks where
-images come from.
+Every source has `__len__`, `labels`, `classes`, `columns` and `crops(...)`; other code does not
+know where images come from.
 
 Shape letters: b images, v views, h, w and c of an image.
 """
@@ -11,26 +11,24 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from selfsup.augment.boxes import Cut
-from selfsup.core import compiled
+from selfsup.augment.boxes import CropSpec
+from selfsup.augment.resample import resized_array_crops, resized_crops
 from selfsup.data.decode import BadImage, decode_bytes
-from selfsup.data.resample import resized_crops
 
-AT_ONCE = 128  # images of an array that are resized together
+CHUNK_IMAGES = 128  # of an array, resized at a time: their floats have to fit in memory
 Columns = Mapping[str, Sequence[str]]
-"""What else is known of each image: camera, group..., a word for each position."""
+"""Other facts of each image (camera, group...): a word for each position."""
 
 
 class Crops(NamedTuple):
-    """Cut and resized images, and those that could not be read."""
+    """Cropped and resized images, and those that could not be read."""
 
     images: tuple[Tensor, ...]
-    """uint8 [b, v, c, size, size] of each cut."""
+    """uint8 [b, v, c, size, size] for each crop spec."""
     bad: dict[int, str]
-    """Position of each unreadable image met, and why; the next good one stands in its place."""
+    """Position of each unreadable image, and why; the next good one stands in its place."""
 
 
 class Source(Protocol):
@@ -43,26 +41,26 @@ class Source(Protocol):
     columns: Columns
     """Other columns, each with n words."""
     in_memory: bool
-    """Whether reading is so quick that worker processes would only be in the way."""
+    """Whether reading is so quick that worker processes would slow it down."""
 
     def __len__(self) -> int:
-        """How many images there are."""
+        """Number of images."""
 
     def name(self, position: int) -> str:
-        """What a person would call the image at `position`."""
+        """A name that a person recognises, such as the path."""
 
-    def crops(self, positions: Sequence[int], *cuts: Cut) -> Crops:
-        """Cut each image's boxes from the full resolution and resize them, for each cut."""
+    def crops(self, positions: Sequence[int], *specs: CropSpec) -> Crops:
+        """Crop each image's boxes from the full resolution and resize them, for each spec."""
 
     def pixels(self, position: int) -> np.ndarray:
-        """The image itself, uint8 [h, w, c].
+        """The whole image, uint8 [h, w, c].
 
         Raises:
             BadImage: it cannot be read.
         """
 
     def stored(self, position: int) -> bytes | None:
-        """The bytes of its file; None where there are only pixels.
+        """Bytes of its file; None where there are only pixels.
 
         Raises:
             BadImage: they cannot be read.
@@ -83,7 +81,7 @@ class ArraySource:
         channels: int = 3,
         columns: Columns | None = None,
     ) -> None:
-        """Take uint8 images [n, h, w, c]: 1 channel stands for 3, and of 4 alpha is dropped."""
+        """Take uint8 images [n, h, w, c]: grey becomes RGB, and alpha is dropped."""
         self.images = images
         self.labels = labels
         self.classes = classes
@@ -94,54 +92,44 @@ class ArraySource:
         return len(self.images)
 
     def name(self, position: int) -> str:
-        """The position, for want of a file name."""
+        """The position, since there is no file name."""
         return f"image {position}"
 
     def pixels(self, position: int) -> np.ndarray:
-        """As asked of the channels."""
+        """The image with as many channels as the source has."""
         image = self.images[position, :, :, : self.channels]
         return np.array(np.broadcast_to(image, (*image.shape[:2], self.channels)))
 
     def stored(self, position: int) -> None:
-        """Only pixels."""
+        """There is no file."""
 
-    def crops(self, positions: Sequence[int], *cuts: Cut) -> Crops:
-        """A few hundred images at once: floats of a batch of thousands would take gigabytes."""
+    def crops(self, positions: Sequence[int], *specs: CropSpec) -> Crops:
+        """Crop in chunks, since the floats of thousands of images would take gigabytes."""
         place = np.asarray(positions)
         height, width = self.images.shape[1:3]
-        boxes = [cut.boxes.resolve(height, width) for cut in cuts]
-        if all(_whole(box, cut, height, width) for box, cut in zip(boxes, cuts, strict=True)):
+        boxes = [spec.boxes.resolve(height, width) for spec in specs]
+        if all(_is_identity(box, s, height, width) for box, s in zip(boxes, specs, strict=True)):
             images = torch.from_numpy(self.images[place])[..., : self.channels]
             view = images.permute(0, 3, 1, 2)[:, None].expand(-1, -1, self.channels, -1, -1)
-            return Crops((view,) * len(cuts), {})
-        resize = _resizer()
+            return Crops((view,) * len(specs), {})
         rows = []
-        for part in range(0, len(place), AT_ONCE):
-            chosen = slice(part, part + AT_ONCE)
-            images = torch.from_numpy(self.images[place[chosen]])[..., : self.channels]
+        for start in range(0, len(place), CHUNK_IMAGES):
+            chunk = slice(start, start + CHUNK_IMAGES)
+            images = torch.from_numpy(self.images[place[chunk]])[..., : self.channels]
             rows.append(
                 [
-                    resize(images, box[chosen], cut.size, cut.interpolation)
-                    for box, cut in zip(boxes, cuts, strict=True)
+                    resized_array_crops(images, box[chunk], spec.size, spec.interpolation)
+                    for box, spec in zip(boxes, specs, strict=True)
                 ]
             )
-        found = (torch.cat(crops) for crops in zip(*rows, strict=True))
-        return Crops(tuple(x.expand(-1, -1, self.channels, -1, -1) for x in found), {})
+        crops = (torch.cat(chunks) for chunks in zip(*rows, strict=True))
+        return Crops(tuple(x.expand(-1, -1, self.channels, -1, -1) for x in crops), {})
 
 
-def _whole(boxes: Tensor, cut: Cut, height: int, width: int) -> bool:
-    """Whether nothing is cut and nothing resized: evaluation at the images' own size."""
-    same = cut.size == height == width and boxes.shape[1] == 1
+def _is_identity(boxes: Tensor, spec: CropSpec, height: int, width: int) -> bool:
+    """Whether nothing is cropped or resized: evaluation at the size of the images."""
+    same = spec.size == height == width and boxes.shape[1] == 1
     return same and bool((boxes == torch.tensor([0, 0, height, width])).all())
-
-
-def _resizer() -> Callable[..., Tensor]:
-    """The compiled form where there is one."""
-    if not compiled.available():
-        return resized_crops
-    from selfsup.data.fast import resized_crops as by_numba
-
-    return by_numba
 
 
 class ImageSource:
@@ -159,9 +147,9 @@ class ImageSource:
         channels: int = 3,
         columns: Columns | None = None,
     ) -> None:
-        """Images that `load` gives, or whose files it does.
+        """Read images by `load(position)`.
 
-        `load(position)` is uint8 [h, w, channels], or the bytes of a file, or raises BadImage.
+        It returns uint8 [h, w, channels] or the bytes of a file, or raises BadImage.
         """
         self.load = load
         self.names = names
@@ -174,31 +162,31 @@ class ImageSource:
         return len(self.names)
 
     def name(self, position: int) -> str:
-        """The path, or what stands for it."""
+        """The path, or another name."""
         return self.names[position]
 
     def pixels(self, position: int) -> np.ndarray:
-        """Decoded now."""
+        """Load and decode the image."""
         loaded = self.load(position)
         return decode_bytes(loaded, self.channels) if isinstance(loaded, bytes) else loaded
 
     def stored(self, position: int) -> bytes | None:
-        """As loaded."""
+        """Bytes of the file, where `load` returns bytes."""
         loaded = self.load(position)
         return loaded if isinstance(loaded, bytes) else None
 
-    def crops(self, positions: Sequence[int], *cuts: Cut) -> Crops:
-        """Each image is decoded once and cut as often as it has boxes."""
+    def crops(self, positions: Sequence[int], *specs: CropSpec) -> Crops:
+        """Decode each image once and crop all its boxes."""
         bad: dict[int, str] = {}
         rows = []
-        boxes = [_Boxes(cut) for cut in cuts]
+        croppers = [_Cropper(spec) for spec in specs]
         for i, position in enumerate(positions):
             image = torch.from_numpy(self._good(int(position), bad))
-            rows.append([_resized(image, own.of(i, image), own.cut) for own in boxes])
+            rows.append([cropper.crop(i, image) for cropper in croppers])
         return Crops(tuple(map(torch.stack, zip(*rows, strict=True))), bad)
 
     def _good(self, position: int, bad: dict[int, str]) -> np.ndarray:
-        """The image at `position`, or the next one, in order of position, that can be read."""
+        """The image at `position`, or the next one by position that can be read."""
         for offset in range(min(len(self), 1000)):
             candidate = (position + offset) % len(self)
             if candidate in bad:
@@ -207,36 +195,27 @@ class ImageSource:
                 return self.pixels(candidate)
             except BadImage as error:
                 bad[candidate] = str(error)
-        # so many bad ones stop the run where they are counted
+        # so many bad images stop the run, where they are counted
         return np.zeros((8, 8, self.channels), np.uint8)
 
 
-class _Boxes:
-    """Boxes of a batch of images whose sizes come to light one by one; of one camera all agree."""
+class _Cropper:
+    """Crops of a batch of images whose sizes are known only when they are decoded."""
 
-    def __init__(self, cut: Cut) -> None:
-        self.cut = cut
-        self.known: dict[tuple[int, int], list[list[list[int]]]] = {}
+    def __init__(self, spec: CropSpec) -> None:
+        self.spec = spec
+        self.boxes: dict[tuple[int, int], list[list[list[int]]]] = {}
+        """Boxes of all images of the batch, for each size that came twice."""
 
-    def of(self, i: int, image: Tensor) -> list[list[int]]:
-        """Those of image i, [h, w, c]; from the second of a size on, all are made at once."""
-        size = image.shape[0], image.shape[1]
-        if size not in self.known:
-            self.known[size] = []
-            return self.cut.boxes.rows(slice(i, i + 1)).resolve(*size)[0].tolist()
-        self.known[size] = self.known[size] or self.cut.boxes.resolve(*size).tolist()
-        return self.known[size][i]
+    def crop(self, i: int, image: Tensor) -> Tensor:
+        """Crop image i of the batch: [h, w, c] -> uint8 [v, c, size, size]."""
+        boxes = self._boxes(i, (image.shape[0], image.shape[1]))
+        return resized_crops(image, boxes, self.spec.size, self.spec.interpolation)
 
-
-def _resized(image: Tensor, boxes: list[list[int]], cut: Cut) -> Tensor:
-    """The crops of an image: [h, w, c] -> uint8 [v, c, size, size].
-
-    torch's resampling of uint8 is Pillow's to a level, and several times faster.
-    """
-    channels, views = image.permute(2, 0, 1), []
-    for top, left, h, w in boxes:
-        crop = channels[None, :, top : top + h, left : left + w]
-        if (h, w) != (cut.size, cut.size):
-            crop = F.interpolate(crop, (cut.size, cut.size), mode=cut.interpolation, antialias=True)
-        views.append(crop)
-    return torch.cat(views).contiguous()
+    def _boxes(self, i: int, size: tuple[int, int]) -> list[list[int]]:
+        """Resolve image i alone; from the second of a size on, resolve the whole batch once."""
+        if size not in self.boxes:
+            self.boxes[size] = []
+            return self.spec.boxes.rows(slice(i, i + 1)).resolve(*size)[0].tolist()
+        self.boxes[size] = self.boxes[size] or self.spec.boxes.resolve(*size).tolist()
+        return self.boxes[size][i]

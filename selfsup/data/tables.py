@@ -17,23 +17,23 @@ from selfsup.data.sources import Columns, ImageSource, Source
 
 
 def folder(root: Path, *, channels: int) -> Source:
-    """Every image below `root`, sorted by the bytes of its path; labels if all are in folders."""
-    found = []
+    """List every image below `root` by the bytes of its path; labels if all are in folders."""
+    found_paths: list[str] = []
     seen: set[str] = set()
-    for inside, inner, names in os.walk(root, followlinks=True):
+    for inside, folders, names in os.walk(root, followlinks=True):
         real = os.path.realpath(inside)
-        if real in seen:  # a link back to where we were
-            inner.clear()
+        if real in seen:  # a link to a folder above
+            folders.clear()
             continue
         seen.add(real)
-        found += [
+        found_paths += [
             os.path.relpath(os.path.join(inside, name), root)
             for name in names
             if name.lower().endswith(SUFFIXES) and not name.startswith(".")
         ]
-    if not found:
+    if not found_paths:
         raise UserError(f"{root} holds no images ({', '.join(SUFFIXES)})")
-    paths = sorted((Path(p).as_posix() for p in found), key=os.fsencode)
+    paths = sorted((Path(p).as_posix() for p in found_paths), key=os.fsencode)
     labels: Tensor | None = None
     classes: list[str] = []
     if all("/" in path for path in paths):
@@ -42,12 +42,14 @@ def folder(root: Path, *, channels: int) -> Source:
 
 
 def manifest(file: Path, *, split: str, labels: str, channels: int) -> Source:
-    """A table with a path on each row, relative to the manifest's folder."""
+    """Open a table with a path on each row, relative to the table's folder."""
     rows = _rows(file)
     for i, row in enumerate(rows):
         if not isinstance(row, dict) or not row.get("path"):
-            told = ", ".join(filter(None, row)) if isinstance(row, dict) else "none"
-            raise UserError(f"{file} has no column path (its columns: {told}) in row {i + 1}")
+            columns_of_row = ", ".join(filter(None, row)) if isinstance(row, dict) else "none"
+            raise UserError(
+                f"{file} has no column path (its columns: {columns_of_row}) in row {i + 1}"
+            )
     if not rows:
         raise UserError(f"{file} has no rows")
     if labels != "label" and labels not in rows[0]:
@@ -64,11 +66,11 @@ def manifest(file: Path, *, split: str, labels: str, channels: int) -> Source:
         for name in dict.fromkeys(name for row in rows for name in row if name)
     }
     paths = columns.pop("path")
-    found: Tensor | None = None
+    numbers: Tensor | None = None
     classes: list[str] = []
     if all(columns.get(labels, [""])):
-        found, classes = encode_labels(columns.pop(labels))
-    return file_source(file.parent, paths, found, classes, channels=channels, columns=columns)
+        numbers, classes = encode_labels(columns.pop(labels))
+    return file_source(file.parent, paths, numbers, classes, channels=channels, columns=columns)
 
 
 def _word(value: Any) -> str:
@@ -101,13 +103,13 @@ def file_source(
     channels: int = 3,
     columns: Columns | None = None,
 ) -> ImageSource:
-    """Image files below `root`, read with a closed list of formats."""
+    """Make a source of image files below `root`, read with a closed list of formats."""
     load = _Files(root, paths)
     return ImageSource(load, paths, labels, classes, channels=channels, columns=columns)
 
 
 class _Files:
-    """Bytes of files; a class and no closure, so that worker processes can be given it."""
+    """Bytes of files; a class and no closure, so that it can be sent to worker processes."""
 
     def __init__(self, root: Path, paths: Sequence[str]) -> None:
         self.root, self.paths = root, paths
@@ -117,7 +119,7 @@ class _Files:
 
 
 def column_labels(where: Path, columns: Columns, name: str) -> tuple[Tensor | None, list[str]]:
-    """A column as labels; none where some images have no word.
+    """Use a column as labels; None where some images have no word.
 
     Raises:
         UserError: there is no such column.
@@ -129,13 +131,15 @@ def column_labels(where: Path, columns: Columns, name: str) -> tuple[Tensor | No
 
 
 def encode_labels(words: Sequence[str]) -> tuple[Tensor, list[str]]:
-    """Label words as integers in sorted order, and the words."""
+    """Number label words in their sorted order: the numbers, and the words."""
     classes, index = np.unique(np.asarray(words, dtype=str), return_inverse=True)
     return torch.from_numpy(index.astype(np.int64)), classes.tolist()
 
 
-def named(where: Path, labels: np.ndarray, names: np.ndarray | None) -> tuple[Tensor, list[str]]:
-    """Labels as 0, 1, 2... and what they are called.
+def encode_class_numbers(
+    where: Path | str, labels: np.ndarray, names: np.ndarray | None
+) -> tuple[Tensor, list[str]]:
+    """Number labels 0, 1, 2..., and name each: by `names`, else by the label itself.
 
     Raises:
         UserError: a label has no name.
@@ -143,5 +147,5 @@ def named(where: Path, labels: np.ndarray, names: np.ndarray | None) -> tuple[Te
     values, index = np.unique(labels, return_inverse=True)
     if names is not None and names.ndim == 1 and not 0 <= values.min() <= values.max() < len(names):
         raise UserError(f"{where} names {len(names)} classes and has label {values.max()}")
-    called = values if names is None or names.ndim != 1 else names[values]
-    return torch.from_numpy(index.astype(np.int64)), [str(name) for name in called]
+    classes = values if names is None or names.ndim != 1 else names[values]
+    return torch.from_numpy(index.astype(np.int64)), [str(name) for name in classes]

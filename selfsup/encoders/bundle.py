@@ -21,12 +21,12 @@ from torch import Tensor, nn
 
 from selfsup.augment.apply import standardize
 from selfsup.augment.boxes import CenterBoxes
+from selfsup.augment.resample import resized_array_crops
 from selfsup.config import ViewsConfig
 from selfsup.core.errors import UserError
 from selfsup.core.numerics import normalize
 from selfsup.core.version import __version__
 from selfsup.data.decode import decode
-from selfsup.data.resample import resized_crops
 from selfsup.encoders.encoder import Encoder, crop_share, export, load
 
 FORMAT = 1
@@ -65,7 +65,7 @@ class Embedder(nn.Module):
             size = self.views.size
             boxes = CenterBoxes(len(images), crop_share(size)).resolve(*images.shape[2:])
             rows = images.cpu().permute(0, 2, 3, 1)
-            crops = resized_crops(rows, boxes, size, self.views.interpolation)[:, 0]
+            crops = resized_array_crops(rows, boxes, size, self.views.interpolation)[:, 0]
             images = crops.to(images.device).float() / 255
         x = standardize(images, self.views.mean, self.views.std)
         return normalize(self.encoder(x).float())

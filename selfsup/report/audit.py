@@ -1,4 +1,4 @@
-"""The page of an audit."""
+"""The page of an audit, and its summary for the terminal."""
 
 from collections.abc import Sequence
 
@@ -11,35 +11,35 @@ SHOWN = 20
 """Groups of duplicates with pictures."""
 
 
-def summary(found: Audit) -> list[tuple[str, str]]:
-    """What there is to say, a line each: for the terminal and the page."""
-    images = len(found.names)
-    extra = sum(len(group) - 1 for group in found.exact)
-    near = sum(len(group) - 1 for group in found.near) - extra
+def summary(report: Audit) -> list[tuple[str, str]]:
+    """Summarise an audit as names and values, for the terminal and the page."""
+    images = len(report.names)
+    extra = sum(len(group) - 1 for group in report.exact)
+    near_extra = sum(len(group) - 1 for group in report.near) - extra
     lines = [
-        ("images", f"{images}: {images - len(found.bad)} can be read, {len(found.bad)} cannot"),
-        ("formats", _counts(found.formats)),
-        ("modes", _counts(found.modes)),
-        ("turned by EXIF", str(found.turned)),
-        ("16 bits and more", str(found.sixteen_bits)),
-        ("exact duplicates", f"{extra} in {len(found.exact)} groups"),
-        ("near duplicates", f"{near} more in {len(found.near)} groups"),
-        ("--views.mean", " ".join(map(str, found.mean))),
-        ("--views.std", " ".join(map(str, found.std))),
+        ("images", f"{images}: {images - len(report.bad)} can be read, {len(report.bad)} cannot"),
+        ("formats", _counts(report.formats)),
+        ("modes", _counts(report.modes)),
+        ("turned by EXIF", str(report.turned)),
+        ("16 bits and more", str(report.sixteen_bits)),
+        ("exact duplicates", f"{extra} in {len(report.exact)} groups"),
+        ("near duplicates", f"{near_extra} more in {len(report.near)} groups"),
+        ("--views.mean", " ".join(map(str, report.mean))),
+        ("--views.std", " ".join(map(str, report.std))),
     ]
-    if found.sizes:
+    if report.sizes:
         smallest, median, largest = (
-            f"{found.sizes[f'{word} height']} x {found.sizes[f'{word} width']}"
+            f"{report.sizes[f'{word} height']} x {report.sizes[f'{word} width']}"
             for word in ("smallest", "median", "largest")
         )
         lines.insert(3, ("height x width", f"{smallest} to {largest}, median {median}"))
-    if found.classes:
-        counts = found.classes.values()
+    if report.classes:
+        counts = report.classes.values()
         lines.insert(1, ("classes", f"{len(counts)} of {min(counts)} to {max(counts)} images"))
-    if found.splits:
+    if report.splits:
         lines += [
-            ("splits", _counts(found.splits)),
-            ("leaks", f"{len(found.leaks)} groups of duplicates lie in more than one split"),
+            ("splits", _counts(report.splits)),
+            ("leaks", f"{len(report.leaks)} groups of duplicates lie in more than one split"),
         ]
     return lines
 
@@ -48,38 +48,39 @@ def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{name or 'none'} {count}" for name, count in counts.items()) or "none"
 
 
-def audit_page(found: Audit, source: Source) -> str:
-    """Everything that was found, with pictures of duplicates."""
-    parts = [table(["", ""], summary(found))]
-    if found.bad:
-        parts += [
+def audit_page(report: Audit, source: Source) -> str:
+    """Write all facts as a page, with pictures of duplicates."""
+    sections = [table(["", ""], summary(report))]
+    if report.bad:
+        sections += [
             heading("Images that cannot be read"),
             table(
-                ["image", "why"], [(found.names[i], found.bad[i]) for i in list(found.bad)[:1000]]
+                ["image", "why"],
+                [(report.names[i], report.bad[i]) for i in list(report.bad)[:1000]],
             ),
         ]
     for title, groups in (
-        ("Duplicates in more than one split", found.leaks),
-        ("Duplicates", found.near),
+        ("Duplicates in more than one split", report.leaks),
+        ("Duplicates", report.near),
     ):
         if groups:
-            parts += [heading(title), _pictures(groups, source)]
-    if found.classes:
-        parts += [heading("Classes"), table(["class", "images"], found.classes.items())]
-    return page(f"Audit of {found.data}", *parts)
+            sections += [heading(title), _pictures(groups, source)]
+    if report.classes:
+        sections += [heading("Classes"), table(["class", "images"], report.classes.items())]
+    return page(f"Audit of {report.data}", *sections)
 
 
 def _pictures(groups: Sequence[Sequence[int]], source: Source) -> str:
-    """The first groups, a row each."""
+    """Show the first groups, a row for each."""
     rows = [grid([_thumbnail(source, i) for i in group[:8]], "row") for group in groups[:SHOWN]]
-    rest = len(groups) - SHOWN
-    return "".join(rows) + (paragraph(f"and {rest} more groups") if rest > 0 else "")
+    remaining = len(groups) - SHOWN
+    return "".join(rows) + (paragraph(f"and {remaining} more groups") if remaining > 0 else "")
 
 
 def _thumbnail(source: Source, position: int) -> str:
     name = source.name(position)
     try:
         image = source.pixels(position)
-    except BadImage:  # it was there when it was audited
+    except BadImage:  # it could be read when it was audited
         return paragraph(f"{name} can no longer be read")
     return picture(small(image, 128), name, width=128, jpeg=True)

@@ -1,4 +1,4 @@
-"""The frame of a page, and the parts that pages are made of; all text is escaped here."""
+"""HTML of a page and its elements; all text is escaped here."""
 
 import base64
 import io
@@ -38,21 +38,21 @@ pre { font-size: 12px; white-space: pre-wrap; overflow-wrap: anywhere }
 """
 
 
-def page(title: str, *parts: str) -> str:
-    """A whole page of parts that are HTML already."""
+def page(title: str, *elements: str) -> str:
+    """Write a whole page of elements, which are HTML already."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n<body>"
-        f"<h1>{escape(title)}</h1>\n" + "\n".join(parts) + "\n</body></html>\n"
+        f"<h1>{escape(title)}</h1>\n" + "\n".join(elements) + "\n</body></html>\n"
     )
 
 
 def write_page(file: Path, html: str) -> None:
-    """To disk; bytes of names that are no text are shown by their numbers.
+    """Write a page to disk; bytes of names that are not text are shown as numbers.
 
     Raises:
-        UserError: it cannot be written there.
+        UserError: the file cannot be written.
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -62,22 +62,22 @@ def write_page(file: Path, html: str) -> None:
 
 
 def heading(text: str) -> str:
-    """Of a section."""
+    """Write the heading of a section."""
     return f"<h2>{escape(text)}</h2>"
 
 
 def paragraph(text: str) -> str:
-    """Plain words."""
+    """Write a paragraph."""
     return f"<p>{escape(text)}</p>"
 
 
 def preformatted(text: str) -> str:
-    """Text with its own lines, as a file has them."""
+    """Write text with its line breaks."""
     return f"<pre>{escape(text)}</pre>"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Cells are written as text."""
+    """Write a table; cells are written as text."""
     top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows
@@ -88,13 +88,13 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def picture(
     image: np.ndarray, caption: str = "", *, width: int, jpeg: bool = False, kind: str = ""
 ) -> str:
-    """An image within the page, without anything that its file said besides.
+    """Embed an image in the page, without the metadata of its file.
 
     Args:
         image: uint8 [h, w, c] of 1, 3 or more channels, of which three are shown.
         caption: below it.
         width: on the screen, in pixels.
-        jpeg: smaller, for photographs that are only glanced at.
+        jpeg: smaller, for thumbnails of photographs.
         kind: right or wrong, for a frame around it.
     """
     levels = np.ascontiguousarray(image[..., 0] if image.shape[2] < 3 else image[..., :3])
@@ -108,22 +108,22 @@ def picture(
 
 
 def small(image: np.ndarray, side: int) -> np.ndarray:
-    """Every so many pixels, so that the shorter side is not far above `side`: for a glance."""
+    """Take every n-th pixel, so that the shorter side is at most twice `side`."""
     step = max(1, min(image.shape[:2]) // side)
     return image[::step, ::step]
 
 
 def blank(caption: str, *, width: int) -> str:
-    """Where an image would be that there is none of."""
+    """Draw an empty frame in place of an image."""
     return _figure('<div class="blank"></div>', caption, width)
 
 
 def _figure(shown: str, caption: str, width: int, kind: str = "") -> str:
-    told = f"<figcaption>{escape(caption)}</figcaption>"
-    marked = f' class="{kind}"' if kind else ""
-    return f'<figure{marked} style="width: {width}px">{shown}{told}</figure>'
+    below = f"<figcaption>{escape(caption)}</figcaption>"
+    css_class = f' class="{kind}"' if kind else ""
+    return f'<figure{css_class} style="width: {width}px">{shown}{below}</figure>'
 
 
 def grid(pictures: Iterable[str], kind: str = "grid") -> str:
-    """Pictures beside one another; kind row for those that belong together."""
+    """Lay pictures out side by side; kind "row" frames the pictures of one subject."""
     return f'<div class="{kind}">' + "".join(pictures) + "</div>"

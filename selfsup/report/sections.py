@@ -1,5 +1,6 @@
-"""The parts of a report that need the run's images and its encoder."""
+"""The sections of a report that need the run's images and its encoder."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,14 @@ import torch
 from selfsup.augment.draws import draw
 from selfsup.config import TrainConfig
 from selfsup.core.cli import from_file
-from selfsup.core.errors import UserError
+from selfsup.core.errors import UserError, require
 from selfsup.data.loader import Batches
 from selfsup.data.open import open_source, training_source
 from selfsup.data.samplers import ShuffleSampler
-from selfsup.data.subset import part_of
+from selfsup.data.subset import random_subset
 from selfsup.encoders.encoder import load
 from selfsup.evaluate.features import extract
-from selfsup.report.embeddings import look, sections
+from selfsup.report.embeddings import sections, with_neighbours
 from selfsup.report.page import heading, paragraph, write_page
 from selfsup.report.run import Files, read_run, report
 from selfsup.report.views import rows_of_views
@@ -24,7 +25,7 @@ from selfsup.training.run import Run
 PICTURES = 4  # images whose views are shown
 
 
-def looked_at(
+def image_sections(
     run: Files,
     *,
     data: str = "",
@@ -34,9 +35,9 @@ def looked_at(
     tsne: bool = False,
     seed: int = 0,
 ) -> list[str]:
-    """Views as the method saw them, and what the embeddings show.
+    """Lay out views as the method saw them, neighbours, worst queries and a map.
 
-    What cannot be shown, because the images or the encoder are not there, is told instead.
+    Where the images or the encoder are missing, a sentence says so.
     """
     parts = [heading("Views as the method saw them")]
     try:
@@ -44,14 +45,14 @@ def looked_at(
     except UserError as error:
         parts.append(paragraph(f"They cannot be drawn again: {error}."))
     try:
-        parts += _embedded(run, (data, split, labels), most=most, tsne=tsne, seed=seed)
+        parts += _neighbours_and_map(run, (data, split, labels), most=most, tsne=tsne, seed=seed)
     except UserError as error:
         parts += [heading("Images and their neighbours"), paragraph(f"Not shown: {error}.")]
     return parts
 
 
 def views_of_last_step(run: Files) -> list[str]:
-    """Drawn again from the step and the seed, for a few images.
+    """Draw the views of the last step again, from the step and the seed, for a few images.
 
     Raises:
         UserError: the images cannot be opened, or the settings cannot be read.
@@ -66,52 +67,84 @@ def views_of_last_step(run: Files) -> list[str]:
     def drawn(n: int, *, step: int) -> Any:
         return draw(views, n, seed=config.seed, step=step)
 
-    batches = Batches(source, sampler, views, draw=drawn, part=(0, 1))
-    told = f"Images drawn at random, with draws of step {step + 1} of {config.data}."
-    return [paragraph(told), *rows_of_views(source, batches[step], views, images=PICTURES)]
+    batches = Batches(source, sampler, views, draw=drawn, world=(0, 1))
+    caption = f"Images drawn at random, with draws of step {step + 1} of {config.data}."
+    return [paragraph(caption), *rows_of_views(source, batches[step], views, images=PICTURES)]
 
 
-def _embedded(
-    run: Files, of: tuple[str, str, str], *, most: int, tsne: bool, seed: int
+def _neighbours_and_map(
+    run: Files, images: tuple[str, str, str], *, most: int, tsne: bool, seed: int
 ) -> list[str]:
-    """Neighbours, worst queries, doubtful labels and a map of some images."""
-    data, split, labels = of
+    """Lay out neighbours, worst queries, suspected label errors and a map of some images."""
+    data, split, labels = images
     probe = run.config.get("probe") or {}
     if not data:
         data = str(probe.get("data") or run.config.get("data", ""))
         labels = str((probe if probe.get("data") else run.config).get("labels", "label"))
         split = "" if probe.get("data") else str(run.config.get("split", ""))
     encoder, views = load(run.folder)
-    source = part_of(
+    source = random_subset(
         open_source(data, split=split, labels=labels, channels=views.channels), most, seed=seed
     )
     device = torch.device("cpu")
-    found = extract(encoder, source, views, device=device, workers=0, part=(0, 1))
-    if len(found.x) < 3:
-        raise UserError(f"{data} holds {len(found.x)} images; there are no neighbours to show")
-    return sections(look(source, found), seed=seed, tsne=tsne)
+    features = extract(encoder, source, views, device=device, workers=0, part=(0, 1))
+    if len(features.x) < 3:
+        raise UserError(f"{data} holds {len(features.x)} images; there are no neighbours to show")
+    return sections(with_neighbours(source, features), seed=seed, tsne=tsne)
 
 
-def write_report(folder: Path) -> Path:
-    """Write the report.html of a run, with what can be drawn within seconds."""
-    run = read_run(folder)
-    out = folder / "report.html"
-    write_page(out, report([run], looked_at(run)))
+def write_report(
+    folders: Sequence[Path],
+    *,
+    out: Path | None = None,
+    data: str = "",
+    split: str = "",
+    labels: str = "label",
+    most: int = 1000,
+    tsne: bool = False,
+    seed: int = 0,
+) -> Path:
+    """Write one page on a run, or on several side by side (without sections of images).
+
+    Args:
+        folders: run folders.
+        out: the page; by default report.html in the run's folder, or here for several.
+        data: images to show, labelled or not; by default those of the probe, else of training.
+        split: only the manifest's rows with this `split`.
+        labels: the manifest's column with the labels.
+        most: images that are embedded, at most.
+        tsne: lay the map out by t-SNE, which takes a minute; else by PCA.
+        seed: of the choice of images.
+
+    Raises:
+        UserError: a setting does not fit, a folder is no run, or the page cannot be written.
+    """
+    require(len(folders) > 0, "give a run folder")
+    require(most > 1, f"--most must be above 1, not {most}")
+    runs = [read_run(folder) for folder in folders]
+    images: list[str] = []
+    if len(runs) == 1:
+        images = image_sections(
+            runs[0], data=data, split=split, labels=labels, most=most, tsne=tsne, seed=seed
+        )
+    if out is None:
+        out = runs[0].folder / "report.html" if len(runs) == 1 else Path("report.html")
+    write_page(out, report(runs, images))
     return out
 
 
 def report_finished(run: Run) -> None:
-    """Write the report of a run that is whole, on the main process, if its settings want one.
+    """Write the report of a finished run, on the main process, if its settings ask for one.
 
-    The run is done whatever happens here: an error is printed as a warning.
+    An error is printed as a warning: the run itself is finished.
     """
     if not run.main or not run.config.report:
         return
     try:
-        run.print_line(f"report in {write_report(run.folder)}")
+        run.print_line(f"report in {write_report([run.folder])}")
     except Exception as error:
-        first = str(error).split("\n")[0]
+        sentence = str(error).split("\n")[0]
         run.print_line(
-            f"warning: the run is whole, but its report failed ({type(error).__name__}: {first}); "
-            f"try again with: selfsup report {run.folder}"
+            "warning: the run is finished, but its report failed "
+            f"({type(error).__name__}: {sentence}); try again with: selfsup report {run.folder}"
         )

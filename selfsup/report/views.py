@@ -1,4 +1,4 @@
-"""A contact sheet: exactly what a step of training sees, and what was drawn for it."""
+"""A contact sheet: exactly the views of a step of training, and what was drawn for each."""
 
 from collections.abc import Sequence
 
@@ -7,6 +7,7 @@ from torch import Tensor
 
 from selfsup.augment.apply import apply
 from selfsup.augment.draws import Change, Draws
+from selfsup.augment.kornia_steps import kornia_steps
 from selfsup.config import ViewsConfig
 from selfsup.data.loader import Batch
 from selfsup.data.sources import Source
@@ -24,7 +25,7 @@ def contact_sheet(
     images: int,
     changes: Sequence[Change] = (),
 ) -> str:
-    """The first `images` of a batch: each image, its views, and their draws."""
+    """Show the first `images` of a batch: each image, its views, and their draws."""
     return page(
         title,
         paragraph(ABOUT),
@@ -37,7 +38,7 @@ def contact_sheet(
 ABOUT = (
     "Each row is an image and its views as the network gets them, before normalisation. "
     "jitter lists brightness (B), contrast (C), saturation (S) and hue (H) in the order in "
-    "which they were made; a box is top, left, height x width in pixels of the image."
+    "which they were applied; a box is top, left, height x width in pixels of the image."
 )
 
 
@@ -49,20 +50,20 @@ def rows_of_views(
     images: int,
     changes: Sequence[Change] = (),
 ) -> list[str]:
-    """The first `images` of a batch, a row each, as HTML."""
+    """Show the first `images` of a batch as HTML, a row for each."""
     rows = []
     groups = views.by_size()
-    seen = [
+    views_by_size = [
         _levels(apply(crops[:images], draws.rows(slice(images)), group, changes), group)
         for crops, draws, group in zip(batch.crops, batch.draws, groups, strict=True)
     ]
     sizes = [_size(source, position, batch) for position in batch.positions[:images].tolist()]
     for i, position in enumerate(batch.positions[:images].tolist()):
         pictures = [_whole(source, position, batch.bad.get(position))]
-        for shown, draws, group in zip(seen, batch.draws, groups, strict=True):
+        for shown, draws, group in zip(views_by_size, batch.draws, groups, strict=True):
             for v in range(shown.shape[1]):
                 width = max(96, min(224, 2 * group.size))
-                caption = told(draws, i, v, sizes[i])
+                caption = describe_draws(draws, group, i, v, sizes[i])
                 pictures.append(picture(shown[i, v].numpy(), caption, width=width))
         rows.append(grid(pictures, "row"))
     return rows
@@ -73,32 +74,36 @@ def _sizes(source: Source, batch: Batch) -> list[tuple[int, int] | None]:
 
 
 def _levels(x: Tensor, views: ViewsConfig) -> Tensor:
-    """Normalised views as uint8 [b, v, s, s, c]."""
+    """Undo the normalisation: uint8 [b, v, s, s, c]."""
     mean, std = (torch.tensor(c)[:, None, None] for c in (views.mean, views.std))
     return (x * std + mean).mul(255).round().clamp(0, 255).byte().permute(0, 1, 3, 4, 2)
 
 
 def _whole(source: Source, position: int, bad: str | None) -> str:
-    """The image itself, or why another one stands in for it."""
+    """Show the image, or why another one stands in for it."""
     name = source.name(position)
     if bad is not None:
         return blank(f"{name}\nthe next good one stands in: {bad}", width=160)
     image = source.pixels(position)
     height, width = image.shape[:2]
-    less = small(image, 224)
-    return picture(less, f"{name}\n{height} x {width}", width=160, jpeg=min(less.shape[:2]) > 64)
+    thumbnail = small(image, 224)
+    return picture(
+        thumbnail, f"{name}\n{height} x {width}", width=160, jpeg=min(thumbnail.shape[:2]) > 64
+    )
 
 
 def _size(source: Source, position: int, batch: Batch) -> tuple[int, int] | None:
-    """Height and width of an image, each read once; None where it cannot be."""
+    """Height and width of an image; None where it cannot be read."""
     if position in batch.bad:
         return None
     height, width = source.pixels(position).shape[:2]
     return height, width
 
 
-def told(draws: Draws, i: int, v: int, size: tuple[int, int] | None) -> str:
-    """What was drawn for view v of image i of that size, a line for each change."""
+def describe_draws(
+    draws: Draws, views: ViewsConfig, i: int, v: int, size: tuple[int, int] | None
+) -> str:
+    """Say what was drawn for view v of image i of that size, a line for each change."""
     lines = []
     if size is not None:
         top, left, h, w = draws.boxes.rows(slice(i, i + 1)).resolve(*size)[0, v].tolist()
@@ -116,41 +121,48 @@ def told(draws: Draws, i: int, v: int, size: tuple[int, int] | None) -> str:
         lines.append("grey")
     if draws.blur[i, v]:
         lines.append(f"blur {draws.sigma[i, v]:.2f} px")
-    lines += [name for name in ("solarize", "erase") if getattr(draws, name)[i, v]]
-    return "\n".join(lines) or "as it is"
+    if draws.solarize[i, v]:
+        lines.append("solarize")
+    shape = views.channels, views.size, views.size
+    for step, seeds in zip(kornia_steps(views.kornia), draws.kornia, strict=True):
+        if seeds[i, v] >= 0:
+            lines.append(step.describe(int(seeds[i, v]), shape))
+    if draws.erase[i, v]:
+        lines.append("erase")
+    return "\n".join(lines) or "unchanged"
 
 
 def overlap(draws: Draws, sizes: Sequence[tuple[int, int] | None]) -> Tensor | None:
-    """Intersection over union of the boxes of the first two views of each readable image. [k]."""
+    """Compute the IoU of the boxes of the first two views of each readable image. [k]."""
     if draws.flip.shape[1] < 2:
         return None
-    found = [
+    boxes = [
         draws.boxes.rows(slice(i, i + 1)).resolve(*size)[0, :2]
         for i, size in enumerate(sizes)
         if size is not None
     ]
-    return shared_area(torch.stack(found)) if found else None
+    return box_iou(torch.stack(boxes)) if boxes else None
 
 
-def shared_area(boxes: Tensor) -> Tensor:
-    """Intersection over union of two boxes each: [k, 2, 4] -> [k]."""
+def box_iou(boxes: Tensor) -> Tensor:
+    """Compute the intersection over union of pairs of boxes: [k, 2, 4] -> [k]."""
     low, size = boxes[..., :2], boxes[..., 2:]
     inside = torch.minimum(*(low + size).unbind(1)) - torch.maximum(*low.unbind(1))
     both = inside.clamp(min=0).prod(-1).double()
     return both / (size.prod(-1).sum(1) - both)
 
 
-def _overlaps(shares: Tensor | None) -> str:
-    if shares is None:
+def _overlaps(ious: Tensor | None) -> str:
+    if ious is None:
         return paragraph("There is one view of each image.")
-    parts = torch.tensor([0.1, 0.25, 0.5, 0.75, 0.9], dtype=torch.float64)
-    quantiles = [f"{q:.2f}" for q in shares.quantile(parts).tolist()]
-    apart = f"{(shares == 0).double().mean():.1%}"
+    levels = torch.tensor([0.1, 0.25, 0.5, 0.75, 0.9], dtype=torch.float64)
+    quantiles = [f"{q:.2f}" for q in ious.quantile(levels).tolist()]
+    disjoint = f"{(ious == 0).double().mean():.1%}"
     return table(
         ["images", "no overlap", "10 %", "25 %", "half have less", "75 %", "90 %", "mean"],
-        [[len(shares), apart, *quantiles, f"{shares.mean():.2f}"]],
+        [[len(ious), disjoint, *quantiles, f"{ious.mean():.2f}"]],
     ) + paragraph(
-        "Intersection over union of the two boxes, 0 apart to 1 the same. Pairs without overlap "
-        "teach that parts of one image belong together; many of them, on images of many things, "
-        "teach noise."
+        "Intersection over union of the two boxes: 0 is disjoint, 1 the same box. Pairs without "
+        "overlap teach that regions of one image belong to each other; on images of many objects, "
+        "many such pairs teach noise."
     )

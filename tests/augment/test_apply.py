@@ -164,11 +164,11 @@ def test_changes_come_in_the_order_of_simclr_and_byol() -> None:
 def test_each_view_is_changed_by_its_own_draws() -> None:
     config = ViewsConfig(size=12, solarize=0.5)
     x, (draws,) = crops(6, 2), draw(config, 6, seed=0, step=0)
-    together = apply(x, draws, config)
+    batch = apply(x, draws, config)
     for i in range(6):
         alone = apply(x[i : i + 1], draws.rows(slice(i, i + 1)), config)
-        close(together[i : i + 1], alone, 1e-6)
-    assert (together[0] - together[1]).abs().max() > 0.1
+        close(batch[i : i + 1], alone, 1e-6)
+    assert (batch[0] - batch[1]).abs().max() > 0.1
 
 
 def test_applying_twice_gives_the_same_and_leaves_crops_and_draws_as_they_were() -> None:
@@ -178,8 +178,8 @@ def test_applying_twice_gives_the_same_and_leaves_crops_and_draws_as_they_were()
     assert torch.equal(apply(x, draws, config), apply(x, draws, config))
     assert torch.equal(x, before[0])
     for field, old in zip(draws, before[1], strict=True):
-        for tensor, kept in zip(tensors(field), tensors(old), strict=True):
-            assert torch.equal(tensor, kept)
+        for tensor, before_tensor in zip(tensors(field), tensors(old), strict=True):
+            assert torch.equal(tensor, before_tensor)
 
 
 def test_results_are_finite_and_within_0_and_1_before_standardizing() -> None:

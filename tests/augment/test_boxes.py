@@ -29,8 +29,8 @@ def by_torchvision(
     tries: list[list[float]], place: list[float], height: int, width: int
 ) -> list[int]:
     """RandomResizedCrop.get_params, its random numbers given."""
-    for share, ratio in tries:
-        target = height * width * share
+    for fraction, ratio in tries:
+        target = height * width * fraction
         w, h = round(math.sqrt(target * ratio)), round(math.sqrt(target / ratio))
         if 0 < w <= width and 0 < h <= height:
             # randint(0, room + 1) of a uniform number
@@ -55,9 +55,9 @@ def test_random_boxes_are_torchvisions_of_the_same_random_numbers(height: int, w
         ]
         for i in range(12)
     ]
-    found = boxes.resolve(height, width)
-    assert found.dtype == torch.int64
-    assert found.tolist() == expected
+    actual = boxes.resolve(height, width)
+    assert actual.dtype == torch.int64
+    assert actual.tolist() == expected
 
 
 @settings(max_examples=25, deadline=None)
@@ -112,11 +112,11 @@ def test_a_ratio_is_width_over_height() -> None:
 def test_random_boxes_reach_every_corner_alike() -> None:
     top, left, h, w = proposals(2000, 1, 0, (0.25, 0.25)).resolve(100, 100).unbind(-1)
     for start, length in [(top, h), (left, w)]:
-        share = start / (100 - length)
-        assert share.min() == 0
-        assert share.max() == 1
+        fraction = start / (100 - length)
+        assert fraction.min() == 0
+        assert fraction.max() == 1
         # Uniform on [0, 1]: mean 1/2 with deviation 1 / sqrt(12 * 2000).
-        assert share.mean().item() == pytest.approx(0.5, abs=4 / math.sqrt(24_000))
+        assert fraction.mean().item() == pytest.approx(0.5, abs=4 / math.sqrt(24_000))
 
 
 def test_a_row_of_boxes_has_the_boxes_of_its_image() -> None:
@@ -127,18 +127,18 @@ def test_a_row_of_boxes_has_the_boxes_of_its_image() -> None:
     assert torch.equal(boxes.rows(slice(1, 3)).resolve(50, 40), whole[1:3])
 
 
-@pytest.mark.parametrize("share", [0.1, 0.875, 1.0])
+@pytest.mark.parametrize("fraction", [0.1, 0.875, 1.0])
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_a_centre_box_is_a_centred_square_of_its_share(
-    height: int, width: int, share: float
+    height: int, width: int, fraction: float
 ) -> None:
-    boxes = CenterBoxes(3, share).resolve(height, width)
+    boxes = CenterBoxes(3, fraction).resolve(height, width)
     assert boxes.dtype == torch.int64
     assert boxes.shape == (3, 1, 4)
     assert (boxes == boxes[0]).all()
     top, left, h, w = boxes[0, 0].tolist()
     assert h == w >= 1
-    assert h == 1 or abs(h - share * min(height, width)) <= 0.5
+    assert h == 1 or abs(h - fraction * min(height, width)) <= 0.5
     # Equal room on both sides, to the pixel that cannot be halved.
     assert 0 <= (height - h) - 2 * top <= 1
     assert 0 <= (width - w) - 2 * left <= 1

@@ -4,19 +4,30 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
+from selfsup.augment.apply import apply
 from selfsup.augment.check import check
-from selfsup.config import LocalViewsConfig, SecondViewConfig, ViewsConfig, views
+from selfsup.augment.draws import draw
+from selfsup.config import LocalViewsConfig, SecondViewConfig, ViewsConfig
+from selfsup.config.pipelines import PIPELINES
 from selfsup.core.errors import UserError
 
 
-@pytest.mark.parametrize("name", [name for name in vars(views) if name.isupper()])
-def test_the_papers_views_are_fine(name: str) -> None:
-    check(getattr(views, name))
+@pytest.mark.parametrize("name", PIPELINES)
+def test_every_pipeline_is_fine_and_makes_views(name: str) -> None:
+    config = replace(PIPELINES[name], size=48)
+    check(config)
+    for group, draws in zip(config.by_size(), draw(config, 6, seed=0, step=0), strict=True):
+        shape = 6, group.views, group.channels, group.size, group.size
+        crops = torch.randint(0, 256, shape, dtype=torch.uint8)
+        views = apply(crops, draws, group)
+        assert views.shape == shape
+        assert views.isfinite().all()
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "message"),
     [
         ({"flip": 50.0}, "--views.flip is a probability, 0 to 1, not 50"),
         ({"quarter_turn": -0.1}, "--views.quarter-turn is a probability"),
@@ -32,6 +43,6 @@ def test_the_papers_views_are_fine(name: str) -> None:
         ({"size": 1}, "2 pixels or more"),
     ],
 )
-def test_a_number_that_cannot_be_is_told(changed: dict[str, Any], told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_a_number_that_cannot_be_is_told(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         check(replace(ViewsConfig(), **changed))

@@ -111,11 +111,11 @@ def test_probabilities_0_and_1_are_never_and_always(probability: float) -> None:
 
 def farthest_from_uniform(values: Tensor, low: float, high: float) -> float:
     """Kolmogorov's statistic, in units of 1 / sqrt(count): above 2 once in 1,500 samples."""
-    share = ((values.flatten().double() - low) / (high - low)).sort().values
-    assert share[0] >= -1e-6
-    assert share[-1] <= 1 + 1e-6
-    even = (torch.arange(len(share), dtype=torch.float64) + 0.5) / len(share)
-    return (share - even).abs().max().item() * math.sqrt(len(share))
+    fraction = ((values.flatten().double() - low) / (high - low)).sort().values
+    assert fraction[0] >= -1e-6
+    assert fraction[-1] <= 1 + 1e-6
+    even = (torch.arange(len(fraction), dtype=torch.float64) + 0.5) / len(fraction)
+    return (fraction - even).abs().max().item() * math.sqrt(len(fraction))
 
 
 @pytest.mark.parametrize(
@@ -154,8 +154,8 @@ def test_erased_parts_are_uniform_in_area_and_in_the_logarithm_of_the_ratio() ->
 def test_quarter_turns_are_by_90_180_or_270_degrees_alike() -> None:
     counts = MANY.quarters.flatten().bincount(minlength=4)
     assert len(counts) == 4
-    share = counts[1:].double() / counts[1:].sum()
-    assert (share - 1 / 3).abs().max() < 4 * math.sqrt(2 / 9 / counts[1:].sum().item())
+    fraction = counts[1:].double() / counts[1:].sum()
+    assert (fraction - 1 / 3).abs().max() < 4 * math.sqrt(2 / 9 / counts[1:].sum().item())
 
 
 def test_a_factor_is_never_negative_however_strong_the_jitter() -> None:
@@ -196,8 +196,8 @@ def test_the_second_view_has_chances_of_its_own_and_the_others_are_as_the_first(
 
 
 def test_a_second_view_like_the_first_changes_no_draw() -> None:
-    given = SecondViewConfig(blur=CONFIG.blur, solarize=CONFIG.solarize)
-    assert same(drawn(CONFIG, 20), drawn(replace(CONFIG, second=given), 20))
+    second = SecondViewConfig(blur=CONFIG.blur, solarize=CONFIG.solarize)
+    assert same(drawn(CONFIG, 20), drawn(replace(CONFIG, second=second), 20))
 
 
 def test_local_views_are_drawn_beside_the_large_ones_and_do_not_change_them() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from views import RAW, YES, close, crops, each, untouched
 
-from selfsup.augment.apply import apply, composed
+from selfsup.augment.apply import apply, apply_in_torch
 from selfsup.augment.boxes import RandomBoxes
 from selfsup.augment.draws import draw
 from selfsup.config import ViewsConfig
@@ -51,9 +51,9 @@ def test_what_is_not_chosen_is_not_rotated() -> None:
     draws = untouched(1, 2)._replace(
         rotate=torch.tensor([[True, False]]), degrees=torch.full((1, 2), 40.0)
     )
-    found = apply(x, draws, RARE)
-    close(found[0, 1], x[0, 1].float() / 255, 1e-7)
-    assert found[0, 0, :, 0, 0].abs().max() == 0  # a corner from outside
+    actual = apply(x, draws, RARE)
+    close(actual[0, 1], x[0, 1].float() / 255, 1e-7)
+    assert actual[0, 0, :, 0, 0].abs().max() == 0  # a corner from outside
 
 
 def test_an_erased_box_is_the_mean_and_the_rest_as_it_was() -> None:
@@ -62,11 +62,11 @@ def test_an_erased_box_is_the_mean_and_the_rest_as_it_was() -> None:
     tries = torch.tensor([0.25, 0.5]).expand(1, 2, 10, 2)
     boxes = RandomBoxes(tries, torch.tensor([0.999, 0.0]).expand(1, 2, 2), (0.3, 3.3))
     draws = untouched(1, 2)._replace(erase=torch.tensor([[True, False]]), erased=boxes)
-    found, plain = apply(x, draws, config)[0], composed(x, untouched(1, 2), config)[0]
+    actual, plain = apply(x, draws, config)[0], apply_in_torch(x, untouched(1, 2), config)[0]
     height, width = round(math.sqrt(0.25 / 0.5) * 12), round(math.sqrt(0.25 * 0.5) * 12)
-    assert (found[0, :, 12 - height :, :width] == 0).all()
-    found[0, :, 12 - height :, :width] = plain[0, :, 12 - height :, :width]
-    close(found, plain, 1e-6)
+    assert (actual[0, :, 12 - height :, :width] == 0).all()
+    actual[0, :, 12 - height :, :width] = plain[0, :, 12 - height :, :width]
+    close(actual, plain, 1e-6)
 
 
 def test_nothing_is_erased_where_no_proposal_fits() -> None:
@@ -101,11 +101,11 @@ def test_images_of_five_channels_get_all_changes_that_have_a_meaning() -> None:
     config = replace(FIVE, quarter_turn=0.5, rotate=0.5, blur=0.5, solarize=0.5, erase=0.5)
     (draws,) = draw(config, 6, seed=0, step=0)
     assert draws.gains.shape == (6, 2, 5)
-    found = apply(many_channels(6, 2), draws, config)
-    assert found.shape == (6, 2, 5, 12, 12)
-    assert found.isfinite().all()
-    assert found.min() >= 0
-    assert found.max() <= 1
+    actual = apply(many_channels(6, 2), draws, config)
+    assert actual.shape == (6, 2, 5, 12, 12)
+    assert actual.isfinite().all()
+    assert actual.min() >= 0
+    assert actual.max() <= 1
 
 
 class Stripes:
@@ -123,21 +123,21 @@ def test_a_change_of_ones_own_gets_its_own_draws_in_the_order_of_images() -> Non
     config = replace(RAW, size=12, flip=0, blur=0)
     (draws,) = draw(config, 5, seed=0, step=3, changes=[Stripes()])
     x = crops(5, 2)
-    found = apply(x, draws, config, [Stripes()])
+    actual = apply(x, draws, config, [Stripes()])
     (plain,) = draw(config, 5, seed=0, step=3)
-    expected = composed(x, plain, config)
+    expected = apply_in_torch(x, plain, config)
     for i in range(5):
         for j in range(2):
-            expected[i, j, :, int(draws.more[0][i, j]) :: 3] = 0
-    close(found, expected, 1e-5)
-    assert draws.more[0].unique().tolist() == [0, 1, 2]
+            expected[i, j, :, int(draws.custom[0][i, j]) :: 3] = 0
+    close(actual, expected, 1e-5)
+    assert draws.custom[0].unique().tolist() == [0, 1, 2]
 
 
 def test_changes_of_ones_own_do_not_move_other_draws_and_have_streams_of_their_own() -> None:
     (with_two,) = draw(ViewsConfig(), 50, seed=0, step=3, changes=[Stripes(), Stripes()])
     (without,) = draw(ViewsConfig(), 50, seed=0, step=3)
     assert torch.equal(with_two.sigma, without.sigma)
-    assert not torch.equal(*with_two.more)
+    assert not torch.equal(*with_two.custom)
 
 
 @pytest.mark.parametrize("side", [8, 32])
@@ -147,14 +147,14 @@ def test_nothing_waits_for_the_device(side: int) -> None:
         size=side, quarter_turn=0.5, rotate=0.5, gain=0.2, blur=0.5, solarize=0.5, erase=0.5
     )
     (draws,) = draw(config, 40, seed=0, step=0)
-    found = composed(
+    actual = apply_in_torch(
         torch.empty(40, 2, 3, side, side, dtype=torch.uint8, device="meta"), draws, config
     )
-    assert found.shape == (40, 2, 3, side, side)
-    assert found.device.type == "meta"
+    assert actual.shape == (40, 2, 3, side, side)
+    assert actual.device.type == "meta"
 
 
-@pytest.mark.parametrize("make", [apply, composed])
+@pytest.mark.parametrize("make", [apply, apply_in_torch])
 def test_views_do_not_depend_on_which_others_are_in_the_batch(make: Callable[..., Tensor]) -> None:
     for config in (
         ViewsConfig(size=40, solarize=0.3),

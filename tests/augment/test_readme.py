@@ -1,4 +1,4 @@
-"""The example in augment/README.md works as it stands."""
+"""The examples in augment/README.md work as they stand."""
 
 from typing import Any
 
@@ -12,8 +12,10 @@ from selfsup.augment.draws import draw
 
 def test_the_pipeline_of_the_readme_draws_and_applies_its_own_change() -> None:
     text = (ROOT / "selfsup" / "augment" / "README.md").read_text()
-    example = text.split("```python\n")[1].split("```")[0]
+    usage, example = (block.split("```")[0] for block in text.split("```python\n")[1:])
     names: dict[str, Any] = {}
+    exec(compile(usage, "README.md", "exec"), names)
+    assert names["views"].shape == (8, 2, 3, 96, 96)
     exec(compile(example, "README.md", "exec"), names)
     views, changes = names["views"], names["changes"]
     (draws,) = draw(views, 4, seed=0, step=0, changes=changes)

@@ -13,8 +13,8 @@ from sklearn.datasets import load_sample_images
 
 from selfsup.config import PretrainConfig
 from selfsup.core.errors import UserError
-from selfsup.data.audit import Audit, audit, read_audit, units, write_audit
-from selfsup.data.near_duplicates import difference_hash, groups, near_pairs
+from selfsup.data.audit import Audit, audit, read_audit, training_units, write_audit
+from selfsup.data.near_duplicates import connected_groups, difference_hash, near_pairs
 from selfsup.data.open import open_source
 from selfsup.data.sources import ArraySource, ImageSource, Source
 from selfsup.training.pretrain import pretraining_sampler
@@ -42,38 +42,38 @@ def messy(tmp_path_factory: pytest.TempPathFactory) -> Source:
     return open_source(str(root / "all.csv"))
 
 
-def named(found: Audit, what: str) -> list[list[str]]:
+def named(actual: Audit, what: str) -> list[list[str]]:
     """Groups by the names of their images."""
-    return [[found.names[i] for i in group] for group in getattr(found, what)]
+    return [[actual.names[i] for i in group] for group in getattr(actual, what)]
 
 
 def test_equal_files_and_files_that_look_alike_are_grouped(messy: Source) -> None:
-    found = audit(messy, "messy", threads=2)
-    assert named(found, "exact") == [["0.jpg", "0 again.jpg"]]
-    assert named(found, "near") == [["0.jpg", "0 again.jpg", "0 small.png", "0 light.jpg"]]
-    assert found.leaks == found.near  # "0 small.png" is of the other split
-    assert found.splits == {"a": 4, "b": 3}
-    assert found.formats == {"JPEG": 6, "PNG": 1}
-    assert [found.names[i] for i in found.bad] == ["bad.jpg"]
+    actual = audit(messy, "messy", threads=2)
+    assert named(actual, "exact") == [["0.jpg", "0 again.jpg"]]
+    assert named(actual, "near") == [["0.jpg", "0 again.jpg", "0 small.png", "0 light.jpg"]]
+    assert actual.leaks == actual.near  # "0 small.png" is of the other split
+    assert actual.splits == {"a": 4, "b": 3}
+    assert actual.formats == {"JPEG": 6, "PNG": 1}
+    assert [actual.names[i] for i in actual.bad] == ["bad.jpg"]
 
 
 def test_an_audit_is_the_same_on_any_number_of_threads_and_reads_back_equal(
     messy: Source, tmp_path: Path
 ) -> None:
-    found = audit(messy, "messy", threads=3)
-    assert found == audit(messy, "messy", threads=1)
-    write_audit(found, tmp_path / "deep" / "audit.json")
-    assert read_audit(tmp_path / "deep" / "audit.json") == found
+    actual = audit(messy, "messy", threads=3)
+    assert actual == audit(messy, "messy", threads=1)
+    write_audit(actual, tmp_path / "deep" / "audit.json")
+    assert read_audit(tmp_path / "deep" / "audit.json") == actual
 
 
 def test_moments_count_every_image_alike() -> None:
     images = np.zeros((2, 4, 4, 3), np.uint8)
     images[0, ..., 0], images[1, ..., 1] = 255, 51
-    found = audit(ArraySource(images, torch.tensor([0, 0]), ["x"]), "arrays")
-    assert found.mean == [0.5, 0.1, 0.0]
-    assert found.std == [0.5, 0.1, 0.0]
-    assert found.classes == {"x": 2}
-    assert found.formats == {"array": 2}
+    actual = audit(ArraySource(images, torch.tensor([0, 0]), ["x"]), "arrays")
+    assert actual.mean == [0.5, 0.1, 0.0]
+    assert actual.std == [0.5, 0.1, 0.0]
+    assert actual.classes == {"x": 2}
+    assert actual.formats == {"array": 2}
 
 
 def test_a_hash_says_whether_each_place_is_darker_than_its_right_neighbour() -> None:
@@ -87,11 +87,11 @@ def test_a_hash_says_whether_each_place_is_darker_than_its_right_neighbour() -> 
 
 def test_even_images_are_nobodys_duplicates() -> None:
     images = np.stack([np.full((8, 8, 3), level, np.uint8) for level in (0, 90, 255)])
-    found = audit(ArraySource(images, None, []), "even")
-    assert found.near == []
+    actual = audit(ArraySource(images, None, []), "even")
+    assert actual.near == []
     images = np.concatenate([images, images[1:2]])
-    found = audit(ArraySource(images, None, []), "even")
-    assert found.near == [[1, 3]]  # but equal ones are
+    actual = audit(ArraySource(images, None, []), "even")
+    assert actual.near == [[1, 3]]  # but equal ones are
 
 
 @settings(max_examples=60, deadline=None)
@@ -112,41 +112,51 @@ def test_near_pairs_connect_what_a_double_loop_finds(
         for j in range(i + 1, len(hashes))
         if (hashes[i] ^ hashes[j]).bit_count() <= distance and hashes[i] and hashes[j]
     ]
-    found = near_pairs(np.array(hashes, np.uint64), distance)
-    assert groups(len(hashes), found) == groups(len(hashes), expected)
-    assert {tuple(sorted(pair)) for pair in found} <= set(expected)
+    actual = near_pairs(np.array(hashes, np.uint64), distance)
+    assert connected_groups(len(hashes), actual) == connected_groups(len(hashes), expected)
+    assert {tuple(sorted(pair)) for pair in actual} <= set(expected)
 
 
 def test_thousands_of_equal_images_are_found_at_once() -> None:
-    found = near_pairs(np.full(20_000, 12345, np.uint64), 4)
-    assert len(found) == 19_999
+    actual = near_pairs(np.full(20_000, 12345, np.uint64), 4)
+    assert len(actual) == 19_999
 
 
 def test_what_is_near_something_near_is_of_its_group() -> None:
-    assert groups(7, [(5, 1), (1, 2), (4, 6)]) == [[1, 2, 5], [4, 6]]
-    assert groups(3, []) == []
+    assert connected_groups(7, [(5, 1), (1, 2), (4, 6)]) == [[1, 2, 5], [4, 6]]
+    assert connected_groups(3, []) == []
 
 
 def test_training_leaves_out_the_bad_and_takes_duplicates_as_one(messy: Source) -> None:
-    found = audit(messy, "messy")
-    assert units(messy, found, together=False) == [[0], [1], [2], [3], [4], [6], [7]]
-    assert units(messy, found, together=True) == [[0, 4, 6, 7], [1], [2], [3]]
+    actual = audit(messy, "messy")
+    assert training_units(messy, actual, merge_duplicates=False) == [
+        [0],
+        [1],
+        [2],
+        [3],
+        [4],
+        [6],
+        [7],
+    ]
+    assert training_units(messy, actual, merge_duplicates=True) == [[0, 4, 6, 7], [1], [2], [3]]
 
 
 def test_an_audit_of_other_images_is_refused(messy: Source) -> None:
-    found = audit(messy, "messy")
+    actual = audit(messy, "messy")
     other = ArraySource(np.zeros((8, 4, 4, 3), np.uint8), None, [])
     with pytest.raises(UserError, match="messy is of other images: 'image 0' is not in it"):
-        units(other, found, together=False)
+        training_units(other, actual, merge_duplicates=False)
 
 
 def test_an_audit_of_arrays_is_not_taken_for_others_of_the_same_names() -> None:
     draw = np.random.default_rng(0)
     one, other = (draw.integers(0, 256, (n, 4, 4, 3), dtype=np.uint8) for n in (9, 7))
-    found = audit(ArraySource(one, None, []), "one")
-    assert units(ArraySource(one, None, []), found, together=True) == [[i] for i in range(9)]
+    actual = audit(ArraySource(one, None, []), "one")
+    assert training_units(ArraySource(one, None, []), actual, merge_duplicates=True) == [
+        [i] for i in range(9)
+    ]
     with pytest.raises(UserError, match="'image 0' is not what it was when one was audited"):
-        units(ArraySource(other, None, []), found, together=False)
+        training_units(ArraySource(other, None, []), actual, merge_duplicates=False)
 
 
 def test_names_that_come_twice_are_told_apart_by_their_place(tmp_path: Path) -> None:
@@ -160,19 +170,19 @@ def test_names_that_come_twice_are_told_apart_by_their_place(tmp_path: Path) -> 
     (tmp_path / "a" / "0.png").write_bytes(b"broken")
     shutil.copy(tmp_path / "a" / "3.png", tmp_path / "b" / "2.png")
     both = open_source(f"{tmp_path}/a + {tmp_path}/b")
-    found = audit(both, "both")
-    assert units(both, found, together=True) == [[1], [2], [3, 6], [4], [5], [7]]
+    actual = audit(both, "both")
+    assert training_units(both, actual, merge_duplicates=True) == [[1], [2], [3, 6], [4], [5], [7]]
     with pytest.raises(UserError, match="names in it come twice"):
-        units(open_source(str(tmp_path / "b")), found, together=True)
+        training_units(open_source(str(tmp_path / "b")), actual, merge_duplicates=True)
 
 
 def test_an_audit_of_all_serves_a_part(messy: Source) -> None:
-    found = audit(messy, "messy")
+    actual = audit(messy, "messy")
     wanted = ["1.jpg", "bad.jpg", "0 light.jpg", "0.jpg"]
-    places = [found.names.index(name) for name in wanted]
+    places = [actual.names.index(name) for name in wanted]
     part = ImageSource(lambda i: messy.stored(places[i]) or b"", wanted, None, [])
-    assert units(part, found, together=False) == [[0], [2], [3]]
-    assert units(part, found, together=True) == [[0], [2, 3]]
+    assert training_units(part, actual, merge_duplicates=False) == [[0], [2], [3]]
+    assert training_units(part, actual, merge_duplicates=True) == [[0], [2, 3]]
 
 
 def settings_of(audit_file: Path, **more: object) -> PretrainConfig:
@@ -199,5 +209,5 @@ def test_masking_needs_an_audit(messy: Source, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"does not exist; tools/audit\.py writes it"):
         pretraining_sampler(messy, settings_of(tmp_path / "no.json"))
     (tmp_path / "x.json").write_text('{"data": 1}')
-    with pytest.raises(UserError, match="is no audit"):
+    with pytest.raises(UserError, match="is not an audit"):
         pretraining_sampler(messy, settings_of(tmp_path / "x.json"))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from selfsup.augment.boxes import CenterBoxes, Cut
+from selfsup.augment.boxes import CenterBoxes, CropSpec
 from selfsup.augment.draws import draw
 from selfsup.config import LocalViewsConfig, SecondViewConfig, ViewsConfig
 from selfsup.data.decode import BadImage
@@ -65,7 +65,7 @@ def arrays() -> ArraySource:
 
 def test_a_batch_is_that_of_its_step() -> None:
     views, sampler = ViewsConfig(size=8), ShuffleSampler(20, batch=8, seed=0)
-    batches = Batches(arrays(), sampler, views, draw=partial(draw, views, seed=0), part=(0, 1))
+    batches = Batches(arrays(), sampler, views, draw=partial(draw, views, seed=0), world=(0, 1))
     for step in (0, 1, 5):
         batch = batches[step]
         assert torch.equal(batch.positions, sampler(step))
@@ -88,7 +88,7 @@ def test_sources_in_memory_are_read_without_workers(
     source = arrays()
     source.in_memory = in_memory
     views = ViewsConfig(size=8)
-    made = Batches(source, ShuffleSampler(20, batch=8, seed=0), views, draw=draw, part=(0, 1))
+    made = Batches(source, ShuffleSampler(20, batch=8, seed=0), views, draw=draw, world=(0, 1))
     read_ahead(made, [0], workers=None)
     assert asked == [expected]
 
@@ -103,5 +103,5 @@ def test_an_unreadable_image_is_tried_once_in_a_batch() -> None:
         return np.zeros((8, 8, 3), np.uint8)
 
     source = ImageSource(load, ["a", "b"], None, [])
-    source.crops([0, 0, 0], Cut(CenterBoxes(3, 1.0), 8, "bilinear"))
+    source.crops([0, 0, 0], CropSpec(CenterBoxes(3, 1.0), 8, "bilinear"))
     assert tried.count(0) == 1

@@ -24,10 +24,10 @@ def corners() -> Image.Image:
 
 
 def pixels_of(path: Path) -> np.ndarray:
-    found = decode(path)
-    assert found.dtype == np.uint8
-    assert found.shape[2] == 3
-    return found
+    actual = decode(path)
+    assert actual.dtype == np.uint8
+    assert actual.shape[2] == 3
+    return actual
 
 
 def jpeg_bytes() -> bytes:
@@ -54,20 +54,20 @@ def test_every_format_gives_the_pixels_that_were_written(
 ) -> None:
     path = tmp_path / f"x{suffix}"
     corners().save(path, kind)
-    found = pixels_of(path).astype(int)
+    actual = pixels_of(path).astype(int)
     expected = np.asarray(corners()).astype(int)
-    assert found.shape == (16, 24, 3)
+    assert actual.shape == (16, 24, 3)
     middles = (slice(4, 16, 8), slice(6, 24, 12))  # away from edges, where lossy formats ring
-    assert abs(found[middles] - expected[middles]).max() <= off
+    assert abs(actual[middles] - expected[middles]).max() <= off
     if off == 0:
-        assert np.array_equal(found, expected)
+        assert np.array_equal(actual, expected)
 
 
 def test_a_grey_pgm_gives_three_equal_channels(tmp_path: Path) -> None:
     grey = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
     Image.fromarray(grey).save(tmp_path / "x.pgm")
-    found = pixels_of(tmp_path / "x.pgm")
-    assert all(np.array_equal(found[..., c], grey) for c in range(3))
+    actual = pixels_of(tmp_path / "x.pgm")
+    assert all(np.array_equal(actual[..., c], grey) for c in range(3))
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
@@ -91,10 +91,10 @@ def test_images_stand_upright_whatever_their_exif_orientation(
     exif[0x0112] = orientation
     path = tmp_path / f"x{suffix}"
     Image.fromarray(np.ascontiguousarray(stored)).save(path, exif=exif, quality=100)
-    found = pixels_of(path).astype(int)
-    assert found.shape == upright.shape
+    actual = pixels_of(path).astype(int)
+    assert actual.shape == upright.shape
     middles = (slice(4, 16, 8), slice(6, 24, 12))
-    assert abs(found[middles] - upright[middles].astype(int)).max() <= 40
+    assert abs(actual[middles] - upright[middles].astype(int)).max() <= 40
 
 
 def test_a_png_of_16_bits_keeps_white_white_and_middle_grey_in_the_middle(tmp_path: Path) -> None:
@@ -151,9 +151,9 @@ def test_a_palette_with_a_transparent_entry_is_white_there(tmp_path: Path, suffi
     image.putpalette([255, 0, 0, 0, 0, 255, 0, 255, 0])
     image.paste(0, (0, 0, 2, 2))
     image.save(tmp_path / f"x{suffix}", transparency=0)
-    found = pixels_of(tmp_path / f"x{suffix}")
-    assert found[0, 0].tolist() == [255, 255, 255]
-    assert found[0, 3].tolist() == [0, 0, 255]
+    actual = pixels_of(tmp_path / f"x{suffix}")
+    assert actual[0, 0].tolist() == [255, 255, 255]
+    assert actual[0, 3].tolist() == [0, 0, 255]
 
 
 def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
@@ -165,9 +165,9 @@ def test_one_bit_becomes_black_and_white(tmp_path: Path) -> None:
     image = Image.new("1", (8, 8), 0)
     image.putpixel((3, 0), 1)
     image.save(tmp_path / "x.png")
-    found = pixels_of(tmp_path / "x.png")
-    assert found[0, 3].tolist() == [255, 255, 255]
-    assert found.sum() == 3 * 255
+    actual = pixels_of(tmp_path / "x.png")
+    assert actual[0, 3].tolist() == [255, 255, 255]
+    assert actual.sum() == 3 * 255
 
 
 def test_an_animation_gives_its_first_frame(tmp_path: Path) -> None:
@@ -176,11 +176,11 @@ def test_an_animation_gives_its_first_frame(tmp_path: Path) -> None:
     assert pixels_of(tmp_path / "x.gif")[0, 0].tolist() == [255, 0, 0]
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_a_jpeg_that_was_cut_short_is_bad(tmp_path: Path, share: float) -> None:
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.9])
+def test_a_jpeg_that_was_cut_short_is_bad(tmp_path: Path, fraction: float) -> None:
     whole = jpeg_bytes()
     path = tmp_path / "cut.jpg"
-    path.write_bytes(whole[: int(len(whole) * share)])
+    path.write_bytes(whole[: int(len(whole) * fraction)])
     with pytest.raises(BadImage, match=r"\w+: \w+"):
         decode(path)
 

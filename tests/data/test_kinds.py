@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from selfsup.augment.boxes import CenterBoxes, Cut
+from selfsup.augment.boxes import CenterBoxes, CropSpec
 from selfsup.config import ViewsConfig
 from selfsup.core.errors import UserError
 from selfsup.data.loader import read_ahead
@@ -25,7 +25,7 @@ from selfsup.training.pretrain import local_batches
 def levels(source: Source, positions: list[int] | None = None) -> list[int]:
     """The first value of each image."""
     asked = list(range(len(source))) if positions is None else positions
-    crops = source.crops(asked, Cut(CenterBoxes(len(asked), 1.0), 6, "bilinear"))
+    crops = source.crops(asked, CropSpec(CenterBoxes(len(asked), 1.0), 6, "bilinear"))
     return crops.images[0][:, 0, 0, 0, 0].tolist()
 
 
@@ -69,7 +69,7 @@ def test_arrays_of_16_bits_are_scaled_by_their_range(tmp_path: Path, kind: str) 
 def test_arrays_of_five_channels_are_read_as_five(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", grey([10, 20], 5))
     source = open_source(str(tmp_path / "x.npy"), channels=5)
-    crops = source.crops([1], Cut(CenterBoxes(1, 1.0), 4, "bicubic"))
+    crops = source.crops([1], CropSpec(CenterBoxes(1, 1.0), 4, "bicubic"))
     assert crops.images[0].shape == (1, 1, 5, 4, 4)
     with pytest.raises(UserError, match="1, 3 or 4 channels, not"):
         open_source(str(tmp_path / "x.npy"))
@@ -83,7 +83,7 @@ def test_files_are_read_as_grey_colour_or_with_alpha(
 ) -> None:
     Image.new("RGBA", (6, 6), (200, 100, 0, 128)).save(tmp_path / "a.png")
     source = open_source(str(tmp_path), channels=channels)
-    crops = source.crops([0], Cut(CenterBoxes(1, 1.0), 6, "bilinear")).images[0]
+    crops = source.crops([0], CropSpec(CenterBoxes(1, 1.0), 6, "bilinear")).images[0]
     assert crops.shape[2] == expected
     if channels == 4:
         assert crops[0, 0, :, 0, 0].tolist() == [200, 100, 0, 128]
@@ -149,13 +149,13 @@ def test_the_index_of_a_shard_is_kept_and_made_anew_when_the_shard_changes(tmp_p
     file = tmp_path / "a.tar"
     shard(file, samples([10, 20]))
     open_source(str(file))
-    kept = tmp_path / "a.tar.index.json"
-    before = kept.read_text()
+    index = tmp_path / "a.tar.index.json"
+    before = index.read_text()
     open_source(str(file))
-    assert kept.read_text() == before
+    assert index.read_text() == before
     shard(file, samples([60, 70, 80]))
     assert levels(open_source(str(file))) == [60, 70, 80]
-    kept.write_text("{")  # half written by something else
+    index.write_text("{")  # half written by something else
     assert levels(open_source(str(file))) == [60, 70, 80]
 
 
@@ -231,7 +231,7 @@ def test_a_mixture_has_the_images_of_all_in_the_order_asked_for(three_kinds: str
     assert len(source) == 5
     assert words(source) == ["cat", "dog", "ant", "dog", "dog"]
     assert levels(source, [3, 0, 2, 1, 3]) == [40, 10, 30, 20, 40]
-    crops = source.crops([4, 1], Cut(CenterBoxes(2, 1.0), 6, "bilinear"))
+    crops = source.crops([4, 1], CropSpec(CenterBoxes(2, 1.0), 6, "bilinear"))
     assert list(crops.bad) == [4]
     assert crops.images[0][:, 0, 0, 0, 0].tolist() == [40, 20]
     assert [source.name(i) for i in (1, 2, 4)] == ["image 1", "x.png", "dog/2.png"]
@@ -255,7 +255,7 @@ def test_the_views_of_a_mixture_are_those_that_each_image_has_alone(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "message"),
     [
         ("a.npz * 2 + b.npz", "gives a weight to some and not to all"),
         ("a.npz * x + b.npz * 1", "a number above 0, not 'x'"),
@@ -264,12 +264,12 @@ def test_the_views_of_a_mixture_are_those_that_each_image_has_alone(tmp_path: Pa
     ],
 )
 def test_a_mixture_that_cannot_be_made_is_told_why(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str, told: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name in "ab":
         np.savez(f"{name}.npz", images=grey([1]))
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         open_source(data)
 
 
@@ -305,8 +305,8 @@ def test_worker_processes_read_shards_as_the_main_one_does(tmp_path: Path) -> No
         return [batch.crops[0] for batch in read_ahead(batches, range(6), workers=workers)]
 
     levels(source)  # opens the file here, before workers are forked
-    for alone, apart in zip(seen(0), seen(2), strict=True):
-        assert torch.equal(alone, apart)
+    for in_process, by_workers in zip(seen(0), seen(2), strict=True):
+        assert torch.equal(in_process, by_workers)
 
 
 def test_a_mask_beside_an_image_is_not_the_image(tmp_path: Path) -> None:
@@ -326,7 +326,7 @@ def test_a_shard_that_is_gone_has_bad_images(tmp_path: Path) -> None:
     shard(tmp_path / "x.tar", samples([10, 20]))
     source = open_source(str(tmp_path / "x.tar"))
     (tmp_path / "x.tar").unlink()
-    crops = source.crops([0], Cut(CenterBoxes(1, 1.0), 6, "bilinear"))
+    crops = source.crops([0], CropSpec(CenterBoxes(1, 1.0), 6, "bilinear"))
     assert "No such file" in crops.bad[0]
 
 

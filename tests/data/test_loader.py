@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from views import tensors
 
-from selfsup.augment.boxes import Cut
+from selfsup.augment.boxes import CropSpec
 from selfsup.augment.draws import draw
 from selfsup.config import LocalViewsConfig, ViewsConfig
 from selfsup.data.loader import Batch, Batches, read_ahead
@@ -28,18 +28,18 @@ def arrays() -> ArraySource:
     return ArraySource(pixels, torch.arange(N) * 3, [str(i) for i in range(60)])
 
 
-def batches(source: Source, part: tuple[int, int] = (0, 1), views: ViewsConfig = VIEWS) -> Batches:
+def batches(source: Source, world: tuple[int, int] = (0, 1), views: ViewsConfig = VIEWS) -> Batches:
     sampler = ShuffleSampler(len(source), batch=BATCH, seed=0)
-    return Batches(source, sampler, views, draw=partial(draw, views, seed=0), part=part)
+    return Batches(source, sampler, views, draw=partial(draw, views, seed=0), world=world)
 
 
 def everything(batch: Batch) -> list[Tensor]:
     """All that a batch holds."""
     assert batch.labels is not None
-    found = [batch.positions, *batch.crops, batch.labels]
+    actual = [batch.positions, *batch.crops, batch.labels]
     for draws in batch.draws:
-        found += [tensor for field in draws for tensor in tensors(field)]
-    return found
+        actual += [tensor for field in draws for tensor in tensors(field)]
+    return actual
 
 
 def equal(a: list[Tensor], b: list[Tensor]) -> bool:
@@ -49,23 +49,23 @@ def equal(a: list[Tensor], b: list[Tensor]) -> bool:
 @pytest.mark.parametrize("views", [VIEWS, MANY])
 @pytest.mark.parametrize("processes", [1, 2, 4])
 @pytest.mark.parametrize("step", [0, 3])
-def test_parts_put_together_in_the_order_of_ranks_are_the_global_batch(
+def test_slices_joined_in_the_order_of_ranks_are_the_global_batch(
     processes: int, step: int, views: ViewsConfig
 ) -> None:
     whole = everything(batches(arrays(), views=views)[step])
-    parts = [
+    slices = [
         everything(batches(arrays(), (rank, processes), views)[step]) for rank in range(processes)
     ]
-    together = [torch.cat(pieces) for pieces in zip(*parts, strict=True)]
-    assert len(parts[0][0]) == BATCH // processes
-    assert equal(together, whole)
+    joined = [torch.cat(blocks) for blocks in zip(*slices, strict=True)]
+    assert len(slices[0][0]) == BATCH // processes
+    assert equal(joined, whole)
 
 
 def test_crops_are_of_the_images_that_the_positions_name() -> None:
     source = arrays()
     batch = batches(source, (1, 2))[2]
     (draws,), (seen,) = batch.draws, batch.crops
-    (crops,) = source.crops(batch.positions.tolist(), Cut(draws.boxes, 8, "bicubic")).images
+    (crops,) = source.crops(batch.positions.tolist(), CropSpec(draws.boxes, 8, "bicubic")).images
     assert torch.equal(seen, crops)
     assert batch.labels is not None
     assert torch.equal(batch.labels, batch.positions * 3)

@@ -1,4 +1,4 @@
-"""Packs: what goes in comes out, whatever stopped the packing, and damage is found."""
+"""Packs: what goes in comes out, whatever stopped the packing, and damage is actual."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 from odd_files import GOOD, write
 from PIL import Image
 
-from selfsup.augment.boxes import CenterBoxes, Cut
+from selfsup.augment.boxes import CenterBoxes, CropSpec
 from selfsup.core.errors import UserError
 from selfsup.data.encode import Format, Stored, Style, encode
 from selfsup.data.open import open_source
@@ -44,28 +44,28 @@ def stopped_after_one(source: Source, file: Path) -> None:
 def test_a_raw_pack_gives_the_same_pixels_labels_and_names(tmp_path: Path) -> None:
     source = pictures(tmp_path / "in", [(10, 12), (9, 30), (20, 8)])
     assert write_pack(source, tmp_path / "x.pack", RAW) == 0
-    found = open_source(str(tmp_path / "x.pack"))
+    actual = open_source(str(tmp_path / "x.pack"))
     assert source.labels is not None
-    assert found.labels is not None
-    assert torch.equal(found.labels, source.labels)
-    assert found.classes == source.classes == ["class0", "class1"]
+    assert actual.labels is not None
+    assert torch.equal(actual.labels, source.labels)
+    assert actual.classes == source.classes == ["class0", "class1"]
     for i in range(3):
-        assert np.array_equal(found.pixels(i), source.pixels(i))
-        assert found.name(i) == source.name(i)
-    cut = Cut(CenterBoxes(2, 0.8), 6, "bicubic")
-    assert torch.equal(found.crops([2, 0], cut).images[0], source.crops([2, 0], cut).images[0])
+        assert np.array_equal(actual.pixels(i), source.pixels(i))
+        assert actual.name(i) == source.name(i)
+    cut = CropSpec(CenterBoxes(2, 0.8), 6, "bicubic")
+    assert torch.equal(actual.crops([2, 0], cut).images[0], source.crops([2, 0], cut).images[0])
 
 
 def test_raw_images_of_one_size_are_an_array_that_is_mapped(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 9, 3), dtype=np.uint8)
     np.savez(tmp_path / "x.npz", images=images, labels=[0, 1, 0, 1, 2])
     write_pack(open_source(str(tmp_path / "x.npz")), tmp_path / "x.pack", RAW)
-    found = open_source(str(tmp_path / "x.pack"))
-    assert isinstance(found, ArraySource)
-    assert found.in_memory
-    assert np.array_equal(found.images, images)
-    assert not found.images.flags.writeable
-    assert found.name(4) == "image 4"
+    actual = open_source(str(tmp_path / "x.pack"))
+    assert isinstance(actual, ArraySource)
+    assert actual.in_memory
+    assert np.array_equal(actual.images, images)
+    assert not actual.images.flags.writeable
+    assert actual.name(4) == "image 4"
 
 
 def test_images_of_five_channels_are_packed_raw_only(tmp_path: Path) -> None:
@@ -73,8 +73,8 @@ def test_images_of_five_channels_are_packed_raw_only(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", images)
     source = open_source(str(tmp_path / "x.npy"), channels=5)
     write_pack(source, tmp_path / "x.pack", RAW)
-    found = open_source(str(tmp_path / "x.pack"), channels=5)
-    assert np.array_equal(found.pixels(2), images[2])
+    actual = open_source(str(tmp_path / "x.pack"), channels=5)
+    assert np.array_equal(actual.pixels(2), images[2])
     with pytest.raises(UserError, match="has images of 5 channels, not 3"):
         open_source(str(tmp_path / "x.pack"))
     with pytest.raises(UserError, match="JPEG has 1 or 3 channels, not 5"):
@@ -87,9 +87,9 @@ def test_a_jpeg_pack_is_near_the_pixels_and_smaller(tmp_path: Path) -> None:
     Image.fromarray(smooth).save(tmp_path / "in" / "a.png")
     source = open_source(str(tmp_path / "in"))
     write_pack(source, tmp_path / "x.pack", JPEG)
-    found = open_source(str(tmp_path / "x.pack"))
-    assert abs(found.pixels(0).astype(int) - smooth).max() < 12
-    stored = found.stored(0)
+    actual = open_source(str(tmp_path / "x.pack"))
+    assert abs(actual.pixels(0).astype(int) - smooth).max() < 12
+    stored = actual.stored(0)
     assert stored is not None
     assert len(stored) < smooth.size / 8
 
@@ -164,7 +164,7 @@ def test_a_stopped_packing_goes_on_and_ends_in_the_same_file(
 def test_another_try_with_other_settings_is_not_gone_on_with(tmp_path: Path) -> None:
     source = pictures(tmp_path / "in", [(8, 8), (9, 9)])
     stopped_after_one(source, tmp_path / "x.pack")
-    with pytest.raises(UserError, match="is of another try"):
+    with pytest.raises(UserError, match="is of another attempt"):
         write_pack(source, tmp_path / "x.pack", RAW)
 
 
@@ -208,8 +208,8 @@ def test_a_folder_of_packs_is_one_source(tmp_path: Path) -> None:
     for name, side in (("b", 9), ("a", 7)):
         source = pictures(tmp_path / name, [(side, side)])
         write_pack(source, tmp_path / "packs" / f"{name}.pack", RAW)
-    found = open_source(str(tmp_path / "packs"))
-    assert [found.pixels(i).shape[0] for i in range(2)] == [7, 9]
+    actual = open_source(str(tmp_path / "packs"))
+    assert [actual.pixels(i).shape[0] for i in range(2)] == [7, 9]
 
 
 def test_nothing_that_can_be_read_is_an_error(tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_what_was_written_beyond_the_journal_does_not_stay(tmp_path: Path) -> No
 def test_other_images_of_the_same_names_are_not_gone_on_with(tmp_path: Path) -> None:
     stopped_after_one(pictures(tmp_path / "in", [(8, 8), (9, 9)]), tmp_path / "x.pack")
     Image.new("RGB", (8, 8), "red").save(tmp_path / "in" / "class0" / "0.png")
-    with pytest.raises(UserError, match="is of another try"):
+    with pytest.raises(UserError, match="is of another attempt"):
         write_pack(open_source(str(tmp_path / "in")), tmp_path / "x.pack", JPEG)
 
 

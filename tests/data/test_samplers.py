@@ -78,7 +78,7 @@ def test_a_batch_has_p_classes_of_k_and_repeats_images_only_of_smaller_classes(
         classes = []
         for group in groups:
             own = {int(labels[i]) for i in group}
-            assert len(own) == 1  # a class's images stand together
+            assert len(own) == 1  # a class's images are adjacent
             classes.append(own.pop())
             assert len(set(group)) == min(k, sizes[classes[-1] // 10])
         assert len(set(classes)) == p
@@ -139,10 +139,10 @@ def test_too_few_classes_are_told_with_the_largest_that_fits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "told"), [([6], "all labels are the same"), ([6, 1, 1], "1 of 3 classes")]
+    ("sizes", "message"), [([6], "all labels are the same"), ([6, 1, 1], "1 of 3 classes")]
 )
-def test_one_class_to_rank_is_an_error(sizes: list[int], told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_one_class_to_rank_is_an_error(sizes: list[int], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         PKSampler(labels_of(sizes), p=2, k=2, seed=0)
 
 
@@ -162,8 +162,8 @@ def test_each_part_has_its_share_of_batches_to_two_images_and_of_a_run_to_one(
     parts: list[tuple[int, float]], batch: int, seed: int
 ) -> None:
     sizes, weights = [size for size, _ in parts], [weight for _, weight in parts]
-    shares = torch.tensor(weights) / sum(weights)
-    if (batch * shares < 2.01).any() or (batch * shares > torch.tensor(sizes) - 2.01).any():
+    fractions = torch.tensor(weights) / sum(weights)
+    if (batch * fractions < 2.01).any() or (batch * fractions > torch.tensor(sizes) - 2.01).any():
         return
     sampler = WeightedSampler(sizes, weights, batch=batch, seed=seed)
     edges = torch.tensor([0, *sizes]).cumsum(0)
@@ -173,9 +173,9 @@ def test_each_part_has_its_share_of_batches_to_two_images_and_of_a_run_to_one(
         assert len(positions.unique()) == batch
         part = torch.bucketize(positions, edges[1:], right=True)
         counts = part.bincount(minlength=len(sizes))
-        assert (counts - shares * batch).abs().max() <= 2.01
+        assert (counts - fractions * batch).abs().max() <= 2.01
         total += counts
-    assert (total - shares * batch * 5).abs().max() <= 1.01
+    assert (total - fractions * batch * 5).abs().max() <= 1.01
 
 
 def test_no_image_of_a_part_comes_again_before_it_begins_anew() -> None:
@@ -195,7 +195,7 @@ def test_weighted_batches_depend_on_seed_and_step_alone() -> None:
 
 
 def test_a_share_of_less_than_an_image_is_an_error() -> None:
-    with pytest.raises(UserError, match=r"5 images with a share of 0\.0099 are less than two"):
+    with pytest.raises(UserError, match=r"5 images with a fraction of 0\.0099 are less than two"):
         WeightedSampler([5, 9], [1, 100], batch=64, seed=0)
 
 

@@ -19,7 +19,7 @@ from selfsup.data.samplers import ShuffleSampler
 from selfsup.data.sources import Source
 from selfsup.report.audit import audit_page, summary
 from selfsup.report.page import page, picture, table, write_page
-from selfsup.report.views import contact_sheet, shared_area, told
+from selfsup.report.views import box_iou, contact_sheet, describe_draws
 from selfsup.training.pretrain import local_batches
 
 EVIL = "<script>alert('x')\"&.png"
@@ -33,18 +33,18 @@ class Tags(HTMLParser):
 
     def __init__(self, page: str) -> None:
         super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.text = ""
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
+        self.tags.append((tag, dict(attrs)))
 
     def handle_data(self, data: str) -> None:
         self.text += data
 
     def named(self, tag: str) -> Iterator[dict[str, str | None]]:
-        return (attributes for name, attributes in self.found if name == tag)
+        return (attributes for name, attributes in self.tags if name == tag)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_a_sheet_tells_what_was_drawn(source: Source) -> None:
     draws = batch.draws[0]
     for i in range(8):
         position = int(batch.positions[i])
-        text = told(draws, i, 0, None if position in batch.bad else (40, 40))
+        text = describe_draws(draws, VIEWS, i, 0, None if position in batch.bad else (40, 40))
         if position in batch.bad:
             continue
         assert ("jitter" in text) == bool(draws.jitter[i, 0])
@@ -123,7 +123,7 @@ def test_overlap_is_intersection_over_union() -> None:
             [[0, 0, 4, 4], [0, 0, 4, 2]],
         ]
     )
-    assert shared_area(boxes).tolist() == pytest.approx([1, 4 / 28, 0, 0.5])
+    assert box_iou(boxes).tolist() == pytest.approx([1, 4 / 28, 0, 0.5])
 
 
 def test_a_summary_counts_what_there_is(source: Source) -> None:

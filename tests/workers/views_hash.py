@@ -14,10 +14,12 @@ from selfsup.data.open import open_source
 from selfsup.data.samplers import ShuffleSampler
 from selfsup.training.pretrain import local_batches
 
+KORNIA = "{RandomMotionBlur: {kernel_size: 3, angle: 35.0, direction: 0.5}, RandomJPEG: }"
+
 
 def hashes(folder: Path, start: int, stop: int, workers: int) -> list[str]:
     source = open_source(str(folder))
-    views = ViewsConfig(size=16)
+    views = ViewsConfig(size=16, kornia=KORNIA)
     batches = local_batches(source, ShuffleSampler(len(source), batch=8, seed=0), views, 0)
     found = []
     for batch in read_ahead(batches, range(start, stop), workers=workers):

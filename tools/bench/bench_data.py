@@ -1,6 +1,6 @@
 """Time of reading small images beside usual data sets, and of a SimCLR epoch beside lightly's.
 
-    pip install -e '.[bench,fast]' && python tools/bench/bench_data.py
+    pip install -e '.[bench]' && python tools/bench/bench_data.py
 
 One thread, CPU time, shuffled rounds; a ratio is the median of the rounds' ratios, with their
 smallest and largest. Reading ends in floats [b, 3, 32, 32] in [0, 1], in batches of 256, shuffled
@@ -50,7 +50,7 @@ def reading(folder: Path) -> dict[str, tuple[int, Work]]:
     from torchvision.datasets import ImageFolder
     from torchvision.transforms import ToTensor
 
-    from selfsup.augment.boxes import CenterBoxes, Cut
+    from selfsup.augment.boxes import CenterBoxes, CropSpec
     from selfsup.core.distributed import keep_freed_memory
     from selfsup.data.encode import Style
     from selfsup.data.open import open_source
@@ -90,7 +90,7 @@ def reading(folder: Path) -> dict[str, tuple[int, Work]]:
         return lambda: [x for x, _ in loader]
 
     def ours(finish: Callable[[Any], Any]) -> Work:
-        cut = Cut(CenterBoxes(BATCH, 1.0), 32, "bilinear")
+        cut = CropSpec(CenterBoxes(BATCH, 1.0), 32, "bilinear")
 
         def work() -> None:
             for rows in torch.randperm(READ).split(BATCH):
@@ -246,7 +246,7 @@ def main(config: Config) -> None:
         import lightly.loss  # noqa: F401
         import webdataset  # noqa: F401
     except ImportError as error:
-        raise UserError(f"{error}: pip install 'selfsup[bench,fast]'") from None
+        raise UserError(f"{error}: pip install 'selfsup[bench]'") from None
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     if config.side:

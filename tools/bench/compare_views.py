@@ -1,9 +1,9 @@
-"""Do the fused views train as torchvision's own transforms do? k-NN after the same short runs.
+"""Compare training on these views and on torchvision's transforms: k-NN after short runs.
 
-    python tools/compare_views.py --data data/cifar10/train.npz --test data/cifar10/test.npz
+    python tools/bench/compare_views.py --data data/cifar10/train.npz --test data/cifar10/test.npz
 
-SimCLR, the same weights to begin with, the same images in the same order; only who makes the views
-differs, and so their random numbers. A table of each seed's accuracy on the test images.
+SimCLR from the same weights, on the same images in the same order; only the code of the views
+differs, and with it their random numbers. Prints each seed's accuracy on the test images.
 """
 
 import contextlib
@@ -21,14 +21,14 @@ SIZE, STRENGTH = 32, 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Do the fused views train as torchvision's own transforms do?"""
+    """Compare training on these views and on torchvision's transforms."""
 
     data: str
     """Images to train on, with labels for k-NN."""
     test: str
     """Labelled images for the figures."""
     out: str = "runs/views"
-    """Where runs and figures go; what is there already is not done again."""
+    """Folder of runs and figures; runs that are whole are not repeated."""
     steps: int = 390
     """Of 256 images."""
     seeds: int = 3
@@ -36,29 +36,29 @@ class Config:
 
 
 def main(config: Config) -> None:
-    """Train with both, look at the test images, tell."""
-    found: dict[str, list[float]] = {"fused": [], "torchvision": []}
+    """Train with both, evaluate on the test images, print the table."""
+    accuracies: dict[str, list[float]] = {"ours": [], "torchvision": []}
     for seed in range(config.seeds):
-        for kind, accuracies in found.items():
+        for kind, of_kind in accuracies.items():
             out = Path(config.out) / f"{kind}-{seed}"
             if not (out / "knn.json").exists():
                 train(config, kind, seed, out)
-            accuracies.append(json.loads((out / "knn.json").read_text())["accuracy"])
+            of_kind.append(json.loads((out / "knn.json").read_text())["accuracy"])
     print(f"{'views':12s} {'k-NN of each seed':24s} {'mean':>6s} {'deviation':>10s}")
-    for kind, accuracies in found.items():
-        each = " ".join(f"{accuracy:.4f}" for accuracy in accuracies)
-        spread = statistics.stdev(accuracies) if config.seeds > 1 else 0.0
-        print(f"{kind:12s} {each:24s} {statistics.mean(accuracies):6.4f} {spread:10.4f}")
+    for kind, of_kind in accuracies.items():
+        listed = " ".join(f"{accuracy:.4f}" for accuracy in of_kind)
+        spread = statistics.stdev(of_kind) if config.seeds > 1 else 0.0
+        print(f"{kind:12s} {listed:24s} {statistics.mean(of_kind):6.4f} {spread:10.4f}")
 
 
 def train(config: Config, kind: str, seed: int, out: Path) -> None:
-    """One run, and its accuracy in knn.json."""
+    """Train one run, and write its accuracy to knn.json."""
     import torch
     from selfsup.recipes import pretrain_simclr
 
     from selfsup.config import EncoderConfig, KNNConfig, ViewsConfig
     from selfsup.data.open import open_source
-    from selfsup.evaluate.model import open_subject, train_and_test
+    from selfsup.evaluate.model import open_model, train_and_test
     from selfsup.evaluate.votes import knn_predict
 
     views = ViewsConfig(size=SIZE, strength=STRENGTH, interpolation="bilinear", blur=0.5)
@@ -75,17 +75,17 @@ def train(config: Config, kind: str, seed: int, out: Path) -> None:
         if kind == "torchvision":
             images = open_source(config.data)
 
-            def as_they_are(crops: Any, *more: Any) -> Any:
+            def unchanged(crops: Any, *args: Any) -> Any:
                 return crops
 
             def read(batches: Any, steps: Any, *, workers: Any) -> Any:
                 return (by_torchvision(batches[step], images, seed) for step in steps)
 
-            replaced.enter_context(patch("selfsup.training.step.apply", as_they_are))
+            replaced.enter_context(patch("selfsup.training.step.apply", unchanged))
             replaced.enter_context(patch("selfsup.training.loop.read_ahead", read))
         pretrain_simclr.main(settings)
     asked = KNNConfig(model=str(out), data=config.data, test=config.test, size=SIZE)
-    bank, test = train_and_test(open_subject(asked), asked, config.test, "")
+    bank, test = train_and_test(open_model(asked), asked, config.test, "")
     assert test is not None
     voted = knn_predict(bank.x, bank.labels, test.x, k=200, temperature=0.1)
     accuracy = (voted == test.labels).to(torch.float64).mean().item()
@@ -93,7 +93,7 @@ def train(config: Config, kind: str, seed: int, out: Path) -> None:
 
 
 def by_torchvision(batch: Any, images: Any, seed: int) -> Any:
-    """The batch with views that torchvision's transforms make of its images, one at a time."""
+    """Replace a batch's views by those of torchvision's transforms, one image at a time."""
     from dataclasses import replace
 
     import torch

@@ -1,4 +1,4 @@
-"""Crops against Pillow, which cuts and resizes one at a time."""
+"""Crops against Pillow, which crops and resizes one at a time."""
 
 from collections.abc import Callable
 
@@ -7,17 +7,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from selfsup.augment.resample import resized_array_crops
 from selfsup.config import Interpolation
-from selfsup.data import fast, resample
+from selfsup.core import compiled
 
 Resize = Callable[..., Tensor]
 
 
-@pytest.fixture(params=[resample.resized_crops, fast.resized_crops], ids=["torch", "numba"])
-def resized_crops(request: pytest.FixtureRequest) -> Resize:
+@pytest.fixture
+def resized_crops(form: str) -> Resize:
     """Both forms."""
-    form: Resize = request.param
-    return form
+    return resized_array_crops
 
 
 FILTERS: dict[Interpolation, Image.Resampling] = {
@@ -129,3 +129,17 @@ def test_a_crop_does_not_depend_on_which_others_are_in_the_batch(
     whole = resized_crops(images, boxes, 16, kind)
     parts = [resized_crops(images[i : i + 1], boxes[i : i + 1], 16, kind) for i in range(40)]
     assert torch.equal(whole, torch.cat(parts))
+
+
+@pytest.mark.parametrize("kind", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("channels", [1, 3, 5])
+@pytest.mark.parametrize("size", [3, 8, 16, 64])
+def test_the_form_of_files_and_the_compiled_one_of_arrays_are_two_levels_apart(
+    monkeypatch: pytest.MonkeyPatch, kind: Interpolation, channels: int, size: int
+) -> None:
+    images = noise(2, 37, 53, channels)
+    both = []
+    for available in (True, False):
+        monkeypatch.setattr(compiled, "available", lambda a=available: a)
+        both.append(resized_array_crops(images, BOXES, size, kind).int())
+    assert (both[0] - both[1]).abs().max() <= 2
