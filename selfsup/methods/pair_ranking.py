@@ -123,9 +123,14 @@ class PairRanking(Method[OneView]):
             case "nt-xent":
                 return similarity.class_nt_xent(z, labels, temperature=c.temperature, anchors=n)
             case "n-pairs":
-                t, weight = c.n_pairs.temperature, c.n_pairs.regularizer
-                unit = c.n_pairs.normalize
-                return npairs.n_pairs(z, labels, normalize=unit, temperature=t, regularizer=weight)
+                p = c.n_pairs
+                return npairs.n_pairs(
+                    z,
+                    labels,
+                    normalize=p.normalize,
+                    temperature=p.temperature,
+                    regularizer=p.regularizer,
+                )
             case "angular":
                 return npairs.angular(z, labels, degrees=c.n_pairs.degrees)
             case "n-pairs-angular":

@@ -43,7 +43,7 @@ def batch_hard(
         ([0, 1, 2, 3], [1, 0, 3, 2], [2, 2, 1, 1])
     """
     relations = Relations(labels, anchors)
-    if relations.largest_class > FEW:
+    if relations.largest_class > SMALL_CLASS:
         return batch_easy_hard(
             embeddings,
             labels,
@@ -64,7 +64,7 @@ def batch_hard(
     return a, p[a], n[a]
 
 
-FEW = 64  # up to this class size, only the distances to positives are computed for positives
+SMALL_CLASS = 64  # up to this size, distances to the positives are computed one by one
 
 
 def _nearest_negatives(z: Tensor, relations: Relations, distance: Distance) -> Tensor:
