@@ -148,7 +148,7 @@ def test_re_identification_leaves_out_ones_own_camera(known: Path, tmp_path: Pat
     assert "mAP, re-ranked" in filtered["figures"]
     done = recipe("tools/retrieval.py", *flags, "--camera", "lens")
     assert done.returncode == 2
-    assert "there is no column 'lens'; there is camera" in done.stderr
+    assert "the images have no column 'lens'. Columns: camera" in done.stderr
 
 
 def test_few_shots_labels_and_solvers(data: Path, model: Path, tmp_path: Path) -> None:

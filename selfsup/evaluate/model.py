@@ -21,6 +21,8 @@ from selfsup.encoders.third_party import Named, Stem, fill_foreign, read_foreign
 from selfsup.evaluate.baselines import Colours, Pixels
 from selfsup.evaluate.features import Features, extract
 
+LABELS_FROM = "put each class in a folder of its own, or name a manifest's column with --labels"
+
 
 class EvaluatedModel(NamedTuple):
     """A network with its evaluation view."""
@@ -173,7 +175,7 @@ def labelled_features(
         UserError: the images cannot be opened or have no labels.
     """
     source = open_images(model, data, split, config)
-    require(source.labels is not None, f"{data} has no labels; this needs them")
+    require(source.labels is not None, f"{data} has no labels: {LABELS_FROM}")
     return embed(model, source, config)
 
 

@@ -28,7 +28,7 @@ NOT_IN_TRAIN = ", not in train"
 """Ends the name of a figure over test images without leaks."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """A model's figures and what they are compared with.
 
@@ -91,6 +91,8 @@ class Evaluation:
         text = StringIO()
         self._print_to(Console(file=text))
         return text.getvalue().rstrip("\n")
+
+    __repr__ = __str__  # a notebook shows the table
 
     def _print_to(self, console: Console) -> None:
         if not self.figures:

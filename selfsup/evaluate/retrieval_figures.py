@@ -68,7 +68,7 @@ def retrieval_after_reranking(
     searched = (queries if gallery is None else gallery).to(cpu)
     size = 4 * len(queries.x) * len(searched.x)
     if size > memory:
-        raise ValueError(f"re-ranking holds {size >> 20} MB of similarities; give more --memory")
+        raise ValueError(f"re-ranking needs {size >> 20} MB for similarities: give more --memory")
     similarity = rerank(queries.x, None if gallery is None else gallery.x, memory=memory)
     rules = MatchRules(queries.to(cpu), searched, exclude_self=gallery is None)
     rankings = (
@@ -89,7 +89,7 @@ def _collect(rankings: Iterable[Ranking], total: int, cuts: Sequence[int]) -> Re
             blocks.setdefault(name, []).append(values)
     with_match = torch.cat(which) if which else torch.zeros(0, dtype=torch.int64)
     if len(with_match) == 0:
-        raise ValueError(f"none of the {total} queries has a match")
+        raise ValueError(f"none of the {total} queries has a match: no other image of its label")
     figures = {name: torch.cat(values) for name, values in blocks.items()}
     return Retrieval(figures, with_match, total - len(with_match))
 

@@ -81,32 +81,20 @@ def _measure_knn(
     facts["unreadable"] = bank.bad + (0 if test is None else test.bad)
     if test is not None and len(votes) > 1:
         in_train = knn_votes(x, bank.labels, votes=votes, memory=memory)
-        best = max(range(len(votes)), key=lambda i: float(_mean(in_train[i], bank.labels)))
+        scores = [float(accuracy(each, bank.labels).mean()) for each in in_train]
+        best = scores.index(max(scores))
         values["k-NN, chosen in train"] = right[best]
         facts["chosen in train"] = str(votes[best])
-    for shots in config.shots:
-        assert test is not None
-        assert others is not None
-        drawn = few_shot(
-            x,
-            bank.labels,
-            others,
-            shots=shots,
-            draws=config.draws,
-            vote=votes[0],
-            seed=config.seed,
-            memory=memory,
-        )
-        each = accuracy(drawn, test.labels)
-        values[f"k-NN, {shots} of each class"] = each.mean(0)
-        spread = float(each.mean(1).std()) if config.draws > 1 else 0.0
-        facts[f"deviation of {config.draws} draws of {shots}"] = round(spread, 4)
+    if test is not None and others is not None:
+        for shots in config.shots:
+            options = {"draws": config.draws, "seed": config.seed, "memory": memory}
+            drawn = few_shot(x, bank.labels, others, shots=shots, vote=votes[0], **options)
+            each = accuracy(drawn, test.labels)
+            values[f"k-NN, {shots} of each class"] = each.mean(0)
+            spread = float(each.mean(1).std()) if config.draws > 1 else 0.0
+            facts[f"deviation of {config.draws} draws of {shots}"] = round(spread, 4)
     without_leaks, leaked = check.without_leaks(queries)
     return Measurement(values, facts | leaked, without_leaks=without_leaks)
-
-
-def _mean(predictions: Tensor, labels: Tensor) -> Tensor:
-    return accuracy(predictions, labels).mean()
 
 
 def linear(config: LinearConfig) -> Evaluation:

@@ -9,7 +9,7 @@ from selfsup.config import RetrievalConfig
 from selfsup.core.errors import UserError, require
 from selfsup.data.sources import Source
 from selfsup.evaluate.features import Features
-from selfsup.evaluate.model import EvaluatedModel, embed, open_images
+from selfsup.evaluate.model import LABELS_FROM, EvaluatedModel, embed, open_images
 from selfsup.search.gallery import Gallery
 
 JUNK = ("1", "true", "yes", "junk")
@@ -41,8 +41,8 @@ def search_images(
     cameras: dict[str, int] = {}
     sequences: dict[str, int] = {}
     images: list[SearchImages] = []
-    for source, what in zip(sources, ("gallery", "queries"), strict=False):
-        require(source.labels is not None, f"the {what} have no labels; this needs them")
+    for source, what in zip(sources, ("images to search", "queries"), strict=False):
+        require(source.labels is not None, f"the {what} have no labels: {LABELS_FROM}")
         features = embed(model, source, config)
         if images:
             features = features.with_classes(images[0].features.classes)
@@ -79,7 +79,7 @@ def _numbered(
 def _words(source: Source, column: str, features: Features) -> list[str]:
     """A column's words for the images that could be read."""
     if column not in source.columns:
-        names = ", ".join(source.columns)
-        raise UserError(f"there is no column {column!r}; there is {names}")
+        names = ", ".join(source.columns) or "none"
+        raise UserError(f"the images have no column {column!r}. Columns: {names}")
     words = source.columns[column]
     return [words[i] for i in features.positions.tolist()]

@@ -43,7 +43,8 @@ class Curve:
         self.true, self.false = np.sort(score[truth])[::-1], np.sort(score[~truth])[::-1]
         if not len(self.true) or not len(self.false):
             raise ValueError(
-                f"{len(self.true)} pairs of one label and {len(self.false)} of two: both are needed"
+                f"{len(self.true)} pairs of one label and {len(self.false)} of two labels: "
+                "both are needed"
             )
 
     def at(self, threshold: float) -> OperatingPoint:

@@ -46,7 +46,7 @@ def search(
         UserError: the index is empty, or its engine is not installed, not there or not named.
     """
     if len(index) == 0:
-        raise UserError(f"the index {index.folder} holds no images; add some: selfsup index --data")
+        raise UserError(f"the index {index.folder} holds no images: add some with selfsup index")
     k = min(k, len(index))
     if index.engine == "exact":
         bank = torch.from_numpy(np.array(index.embeddings))

@@ -17,7 +17,7 @@ from selfsup.core import compiled
 from selfsup.search.products import MEMORY, THIN, Neighbours, products, row_blocks
 
 BANK_BLOCK = 1 << 16  # rows of the bank that are multiplied at a time
-QUERY_BLOCK = 1024
+CPU_BLOCK, GPU_BLOCK = 64, 1024  # queries at a time
 BYTES_A_PRODUCT = 40  # float32, its int64 key, and what making and sorting keys holds besides
 
 
@@ -69,12 +69,15 @@ def chunked_search(queries: Tensor, bank: Tensor, k: int, memory: int) -> Iterat
     another shape in another order, and equal rows have to get equal values.
     """
     width = min(BANK_BLOCK, len(bank))
-    block_rows = max(THIN, min(QUERY_BLOCK, memory // (BYTES_A_PRODUCT * width)))
+    most = CPU_BLOCK if queries.device.type == "cpu" else GPU_BLOCK
+    block_rows = max(THIN, min(most, memory // (BYTES_A_PRODUCT * width)))
     for rows in row_blocks(len(queries), block_rows):
         best = torch.empty(rows.stop - rows.start, 0, dtype=torch.int64, device=queries.device)
         for columns in row_blocks(len(bank), width):
-            block = pad(bank[columns], (0, 0, 0, columns.start + width - columns.stop))
-            similarity = products(queries[rows], block)[:, : columns.stop - columns.start]
+            block, size = bank[columns], columns.stop - columns.start
+            if size < width:
+                block = pad(block, (0, 0, 0, width - size))
+            similarity = products(queries[rows], block)[:, :size]
             keys = _keys(similarity, columns.start)
             keys = torch.cat([best, keys.topk(min(k, keys.shape[1]), dim=1).values], dim=1)
             best = keys.topk(min(k, keys.shape[1]), dim=1).values
@@ -91,9 +94,8 @@ def _keys(similarity: Tensor, first: int) -> Tensor:
     backwards and are turned over. `first` is the row that the block begins with.
     """
     bits = (similarity + 0.0).view(torch.int32)  # + 0.0 makes 0.0 of -0.0, which equals it
-    ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).long()
-    rows = torch.arange(first, first + similarity.shape[1], device=similarity.device)
-    return (ordered << 32) - rows
+    keys = bits.bitwise_xor_((bits >> 31) & 0x7FFFFFFF).long().bitwise_left_shift_(32)
+    return keys.sub_(torch.arange(first, first + keys.shape[1], device=keys.device))
 
 
 def _from_keys(keys: Tensor) -> tuple[Tensor, Tensor]:

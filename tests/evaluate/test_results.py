@@ -47,7 +47,8 @@ def test_text_has_figures_baselines_margins_facts_and_notes(tmp_path: Path) -> N
 
 def test_what_is_printed_is_the_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     evaluation(tmp_path).print()
-    assert capsys.readouterr().out.rstrip("\n") == str(evaluation(tmp_path))
+    text = capsys.readouterr().out.rstrip("\n")
+    assert text == str(evaluation(tmp_path)) == repr(evaluation(tmp_path))
 
 
 def test_what_is_saved_is_the_dictionary(tmp_path: Path) -> None:
