@@ -24,7 +24,7 @@ def main(config: Config) -> None:
     """Train and export."""
     from selfsup.methods.pair_ranking import PairRanking
     from selfsup.report.sections import report_finished
-    from selfsup.training.finetune import finetune, starting_encoder, views_of
+    from selfsup.training.finetune import finetune_steps, starting_encoder, views_of
     from selfsup.training.pretrain import export
     from selfsup.training.run import Run
 
@@ -35,7 +35,7 @@ def main(config: Config) -> None:
         run.print_line(f"{config.method.loss} looks at 2 images of each class: try --images 2")
 
     # An ordinary loop: what you want done on the way goes in its body.
-    for _ in finetune(run, method, config):
+    for _ in finetune_steps(run, method, config):
         pass
 
     export(run, method, config.views)

@@ -24,7 +24,7 @@ def main(config: Config) -> None:
     """Train and export."""
     from selfsup.methods.proxy_ranking import ProxyRanking
     from selfsup.report.sections import report_finished
-    from selfsup.training.finetune import finetune, labelled, starting_encoder, views_of
+    from selfsup.training.finetune import finetune_steps, labelled, starting_encoder, views_of
     from selfsup.training.pretrain import export
     from selfsup.training.run import Run
 
@@ -34,7 +34,7 @@ def main(config: Config) -> None:
     method = ProxyRanking(starting_encoder(config), config.method, classes=len(source.classes))
 
     # An ordinary loop: what you want done on the way goes in its body.
-    for _ in finetune(run, method, config):
+    for _ in finetune_steps(run, method, config):
         pass
 
     export(run, method, config.views)

@@ -25,7 +25,7 @@ def main(config: Config) -> None:
     """Train and export."""
     from selfsup.methods.triplet_ranking import Triplet
     from selfsup.report.sections import report_finished
-    from selfsup.training.finetune import finetune, starting_encoder, views_of
+    from selfsup.training.finetune import finetune_steps, starting_encoder, views_of
     from selfsup.training.pretrain import export
     from selfsup.training.run import Run
 
@@ -34,7 +34,7 @@ def main(config: Config) -> None:
     method = Triplet(starting_encoder(config), config.method)
 
     # An ordinary loop: what you want done on the way goes in its body.
-    for _ in finetune(run, method, config):
+    for _ in finetune_steps(run, method, config):
         pass
 
     export(run, method, config.views)

@@ -8,7 +8,7 @@ epochs of 256 images: 68.2 % on ImageNet with a linear probe.
 
 from dataclasses import dataclass
 
-from selfsup.config import PretrainConfig, SimCLRConfig, ViewsConfig
+from selfsup.config import DCLConfig, PretrainConfig, ViewsConfig
 from selfsup.config.pipelines import SIMCLR
 from selfsup.core.cli import run as launch
 
@@ -18,7 +18,7 @@ class Config(PretrainConfig):
     """Pretrain an image encoder with DCL."""
 
     views: ViewsConfig = SIMCLR
-    method: SimCLRConfig = SimCLRConfig(loss="dcl", temperature=0.1)
+    method: DCLConfig = DCLConfig()
 
 
 def main(config: Config) -> None:
@@ -27,7 +27,7 @@ def main(config: Config) -> None:
     from selfsup.evaluate.probe import KNNProbe
     from selfsup.methods.simclr import SimCLR
     from selfsup.report.sections import report_finished
-    from selfsup.training.pretrain import export, pretrain
+    from selfsup.training.pretrain import export, pretrain_steps
     from selfsup.training.run import Run
 
     run = Run(config)
@@ -35,7 +35,7 @@ def main(config: Config) -> None:
     probe = KNNProbe(run, config.probe, config.views)
 
     # An ordinary loop: what you want done on the way goes in its body.
-    for step in pretrain(run, method, config):
+    for step in pretrain_steps(run, method, config):
         probe(step, method.exported)
 
     export(run, method, config.views)

@@ -30,7 +30,7 @@ def main(config: Config) -> None:
     from selfsup.evaluate.probe import KNNProbe
     from selfsup.methods.dino import DINO
     from selfsup.report.sections import report_finished
-    from selfsup.training.pretrain import export, pretrain
+    from selfsup.training.pretrain import export, pretrain_steps
     from selfsup.training.run import Run
 
     run = Run(config)
@@ -38,7 +38,7 @@ def main(config: Config) -> None:
     probe = KNNProbe(run, config.probe, config.views)
 
     # An ordinary loop: what you want done on the way goes in its body.
-    for step in pretrain(run, method, config):
+    for step in pretrain_steps(run, method, config):
         probe(step, method.exported)
 
     export(run, method, config.views)

@@ -1,24 +1,58 @@
-"""From a folder of unlabelled images to an embedding model that is proven to be good."""
+"""From a folder of unlabelled images to an embedding model that is proven to be good.
 
-from typing import TYPE_CHECKING
+    import selfsup
 
-from selfsup.core.version import __version__ as __version__
+    run = selfsup.pretrain("images/", out="runs/a", method="simclr", epochs=100, batch=256)
+    run = selfsup.finetune("labelled/", init=run, loss="triplet", out="runs/b")
+    print(selfsup.evaluate.knn(run, "labelled/", test="other/"))
+    hits = selfsup.search(run, "gallery/", "query.jpg", k=12)
+
+Every name is loaded when it is first used: importing this package imports no torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from selfsup.core.errors import UserError
+from selfsup.core.version import __version__
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from selfsup import evaluate
+    from selfsup.api import (
+        Embedded,
+        Embedder,
+        Hit,
+        TrainedRun,
+        embed,
+        finetune,
+        load,
+        pretrain,
+        search,
+    )
 
-    from selfsup.encoders.bundle import Embedder
+__all__ = [
+    "Embedded",
+    "Embedder",
+    "Hit",
+    "TrainedRun",
+    "UserError",
+    "__version__",
+    "embed",
+    "evaluate",
+    "finetune",
+    "load",
+    "pretrain",
+    "search",
+]
 
 
-def load(folder: "str | Path") -> "Embedder":
-    """A module from images to embeddings, of a bundle or a finished run.
+def __getattr__(name: str) -> Any:
+    if name in ("evaluate", "search"):  # rooms of that name, which can be called
+        return import_module(f"selfsup.{name}")
+    if name in __all__:
+        return getattr(import_module("selfsup.api"), name)
+    raise AttributeError(f"module 'selfsup' has no attribute {name!r}")
 
-    `selfsup.load("bundle").embed(["a.jpg", "b.jpg"])` is float32 [2, d], rows of length 1; called
-    itself it takes a tensor of images, see `selfsup.encoders.bundle.Embedder`.
 
-    Raises:
-        selfsup.core.errors.UserError: there is no encoder in the folder.
-    """
-    from selfsup.encoders.bundle import load_bundle
-
-    return load_bundle(folder)
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -9,6 +9,20 @@ from selfsup.core import compiled
 torch.set_num_threads(1)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--all` also runs grids: more cases of what other tests cover once."""
+    parser.addoption("--all", action="store_true", help="run the grids of slow cases, too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out grids, unless all are asked for."""
+    if config.getoption("--all"):
+        return
+    grids = [item for item in items if item.get_closest_marker("grid")]
+    config.hook.pytest_deselected(items=grids)
+    items[:] = [item for item in items if item not in grids]
+
+
 @pytest.fixture(params=["torch", "numba"])
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Run a test once without compiled loops and once with them."""

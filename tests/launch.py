@@ -1,9 +1,19 @@
-"""Starting real processes from tests."""
+"""Starting commands from tests: in processes of their own, or in this one where that is enough."""
 
+import contextlib
+import importlib
+import io
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from unittest.mock import patch
+
+from selfsup.core import cli
+from selfsup.core.process_state import kept_process_state
 
 ROOT = Path(__file__).parents[1]
 
@@ -52,6 +62,29 @@ def run(*command: str | Path, cwd: Path = ROOT, **more: str) -> subprocess.Compl
     )
 
 
+def kill_after(step: int, command: Sequence[str | Path], out: Path) -> None:
+    """Start a run and SIGKILL its whole process group once it has logged `step` steps."""
+    process = subprocess.Popen(
+        [str(part) for part in command],
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    until = time.monotonic() + 120
+    while logged(out) < step and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.01)
+    assert process.poll() is None, "the run ended before it could be killed"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def logged(out: Path) -> int:
+    """The number of lines in a run's log."""
+    log = out / "log.jsonl"
+    return log.read_text().count("\n") if log.exists() else 0
+
+
 def recipe(name: str, *flags: str | Path, processes: int = 1) -> subprocess.CompletedProcess[str]:
     """Run a script of recipes/ or tools/ as a user does."""
     return run(*recipe_command(name, *flags, processes=processes))
@@ -61,3 +94,35 @@ def recipe_command(name: str, *flags: str | Path, processes: int = 1) -> list[st
     """The command line of a script of recipes/ or tools/."""
     start: list[str | Path] = [sys.executable] if processes == 1 else [*torchrun(processes)]
     return [*start, ROOT / name, *flags]
+
+
+class _Left(BaseException):
+    """Carries an exit status out of a command."""
+
+
+def _leave(status: int) -> None:
+    raise _Left(status)
+
+
+def called(name: str, *flags: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Run a script of recipes/ or tools/ in this process: the same words and status, and seconds
+    less than a process that has to import torch."""
+    module = importlib.import_module(name.removesuffix(".py").replace("/", "."))
+    out, err, status = io.StringIO(), io.StringIO(), 0
+    with (
+        contextlib.chdir(cwd),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        patch.object(sys, "argv", [name, *map(str, flags)]),
+        patch.object(cli, "leave", _leave),
+        patch.object(module, "leave", _leave, create=True),
+        patch.dict(os.environ, {"COLUMNS": "80"}),
+        kept_process_state(),
+    ):
+        try:
+            module.command()
+        except _Left as left:
+            (status,) = left.args
+        except SystemExit as left:
+            status = int(left.code or 0)
+    return subprocess.CompletedProcess([name], status, out.getvalue(), err.getvalue())

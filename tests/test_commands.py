@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from launch import ROOT, recipe, run, unplugged
+from launch import ROOT, called, recipe, run, unplugged
 from pictures import folder, picture
 
 pytestmark = pytest.mark.slow
@@ -53,7 +53,7 @@ def test_the_main_job_from_the_command_line(data: Path, pretrained: Path, tmp_pa
     assert "positives  1 per anchor" in done.stdout
 
     for tool, name in (("knn", "k-NN, k 20, T 0.1"), ("linear", "linear probe")):
-        done = recipe(f"tools/{tool}.py", "--model", out, "--data", data, "--test", data, *ALONE)
+        done = called(f"tools/{tool}.py", "--model", out, "--data", data, "--test", data, *ALONE)
         assert done.returncode == 0, done.stderr
         assert name in done.stdout
         found = json.loads((out / f"{tool}.json").read_text())
@@ -74,7 +74,7 @@ def test_every_family_of_ranking_losses_trains_and_exports(
     data: Path, tmp_path: Path, name: str, flags: tuple[str, ...]
 ) -> None:
     out = tmp_path / "run"
-    done = recipe(f"recipes/{name}.py", "--data", data, "--out", out, *FINETUNE, *flags)
+    done = called(f"recipes/{name}.py", "--data", data, "--out", out, *FINETUNE, *flags)
     assert done.returncode == 0, done.stderr
     assert json.loads((out / "log.jsonl").read_text().splitlines()[-1])["step"] == 4
     assert (out / "encoder" / "model.safetensors").exists()
@@ -82,7 +82,7 @@ def test_every_family_of_ranking_losses_trains_and_exports(
 
 def test_retrieval_on_two_processes_has_the_figures_of_one(data: Path, pretrained: Path) -> None:
     flags = ("--model", pretrained, "--data", data, *ALONE)
-    one = recipe("tools/retrieval.py", *flags, "--out", pretrained / "one.json")
+    one = called("tools/retrieval.py", *flags, "--out", pretrained / "one.json")
     two = recipe("tools/retrieval.py", *flags, "--out", pretrained / "two.json", processes=2)
     assert one.returncode == two.returncode == 0, one.stderr + two.stderr
     a, b = (json.loads((pretrained / f"{n}.json").read_text()) for n in ("one", "two"))
@@ -94,7 +94,7 @@ def test_retrieval_on_two_processes_has_the_figures_of_one(data: Path, pretraine
 def test_a_timm_name_and_raw_pixels_are_subjects_too(data: Path, tmp_path: Path) -> None:
     for model, title in (("test_resnet", "test_resnet (random weights)"), ("pixels", "raw pixels")):
         flags = ("--model", model, "--data", data, "--size", "32", "--out", tmp_path / "found.json")
-        done = recipe("tools/knn.py", *flags, *ALONE)
+        done = called("tools/knn.py", *flags, *ALONE)
         assert done.returncode == 0, done.stderr
         assert title in done.stdout
     assert json.loads((tmp_path / "found.json").read_text())["facts"]["queries"] == 24
@@ -102,7 +102,7 @@ def test_a_timm_name_and_raw_pixels_are_subjects_too(data: Path, tmp_path: Path)
 
 def test_a_run_starts_again_from_its_own_config_file(pretrained: Path, tmp_path: Path) -> None:
     flags = ("--config", pretrained / "config.yaml", "--out", tmp_path / "again", "--track", "")
-    done = recipe("recipes/pretrain_simclr.py", *flags)
+    done = called("recipes/pretrain_simclr.py", *flags)
     assert done.returncode == 0, done.stderr
     same = [
         (r / "encoder" / "model.safetensors").read_bytes() for r in (pretrained, tmp_path / "again")
@@ -114,10 +114,10 @@ def test_a_bad_image_is_replaced_counted_and_named(tmp_path: Path) -> None:
     data = folder(tmp_path / "images")
     (data / "class0" / "0.png").write_bytes(b"no image")
     flags = ("--data", data, "--out", tmp_path / "run", *PRETRAIN)
-    stopped = recipe("recipes/pretrain_simclr.py", *flags)
+    stopped = called("recipes/pretrain_simclr.py", *flags)
     assert stopped.returncode == 2
     assert "1 of 24 images cannot be read (4.2%), more than --max-bad 1.0%" in stopped.stderr
-    done = recipe("recipes/pretrain_simclr.py", *flags, "--max-bad", "0.1")
+    done = called("recipes/pretrain_simclr.py", *flags, "--max-bad", "0.1")
     assert done.returncode == 0, done.stderr
     assert (
         "class0/0.png,UnidentifiedImageError" in (tmp_path / "run" / "bad_images.csv").read_text()
@@ -307,7 +307,7 @@ WRONG = {
     "warm-up in epochs": (
         PRE,
         ["--data", "images", *PRETRAIN, "--optim.warmup", "5"],
-        "--optim.warmup is a share of the run below 1, not 5",
+        "--optim.warmup is a fraction of the run below 1, not 5",
     ),
     "a probe without labels": (
         PRE,
@@ -341,7 +341,7 @@ def test_wrong_input_gets_one_sentence_and_status_2(wrong: Path, what: str) -> N
     script, flags, sentence = WRONG[what]
     out = wrong / "runs" / what.replace(" ", "-")
     place = () if "doctor" in script else ("--out", out)
-    done = run(sys.executable, ROOT / script, *place, *flags, cwd=wrong)
+    done = called(script, *place, *flags, cwd=wrong)
     assert done.returncode == 2, done.stderr
     assert sentence in done.stderr
     last = done.stderr.strip().splitlines()[-1]
@@ -350,12 +350,21 @@ def test_wrong_input_gets_one_sentence_and_status_2(wrong: Path, what: str) -> N
     assert not (wrong / "executed").exists()
 
 
+def test_a_real_process_ends_with_one_sentence_and_status_2(wrong: Path) -> None:
+    script, flags, sentence = WRONG["code in a pickle"]
+    done = run(sys.executable, ROOT / script, "--out", wrong / "runs" / "p", *flags, cwd=wrong)
+    assert done.returncode == 2, done.stderr
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (wrong / "executed").exists()
+
+
 def test_the_mend_that_an_error_names_works_with_the_same_folder(wrong: Path) -> None:
     flags = ("--data", wrong / "images", "--out", wrong / "runs" / "mended", *FINETUNE)
-    refused = recipe(FINE, *flags, "--classes", "9")
+    refused = called(FINE, *flags, "--classes", "9")
     assert refused.returncode == 2
     assert "the largest that fits is --classes 4 --images 2" in refused.stderr
-    done = recipe(FINE, *flags, "--classes", "4", "--images", "2")
+    done = called(FINE, *flags, "--classes", "4", "--images", "2")
     assert done.returncode == 0, done.stderr
 
 
@@ -371,7 +380,7 @@ def test_a_batch_that_does_not_divide_is_said_once(wrong: Path) -> None:
 
 def test_every_ranking_loss_is_compared_from_the_command_line(tmp_path: Path) -> None:
     short = ("--seeds", "1", "--pretraining", "1", "--steps", "1", "--resamples", "10")
-    done = run(sys.executable, "-m", "selfsup", "compare-losses", "--out", tmp_path, *short)
+    done = called("tools/compare_losses.py", "--out", tmp_path, *short)
     assert done.returncode == 0, done.stderr
     table = [line for line in done.stdout.splitlines() if line.startswith("| ")]
     assert len(table) == 20
@@ -383,14 +392,14 @@ def test_methods_are_compared_in_equal_time_and_go_on_where_they_stopped(
     data: Path, tmp_path: Path
 ) -> None:
     short = ("--minutes", "0.001", "--batch", "8", "--only", "dino", "--resamples", "10")
-    command = (sys.executable, "-m", "selfsup", "compare-methods", "--data", data, "--test", data)
-    done = run(*command, "--out", tmp_path, *short)
+    flags = ("--data", data, "--test", data, "--out", tmp_path, *short)
+    done = called("tools/compare_methods.py", *flags)
     assert done.returncode == 0, done.stderr
     plan = json.loads((tmp_path / "plan.json").read_text())
     assert plan["dino"]["steps"] == max(1, round(0.06 * plan["dino"]["images_per_s"] / 8))
     table = [line for line in done.stdout.splitlines() if line.startswith("| ")]
     assert [row.split(" | ")[0] for row in table[2:]] == ["| random weights", "| dino"]
-    again = run(*command, "--out", tmp_path, *short)
+    again = called("tools/compare_methods.py", *flags)
     assert again.returncode == 0, again.stderr
     assert "step " not in again.stdout
     assert again.stdout.splitlines()[-4:] == table
@@ -419,7 +428,7 @@ def test_the_benchmark_names_what_it_needs(tmp_path: Path) -> None:
 
 
 def test_an_unknown_flag_is_told_with_a_guess(wrong: Path) -> None:
-    done = recipe(PRE, "--data", wrong / "images", "--out", wrong / "x", "--optim.lrr", "1")
+    done = called(PRE, "--data", wrong / "images", "--out", wrong / "x", "--optim.lrr", "1")
     assert done.returncode == 2
     assert "--optim.lr" in done.stderr + done.stdout
 
@@ -444,37 +453,37 @@ def test_an_audit_a_pack_and_views_from_the_command_line(data: Path, tmp_path: P
     (mixed / "class0" / "bad.png").write_bytes(b"broken")
     shutil.copy(mixed / "class0" / "0.png", mixed / "class0" / "copy.png")
     found = tmp_path / "audit.json"
-    done = recipe("tools/audit.py", "--data", mixed, "--out", found)
+    done = called("tools/audit.py", "--data", mixed, "--out", found)
     assert done.returncode == 0, done.stderr
     assert "26: 25 can be read, 1 cannot" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 120
     assert (tmp_path / "audit.html").exists()
 
     packed = tmp_path / "x.pack"
-    done = recipe("tools/pack.py", "--data", mixed, "--out", packed, "--format", "raw")
+    done = called("tools/pack.py", "--data", mixed, "--out", packed, "--format", "raw")
     assert done.returncode == 0, done.stderr
     assert "25 images" in done.stdout
     assert "1 left out" in done.stdout
-    assert recipe("tools/pack.py", "--check", packed).returncode == 0
+    assert called("tools/pack.py", "--check", packed).returncode == 0
     damaged = bytearray(packed.read_bytes())
     damaged[5000] ^= 1
     packed.write_bytes(damaged)
-    done = recipe("tools/pack.py", "--check", packed)
+    done = called("tools/pack.py", "--check", packed)
     assert done.returncode == 2
     assert "1 images of" in done.stderr
 
     flags = ("--data", mixed, "--audit", found, "--mask-duplicates", *PRETRAIN)
-    done = recipe("recipes/pretrain_simclr.py", *flags, "--out", tmp_path / "run")
+    done = called("recipes/pretrain_simclr.py", *flags, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "run" / "bad_images.csv").exists()
 
     page = tmp_path / "views.html"
-    done = recipe("tools/views.py", "--recipe", "moco-v2", "--step", "2", "--page", page, *flags)
+    done = called("tools/views.py", "--method", "moco-v2", "--step", "2", "--page", page, *flags)
     assert done.returncode == 0, done.stderr
     assert page.read_text().count("<img") >= 24
-    done = recipe("tools/views.py", "--recipe", "simcl", "--data", mixed)
+    done = called("tools/views.py", "--method", "simcl", "--data", mixed)
     assert done.returncode == 2
-    assert "no recipe 'simcl' (did you mean 'simclr'?)" in done.stderr
+    assert "no method 'simcl' (did you mean 'simclr'?)" in done.stderr
 
 
 def test_images_of_five_channels_through_the_main_job(tmp_path: Path) -> None:
@@ -486,17 +495,17 @@ def test_images_of_five_channels_through_the_main_job(tmp_path: Path) -> None:
     five = ["--views.mean", *["0.5"] * 5, "--views.std", *["0.25"] * 5, "--views.gain", "0.3"]
     out, data = tmp_path / "run", tmp_path / "x.npy"
     flags: list[str | Path] = ["--data", data, "--out", out, *PRETRAIN, *five]
-    done = recipe("recipes/pretrain_simclr.py", *flags)
+    done = called("recipes/pretrain_simclr.py", *flags)
     assert done.returncode == 2
     assert "5 channels have no colours: --views.saturation 0, --views.hue 0" in done.stderr
-    done = recipe("recipes/pretrain_simclr.py", *flags, *plain)
+    done = called("recipes/pretrain_simclr.py", *flags, *plain)
     assert done.returncode == 0, done.stderr
-    done = recipe("tools/knn.py", "--model", out, "--data", data, "--k", "3")
+    done = called("tools/knn.py", "--model", out, "--data", data, "--k", "3")
     assert done.returncode == 0, done.stderr
 
 
 def test_a_mixture_with_weights_trains(data: Path, tmp_path: Path) -> None:
     mixed = f"{data} * 3 + {data} * 1"
-    done = recipe("recipes/pretrain_simclr.py", "--data", mixed, "--out", tmp_path / "r", *PRETRAIN)
+    done = called("recipes/pretrain_simclr.py", "--data", mixed, "--out", tmp_path / "r", *PRETRAIN)
     assert done.returncode == 0, done.stderr
     assert "48 images" in done.stdout

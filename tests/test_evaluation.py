@@ -109,18 +109,18 @@ def test_several_processes_have_the_figures_of_one(data: Path, model: Path, tmp_
         assert two.stdout.count("written to") == 1
 
 
-def test_every_figure_stands_beside_its_baselines(data: Path, model: Path, tmp_path: Path) -> None:
+def test_every_figure_is_compared_with_baselines(data: Path, model: Path, tmp_path: Path) -> None:
     flags = ("--model", model, "--data", data, "--test", data, "--k", "3")
     done = recipe("tools/knn.py", *flags, "--out", tmp_path / "knn.json", "--against", "test_vit")
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "knn.json").read_text())
-    beside = ["random", "pixels", "colours", "test_vit (random weights)"]
-    assert list(found["beside"]) == beside
+    baselines = ["random", "pixels", "colours", "test_vit (random weights)"]
+    assert list(found["baselines"]) == baselines
     name = "k-NN, k 3, T 0.1"
-    best = max(found["beside"][each][name]["value"] for each in beside)
-    lead = found["leads"][name]["value"]
-    assert lead == pytest.approx(found["figures"][name]["value"] - best)
-    assert "lead: over the best of the others" in done.stdout
+    best = max(found["baselines"][each][name]["value"] for each in baselines)
+    margin = found["margins"][name]["value"]
+    assert margin == pytest.approx(found["figures"][name]["value"] - best)
+    assert "margin: over the best baseline" in done.stdout
     assert all(len(line) <= 80 for line in done.stdout.splitlines() if "written to" not in line)
 
 
@@ -302,7 +302,7 @@ def test_an_index_is_not_searched_with_other_weights(
     assert "has other weights than when the index was made" in done.stderr
 
 
-def test_a_rival_of_the_same_name_does_not_take_a_models_place(
+def test_a_baseline_of_the_same_name_does_not_take_a_models_place(
     data: Path, model: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(model, tmp_path / "random")
@@ -310,7 +310,7 @@ def test_a_rival_of_the_same_name_does_not_take_a_models_place(
     found = figures("knn", "--model", "random", *knn, out=tmp_path / "a.json", cwd=tmp_path)
     same = figures("knn", "--model", model, *knn, out=tmp_path / "b.json")
     assert found["figures"] == same["figures"]
-    assert list(found["beside"]) == ["random (2)"]
+    assert list(found["baselines"]) == ["random (2)"]
 
 
 def test_runs_of_other_seeds_give_a_mean_and_a_deviation(
@@ -367,13 +367,3 @@ def test_nothing_is_sent_while_searching(data: Path, model: Path, tmp_path: Path
     for command in commands:
         done = run(sys.executable, *command, PYTHONPATH=paths)
         assert done.returncode == 0, done.stderr
-
-
-def test_bytes_first_on_two_threads_say_how_many_they_found(known: Path, tmp_path: Path) -> None:
-    command = (sys.executable, ROOT / "tools" / "knn.py", "--model", "pixels", "--data", known)
-    flags = ("--size", "16", *ALONE, "--k", "3", "--precision", "int8")
-    done = run(*command, *flags, "--out", tmp_path / "knn.json", OMP_NUM_THREADS="2")
-    assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "knn.json").read_text())
-    assert found["figures"]["k-NN, k 3, T 0.1"]["value"] == pytest.approx(19 / 20)
-    assert "recall of the true k 1.0" in " ".join(done.stdout.split())

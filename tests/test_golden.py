@@ -14,17 +14,28 @@ import pytest
 import torch
 from torch import nn
 
-from selfsup.__main__ import COMMANDS
-from selfsup.config import HealthConfig, KNNConfig, LinearConfig, RetrievalConfig, VerifyConfig
+from selfsup.__main__ import TOOLS
+from selfsup.catalog import recipes
+from selfsup.config import (
+    HealthConfig,
+    IndexConfig,
+    KNNConfig,
+    LinearConfig,
+    RetrievalConfig,
+    VerifyConfig,
+)
 from selfsup.training import checkpoint
 
+COMMANDS = [*(name for name in TOOLS if name not in ("pretrain", "finetune")), *recipes()]
+"""pretrain and finetune have the flags of the recipe that they choose."""
 GOLDEN = Path(__file__).with_name("golden")
-TOOLS: dict[str, Any] = {
+CONFIGS: dict[str, Any] = {
     "knn": KNNConfig,
     "linear": LinearConfig,
     "retrieval": RetrievalConfig,
     "verify": VerifyConfig,
     "health": HealthConfig,
+    "index": IndexConfig,
 }
 
 
@@ -41,8 +52,9 @@ def flags(config: Any, prefix: str = "--") -> Iterator[str]:
 
 def told(command: str) -> str:
     """The golden text of a command."""
-    module = importlib.import_module(COMMANDS[command][0])
-    return "\n".join(flags(TOOLS.get(command) or module.Config)) + "\n"
+    room = "recipes" if command in recipes() else "tools"
+    module = importlib.import_module(f"{room}.{command.replace('-', '_')}")
+    return "\n".join(flags(CONFIGS.get(command) or module.Config)) + "\n"
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -16,24 +16,24 @@ class Config:
     """Write what others need to use a run's encoder; `selfsup.load(FOLDER)` opens it."""
 
     run: Positional[str]
-    """A finished run; what tools measured beside it goes along."""
+    """A finished run; results of evaluations in its folder go along."""
     out: Positional[str]
     """The new folder."""
     onnx: bool = False
-    """Also model.onnx, held against torch on several batch sizes; needs 'selfsup[onnx]'."""
+    """Also model.onnx, compared with torch on several batch sizes; needs 'selfsup[onnx]'."""
 
 
 def main(config: Config) -> None:
-    """Write, and say what is in it."""
+    """Write the bundle and describe it."""
     from selfsup.encoders.bundle import load_bundle, write_bundle
 
-    apart = write_bundle(Path(config.run), Path(config.out), onnx=config.onnx)
-    found = load_bundle(config.out)
-    threshold = "none (tools/verify.py finds one)" if found.threshold is None else found.threshold
-    print(f"{config.out}: {found.encoder.dim} dimensions, threshold {threshold}")
-    if apart:
-        told = ", ".join(f"{images}: {apart[images]:.1e}" for images in apart)
-        print(f"model.onnx differs from torch by at most, for batches of {told}")
+    differences = write_bundle(Path(config.run), Path(config.out), onnx=config.onnx)
+    bundle = load_bundle(config.out)
+    threshold = "none (tools/verify.py finds one)" if bundle.threshold is None else bundle.threshold
+    print(f"{config.out}: {bundle.encoder.dim} dimensions, threshold {threshold}")
+    if differences:
+        listed = ", ".join(f"{images}: {largest:.1e}" for images, largest in differences.items())
+        print(f"model.onnx differs from torch by at most, for batches of {listed}")
 
 
 def command() -> None:

@@ -117,13 +117,13 @@ def figures(model: str, test: Path, seed: int) -> "dict[str, Tensor]":
     """Recall@1 and MAP@R of each query."""
     from selfsup.tools import demo
 
-    from selfsup.evaluate.model import features_of, open_subject
+    from selfsup.evaluate.model import labelled_features, open_model
     from selfsup.evaluate.retrieval_figures import retrieval
-    from selfsup.search.sides import Side
+    from selfsup.search.gallery import Queries
 
     asked = EvaluateConfig(model=model, data=str(test), size=demo.SIDE, seed=seed)
-    features = features_of(open_subject(asked), str(test), "", asked)
-    found = retrieval(Side(features.x, features.labels)).figures
+    features = labelled_features(open_model(asked), str(test), "", asked)
+    found = retrieval(Queries(features.x, features.labels)).figures
     return {name: found[name] for name in ("Recall@1", "MAP@R")}
 
 

@@ -156,7 +156,7 @@ def _figures(model: str, name: str, config: Config) -> dict[str, Any]:
 
     from selfsup.evaluate.intervals import figure
     from selfsup.evaluate.linear_probe import linear_probe
-    from selfsup.evaluate.model import open_subject, train_and_test
+    from selfsup.evaluate.model import open_model, train_and_test
     from selfsup.evaluate.votes import knn_predict
 
     file = Path(config.out) / f"{name}.json"
@@ -166,7 +166,7 @@ def _figures(model: str, name: str, config: Config) -> dict[str, Any]:
     asked = KNNConfig(
         model=model, data=config.data, test=config.test, size=config.size, seed=config.seed
     )
-    bank, test = train_and_test(open_subject(asked), asked, config.test, "")
+    bank, test = train_and_test(open_model(asked), asked, config.test, "")
     assert test is not None
     voted = knn_predict(bank.x, bank.labels, test.x, k=200, temperature=0.1)
     fitted = linear_probe(bank.x, bank.labels, test.x, seed=config.seed)

@@ -118,18 +118,18 @@ def evaluate(model: str, test: Path, config: Config) -> "dict[str, Figure]":
     from selfsup.data.demo_faces import PHOTOGRAPHS
     from selfsup.evaluate.intervals import figure
     from selfsup.evaluate.linear_probe import linear_probe
-    from selfsup.evaluate.model import features_of, open_subject
+    from selfsup.evaluate.model import labelled_features, open_model
     from selfsup.evaluate.retrieval_figures import retrieval
     from selfsup.evaluate.votes import knn_predict
-    from selfsup.search.sides import Side
+    from selfsup.search.gallery import Queries
 
     asked = EvaluateConfig(model=model, data=str(test), size=SIDE, seed=config.seed)
-    x, labels, positions, *_ = features_of(open_subject(asked), str(test), "", asked)
+    x, labels, positions, *_ = labelled_features(open_model(asked), str(test), "", asked)
     named = positions % PHOTOGRAPHS < NAMED
     bank, queries = (x[named], labels[named]), x[~named]
     voted = knn_predict(*bank, queries, k=NAMED, temperature=0.1)
     fitted = linear_probe(*bank, queries, seed=config.seed).predictions
-    ranked = retrieval(Side(x, labels)).figures
+    ranked = retrieval(Queries(x, labels)).figures
     values = {
         "k-NN": voted == labels[~named],
         "linear probe": fitted == labels[~named],

@@ -19,34 +19,34 @@ class Config:
     runs: Positional[tuple[str, ...]]
     """Run folders."""
     data: str = ""
-    """Images to look at, labelled or not; by default those of --probe.data, else of training."""
+    """Images to show, labelled or not; by default those of --probe.data, else of training."""
     split: str = ""
     """Only the manifest's rows with this `split`."""
     labels: str = "label"
     """The manifest's column with the labels."""
     most: int = 3000
-    """Images that are looked at."""
+    """Images that are embedded, at most."""
     map: bool = True
     """Lay the map out by t-SNE; else by PCA, at once."""
     seed: int = 0
-    """Of which images are shown."""
+    """Of the choice of images."""
     out: str = ""
     """The page; by default report.html in the run's folder, or here for several."""
 
 
 def main(config: Config) -> None:
-    """Read, look, write."""
+    """Read the runs, write the page."""
     from selfsup.core.errors import require
     from selfsup.report.page import write_page
     from selfsup.report.run import read_run, report
-    from selfsup.report.sections import looked_at
+    from selfsup.report.sections import image_sections
 
     require(bool(config.runs), "give a run folder")
     require(config.most > 1, f"--most must be above 1, not {config.most}")
     runs = [read_run(Path(folder)) for folder in config.runs]
     more: list[str] = []
     if len(runs) == 1:
-        more = looked_at(
+        more = image_sections(
             runs[0],
             data=config.data,
             split=config.split,
@@ -55,8 +55,8 @@ def main(config: Config) -> None:
             tsne=config.map,
             seed=config.seed,
         )
-    alone = runs[0].folder / "report.html" if len(runs) == 1 else Path("report.html")
-    out = Path(config.out) if config.out else alone
+    default = runs[0].folder / "report.html" if len(runs) == 1 else Path("report.html")
+    out = Path(config.out) if config.out else default
     write_page(out, report(runs, more))
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
 

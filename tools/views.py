@@ -1,7 +1,7 @@
 """Show exactly the views of a step of a recipe, as a page.
 
-    python tools/views.py --data images/ --recipe simclr --step 1200
-    python tools/views.py --data images/ --config runs/simclr/config.yaml --recipe simclr
+    python tools/views.py --data images/ --method simclr --step 1200
+    python tools/views.py --data images/ --config runs/simclr/config.yaml --method simclr
 
 Any flag of the recipe may follow, or its settings file, which set views, seed and batch.
 """
@@ -21,8 +21,8 @@ class Config:
     --data IMAGES and any other flag of the recipe may follow.
     """
 
-    recipe: str = "simclr"
-    """A pretraining recipe: simclr, dcl, moco_v2, byol, dino..."""
+    method: str = "simclr"
+    """A pretraining method: simclr, dcl, moco-v2, byol, dino..."""
     step: int = 0
     """The step to show, counted from 0."""
     images: int = 16
@@ -31,7 +31,7 @@ class Config:
     """The file to write."""
 
 
-OWN = ("--recipe", "--step", "--images", "--page")
+OWN = ("--method", "--step", "--images", "--page")
 
 
 def main(config: Config, flags: list[str]) -> None:
@@ -46,30 +46,22 @@ def main(config: Config, flags: list[str]) -> None:
 
     require(config.step >= 0, f"--step must be 0 or more, not {config.step}")
     require(config.images > 0, f"--images must be above 0, not {config.images}")
-    recipe = recipe_config(config.recipe, flags)
+    recipe = recipe_config(config.method, flags)
     views = recipe.views
     source = training_source(recipe)
     sampler = pretraining_sampler(source, recipe)
     batch = local_batches(source, sampler, views, recipe.seed)[config.step]
-    title = f"{config.recipe}, step {config.step}, seed {recipe.seed}: {recipe.data}"
+    title = f"{config.method}, step {config.step}, seed {recipe.seed}: {recipe.data}"
     sheet = contact_sheet(source, batch, views, title=title, images=config.images)
     write_page(Path(config.page), sheet)
     print(f"{config.page}: {min(config.images, len(batch.positions))} images of {recipe.batch}")
 
 
-def recipe_config(name: str, args: list[str]) -> Any:
-    """Parse the recipe's settings from these flags."""
-    import importlib
+def recipe_config(method: str, args: list[str]) -> Any:
+    """Parse the settings of the method's recipe from these flags."""
+    from selfsup.catalog import pretraining_recipe
 
-    from selfsup.__main__ import COMMANDS
-    from selfsup.core.errors import did_you_mean, require
-
-    begin = "pretrain-"
-    known = {key.removeprefix(begin): COMMANDS[key][0] for key in COMMANDS if key.startswith(begin)}
-    wanted = name.replace("_", "-")
-    require(wanted in known, f"there is no recipe {name!r}{did_you_mean(wanted, known)}")
-    module = importlib.import_module(f"selfsup.{known[wanted]}")
-    return parse(module.Config, ["--out", "", *args])  # it runs nowhere
+    return parse(pretraining_recipe(method).Config, ["--out", "", *args])  # it runs nowhere
 
 
 def command() -> None:

@@ -78,6 +78,7 @@ class EvaluateConfig(ModelConfig):
 class KNNConfig(EvaluateConfig):
     """Weighted k-nearest-neighbour classification of frozen features."""
 
+    FIRST = ("model", "data", "test", "test_split", "k", "temperature", "against", "shots", "out")
     test: str = ""
     """Other labelled images to classify; empty: each image by all the others."""
     test_split: str = ""
@@ -93,14 +94,13 @@ class KNNConfig(EvaluateConfig):
     """Also with only so many labelled images of each class."""
     draws: int = 5
     """Of those images, for the mean and the deviation."""
-    precision: Literal["float32", "int8"] = "float32"
-    """int8 finds neighbours by bytes first and says how many of the true ones it found."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LinearConfig(EvaluateConfig):
     """A linear classifier on frozen features."""
 
+    FIRST = ("model", "data", "test", "test_split", "solver", "shares", "against", "out")
     test: str = ""
     """Other labelled images to classify; empty: a fifth of each class, kept apart."""
     test_split: str = ""
@@ -117,6 +117,18 @@ class LinearConfig(EvaluateConfig):
 class RetrievalConfig(EvaluateConfig):
     """Search: Recall@k, R-precision, MAP@R, mAP; with queries or each image against the others."""
 
+    FIRST = (
+        "model",
+        "data",
+        "queries",
+        "queries_split",
+        "cuts",
+        "camera",
+        "rerank",
+        "all",
+        "against",
+        "out",
+    )
     queries: str = ""
     """Other labelled images to search with; empty: each image searches all the others."""
     queries_split: str = ""
@@ -141,6 +153,7 @@ class RetrievalConfig(EvaluateConfig):
 class VerifyConfig(EvaluateConfig):
     """Are two images of the same thing: ROC, EER, accept rates, and the threshold to use."""
 
+    FIRST = ("model", "data", "pairs", "far", "keep", "against", "out")
     pairs: str = ""
     """A .csv of pairs: first, second (paths as in the data) and same (1 or 0); empty: pairs made
     from the labels."""
@@ -158,7 +171,25 @@ class VerifyConfig(EvaluateConfig):
 class HealthConfig(EvaluateConfig):
     """What embeddings show without labels: spread, rank, hubs; and clusters if there are labels."""
 
+    FIRST = ("model", "data", "views", "most", "against", "out")
     views: int = 4
     """Of each image, for LiDAR and alignment; below 2 for neither."""
     most: int = 10000
     """Images that are looked at."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexConfig(ModelConfig):
+    """Embed images once, so that they can be searched; `--out` is by default RUN/index."""
+
+    data: str = ""
+    """Images to put in: a folder, a manifest, arrays, shards, a .pack..."""
+    add: bool = False
+    """Keep what is in the index; images of the same name are replaced."""
+    remove: tuple[str, ...] = ()
+    """Names of images to take out."""
+    ann: bool = False
+    """Search approximately, by usearch: for galleries of millions; needs 'selfsup[ann]'."""
+    qdrant: str = ""
+    """Also write to this vector database and search there: PATH#COLLECTION for an embedded one, or
+    URL#COLLECTION; needs 'selfsup[qdrant]'."""

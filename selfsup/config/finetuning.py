@@ -1,8 +1,10 @@
-"""Settings of ranking losses: what fine-tuning for retrieval can be done with."""
+"""Settings of ranking losses, for fine-tuning an encoder for retrieval."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, fields
 from typing import Any, Literal
+
+from tyro.conf import Suppress
 
 from selfsup.core.errors import UserError, require
 
@@ -31,8 +33,8 @@ PairLoss = Literal[
 ]
 
 
-def only(config: Any, used: Collection[str]) -> None:
-    """Refuse what a user has set and the chosen loss does not look at.
+def refuse_unused_settings(config: Any, used: Collection[str]) -> None:
+    """Refuse settings that were changed although the chosen loss does not use them.
 
     Raises:
         UserError: a setting other than `loss`, `dim` and those used is not at its default.
@@ -44,8 +46,12 @@ def only(config: Any, used: Collection[str]) -> None:
             raise UserError(f"--method.{name} has no effect with --method.loss {config.loss}")
 
 
-def between_0_and_90(name: str, degrees: float) -> None:
-    """Refuse an angle that is none of a triangle with a right one."""
+def require_angle(name: str, degrees: float) -> None:
+    """Refuse an angle that is not between 0 and 90 degrees.
+
+    Raises:
+        UserError: it is not; by the name of its flag.
+    """
     require(0 < degrees < 90, f"--method.{name} must be between 0 and 90, not {degrees}")
 
 
@@ -56,13 +62,15 @@ class MemoryConfig:
     size: int = 0
     """Embeddings of earlier batches that anchors are compared with too; 0: none."""
     start: float = 0.1
-    """Share of the run after which it is used, when embeddings no longer move fast."""
+    """Fraction of the run after which it is used, when embeddings no longer change fast."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RankingConfig:
-    """What every ranking method has."""
+    """Settings of every ranking method."""
 
+    name: str
+    """The method, as its recipe names it."""
     dim: int | None = None
     """Width of the embedding head; by default that of --init, else 128. Another width than that of
     --init begins a new head; 0 keeps the encoder's features as they are."""
@@ -72,6 +80,7 @@ class RankingConfig:
 class TripletConfig(RankingConfig):
     """Triplets (Hermans et al. 2017, https://arxiv.org/abs/1703.07737)."""
 
+    name: Suppress[Literal["triplet"]] = "triplet"
     loss: Literal["margin", "soft", "angular"] = "margin"
     """[d_ap - d_an + margin]+; log(1 + exp(d_ap - d_an)); or Wang's hinge of an angle."""
     margin: float = 0.2
@@ -82,12 +91,12 @@ class TripletConfig(RankingConfig):
     miner: Miner = "batch-hard"
     """Which triplets: the hardest of each anchor (batch-hard); for each positive the nearest
     negative inside the margin (semi-hard) or all inside it (semi-hard-all); all (batch-all); one
-    drawn (random); nearest or farthest positive with the nearest negative beyond it (easy-positive,
-    hard-positive); negatives drawn evenly over distances (distance-weighted)."""
+    at random (random); the nearest or farthest positive with the nearest negative beyond it
+    (easy-positive, hard-positive); negatives drawn evenly over distances (distance-weighted)."""
     first: Miner | None = None
-    """The miner of the run's first part, if another: semi-hard before batch-hard, for one."""
+    """Another miner at the start of the run, such as semi-hard before batch-hard."""
     switch: float = 0.3
-    """Share of the run after which `miner` takes over from `first`."""
+    """Fraction of the run after which `miner` replaces `first`."""
     active_only: bool = False
     """Take the mean over the triplets above zero (margin loss)."""
     swap: bool = False
@@ -110,7 +119,8 @@ class ContrastiveConfig:
     squared: bool = True
     """Square each term, as in the paper."""
     reduction: Literal["pairs", "sides", "active"] = "sides"
-    """One mean over pairs; a mean of positives plus one of negatives; or such of terms above 0."""
+    """One mean over pairs; the mean over positives plus the mean over negatives (sides); or as
+    sides, over the terms above 0 (active)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +132,7 @@ class MultiSimilarityConfig:
     beta: float = 50.0
     """How much the most similar negatives count."""
     base: float = 0.5
-    """The similarity that should part them."""
+    """The similarity that should separate positives from negatives."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,19 +158,20 @@ class NPairsConfig:
     degrees: float = 45.0
     """Alpha of the angular loss; 36 to 55 in the paper."""
     weight: float = 2.0
-    """Of the angular part in n-pairs-angular."""
+    """Of the angular term in n-pairs-angular."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairsConfig(RankingConfig):
     """Losses of pairs: each anchor against all its positives and negatives."""
 
+    name: Suppress[Literal["pairs"]] = "pairs"
     loss: PairLoss = "multi-similarity"
     """Settings of the chosen one are in its section below."""
     miner: Literal["all", "multi-similarity"] = "all"
-    """Every pair, or those that could be told apart better (Wang et al. 2019)."""
+    """Every pair, or the hard ones (Wang et al. 2019, section 4.1)."""
     epsilon: float = 0.1
-    """How much the multi-similarity miner lets in, in cosines."""
+    """Of the multi-similarity miner, in cosines: higher chooses more pairs."""
     distance: DistanceKind = "euclidean"
     """Of contrastive and lifted losses; the others compare by cosine."""
     normalize: bool = True
@@ -210,6 +221,7 @@ class CosFaceConfig:
 class ProxiesConfig(RankingConfig):
     """Losses of proxies: each embedding against one learnt row for each class."""
 
+    name: Suppress[Literal["proxies"]] = "proxies"
     loss: Literal["proxy-anchor", "arcface", "cosface"] = "proxy-anchor"
     """Settings of the chosen one are in its section below."""
     proxy_anchor: ProxyAnchorConfig = ProxyAnchorConfig()

@@ -1,7 +1,13 @@
-"""Settings of pretraining methods that need no negatives."""
+"""Settings of pretraining methods.
+
+The name of a method is the first of its settings, so that config.yaml says it. It is no flag
+(`Suppress`): the recipe fixes it.
+"""
 
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from tyro.conf import Suppress
 
 from selfsup.core.errors import require
 
@@ -33,14 +39,16 @@ def require_fraction(config: Any, *names: str, prefix: str = "method") -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class HeadConfig:
-    """What stands between the encoder and the loss, and is thrown away after training."""
+    """Settings of the projector, which is between the encoder and the loss and dropped later."""
 
+    name: str
+    """The method, as its recipe names it."""
     hidden: int = 512
     """Width of hidden layers."""
     dim: int = 128
     """Width of a projection."""
     norm: Norm = "batch"
-    """Between layers: batch as in the papers, or layer, whose result is the same on any number of
+    """Between layers: batch as in the papers, or layer, whose result is the same with any number of
     processes and micro-batches."""
 
 
@@ -49,20 +57,21 @@ class TeacherConfig:
     """A moving average of the student."""
 
     momentum: float = 0.996
-    """Share of the teacher that is kept at each step, at the start."""
+    """Weight of the old teacher in its moving average, at the start of the run."""
     final: float = 1.0
-    """The same at the end of the run, reached by half a cosine."""
+    """The same at the end of the run; between them is half a cosine."""
     buffers: Literal["own", "copied"] = "own"
-    """Running batch-norm statistics of the teacher: of the images that it saw itself, as in all the
-    papers here, or the student's."""
+    """Running batch-norm statistics of the teacher: of its own inputs, as in all the papers here,
+    or copied from the student."""
     export: Literal["student", "teacher"] = "student"
-    """Which encoder is looked at on the way and kept."""
+    """Which encoder is evaluated during training and exported."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BYOLConfig(HeadConfig):
     """BYOL (Grill et al. 2020, https://arxiv.org/abs/2006.07733)."""
 
+    name: Suppress[Literal["byol"]] = "byol"
     hidden: int = 1024
     """Width of the hidden layers of projector and predictor (4096)."""
     dim: int = 256
@@ -74,6 +83,7 @@ class BYOLConfig(HeadConfig):
 class SimSiamConfig(HeadConfig):
     """SimSiam (Chen & He 2021, https://arxiv.org/abs/2011.10566)."""
 
+    name: Suppress[Literal["simsiam"]] = "simsiam"
     hidden: int = 1024
     """Width of the projector's hidden layers (2048); the predictor's is a quarter of `dim`."""
     dim: int = 1024
@@ -84,6 +94,7 @@ class SimSiamConfig(HeadConfig):
 class BarlowTwinsConfig(HeadConfig):
     """Barlow Twins (Zbontar et al. 2021, https://arxiv.org/abs/2103.03230)."""
 
+    name: Suppress[Literal["barlow-twins"]] = "barlow-twins"
     off_diagonal: float = 0.0051
     """Weight of correlations between different dimensions (0.005 in the paper, 0.0051 in its
     code)."""
@@ -99,6 +110,7 @@ class BarlowTwinsConfig(HeadConfig):
 class VICRegConfig(HeadConfig):
     """VICReg (Bardes et al. 2022, https://arxiv.org/abs/2105.04906)."""
 
+    name: Suppress[Literal["vicreg"]] = "vicreg"
     invariance: float = 25.0
     """Weight of the distance of two views."""
     variance: float = 25.0
@@ -115,6 +127,7 @@ class VICRegConfig(HeadConfig):
 class SwAVConfig(HeadConfig):
     """SwAV (Caron et al. 2020, https://arxiv.org/abs/2006.09882)."""
 
+    name: Suppress[Literal["swav"]] = "swav"
     prototypes: int = 512
     """Clusters (3000 for ImageNet)."""
     temperature: float = 0.1
@@ -122,19 +135,20 @@ class SwAVConfig(HeadConfig):
     epsilon: float = 0.05
     """Smoothness of the codes: at 0 each image has one prototype."""
     rounds: int = 3
-    """Of Sinkhorn's algorithm."""
+    """Iterations of Sinkhorn's algorithm."""
     queue: int = 0
-    """Images of earlier batches whose codes are found along (3840 where batches are small)."""
+    """Images of earlier batches that take part in the codes (3840 where batches are small)."""
     start: float = 0.15
-    """Share of the run after which the queue is used."""
+    """Fraction of the run after which the queue is used."""
     frozen: float = 0.01
-    """Share of the run during which prototypes rest (the first epoch of 100)."""
+    """Fraction of the run during which prototypes do not move (the first epoch of 100)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DINOConfig:
     """DINO (Caron et al. 2021, https://arxiv.org/abs/2104.14294)."""
 
+    name: Suppress[Literal["dino"]] = "dino"
     prototypes: int = 4096
     """Width of the output (65,536 for ImageNet)."""
     hidden: int = 1024
@@ -148,11 +162,11 @@ class DINOConfig:
     teacher_temperature: float = 0.07
     """Temperature of the teacher after its warm-up."""
     warmup: float = 0.1
-    """Share of the run over which the teacher's temperature rises (30 epochs of 300)."""
+    """Fraction of the run over which the teacher's temperature rises (30 epochs of 300)."""
     centre: float = 0.9
-    """Share of the centre that is kept at each step."""
+    """Weight of the old centre in its moving average."""
     frozen: float = 0.01
-    """Share of the run during which the last layer rests (the first epoch of 100)."""
+    """Fraction of the run during which the last layer does not move (the first epoch of 100)."""
     teacher: TeacherConfig = TeacherConfig(momentum=0.996, export="teacher")
 
 
@@ -160,8 +174,9 @@ class DINOConfig:
 class LeJEPAConfig(HeadConfig):
     """LeJEPA (Balestriero & LeCun 2025, https://arxiv.org/abs/2511.08544)."""
 
+    name: Suppress[Literal["lejepa"]] = "lejepa"
     weight: float = 0.05
-    """Of the regulariser SIGReg; the rest is that of the prediction (0.01 to 0.1)."""
+    """Of the regulariser SIGReg; the prediction has the remaining weight (0.01 to 0.1)."""
     slices: int = 256
     """Random directions of each step."""
     hidden: int = 1024
@@ -174,8 +189,9 @@ class LeJEPAConfig(HeadConfig):
 class TiCoConfig(HeadConfig):
     """TiCo (Zhu et al. 2022, https://arxiv.org/abs/2206.10698)."""
 
+    name: Suppress[Literal["tico"]] = "tico"
     beta: float = 0.9
-    """Share of the covariance that is kept at each step."""
+    """Weight of the old covariance in its moving average."""
     rho: float = 8.0
     """Weight of the covariance contrast (8 in the paper's pseudo-code; 20 in lightly)."""
     hidden: int = 1024
@@ -189,15 +205,16 @@ class TiCoConfig(HeadConfig):
 class SimCLRConfig(HeadConfig):
     """SimCLR (Chen et al. 2020, https://arxiv.org/abs/2002.05709)."""
 
+    name: Suppress[Literal["simclr", "dcl"]] = "simclr"
     loss: Literal["nt-xent", "dcl", "dclw", "info-nce"] = "nt-xent"
-    """SimCLR's own; without the positive in the denominator (dcl, with weights: dclw; Yeh et al.
+    """NT-Xent; without the positive in the denominator (dcl, and dclw with weights; Yeh et al.
     2022); or one view against the other and a queue of earlier batches (info-nce, as in MoCo but
-    without a second encoder)."""
+    without a teacher)."""
     temperature: float = 0.2
     """Divides cosine similarities; 0.5 in the paper for CIFAR-10, 0.1 for ImageNet."""
     products: Literal["float32", "bfloat16"] = "float32"
-    """In which nt-xent multiplies matrices; bfloat16 is faster where processors have it, and
-    similarities then have three digits."""
+    """Type in which nt-xent multiplies matrices; bfloat16 is faster where processors support it,
+    and similarities then have three digits."""
     sigma: float = 0.5
     """Of dclw's weights."""
     queue: int = 0
@@ -205,13 +222,25 @@ class SimCLRConfig(HeadConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DCLConfig(SimCLRConfig):
+    """DCL (Yeh et al. 2022, https://arxiv.org/abs/2110.06848): SimCLR with another loss."""
+
+    name: Suppress[Literal["dcl"]] = "dcl"
+    loss: Literal["nt-xent", "dcl", "dclw", "info-nce"] = "dcl"
+    """NT-Xent without the positive in the denominator; the others are those of SimCLR."""
+    temperature: float = 0.1
+    """Divides cosine similarities; 0.1 in the paper."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class MoCoV2Config:
     """MoCo v2 (Chen et al. 2020, https://arxiv.org/abs/2003.04297)."""
 
+    name: Suppress[Literal["moco-v2"]] = "moco-v2"
     temperature: float = 0.2
     """Divides cosine similarities."""
     queue: int = 4096
-    """Keys of earlier batches that a query is told from (65,536 for ImageNet's 1.28 million)."""
+    """Keys of earlier batches: negatives (65,536 for ImageNet's 1.28 million images)."""
     hidden: int = 512
     """Width of the projector's hidden layer (2048); it has no norm."""
     dim: int = 128
@@ -223,6 +252,7 @@ class MoCoV2Config:
 class MoCoV3Config(HeadConfig):
     """MoCo v3 (Chen et al. 2021, https://arxiv.org/abs/2104.02057)."""
 
+    name: Suppress[Literal["moco-v3"]] = "moco-v3"
     temperature: float = 1.0
     """Divides cosine similarities (1.0 for ResNet-50, 0.2 for ViT)."""
     hidden: int = 1024
@@ -236,10 +266,11 @@ class MoCoV3Config(HeadConfig):
 class NNCLRConfig(HeadConfig):
     """NNCLR (Dwibedi et al. 2021, https://arxiv.org/abs/2104.14548)."""
 
+    name: Suppress[Literal["nnclr"]] = "nnclr"
     temperature: float = 0.1
     """Divides cosine similarities."""
     queue: int = 4096
-    """Embeddings of earlier batches among which neighbours are found (98,304 for ImageNet)."""
+    """Embeddings of earlier batches that can be neighbours (98,304 for ImageNet)."""
     hidden: int = 1024
     """Width of hidden layers (2048 in the projector, 4096 in the predictor)."""
     dim: int = 256
@@ -250,6 +281,7 @@ class NNCLRConfig(HeadConfig):
 class SupConConfig:
     """Supervised contrastive learning (Khosla et al. 2020, https://arxiv.org/abs/2004.11362)."""
 
+    name: Suppress[Literal["supcon"]] = "supcon"
     temperature: float = 0.1
     """Divides cosine similarities."""
     hidden: int = 512

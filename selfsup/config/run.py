@@ -104,6 +104,10 @@ class TrainConfig:
 class PretrainConfig(TrainConfig):
     """Pretraining without labels."""
 
+    FIRST = (
+        *("data", "out", "encoder.name", "views.size", "epochs", "batch", "optim.lr", "workers"),
+        *("seed", "probe.data"),
+    )
     batch: int = 256
     """Images of one step, over all processes."""
     audit: str = ""
@@ -118,6 +122,10 @@ class PretrainConfig(TrainConfig):
 class FinetuneConfig(TrainConfig):
     """Fine-tuning with labels, on batches of P classes x K images."""
 
+    FIRST = (
+        *("data", "init", "out", "encoder.name", "views.size", "epochs", "classes", "images"),
+        *("optim.lr", "seed"),
+    )
     init: str = ""
     """The run whose encoder to start from, or a folder that timm loads; empty: random weights."""
     views: ViewsConfig = FINETUNE

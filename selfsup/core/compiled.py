@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from typing import Any
 
 COMPILING = "compiling loops for this processor, once; at most ten seconds"
+ORDER_OF_SUMS = {"nsz", "arcp", "contract", "afn", "reassoc"}  # of LLVM's fast-math flags
 
 
 @lru_cache
@@ -23,17 +24,30 @@ def available() -> bool:
 
 
 def kernel(function: Callable[..., Any]) -> Any:
-    """Compile at the first call, or load what an earlier process compiled."""
+    """Compile at the first call, or load what an earlier process compiled.
+
+    The compiler assumes that no number is infinite or nan.
+    """
+    return _compiled(function, fastmath=True)
+
+
+def kernel_with_infinities(function: Callable[..., Any]) -> Any:
+    """Compile as `kernel`, for loops that compare with infinity: sums may still be reordered."""
+    return _compiled(function, fastmath=ORDER_OF_SUMS)
+
+
+def _compiled(function: Callable[..., Any], *, fastmath: bool | set[str]) -> Any:
+    """The compiled function; without numba the function itself, which nobody calls then."""
+    if find_spec("numba") is None:
+        return function
     import numba
 
-    def compile_with(*, cache: bool) -> Any:
-        return numba.njit(cache=cache, nogil=True, fastmath=True, error_model="numpy")(function)
-
     _announce_compiling()
+    options: dict[str, Any] = {"nogil": True, "fastmath": fastmath, "error_model": "numpy"}
     try:
-        return compile_with(cache=True)
+        return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # no folder can be written to: compiled anew by each process
-        return compile_with(cache=False)
+        return numba.njit(cache=False, **options)(function)
 
 
 @lru_cache(maxsize=1)

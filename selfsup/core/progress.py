@@ -1,4 +1,4 @@
-"""Live progress: a bar on a terminal, one plain line per interval elsewhere."""
+"""Live progress: a bar on a terminal or in a notebook, one plain line per interval elsewhere."""
 
 import contextlib
 import sys
@@ -12,16 +12,17 @@ SHORT = {"images_per_s": "img/s", "waiting": "wait"}
 
 
 class TrainProgress:
-    """Shows how far a run is and its newest figures; silent where `shown` is false."""
+    """Show how far a run is and its newest figures; silent where `shown` is false."""
 
     def __init__(self, total: int, start: int, *, shown: bool) -> None:
-        """A run of `total` steps of which `start` are done."""
+        """Show a run of `total` steps of which `start` are done."""
         self.total = total
         self.start = start
         self.began = time.monotonic()
         self.shown = shown
         self.bar: Progress | None = None
-        if shown and sys.stdout.isatty():
+        self.cell = NotebookBar(total, start) if shown and in_notebook() else None
+        if shown and self.cell is None and sys.stdout.isatty():
             self.bar = Progress(
                 BarColumn(bar_width=10),
                 MofNCompleteColumn(),
@@ -36,11 +37,15 @@ class TrainProgress:
         """Move the bar."""
         if self.bar is not None:
             self.bar.update(self.task, completed=done)
+        elif self.cell is not None:
+            self.cell.move(done)
 
     def figures(self, done: int, values: dict[str, float]) -> None:
         """Show the newest figures."""
         if self.bar is not None:
             self.bar.update(self.task, figures=_words(values, most=5))
+        elif self.cell is not None:
+            self.cell.move(done, _words(values, most=5))
         elif self.shown:
             each = (time.monotonic() - self.began) / max(1, done - self.start)
             left = time.strftime("%H:%M:%S", time.gmtime(each * (self.total - done)))
@@ -59,10 +64,46 @@ class TrainProgress:
             self.bar.stop()
 
 
+def in_notebook() -> bool:
+    """Whether output goes to the cell of a notebook."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return hasattr(shell, "kernel")
+
+
+class NotebookBar:
+    """One line of text in a notebook's cell that is written anew, at most twice a second."""
+
+    def __init__(self, total: int, start: int) -> None:
+        """Show a run of `total` steps of which `start` are done."""
+        from IPython.display import display
+
+        self.total, self.start, self.words = total, start, ""
+        self.began, self.shown_at = time.monotonic(), 0.0
+        self.handle = display({"text/plain": self._line(start)}, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+
+    def move(self, done: int, words: str | None = None) -> None:
+        """Show how many steps are done, with the newest figures if there are new ones."""
+        self.words = self.words if words is None else words
+        now = time.monotonic()
+        if words is None and done < self.total and now - self.shown_at < 0.5:
+            return
+        self.shown_at = now
+        self.handle.update({"text/plain": self._line(done)}, raw=True)
+
+    def _line(self, done: int) -> str:
+        full = round(20 * done / max(1, self.total))
+        left = (time.monotonic() - self.began) / max(1, done - self.start) * (self.total - done)
+        clock = time.strftime("%H:%M:%S", time.gmtime(left)) if done > self.start else "?"
+        filled = "#" * full + "." * (20 - full)
+        return f"[{filled}] {done}/{self.total}  left {clock}  {self.words}".rstrip()
+
+
 @contextlib.contextmanager
 def bar(what: str, total: float, *, shown: bool = True) -> Iterator[Callable[[int], None]]:
-    """A bar that goes when the block ends; call what it gives with the images that are done."""
-    with Progress(transient=True, disable=not shown) as progress:
+    """Show a bar until the block ends; call what it gives with the number of finished images."""
+    console = Console()
+    hidden = not (shown and console.is_terminal)  # elsewhere it would leave empty lines
+    with Progress(transient=True, disable=hidden, console=console) as progress:
         task = progress.add_task(what, total=total)
         yield lambda images: progress.advance(task, images)
 

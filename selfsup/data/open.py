@@ -8,8 +8,10 @@ from selfsup.core.errors import UserError, did_you_mean, require
 from selfsup.data.arrays import npy, npz
 from selfsup.data.decode import FILE_CHANNELS
 from selfsup.data.hub import cifar10, hugging_face, torchvision
+from selfsup.data.in_memory import InMemory
 from selfsup.data.mixture import Mixture
 from selfsup.data.pack import packed
+from selfsup.data.python_source import python_source
 from selfsup.data.shards import tars
 from selfsup.data.sources import Source
 from selfsup.data.tables import folder, manifest
@@ -41,6 +43,8 @@ def open_source(data: str, *, split: str = "", labels: str = "label", channels: 
     ...     len(open_source(f"{folder}/x.npz"))
     2
     """
+    if isinstance(data, InMemory):
+        return python_source(data.images, data.labels, channels=channels)
     require(channels > 0, f"images have 1 channel or more, not {channels}")
     if " + " not in data or _exists(data):
         return _open_single(data, split, labels, channels)

@@ -1,4 +1,4 @@
-"""Features that nobody has trained: what a figure has to beat.
+"""Untrained features: the baselines that a figure has to beat.
 
 Shape letters: b images, c channels, s side in pixels.
 """
@@ -11,7 +11,7 @@ SIDE = 32  # pixels
 
 
 class Pixels(nn.Module):
-    """An image is its own feature, at most 32 x 32."""
+    """Raw pixels as features, at most 32 x 32."""
 
     def forward(self, images: Tensor) -> Tensor:
         """[b, c, s, s] -> [b, c * min(s, 32)^2]."""
@@ -23,9 +23,9 @@ class Pixels(nn.Module):
 
 
 class Colours(nn.Module):
-    """A histogram of colours, 8 levels of each of three channels together.
+    """A joint histogram of colours, 8 levels of each of three channels.
 
-    The root of each share is taken, so that the cosine of two is their Bhattacharyya coefficient.
+    The root of each bin is taken, so that the cosine of two is their Bhattacharyya coefficient.
     """
 
     def forward(self, images: Tensor) -> Tensor:

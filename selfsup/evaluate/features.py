@@ -25,7 +25,7 @@ from selfsup.encoders.encoder import crop_share
 
 
 class Features(NamedTuple):
-    """What an encoder makes of a source."""
+    """Embeddings of a source's images, with their labels."""
 
     x: Tensor
     """float32 [n, d], on the CPU."""
@@ -38,22 +38,22 @@ class Features(NamedTuple):
     bad: int
     """Images left out because they could not be read."""
 
-    def rows(self, kept: Sequence[int]) -> "Features":
-        """Only these."""
-        rows = list(kept)
+    def select(self, rows: Sequence[int]) -> "Features":
+        """Keep only these rows."""
+        rows = list(rows)
         return self._replace(
             x=self.x[rows], labels=self.labels[rows], positions=self.positions[rows]
         )
 
     def with_classes(self, classes: Sequence[str]) -> "Features":
-        """The same, labelled by another source's classes; ones it does not have come after them."""
-        known = {name: label for label, name in enumerate(classes)}
-        new = [known.setdefault(name, len(known)) for name in self.classes]
-        return self._replace(labels=torch.tensor(new)[self.labels], classes=list(known))
+        """Number labels by another source's classes; classes that it lacks come after them."""
+        numbers = {name: label for label, name in enumerate(classes)}
+        new = [numbers.setdefault(name, len(numbers)) for name in self.classes]
+        return self._replace(labels=torch.tensor(new)[self.labels], classes=list(numbers))
 
 
 class _Chunks(Dataset[tuple[Tensor, dict[int, str]]]):
-    """The evaluation view of chunk i of some positions."""
+    """The evaluation views of each chunk of positions."""
 
     def __init__(self, source: Source, chunks: Sequence[range], views: ViewsConfig) -> None:
         self.source = source
@@ -79,21 +79,29 @@ def extract(
     progress: Callable[[int], None] = lambda images: None,
     part: tuple[int, int] | None = None,
 ) -> Features:
-    """Embed every image of a source, each process a share, none twice.
+    """Embed every image of a source once, each process its slice.
 
-    `part` is (rank, processes), by default those there are; (0, 1) embeds all images here, while
-    other processes do something else.
+    The encoder is put in evaluation mode and left as it was, buffers included. Images that cannot
+    be read are left out and counted.
 
-    The encoder is in evaluation mode meanwhile and is left as it was, buffers included. Images
-    that cannot be read are left out and counted.
+    Args:
+        encoder: images to features.
+        source: the images.
+        views: size, normalisation and interpolation.
+        device: of the encoder.
+        batch: images at a time.
+        workers: processes that read images; by default 0 for arrays, else 2.
+        progress: called with the number of images after each batch.
+        part: (rank, processes), by default those there are; (0, 1) embeds all images here, while
+            other processes do something else.
 
     Raises:
         UserError: no image can be read, or a feature is not finite.
     """
     rank, processes = world() if part is None else part
-    # whole chunks are shared out: convolutions round by what else is in the batch
-    every = [range(i, min(i + batch, len(source))) for i in range(0, len(source), batch)]
-    chunks = _Chunks(source, every[local_slice(len(every), rank, processes)], views)
+    # processes take whole chunks: convolutions round by what else is in the batch
+    ranges = [range(i, min(i + batch, len(source))) for i in range(0, len(source), batch)]
+    chunks = _Chunks(source, ranges[local_slice(len(ranges), rank, processes)], views)
     if workers is None:
         workers = 0 if source.in_memory else 2
     loader = DataLoader(
@@ -140,7 +148,7 @@ def extract_views(
     The views are SimCLR's, at the size and with the normalisation of `views`. [n, v, d], on the
     CPU.
     """
-    wanted = replace(
+    random_views = replace(
         SIMCLR,
         views=views_each,
         size=views.size,
@@ -148,24 +156,26 @@ def extract_views(
         std=views.std,
         interpolation=views.interpolation,
     )
-    (draws,) = draw(wanted, len(positions), seed=seed, step=0)
+    (draws,) = draw(random_views, len(positions), seed=seed, step=0)
     device = next((p.device for p in encoder.parameters()), torch.device("cpu"))
     rows = []
     with torch.inference_mode(), untouched(encoder):
         for start in range(0, len(positions), batch):
-            part = slice(start, min(start + batch, len(positions)))
-            own = draws.rows(part)
+            which = slice(start, min(start + batch, len(positions)))
+            draws_of_batch = draws.rows(which)
             crops = source.crops(
-                positions[part], CropSpec(own.boxes, views.size, views.interpolation)
+                positions[which], CropSpec(draws_of_batch.boxes, views.size, views.interpolation)
             )
-            seen = apply(crops.images[0].to(device), own, wanted)  # [b, v, c, s, s]
-            rows.append(encoder(seen.flatten(0, 1)).float().cpu().unflatten(0, seen.shape[:2]))
+            images = apply(
+                crops.images[0].to(device), draws_of_batch, random_views
+            )  # [b, v, c, s, s]
+            rows.append(encoder(images.flatten(0, 1)).float().cpu().unflatten(0, images.shape[:2]))
     return torch.cat(rows)
 
 
 @contextmanager
 def untouched(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and proof afterwards that no buffer was written to."""
+    """Switch to evaluation mode, and check afterwards that no buffer was written to."""
     modes = [(m, m.training) for m in module.modules()]
     versions = {name: buffer._version for name, buffer in module.named_buffers()}
     module.eval()
@@ -178,15 +188,18 @@ def untouched(module: nn.Module) -> Iterator[None]:
     assert not changed, f"evaluation wrote to buffers: {changed}"
 
 
-def split_rows(labels: Tensor, *, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Rows to keep and rows to hold out: `share` of each class, one at least where it has two."""
+def split_rows(labels: Tensor, *, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Split rows into those to fit on and those to hold out.
+
+    `fraction` of each class is held out, one image at least where the class has two.
+    """
     shuffle = np.random.default_rng(seed)
-    held = []
+    held_out = []
     for label in labels.unique().tolist():
         rows = (labels == label).nonzero()[:, 0].numpy()
-        count = min(len(rows) - 1, max(1, round(share * len(rows))))
-        held.append(shuffle.permutation(rows)[:count])
-    out = torch.from_numpy(np.sort(np.concatenate(held)))
-    kept = torch.ones(len(labels), dtype=torch.bool)
-    kept[out] = False
-    return kept.nonzero()[:, 0], out
+        count = min(len(rows) - 1, max(1, round(fraction * len(rows))))
+        held_out.append(shuffle.permutation(rows)[:count])
+    out = torch.from_numpy(np.sort(np.concatenate(held_out)))
+    fitted = torch.ones(len(labels), dtype=torch.bool)
+    fitted[out] = False
+    return fitted.nonzero()[:, 0], out

@@ -18,19 +18,19 @@ class Figure(NamedTuple):
     high: float
 
     def __str__(self) -> str:
-        """For a table: .912 [.897, .926]."""
+        """Format for a table: 0.912 [0.897, 0.926]."""
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
 def figure(values: Tensor, *, seed: int, resamples: int, groups: Tensor | None = None) -> Figure:
-    """The mean of per-image values with its 95 % percentile bootstrap interval (Efron 1979).
+    """Average per-image values, with a 95 % percentile bootstrap interval (Efron 1979).
 
     Args:
         values: [n], one for each image.
         seed: of the resampling. Differences of two models' values are paired by it.
         resamples: how many sets to draw, with replacement: of n images, or of as many classes.
-        groups: int64 [n], the class of each image where classes are resampled as a whole: images of
-            a class rise and fall together, and images alone would make the interval too narrow.
+        groups: int64 [n], the class of each image where classes are resampled as a whole: values of
+            one class are correlated, and resampling images would make the interval too narrow.
 
     Raises:
         ValueError: there are no values.

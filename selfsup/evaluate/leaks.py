@@ -1,4 +1,4 @@
-"""Leakage: images that are asked about and are known already, by their bytes or by their looks."""
+"""Leaks: test images that are in train too, by their bytes or by their looks."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,87 +15,88 @@ from selfsup.data.near_duplicates import near_pairs
 from selfsup.data.open import open_source
 from selfsup.data.sources import Source
 from selfsup.evaluate.features import Features
-from selfsup.evaluate.model import Subject
+from selfsup.evaluate.model import EvaluatedModel
 
-ALIKE = 2  # bits of 64 in which the hashes of two images that look the same may differ
+DIFFERENT_BITS = 2  # of 64, in which the hashes of two images that look the same may differ
 
 
 class Leaks(NamedTuple):
-    """Which images of a second source lie in a first one too."""
+    """Which test images lie in train too."""
 
     exact: Tensor
     """bool [n]: the same file, or the same pixels."""
     near: Tensor
-    """bool [n]: the same looks; exact ones are too."""
+    """bool [n]: the same looks; exact ones are included."""
 
     def facts(self) -> dict[str, int]:
-        """For a table."""
+        """Count both kinds, for a table."""
         exact = int(self.exact.sum())
         return {"leaked files": exact, "leaked by looks": int(self.near.sum()) - exact}
 
 
-def leaks(
-    known: Source,
-    asked: Source,
+def find_leaks(
+    train: Source,
+    test: Source,
     *,
     threads: int = 2,
     progress: Callable[[int], None] = lambda images: None,
 ) -> Leaks:
-    """Read both and compare their bytes and their difference hashes."""
+    """Read both sources and compare their bytes and their difference hashes."""
 
-    def look(item: tuple[Source, int]) -> ImageFacts:
-        found = inspect_image(*item)
+    def read(item: tuple[Source, int]) -> ImageFacts:
+        image = inspect_image(*item)
         progress(1)
-        return found
+        return image
 
-    items = [(source, i) for source in (known, asked) for i in range(len(source))]
+    items = [(source, i) for source in (train, test) for i in range(len(source))]
     with ThreadPoolExecutor(threads) as pool:
-        seen = list(pool.map(look, items))
-    first = {found.sha256 for found in seen[: len(known)] if found.sha256}
-    exact = torch.tensor([found.sha256 in first for found in seen[len(known) :]])
-    return Leaks(exact, exact | _alike(seen, len(known)))
+        images = list(pool.map(read, items))
+    in_train = {image.sha256 for image in images[: len(train)] if image.sha256}
+    exact = torch.tensor([image.sha256 in in_train for image in images[len(train) :]])
+    return Leaks(exact, exact | _near_duplicates(images, len(train)))
 
 
-def _alike(seen: Sequence[ImageFacts], cut: int) -> Tensor:
-    """Which of the images from `cut` on look like one before it."""
-    hashes = np.array([found.hash for found in seen], np.uint64)
-    each, index = np.unique(hashes, return_inverse=True)
-    known = np.zeros(len(each), bool)
-    known[index[:cut]] = True
-    near = known.copy()
-    for i, j in near_pairs(each, ALIKE):
-        near[i] |= known[j]
-        near[j] |= known[i]
-    near[each == 0] = False  # of even images, and of those that cannot be read
-    return torch.from_numpy(near[index[cut:]])
+def _near_duplicates(images: Sequence[ImageFacts], train: int) -> Tensor:
+    """Which images after the first `train` ones look like one of those. bool."""
+    hashes, index = np.unique(
+        np.array([image.hash for image in images], np.uint64), return_inverse=True
+    )
+    in_train = np.zeros(len(hashes), bool)
+    in_train[index[:train]] = True
+    near = in_train.copy()
+    for i, j in near_pairs(hashes, DIFFERENT_BITS):
+        near[i] |= in_train[j]
+        near[j] |= in_train[i]
+    near[hashes == 0] = False  # even images, and those that cannot be read
+    return torch.from_numpy(near[index[train:]])
 
 
-class KnownImages:
-    """Those among the images that are asked about."""
+class LeakCheck:
+    """Finds leaked test images once, for the model and all baselines."""
 
-    def __init__(self, config: EvaluateConfig, asked: str, split: str) -> None:
-        """Of the images `asked`, or of that split of the data; none where both are empty."""
-        self.config, self.asked, self.split = config, asked, split
-        self.found: Leaks | None = None
+    def __init__(self, config: EvaluateConfig, test: str, split: str) -> None:
+        """Take the test images `test`, or that split of the data; if both are empty, check none."""
+        self.config, self.test, self.split = config, test, split
+        self.leaks: Leaks | None = None
         self.channels = 3
 
-    def of(self, subject: Subject) -> None:
-        """Images are opened with the channels that this model takes."""
-        self.channels = subject.views.channels
+    def open_for(self, model: EvaluatedModel) -> None:
+        """Open images with the channels that this model takes."""
+        self.channels = model.views.channels
 
-    def clean(self, queries: Features) -> tuple[Tensor | None, dict[str, Any]]:
-        """Which queries are in train neither by bytes nor by looks, bool [q], and what to say."""
-        if not self.config.leaks or not (self.asked or self.split):
+    def without_leaks(self, queries: Features) -> tuple[Tensor | None, dict[str, Any]]:
+        """Which queries are not in train, bool [q], and counts for the table."""
+        if not self.config.leaks or not (self.test or self.split):
             return None, {}
-        if self.found is None:
+        if self.leaks is None:
             config = self.config
-            first, second = (
+            train, test = (
                 open_source(data, split=split, labels=config.labels, channels=self.channels)
                 for data, split in (
                     (config.data, config.split),
-                    (self.asked or config.data, self.split),
+                    (self.test or config.data, self.split),
                 )
             )
-            with bar("leakage", len(first) + len(second), shown=True) as advance:
-                self.found = leaks(first, second, progress=advance)
-        return ~self.found.near[queries.positions], self.found.facts()
+            with bar("leakage", len(train) + len(test), shown=True) as advance:
+                self.leaks = find_leaks(train, test, progress=advance)
+        return ~self.leaks.near[queries.positions], self.leaks.facts()

@@ -14,22 +14,22 @@ from selfsup.evaluate.logistic import Fit, Problem
 STRENGTHS = tuple(10.0 ** (-6 + 11 * i / 44) for i in range(45))
 """Inverse regularisation (scikit-learn's C) to choose from: DINOv2's 45."""
 HELD_OUT = 0.1
-"""Share of the training images that choices are made on."""
+"""Fraction of the training images that choices are made on."""
 
 
 class Probe(NamedTuple):
-    """What a probe found."""
+    """A fitted probe's predictions."""
 
     predictions: Tensor
     """int64 [q]."""
     setting: float
-    """What was chosen: C, or a learning rate."""
+    """The chosen C, or learning rate."""
     converged: bool
-    """Whether the optimiser reached its tolerance with it; of a fixed number of epochs always."""
+    """Whether the optimiser reached its tolerance; always true for a fixed number of epochs."""
 
 
 class Prepared(NamedTuple):
-    """Standardised features, the classes as numbers from 0, and which rows choose."""
+    """Standardised features, the classes as numbers from 0, and the split that chooses."""
 
     train: Tensor
     test: Tensor
@@ -37,8 +37,10 @@ class Prepared(NamedTuple):
     """int64 [n]."""
     names: Tensor
     """The label of each class."""
-    kept: Tensor
-    held: Tensor
+    fitted: Tensor
+    """int64, rows that candidates are fitted on."""
+    held_out: Tensor
+    """int64, rows that they are compared on."""
 
 
 def prepare(train: Tensor, labels: Tensor, test: Tensor, *, seed: int) -> Prepared:
@@ -50,11 +52,11 @@ def prepare(train: Tensor, labels: Tensor, test: Tensor, *, seed: int) -> Prepar
     names, classes = labels.unique(return_inverse=True)
     if len(names) < 2:
         raise ValueError("all labels are the same: a linear probe needs 2 classes or more")
-    kept, held = split_rows(labels, share=HELD_OUT, seed=seed)
-    if len(held) == 0:
+    fitted, held_out = split_rows(labels, fraction=HELD_OUT, seed=seed)
+    if len(held_out) == 0:
         raise ValueError("no class has 2 images: nothing is left to choose C with")
     mean, std = train.mean(0), train.std(0).clamp(min=1e-6)
-    return Prepared((train - mean) / std, (test - mean) / std, classes, names, kept, held)
+    return Prepared((train - mean) / std, (test - mean) / std, classes, names, fitted, held_out)
 
 
 def linear_probe(
@@ -66,7 +68,7 @@ def linear_probe(
     strengths: tuple[float, ...] = STRENGTHS,
     progress: Callable[[int], None] = lambda fits: None,
 ) -> Probe:
-    """Multinomial logistic regression; C chosen on a tenth of train, refitted on all.
+    """Fit multinomial logistic regression; C chosen on a tenth of train, refitted on all.
 
     The test features take no part in any choice. Source of the protocol: Oquab et al. 2023
     (DINOv2), https://arxiv.org/abs/2304.07193, section 7.1.
@@ -84,15 +86,16 @@ def linear_probe(
     """
     ready = prepare(train, labels, test, seed=seed)
     x, y, c = ready.train, ready.classes, len(ready.names)
-    part = Problem(x[ready.kept], y[ready.kept], c)
+    subset = Problem(x[ready.fitted], y[ready.fitted], c)
     best: Fit | None = None
     chosen, score, fit = strengths[0], -1.0, None
     for strength in strengths:
-        fit = part.fit(strength, fit)
-        found = float((fit.predict(x[ready.held]) == y[ready.held]).double().mean())
+        fit = subset.fit(strength, fit)
+        held_out = fit.predict(x[ready.held_out]) == y[ready.held_out]
+        accuracy = float(held_out.double().mean())
         progress(1)
-        if found > score:  # of equal ones the smallest, which regularises most
-            best, chosen, score = fit, strength, found
-    final = Problem(x, y, c, like=part).fit(chosen, best)
+        if accuracy > score:  # of equal ones the smallest, which regularises most
+            best, chosen, score = fit, strength, accuracy
+    final = Problem(x, y, c, like=subset).fit(chosen, best)
     progress(1)
     return Probe(ready.names[final.predict(ready.test)], chosen, final.converged)

@@ -17,39 +17,39 @@ from torch import Tensor
 from selfsup.core.threads import single_threaded
 from selfsup.evaluate.softmax import cross_entropy
 
-LOOKED_AT = 8192, 16  # rows that the curvature is taken from: at least, and for each dimension
+CURVATURE_ROWS = 8192, 16  # that the curvature is taken from: at least, and for each dimension
 HISTORY = 10  # pairs of steps and changes of the gradient that L-BFGS remembers
 PATIENCE = 300  # steps
 FLOORS = 6  # of the curvature that are tried, each ten times the last
 HALVINGS = 30  # of a step that does not go down
-NOISE = 1e-7  # a smaller share of the value than float32 can tell apart
+NOISE = 1e-7  # a relative change of the value that float32 does not resolve
 
 
 class Fit(NamedTuple):
-    """A classifier."""
+    """A fitted classifier."""
 
     weight: Tensor
     """[c, d]."""
     bias: Tensor
     """[c]."""
     objective: float
-    """Mean loss in nats, plus the weights' share."""
+    """Mean loss in nats, plus the penalty on the weights."""
     converged: bool
     """Whether the tolerance was reached."""
 
     def predict(self, x: Tensor) -> Tensor:
-        """Classes of features. [n, d] -> int64 [n]."""
+        """Predict the classes of features. [n, d] -> int64 [n]."""
         return (x @ self.weight.T + self.bias).argmax(1)
 
 
 class Problem:
-    """Features and classes, with what all strengths of regularisation share."""
+    """Features and classes, prepared once for all strengths of regularisation."""
 
     def __init__(self, x: Tensor, classes: Tensor, c: int, like: "Problem | None" = None) -> None:
         """Take float32 features [n, d] and classes [n] from 0 to c - 1.
 
-        The curvature may be taken from a problem of similar features: it steers, and decides
-        nothing.
+        `like` is a problem of similar features whose curvature is used: the curvature changes how
+        fast the minimum is reached, not where it is.
         """
         self.x, self.classes, self.c = x, classes, c
         self.n, self.d = x.shape
@@ -57,17 +57,17 @@ class Problem:
         self.curvature: Tensor = self._bound() if like is None else like.curvature
 
     def _bound(self) -> Tensor:
-        """Boehning's, of the curvature; float64 [d, d]."""
-        some = self.x[:: max(1, self.n // max(LOOKED_AT[0], LOOKED_AT[1] * self.d))]
+        """Compute Boehning's bound of the curvature; float64 [d, d]."""
+        some = self.x[:: max(1, self.n // max(CURVATURE_ROWS[0], CURVATURE_ROWS[1] * self.d))]
         square = torch.zeros(self.d, self.d)
-        for part in some.split(4096):
-            centred = part - self.mean
+        for block in some.split(4096):
+            centred = block - self.mean
             square.addmm_(centred.T, centred)
         return square.double() / (4 * len(some))
 
     def _root(self, decay: float) -> Tensor:
-        """R with R R^T the curvature, that of the decay with it; lower triangular [d, d]."""
-        flat = 1e-6 * float(self.curvature.norm())  # where float32 sees no curvature any more
+        """Factorise curvature plus decay as R R^T; R is lower triangular [d, d]."""
+        flat = 1e-6 * float(self.curvature.norm())  # below this float32 resolves no curvature
         for _ in range(FLOORS):
             floor = (decay + flat) * torch.eye(self.d, dtype=torch.float64)
             root: Tensor
@@ -90,7 +90,7 @@ class Problem:
         back = torch.linalg.solve_triangular(root, torch.eye(self.d), upper=False)
 
         def at(point: Tensor) -> tuple[float, Tensor]:
-            """Value and gradient of whitened weights, and of the bias for centred features."""
+            """Compute value and gradient for whitened weights and the bias of centred features."""
             weight = point[:, :-1] @ back
             value, by_weight, by_bias = self._at(weight, point[:, -1] - weight @ self.mean, decay)
             whitened = (by_weight - torch.outer(by_bias, self.mean)) @ back.T
@@ -106,7 +106,7 @@ class Problem:
         return Fit(weight, point[:, -1] - weight @ self.mean, value, converged)
 
     def _at(self, weight: Tensor, bias: Tensor, decay: float) -> tuple[float, Tensor, Tensor]:
-        """Mean loss with decay, and its gradients."""
+        """Compute the mean loss with decay, and its gradients."""
         summed = cross_entropy(self.x, self.classes, weight, bias)
         value = summed.loss / self.n + decay / 2 * float(weight.double().square().sum())
         by_weight = summed.by_weight.div_(self.n).add_(weight, alpha=decay)
@@ -125,8 +125,8 @@ def minimise(at: Value, point: Tensor, *, tolerance: float) -> tuple[Tensor, flo
         tolerance: of the gradient's largest entry.
 
     Returns:
-        The best point, its value, and whether the tolerance was reached, or a tenfold where float32
-        ends.
+        The best point, its value, and whether the tolerance was reached; ten times the tolerance
+        where float32 resolves no further step.
     """
     value, gradient = at(point)
     pairs: list[tuple[Tensor, Tensor, float]] = []
@@ -136,34 +136,34 @@ def minimise(at: Value, point: Tensor, *, tolerance: float) -> tuple[Tensor, flo
         direction = _direction(gradient, pairs)
         slope, size = float((gradient * direction).sum()), 1.0
         for _ in range(HALVINGS):
-            there = point + size * direction
-            new, changed = at(there)
+            moved = point + size * direction
+            new, new_gradient = at(moved)
             if new <= value + 1e-4 * size * slope:
                 break
             size /= 2
         else:
             return point, value, float(gradient.abs().max()) <= 10 * tolerance
-        step, change = there - point, changed - gradient
+        step, change = moved - point, new_gradient - gradient
         curvature = float((step * change).sum())
         if curvature > 1e-12:
             pairs = [*pairs[1 - HISTORY :], (step, change, 1 / curvature)]
-        gained, point, value, gradient = value - new, there, new, changed
-        if gained <= NOISE * abs(value):  # as good as float32 can do
+        gained, point, value, gradient = value - new, moved, new, new_gradient
+        if gained <= NOISE * abs(value):  # float32 resolves no more
             return point, value, float(gradient.abs().max()) <= 10 * tolerance
     return point, value, False
 
 
 def _direction(gradient: Tensor, pairs: list[tuple[Tensor, Tensor, float]]) -> Tensor:
-    """Minus the inverse curvature that the pairs tell, times the gradient."""
+    """Compute minus the gradient times the inverse curvature that the pairs estimate."""
     q = gradient.clone()
-    shares = []
+    weights = []
     for step, change, inverse in reversed(pairs):
-        share = inverse * float((step * q).sum())
-        q -= share * change
-        shares.append(share)
+        weight = inverse * float((step * q).sum())
+        q -= weight * change
+        weights.append(weight)
     if pairs:
         step, change, inverse = pairs[-1]
         q /= inverse * float(change.square().sum())
-    for (step, change, inverse), share in zip(pairs, reversed(shares), strict=True):
-        q += step * (share - inverse * float((change * q).sum()))
+    for (step, change, inverse), weight in zip(pairs, reversed(weights), strict=True):
+        q += step * (weight - inverse * float((change * q).sum()))
     return -q

@@ -1,4 +1,4 @@
-"""k-NN accuracy on the way: each labelled image classified by all the others."""
+"""k-NN accuracy during training: each labelled image classified by all the others."""
 
 from selfsup.config import ProbeConfig, ViewsConfig
 from selfsup.core.errors import require
@@ -29,9 +29,9 @@ class KNNProbe:
         self.views = views
 
     def __call__(self, step: int, encoder: Encoder) -> None:
-        """Leave-one-out accuracy, if it is time; training goes on as if nothing had happened."""
+        """Log leave-one-out accuracy every `config.every` steps; training is not changed by it."""
         if self.source is None or step % self.config.every:
             return
         features = extract(encoder, self.source, self.views, device=self.run.accelerator.device)
-        found = knn_predict(features.x, features.labels, k=self.config.k, temperature=0.1)
-        self.run.log(step, {"knn": (found == features.labels).float().mean().item()})
+        predictions = knn_predict(features.x, features.labels, k=self.config.k, temperature=0.1)
+        self.run.log(step, {"knn": (predictions == features.labels).float().mean().item()})

@@ -1,6 +1,6 @@
 """Retrieval figures: how well a query finds the images of its label.
 
-Shape letters: n images, d width, q queries with a match, r of a piece, m matches of a query.
+Shape letters: n images, d width, q queries with a match, r of a block, m matches of a query.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,10 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from selfsup.search.products import MEMORY, Metric, pieces
-from selfsup.search.ranks import Rules, ranked
+from selfsup.search.gallery import Gallery, Queries, Ranking
+from selfsup.search.products import MEMORY, Metric, row_blocks
+from selfsup.search.ranks import MatchRules, rank_matches
 from selfsup.search.rerank import rerank
-from selfsup.search.sides import Ranked, Side
 
 CUTS = (1, 2, 4, 8)
 
@@ -29,72 +29,77 @@ class Retrieval(NamedTuple):
 
 
 def retrieval(
-    queries: Side,
-    gallery: Side | None = None,
+    queries: Queries,
+    gallery: Gallery | None = None,
     *,
     cuts: Sequence[int] = CUTS,
     metric: Metric = "cosine",
     memory: int = MEMORY,
 ) -> Retrieval:
-    """All figures of a search.
+    """Compute all figures of a search.
 
     Args:
         queries: what is searched with.
         gallery: what is searched; None for leave-one-out among the queries.
         cuts: the k of Recall@k and precision@k.
         metric: what is near.
-        memory: bytes to hold beside the features.
+        memory: bytes to hold besides the features.
 
     Raises:
         ValueError: no query has a match, the gallery is empty, or a feature is not finite.
     """
-    return _gathered(ranked(queries, gallery, metric=metric, memory=memory), len(queries.x), cuts)
+    rankings = rank_matches(queries, gallery, metric=metric, memory=memory)
+    return _collect(rankings, len(queries.x), cuts)
 
 
-def reranked(
-    queries: Side,
-    gallery: Side | None = None,
+def retrieval_after_reranking(
+    queries: Queries,
+    gallery: Gallery | None = None,
     *,
     cuts: Sequence[int] = CUTS,
     memory: int = MEMORY,
 ) -> Retrieval:
-    """The same by similarities after k-reciprocal re-ranking (see `rerank`).
+    """Compute the same from similarities after k-reciprocal re-ranking (see `rerank`).
 
     Raises:
         ValueError: as `retrieval`, or all similarities do not fit in the memory.
     """
-    other = queries if gallery is None else gallery
-    size = 4 * len(queries.x) * len(other.x)
+    cpu = torch.device("cpu")
+    searched = (queries if gallery is None else gallery).to(cpu)
+    size = 4 * len(queries.x) * len(searched.x)
     if size > memory:
         raise ValueError(f"re-ranking holds {size >> 20} MB of similarities; give more --memory")
-    similar = rerank(queries.x, None if gallery is None else gallery.x, memory=memory)
-    rules = Rules(queries, other, alone=gallery is None)
-    parts = (Ranked(rows, rules.ranks(similar[rows], rows)) for rows in pieces(len(queries.x), 64))
-    return _gathered(parts, len(queries.x), cuts)
+    similarity = rerank(queries.x, None if gallery is None else gallery.x, memory=memory)
+    rules = MatchRules(queries.to(cpu), searched, alone=gallery is None)
+    rankings = (
+        Ranking(rows, rules.ranks(similarity[rows], rows))
+        for rows in row_blocks(len(queries.x), 64)
+    )
+    return _collect(rankings, len(queries.x), cuts)
 
 
-def _gathered(found: Iterable[Ranked], total: int, cuts: Sequence[int]) -> Retrieval:
+def _collect(rankings: Iterable[Ranking], total: int, cuts: Sequence[int]) -> Retrieval:
     """Figures of all queries that have a match."""
-    parts: dict[str, list[Tensor]] = {}
+    blocks: dict[str, list[Tensor]] = {}
     which = []
-    for part in found:
-        there = part.matches > 0
-        which.append(there.nonzero()[:, 0] + part.rows.start)
-        for name, values in figures_of(part.ranks[there], cuts).items():
-            parts.setdefault(name, []).append(values)
+    for ranking in rankings:
+        matched = ranking.match_counts > 0
+        which.append(matched.nonzero()[:, 0] + ranking.rows.start)
+        for name, values in figures_of(ranking.ranks[matched], cuts).items():
+            blocks.setdefault(name, []).append(values)
     with_match = torch.cat(which) if which else torch.zeros(0, dtype=torch.int64)
     if len(with_match) == 0:
         raise ValueError(f"none of the {total} queries has a match")
-    figures = {name: torch.cat(values) for name, values in parts.items()}
+    figures = {name: torch.cat(values) for name, values in blocks.items()}
     return Retrieval(figures, with_match, total - len(with_match))
 
 
 def figures_of(ranks: Tensor, cuts: Sequence[int]) -> dict[str, Tensor]:
-    """Figures of queries from the ranks of their matches.
+    """Compute figures of queries from the ranks of their matches.
 
     Recall@k: whether a match is among the k nearest (CMC at rank k for re-identification).
-    precision@k: share of the k nearest that match; of a smaller gallery the rest count as wrong.
-    R-precision: share of the R nearest that match, R being how many there are.
+    precision@k: fraction of the k nearest that match; of a smaller gallery the rest count as wrong.
+    R-precision: fraction of the R nearest that match, R being how many there are.
     MAP@R: 1/R times the sum over matches at ranks up to R of the precision there (Musgrave et al.
         2020, https://arxiv.org/abs/2003.08505, section 3.1).
     mAP: the mean over matches of the precision at their rank (the finite sum).
@@ -109,19 +114,19 @@ def figures_of(ranks: Tensor, cuts: Sequence[int]) -> dict[str, Tensor]:
     Returns:
         float64 [r] by name.
     """
-    there = ranks > 0
-    count = there.sum(1).double()
-    rank = torch.where(there, ranks, 1).double()
+    real = ranks > 0
+    count = real.sum(1).double()
+    rank = torch.where(real, ranks, 1).double()
     nth = torch.arange(1, ranks.shape[1] + 1, dtype=torch.float64)
-    precision = torch.where(there, nth / rank, 0)
+    precision = torch.where(real, nth / rank, 0)
     before = torch.where(rank > 1, (nth - 1) / (rank - 1).clamp(min=1), 1)
-    among = there & (rank <= count[:, None])
+    within_r = real & (rank <= count[:, None])
     return {
         **{f"Recall@{k}": (ranks[:, 0] <= k).double() for k in cuts},
-        **{f"precision@{k}": (there & (rank <= k)).sum(1).double() / k for k in cuts if k > 1},
-        "R-precision": among.sum(1).double() / count,
-        "MAP@R": (precision * among).sum(1) / count,
+        **{f"precision@{k}": (real & (rank <= k)).sum(1).double() / k for k in cuts if k > 1},
+        "R-precision": within_r.sum(1).double() / count,
+        "MAP@R": (precision * within_r).sum(1) / count,
         "mAP": precision.sum(1) / count,
-        "mAP (trapezoid)": torch.where(there, (precision + before) / 2, 0).sum(1) / count,
+        "mAP (trapezoid)": torch.where(real, (precision + before) / 2, 0).sum(1) / count,
         "MRR": 1 / rank[:, 0],
     }

@@ -30,7 +30,7 @@ def sweep(
     batch: int = 1024,
     progress: Callable[[int], None] = lambda epochs: None,
 ) -> Probe:
-    """Linear heads by SGD with momentum 0.9 and no weight decay; the rate chosen on a tenth.
+    """Train linear heads by SGD with momentum 0.9, no weight decay; choose the rate on a tenth.
 
     All heads see the same batches; the products of one batch with all of them are one product.
     Source: Oquab et al. 2023 (DINOv2), https://arxiv.org/abs/2304.07193, appendix B.2.
@@ -49,17 +49,17 @@ def sweep(
         ValueError: there is only one class, or no class has two images to choose with.
     """
     ready = prepare(train, labels, test, seed=seed)
-    x, y = ready.train[ready.kept], ready.classes[ready.kept]
+    x, y = ready.train[ready.fitted], ready.classes[ready.fitted]
     heads = Heads(x.shape[1], len(ready.names), torch.tensor(rates) * batch / 256)
     steps = -(-len(x) // batch)
     for epoch in range(epochs):
         order = torch.randperm(len(x), generator=generator(seed, epoch, "order"))
         for i, rows in enumerate(order.split(batch)):
             done = epoch * steps + i
-            share = warmup_cosine(done, epochs * steps, warmup=0, peak=1.0)
-            heads.step(x[rows], y[rows], share)
+            scale = warmup_cosine(done, epochs * steps, warmup=0, peak=1.0)
+            heads.step(x[rows], y[rows], scale)
         progress(1)
-    right = heads.predict(ready.train[ready.held]) == ready.classes[ready.held]  # [l, held]
+    right = heads.predict(ready.train[ready.held_out]) == ready.classes[ready.held_out]  # [l, ...]
     best = int(right.sum(1).argmax())  # of equal ones the smallest
     return Probe(ready.names[heads.predict(ready.test)[best]], rates[best], converged=True)
 
@@ -68,20 +68,20 @@ class Heads:
     """Linear classifiers that differ in their learning rate alone."""
 
     def __init__(self, d: int, c: int, rates: Tensor) -> None:
-        """All begin at zero."""
+        """Start all heads at zero."""
         self.c, self.rates = c, rates
         self.weight = torch.zeros(len(rates) * c, d)
         self.bias = torch.zeros(len(rates) * c)
         self.speed = [torch.zeros_like(self.weight), torch.zeros_like(self.bias)]
 
-    def step(self, x: Tensor, classes: Tensor, share: float) -> None:
-        """One step of each on a batch [b, d], at that share of its learning rate; in place."""
+    def step(self, x: Tensor, classes: Tensor, scale: float) -> None:
+        """Take a step of each head on a batch [b, d], at `scale` of its learning rate; in place."""
         b = len(x)
-        wrong = torch.addmm(self.bias, x, self.weight.T).view(b, -1, self.c).softmax(2)  # [b, l, c]
+        error = torch.addmm(self.bias, x, self.weight.T).view(b, -1, self.c).softmax(2)  # [b, l, c]
         true = classes[:, None, None].expand(b, len(self.rates), 1)
-        wrong.scatter_add_(2, true, torch.full(true.shape, -1.0))
-        by_logits = wrong.view(b, -1) / b
-        rate = (self.rates * share).repeat_interleave(self.c)
+        error.scatter_add_(2, true, torch.full(true.shape, -1.0))
+        by_logits = error.view(b, -1) / b
+        rate = (self.rates * scale).repeat_interleave(self.c)
         by_weight, by_bias = self.speed
         by_weight.mul_(MOMENTUM).addmm_(by_logits.T, x)
         by_bias.mul_(MOMENTUM).add_(by_logits.sum(0))
@@ -89,9 +89,9 @@ class Heads:
         self.bias.addcmul_(by_bias, rate, value=-1)
 
     def predict(self, x: Tensor) -> Tensor:
-        """The class that each head gives. [n, d] -> int64 [l, n]."""
-        parts = []
+        """Predict the class by each head. [n, d] -> int64 [l, n]."""
+        blocks = []
         for rows in x.split(CHUNK):
             logits = torch.addmm(self.bias, rows, self.weight.T)
-            parts.append(logits.view(len(rows), -1, self.c).argmax(2).T)
-        return torch.cat(parts, dim=1)
+            blocks.append(logits.view(len(rows), -1, self.c).argmax(2).T)
+        return torch.cat(blocks, dim=1)

@@ -1,4 +1,4 @@
-"""Signs of embeddings that need no labels, each with what it says in plain words.
+"""Signs of embeddings that need no labels, each with its meaning in plain words.
 
 Shape letters: n embeddings, d width, o objects, v views of each.
 """
@@ -16,8 +16,8 @@ from selfsup.core.numerics import normalize
 from selfsup.search.neighbours import nearest
 from selfsup.search.products import MEMORY
 
-SAYS = {
-    "RankMe": "directions that the features use in fact; more is better for the same network",
+MEANING = {
+    "RankMe": "directions that the features really use; more is better for the same network",
     "effective rank": "the same after the mean is taken away",
     "alpha-ReQ": "how fast the spectrum falls: near 1 is best, far above 1 few directions hold all",
     "LiDAR": "directions in which images differ more than views of one image do",
@@ -25,19 +25,19 @@ SAYS = {
     "uniformity": "how evenly the sphere is filled: 0 is collapsed, -4 about the best",
     "std": "spread of each dimension: 1 on an even sphere, 0 when all embeddings are equal",
     "cosine": "mean similarity of two different images: near 1 everything looks the same",
-    "hubness": "skewness of how often an image is a neighbour: above 2 a few are everyone's",
-    "never found": "share of images that are nobody's neighbour",
+    "hubness": "skewness of how often an image is a neighbour: above 2, few images are everyone's",
+    "never found": "fraction of images that are nobody's neighbour",
 }
-"""What each says, in a sentence."""
+"""Each sign in a sentence, for people."""
 
 
-def exp_entropy(shares: Tensor) -> float:
-    """Exp of the entropy of shares, as they are. [n]."""
-    return float(torch.exp(-(shares * shares.clamp(min=1e-30).log()).sum()))
+def exp_entropy(fractions: Tensor) -> float:
+    """Compute exp of the entropy of fractions, which are not scaled to sum 1. [n]."""
+    return float(torch.exp(-(fractions * fractions.clamp(min=1e-30).log()).sum()))
 
 
 def rankme(x: Tensor) -> float:
-    """Exp of the entropy of the normalised singular values, 1e-7 added to each.
+    """Compute RankMe: exp of the entropy of the normalised singular values, 1e-7 added to each.
 
     Source: Garrido et al. 2023, https://arxiv.org/abs/2210.02885, equations 1 and 2.
 
@@ -49,7 +49,7 @@ def rankme(x: Tensor) -> float:
 
 
 def effective_rank(x: Tensor) -> float:
-    """Exp of the entropy of the normalised singular values of centred features; 1 if all are equal.
+    """Compute exp of the entropy of the singular values of centred features; 1 if all are equal.
 
     Source: Roy & Vetterli 2007, definition 1.
     """
@@ -59,9 +59,10 @@ def effective_rank(x: Tensor) -> float:
 
 
 def alpha_req(x: Tensor) -> float:
-    """Minus the slope of the logarithms of the covariance's eigenvalues over those of their ranks.
+    """Compute alpha-ReQ: minus the slope of log eigenvalues of the covariance over log ranks.
 
-    Source: Agrawal et al. 2022 (alpha-ReQ). All eigenvalues above 1e-12 of the largest weigh alike.
+    Source: Agrawal et al. 2022 (alpha-ReQ). All eigenvalues above 1e-12 of the largest have equal
+    weight.
     """
     values = torch.linalg.svdvals(x.double() - x.double().mean(0)).square()
     values = values[values > 1e-12 * values.max()]
@@ -73,22 +74,23 @@ def alpha_req(x: Tensor) -> float:
 
 
 def lidar(views: Tensor, *, delta: float = 1e-4) -> float:
-    """Exp of the entropy of the eigenvalues of between- against within-object covariance.
+    """Compute LiDAR: exp of the entropy of between- against within-object eigenvalues.
 
     Source: Thilak et al. 2023, https://arxiv.org/abs/2312.04000, equations 1 to 4: means over
-    objects, and over objects and views; delta times the identity is added to the within part.
+    objects, and over objects and views; delta times the identity is added to the within-object
+    covariance.
 
     Args:
         views: [o, v, d] embeddings of several views of each object.
-        delta: keeps the within part invertible.
+        delta: keeps the within-object covariance invertible.
     """
     x = views.double()
     o, v, d = x.shape
     middle = x.mean(1)  # [o, d]
     centred = middle - middle.mean(0)
     between = centred.T @ centred / o
-    apart = (x - middle[:, None]).flatten(0, 1)
-    within = apart.T @ apart / (o * v) + delta * torch.eye(d, dtype=torch.float64)
+    residual = (x - middle[:, None]).flatten(0, 1)
+    within = residual.T @ residual / (o * v) + delta * torch.eye(d, dtype=torch.float64)
     factor = torch.linalg.cholesky(within)
     half = torch.linalg.solve_triangular(factor, between, upper=False)
     whitened = torch.linalg.solve_triangular(factor, half.T, upper=False)
@@ -97,7 +99,7 @@ def lidar(views: Tensor, *, delta: float = 1e-4) -> float:
 
 
 def alignment(a: Tensor, b: Tensor) -> float:
-    """Mean squared distance of two views, rows scaled to length 1. [n, d] both.
+    """Compute the mean squared distance of two views, rows scaled to length 1. [n, d] both.
 
     Source: Wang & Isola 2020, https://arxiv.org/abs/2005.10242, section 4, alpha = 2.
     """
@@ -105,25 +107,26 @@ def alignment(a: Tensor, b: Tensor) -> float:
 
 
 def uniformity(x: Tensor, *, chunk: int = 1024) -> float:
-    """Log of the mean over pairs of exp(-2 squared distance), rows scaled to length 1.
+    """Compute the log of the mean over pairs of exp(-2 squared distance), rows scaled to length 1.
 
     Source: Wang & Isola 2020, https://arxiv.org/abs/2005.10242, section 4, t = 2.
     """
     z = normalize(x.double())
-    total = sum(float((4 * (part @ z.T) - 4).exp().sum()) for part in z.split(chunk))
+    total = sum(float((4 * (block @ z.T) - 4).exp().sum()) for block in z.split(chunk))
     own = float((4 * z.square().sum(1) - 4).exp().sum())
     return float(torch.tensor((total - own) / (len(z) * (len(z) - 1))).log())
 
 
 def hubness(x: Tensor, *, k: int = 10, memory: int = MEMORY) -> tuple[float, float]:
-    """Skewness of how often a row is among others' k nearest, and the share that never is.
+    """Compute the skewness of how often a row is a neighbour, and the fraction that never is.
 
-    Source: Radovanovic et al. 2010, JMLR 11, section 2. 0 skewness where all are found as often.
+    Source: Radovanovic et al. 2010, JMLR 11, section 2. The skewness is 0 where all rows are
+    neighbours equally often.
     """
     z = normalize(x.float())
     counts = torch.zeros(len(z))
-    for part in nearest(z, z, k, alone=True, memory=memory):
-        counts += torch.bincount(part.places.flatten(), minlength=len(z))
+    for block in nearest(z, z, k, alone=True, memory=memory):
+        counts += torch.bincount(block.indices.flatten(), minlength=len(z))
     centred = counts.double() - counts.double().mean()
     spread = centred.square().mean().sqrt()
     skewness = float((centred**3).mean() / spread**3) if float(spread) else 0.0
@@ -131,7 +134,7 @@ def hubness(x: Tensor, *, k: int = 10, memory: int = MEMORY) -> tuple[float, flo
 
 
 def health(x: Tensor) -> dict[str, float]:
-    """Every sign that one embedding an image allows. [n, d]."""
+    """Compute every sign that one embedding an image allows. [n, d]."""
     z = normalize(x.double())
     n, d = z.shape
     skewness, never = hubness(x)
@@ -148,12 +151,12 @@ def health(x: Tensor) -> dict[str, float]:
 
 
 def health_of_views(views: Tensor) -> dict[str, float]:
-    """What several views of each image tell besides. [o, v, d]."""
+    """Compute the signs that need several views of each image. [o, v, d]."""
     return {"LiDAR": lidar(views), "alignment": alignment(views[:, 0], views[:, 1])}
 
 
 class Agreement(NamedTuple):
-    """Of clusters and labels; 1 when they are the same."""
+    """Agreement of clusters and labels; 1 when they are the same."""
 
     nmi: float
     """Normalised mutual information (arithmetic mean), above 0 by chance when clusters are many."""
@@ -162,7 +165,9 @@ class Agreement(NamedTuple):
 
 
 def clustering(x: Tensor, labels: Tensor, *, seed: int, clusters: int | None = None) -> Agreement:
-    """k-means on rows of length 1, as many clusters as labels unless told otherwise. [n, d], [n].
+    """Cluster rows of length 1 by k-means and compare with labels. [n, d], [n].
+
+    There are as many clusters as labels, or `clusters` of them.
 
     Raises:
         ValueError: there are fewer images than clusters.
@@ -172,9 +177,9 @@ def clustering(x: Tensor, labels: Tensor, *, seed: int, clusters: int | None = N
         raise ValueError(f"{len(x)} images do not make {k} clusters")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different rows than clusters
-        found = KMeans(k, n_init=3, random_state=seed).fit_predict(normalize(x.float()).numpy())
+        assigned = KMeans(k, n_init=3, random_state=seed).fit_predict(normalize(x.float()).numpy())
     truth = labels.numpy()
     return Agreement(
-        float(normalized_mutual_info_score(truth, found)),
-        float(adjusted_mutual_info_score(truth, found)),
+        float(normalized_mutual_info_score(truth, assigned)),
+        float(adjusted_mutual_info_score(truth, assigned)),
     )

@@ -1,56 +1,61 @@
-"""Verification: are two images of the same thing, told by a threshold on their similarity.
+"""Verification: are two images of the same thing, decided by a threshold on their similarity.
 
 A pair is accepted when its similarity is above the threshold.
 
 Shape letters: p pairs.
 """
 
+import csv
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-FARS = (0.1, 0.01, 0.001)
+from selfsup.core.errors import UserError, did_you_mean
+from selfsup.core.seeds import generator
+from selfsup.data.sources import Source
+from selfsup.evaluate.features import Features
 
 
-class Operating(NamedTuple):
-    """A threshold and what it does."""
+class OperatingPoint(NamedTuple):
+    """A threshold and its rates."""
 
     threshold: float
     """On the similarity; above it a pair is accepted."""
     tar: float
-    """Share of the pairs of one label that are accepted."""
+    """True accept rate: fraction of the pairs of one label that are accepted."""
     far: float
-    """Share of the pairs of two labels that are accepted."""
+    """False accept rate: fraction of the pairs of two labels that are accepted."""
 
 
 class Curve:
     """The ROC of pairs: true against false accept rate, over all thresholds."""
 
-    def __init__(self, similar: Tensor, same: Tensor) -> None:
+    def __init__(self, similarity: Tensor, same: Tensor) -> None:
         """Take similarities [p] and whether each pair is of one label [p].
 
         Raises:
             ValueError: there are no pairs of one label, or none of two.
         """
-        score, truth = similar.double().numpy(), same.numpy().astype(bool)
+        score, truth = similarity.double().numpy(), same.numpy().astype(bool)
         self.true, self.false = np.sort(score[truth])[::-1], np.sort(score[~truth])[::-1]
         if not len(self.true) or not len(self.false):
             raise ValueError(
                 f"{len(self.true)} pairs of one label and {len(self.false)} of two: both are needed"
             )
 
-    def at(self, threshold: float) -> Operating:
-        """What that threshold does."""
+    def at(self, threshold: float) -> OperatingPoint:
+        """Compute the rates of a threshold."""
         tar, far = (
-            float(np.searchsorted(-side, -threshold, side="left") / len(side))
-            for side in (self.true, self.false)
+            float(np.searchsorted(-scores, -threshold, side="left") / len(scores))
+            for scores in (self.true, self.false)
         )
-        return Operating(threshold, tar, far)
+        return OperatingPoint(threshold, tar, far)
 
-    def at_far(self, target: float) -> Operating:
-        """The lowest threshold whose false accept rate does not exceed the target.
+    def at_far(self, target: float) -> OperatingPoint:
+        """Find the lowest threshold whose false accept rate does not exceed the target.
 
         It is the similarity of the first false pair that may no longer be accepted; with ties none
         of those equal to it are.
@@ -64,8 +69,8 @@ class Curve:
         """False and true accept rates, both from 0 to 1, and the similarity accepted from there."""
         scores = np.unique(np.concatenate([self.true, self.false]))[::-1]
         rates = [
-            np.r_[0.0, np.searchsorted(-side, -scores, side="right") / len(side)]
-            for side in (self.false, self.true)
+            np.r_[0.0, np.searchsorted(-kind, -scores, side="right") / len(kind)]
+            for kind in (self.false, self.true)
         ]
         return rates[0], rates[1], np.r_[np.inf, scores]
 
@@ -82,39 +87,39 @@ class Curve:
         far, tar, _ = self.points()
         gap = far + tar - 1  # grows from -1 to 1
         i = int(np.argmax(gap >= 0))
-        share = -gap[i - 1] / (gap[i] - gap[i - 1])
-        return float(far[i - 1] + share * (far[i] - far[i - 1]))
+        fraction = -gap[i - 1] / (gap[i] - gap[i - 1])
+        return float(far[i - 1] + fraction * (far[i] - far[i - 1]))
 
 
-def fold_accuracies(similar: Tensor, same: Tensor, folds: int = 10) -> Tensor:
-    """Accuracy on each fold with the threshold that is best on the others. float64 [folds].
+def fold_accuracies(similarity: Tensor, same: Tensor, folds: int = 10) -> Tensor:
+    """Compute each fold's accuracy with the best threshold of the others. float64 [folds].
 
     Fold i holds every folds-th pair from the i-th on. Of equally good thresholds the highest, just
     below the similarities that it accepts. Source: the protocol of LFW (Huang et al. 2007).
 
     Args:
-        similar: [p].
+        similarity: [p].
         same: bool [p].
         folds: how many; each needs a pair.
 
     Raises:
         ValueError: there are fewer pairs than folds, or fewer than two folds.
     """
-    if folds < 2 or len(similar) < folds:
-        raise ValueError(f"{len(similar)} pairs do not make {folds} folds of one and more")
-    found = []
-    fold = torch.arange(len(similar)) % folds
+    if folds < 2 or len(similarity) < folds:
+        raise ValueError(f"{len(similarity)} pairs do not make {folds} folds of one and more")
+    accuracies = []
+    fold = torch.arange(len(similarity)) % folds
     for i in range(folds):
-        held = fold == i
-        lowest = best_accepted(similar[~held], same[~held])
-        right = (similar[held] >= lowest) == same[held]
-        found.append(right.double().mean())
-    return torch.stack(found)
+        held_out = fold == i
+        lowest = best_accepted(similarity[~held_out], same[~held_out])
+        right = (similarity[held_out] >= lowest) == same[held_out]
+        accuracies.append(right.double().mean())
+    return torch.stack(accuracies)
 
 
-def best_accepted(similar: Tensor, same: Tensor) -> float:
-    """The lowest similarity to accept for the best accuracy; infinite if none should be."""
-    scores, order = similar.double().sort(descending=True)
+def best_accepted(similarity: Tensor, same: Tensor) -> float:
+    """Find the lowest similarity to accept for the best accuracy; infinite if none should be."""
+    scores, order = similarity.double().sort(descending=True)
     gain = torch.where(same[order], 1, -1).cumsum(0)
     last = torch.ones(len(scores), dtype=torch.bool)
     last[:-1] = scores[1:] != scores[:-1]  # equal ones are accepted together
@@ -124,7 +129,7 @@ def best_accepted(similar: Tensor, same: Tensor) -> float:
 
 
 def label_pairs(labels: Tensor, *, most: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Pairs of images from their labels: all, or `most` of one label and as many of two at random.
+    """Make pairs of images from labels: all, or `most` of one label and as many of two at random.
 
     Returns:
         int64 [p, 2] of positions, the smaller first, none twice; bool [p], whether of one label.
@@ -134,24 +139,24 @@ def label_pairs(labels: Tensor, *, most: int, seed: int) -> tuple[Tensor, Tensor
     counts = labels[torch.from_numpy(order)].unique_consecutive(return_counts=True)[1].numpy()
     ends = np.cumsum(counts)
     per_class = counts * (counts - 1) // 2
-    number = _chosen(int(per_class.sum()), most, draw)
+    number = _choose_numbers(int(per_class.sum()), most, draw)
     which = np.searchsorted(np.cumsum(per_class), number, side="right")
-    i, j = _pair(number - (np.cumsum(per_class) - per_class)[which])
+    i, j = _unrank_pair(number - (np.cumsum(per_class) - per_class)[which])
     starts = (ends - counts)[which]
-    one = np.stack([starts + i, starts + j], 1)
+    same_label = np.stack([starts + i, starts + j], 1)
     # in the order of labels, a row is of another label than all that come after its own
     end = np.repeat(ends, counts)
     later = np.cumsum(len(labels) - end)
-    number = _chosen(int(later[-1]) if len(later) else 0, most, draw)
+    number = _choose_numbers(int(later[-1]) if len(later) else 0, most, draw)
     row = np.searchsorted(later, number, side="right")
     first = later[row] - (len(labels) - end[row])
-    two = np.stack([row, end[row] + number - first], 1)
-    pairs = torch.from_numpy(np.sort(order[np.concatenate([one, two])], 1)).long()
+    two_labels = np.stack([row, end[row] + number - first], 1)
+    pairs = torch.from_numpy(np.sort(order[np.concatenate([same_label, two_labels])], 1)).long()
     return pairs, labels[pairs[:, 0]] == labels[pairs[:, 1]]
 
 
-def _chosen(total: int, most: int, draw: np.random.Generator) -> np.ndarray:
-    """`most` different numbers below the total, ascending; all if there are no more."""
+def _choose_numbers(total: int, most: int, draw: np.random.Generator) -> np.ndarray:
+    """Draw `most` different numbers below the total, ascending; all if there are no more."""
     if total <= most:
         return np.arange(total)
     picked: np.ndarray = np.zeros(0, np.int64)
@@ -160,9 +165,58 @@ def _chosen(total: int, most: int, draw: np.random.Generator) -> np.ndarray:
     return np.sort(draw.permutation(picked)[:most])
 
 
-def _pair(number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The two rows of each pair, pairs being counted (1, 0), (2, 0), (2, 1), (3, 0)..."""
+def _unrank_pair(number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find the rows of pairs that are numbered (1, 0), (2, 0), (2, 1), (3, 0)..."""
     i = ((1 + np.sqrt(1 + 8 * number.astype(np.float64))) / 2).astype(np.int64)
     i -= i * (i - 1) // 2 > number  # where the root was rounded up
     i += (i + 1) * i // 2 <= number
     return i, number - i * (i - 1) // 2
+
+
+class ListedPairs(NamedTuple):
+    """Pairs that a file lists."""
+
+    rows: Tensor
+    """int64 [p, 2], rows of the features."""
+    same: Tensor
+    """bool [p]."""
+    lost: int
+    """Pairs of which an image could not be read."""
+
+
+def read_pairs(file: str, source: Source, features: Features) -> ListedPairs:
+    """Read a .csv of pairs with columns first, second (names of images) and same (1 or 0).
+
+    Raises:
+        UserError: the file cannot be read, or names images that the data do not have.
+    """
+    try:
+        with Path(file).open(newline="", encoding="utf-8-sig") as opened:
+            lines = list(csv.DictReader(opened))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"cannot read --pairs {file}: {error}") from None
+    if not lines or not {"first", "second", "same"} <= lines[0].keys():
+        raise UserError(f"{file} must have columns first, second and same, and a row for each pair")
+    position = {source.name(i): i for i in range(len(source))}
+    row_of = {position: row for row, position in enumerate(features.positions.tolist())}
+    pairs, same, lost = [], [], 0
+    for number, line in enumerate(lines, start=2):
+        for name in (line["first"], line["second"]):
+            if name not in position:
+                guess = did_you_mean(str(name), position)
+                raise UserError(f"{file}, line {number}: the data have no image {name!r}{guess}")
+        if line["same"] not in ("0", "1"):
+            raise UserError(f"{file}, line {number}: same must be 1 or 0, not {line['same']!r}")
+        pair = [row_of.get(position[line[key]]) for key in ("first", "second")]
+        if None in pair:
+            lost += 1
+            continue
+        pairs.append(pair)
+        same.append(line["same"] == "1")
+    rows = torch.tensor(pairs, dtype=torch.int64).view(-1, 2)
+    return ListedPairs(rows, torch.tensor(same, dtype=torch.bool), lost)
+
+
+def shuffled(n: int, seed: int) -> Tensor:
+    """A random order of n pairs."""
+    return torch.randperm(n, generator=generator(seed, 0, "pairs"))

@@ -1,15 +1,16 @@
 """Weighted k-nearest-neighbour classification of frozen features.
 
-Shape letters: n features of the bank, q queries, r queries of a piece, d width, c classes, m
-neighbours that were looked up.
+Shape letters: n features of the bank, q queries, r queries of a block, d width, c classes, m
+neighbours that were searched.
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from selfsup.config import KNNConfig
 from selfsup.core.seeds import generator
 from selfsup.core.threads import job_slices, run_jobs, single_threaded
 from selfsup.search.neighbours import nearest
@@ -17,15 +18,15 @@ from selfsup.search.products import MEMORY, comparable, products
 
 
 class Vote(NamedTuple):
-    """How neighbours vote."""
+    """The settings of a vote."""
 
     k: int
-    """How many do."""
+    """Neighbours that vote."""
     temperature: float
-    """The smaller, the more the nearest ones count."""
+    """The lower, the more the nearest ones count."""
 
     def __str__(self) -> str:
-        """For a table."""
+        """Name the setting in a table."""
         return f"k {self.k}, T {self.temperature:g}"
 
 
@@ -34,8 +35,15 @@ PROTOCOLS: dict[str, list[Vote]] = {
     "moco": [Vote(200, 0.1)],
     "dino": [Vote(k, 0.07) for k in (10, 20, 100, 200)],
 }
-"""As these projects report it: lightly's benchmarks, MoCo's CIFAR-10 demonstration, DINO's and
-DINOv2's evaluation."""
+"""The votes of lightly's benchmarks, MoCo's CIFAR-10 demonstration, and DINO's and DINOv2's
+evaluation."""
+
+
+def votes_from(config: KNNConfig) -> list[Vote]:
+    """Every k with every temperature, or the protocol's votes."""
+    if config.protocol:
+        return PROTOCOLS[config.protocol]
+    return [Vote(k, t) for t in config.temperature for k in config.k]
 
 
 def knn_predict(
@@ -47,7 +55,13 @@ def knn_predict(
     temperature: float,
     memory: int = MEMORY,
 ) -> Tensor:
-    """The class that `knn_votes` gives with one vote; int64 [q]."""
+    """Classify with one vote (see `knn_votes`); int64 [q].
+
+    >>> import torch
+    >>> bank, labels = torch.eye(3), torch.tensor([7, 8, 9])
+    >>> knn_predict(bank, labels, torch.tensor([[0.1, 0.9, 0.2]]), k=1, temperature=0.1)
+    tensor([8])
+    """
     return knn_votes(bank, labels, queries, votes=[Vote(k, temperature)], memory=memory)[0]
 
 
@@ -57,26 +71,24 @@ def knn_votes(
     queries: Tensor | None = None,
     *,
     votes: Sequence[Vote],
-    precision: Literal["float32", "int8"] = "float32",
     memory: int = MEMORY,
 ) -> Tensor:
-    """The class with the largest sum of exp(cosine / temperature) over the k nearest neighbours.
+    """Predict the class with the largest sum of exp(cosine / temperature) over k neighbours.
 
     Source: Wu et al. 2018, https://arxiv.org/abs/1805.01978, section 3.4. Features are scaled to
-    length 1 and similarities are float32. k is clipped to the bank. Rows as near as the k-th share
-    the places that are left, so that the order of the bank does not matter. Between classes of
-    equal sum the smaller label wins.
+    length 1 and similarities are float32. k is clipped to the bank. Rows that tie for the last
+    place share it, so that the order of the bank does not matter. Between classes of equal sum the
+    smaller label wins. The search is done on the features' device.
 
     Args:
         bank: [n, d] features of labelled images.
         labels: [n] integers.
         queries: [q, d] features to classify; None classifies the bank, each row by all the others.
-        votes: all of them are held on one search.
-        precision: of the search, see `nearest`.
-        memory: bytes to hold beside the features.
+        votes: settings; one search serves all of them.
+        memory: bytes to hold besides the features.
 
     Returns:
-        int64 [votes, q], labels from the bank.
+        int64 [votes, q], labels from the bank, on the CPU.
 
     Raises:
         ValueError: the bank is empty, or has one row where each is to be classified by the others;
@@ -84,61 +96,77 @@ def knn_votes(
     """
     alone = queries is None
     x, z = comparable(bank if queries is None else queries, bank, "cosine")
-    classes, index = labels.unique(return_inverse=True)
-    found = torch.empty(len(votes), len(x), dtype=torch.int64)
+    classes, index = labels.cpu().unique(return_inverse=True)
+    winners = torch.empty(len(votes), len(x), dtype=torch.int64)
     most = max(vote.k for vote in votes)
     tied = torch.zeros(len(x), dtype=torch.bool)
     with single_threaded():
-        # one more than votes: it shows whether the last place is shared
-        for part in nearest(x, z, most + 1, alone=alone, precision=precision, memory=memory):
-            for vote, row in zip(votes, found, strict=True):
-                row[part.rows] = _winner(part.similar, index[part.places], vote, len(classes))
-                tied[part.rows] |= _shares_last_place(part.similar, vote.k)
-    again = tied.nonzero()[:, 0]
+        # one more than votes: it shows whether several rows tie for the last place
+        for block in nearest(x, z, most + 1, alone=alone, memory=memory):
+            voters = index[block.indices]
+            for vote, winner in zip(votes, winners, strict=True):
+                winner[block.rows] = _winner(block.similarity, voters, vote, len(classes))
+                tied[block.rows] |= _last_place_is_tied(block.similarity, vote.k)
+    tied_rows = tied.nonzero()[:, 0]
 
-    def settle(piece: slice) -> None:
-        some = again[piece]
-        similar = products(x[some], z)
+    def vote_again(which: slice) -> None:
+        """Vote with the whole bank, where ties have to share a place."""
+        rows = tied_rows[which]
+        similarity = products(x[rows.to(x.device)], z).cpu()
         if alone:
-            similar[torch.arange(len(some)), some] = -torch.inf
-        for vote, row in zip(votes, found, strict=True):
-            row[some] = _winner_of_all(similar, index, vote, len(classes), len(z) - alone)
+            similarity[torch.arange(len(rows)), rows] = -torch.inf
+        for vote, winner in zip(votes, winners, strict=True):
+            winner[rows] = _winner_of_all(similarity, index, vote, len(classes), len(z) - alone)
 
-    run_jobs(job_slices(len(again), 256, memory // (16 * len(z))), settle)
-    predicted: Tensor = classes[found]
-    return predicted
+    run_jobs(job_slices(len(tied_rows), 256, memory // (16 * len(z))), vote_again)
+    predictions: Tensor = classes[winners]
+    return predictions
 
 
-def _shares_last_place(similar: Tensor, k: int) -> Tensor:
+def _last_place_is_tied(similarity: Tensor, k: int) -> Tensor:
     """Whether a row that does not vote is as near as the last one that does. [r, m] -> [r]."""
-    if k >= similar.shape[1]:
-        return torch.zeros(len(similar), dtype=torch.bool)
-    return similar[:, k - 1] == similar[:, k]
+    if k >= similarity.shape[1]:
+        return torch.zeros(len(similarity), dtype=torch.bool)
+    return similarity[:, k - 1] == similarity[:, k]
 
 
-def _winner(similar: Tensor, classes: Tensor, vote: Vote, c: int) -> Tensor:
-    """Of neighbours in order. [r, m], [r, m] -> [r]."""
-    near = similar[:, : vote.k]
-    weight = ((near - near[:, :1]) / vote.temperature).exp()  # scaled by the first: no overflow
-    sums = torch.zeros(len(near), c).scatter_add_(1, classes[:, : vote.k], weight)
+def _winner(similarity: Tensor, classes: Tensor, vote: Vote, c: int) -> Tensor:
+    """The class that sorted neighbours elect. [r, m], [r, m] -> [r]."""
+    voting = similarity[:, : vote.k]
+    weight = ((voting - voting[:, :1]) / vote.temperature).exp()  # scaled by the first: no overflow
+    sums = torch.zeros(len(voting), c).scatter_add_(1, classes[:, : vote.k], weight)
     return sums.argmax(1)
 
 
-def _winner_of_all(similar: Tensor, classes: Tensor, vote: Vote, c: int, available: int) -> Tensor:
-    """Of the whole bank, those as near as the k-th sharing the places that are left. [r, n]."""
+def _winner_of_all(
+    similarity: Tensor, classes: Tensor, vote: Vote, c: int, available: int
+) -> Tensor:
+    """The class that a whole bank elects, ties sharing the last places. [r, n], [n] -> [r].
+
+    With k = 2 and similarities 0.9, 0.5, 0.5, 0.5 one place is left for three rows: each of them
+    votes with a third of its weight.
+    """
     k = min(vote.k, available)
-    top = similar.topk(k, dim=1).values
+    top = similarity.topk(k, dim=1).values
     last = top[:, -1:]
-    above, equal = similar > last, similar == last
-    share = (k - above.sum(1, keepdim=True)) / equal.sum(1, keepdim=True)
-    weight = ((similar - top[:, :1]) / vote.temperature).exp() * (above + equal * share)
-    return torch.zeros(len(similar), c).index_add_(1, classes, weight).argmax(1)
+    above, equal = similarity > last, similarity == last
+    fraction = (k - above.sum(1, keepdim=True)) / equal.sum(1, keepdim=True)
+    weight = ((similarity - top[:, :1]) / vote.temperature).exp() * (above + equal * fraction)
+    return torch.zeros(len(similarity), c).index_add_(1, classes, weight).argmax(1)
 
 
 def few_shot(
-    bank: Tensor, labels: Tensor, queries: Tensor, *, shots: int, draws: int, vote: Vote, seed: int
+    bank: Tensor,
+    labels: Tensor,
+    queries: Tensor,
+    *,
+    shots: int,
+    draws: int,
+    vote: Vote,
+    seed: int,
+    memory: int = MEMORY,
 ) -> Tensor:
-    """Predictions with `shots` images a class as the bank, drawn anew each time. [draws, q].
+    """Predict from `shots` images of each class, drawn again each time. int64 [draws, q].
 
     Raises:
         ValueError: a class has fewer images than that.
@@ -147,10 +175,11 @@ def few_shot(
     if int(counts.min()) < shots:
         least = int(classes[counts.argmin()])
         raise ValueError(f"{shots} shots: class {least} has {int(counts.min())} images")
-    found = []
+    predictions = []
     for draw in range(draws):
         order = torch.randperm(len(labels), generator=generator(seed, draw, "shots"))
         of_class = [order[labels[order] == label][:shots] for label in classes]
         rows = torch.cat(of_class)
-        found.append(knn_votes(bank[rows], labels[rows], queries, votes=[vote])[0])
-    return torch.stack(found)
+        few, their_labels = bank[rows.to(bank.device)], labels[rows]
+        predictions.append(knn_votes(few, their_labels, queries, votes=[vote], memory=memory)[0])
+    return torch.stack(predictions)

@@ -1,1 +1,58 @@
-"""Losses: pure functions of the embeddings of the whole global batch, by family."""
+"""Losses: pure functions of the embeddings of the whole global batch, by family.
+
+Tensors in, a scalar out; no state, no process, float32 inside. `Distance` is shared with the
+miners of `selfsup.mining`.
+"""
+
+from selfsup.losses.clustering import dino, sinkhorn, swapped_prediction, swav
+from selfsup.losses.contrastive import dcl, dclw, info_nce, nt_xent
+from selfsup.losses.covariance import barlow_twins, tico, vicreg
+from selfsup.losses.gaussian import lejepa, sigreg
+from selfsup.losses.measures import Distance, Similarity
+from selfsup.losses.npairs import angular, angular_n_pairs, n_pairs, n_pairs_angular
+from selfsup.losses.pairs import generalized_lifted, lifted_structure, pair_contrastive
+from selfsup.losses.proxies import arcface, cosface, proxy_anchor
+from selfsup.losses.regression import cosine_regression, negative_cosine
+from selfsup.losses.relations import Pairs, Triplets
+from selfsup.losses.similarity import circle, class_nt_xent, multi_similarity, supcon
+from selfsup.losses.triplet import angular_hinge, triplet_margin, triplet_soft, triplet_windows
+
+__all__ = [
+    "Distance",
+    "Pairs",
+    "Similarity",
+    "Triplets",
+    "angular",
+    "angular_hinge",
+    "angular_n_pairs",
+    "arcface",
+    "barlow_twins",
+    "circle",
+    "class_nt_xent",
+    "cosface",
+    "cosine_regression",
+    "dcl",
+    "dclw",
+    "dino",
+    "generalized_lifted",
+    "info_nce",
+    "lejepa",
+    "lifted_structure",
+    "multi_similarity",
+    "n_pairs",
+    "n_pairs_angular",
+    "negative_cosine",
+    "nt_xent",
+    "pair_contrastive",
+    "proxy_anchor",
+    "sigreg",
+    "sinkhorn",
+    "supcon",
+    "swapped_prediction",
+    "swav",
+    "tico",
+    "triplet_margin",
+    "triplet_soft",
+    "triplet_windows",
+    "vicreg",
+]

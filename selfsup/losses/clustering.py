@@ -1,9 +1,16 @@
-"""Losses in which a view predicts which prototypes another view belongs to.
+"""Losses of prototypes: a view predicts the prototypes that another view belongs to.
 
-Scores of the whole batch against all prototypes are never held where that can be avoided: DINO's
-65,536 prototypes at 1,024 images and ten crops would be 2.7 GB of student scores and 0.5 GB of the
-teacher's. What is gathered is the rows before the last layer, 256 wide (12.6 MB for both), and the
-layer itself belongs to the loss, which multiplies a few rows at a time.
+The scores of the whole batch against all prototypes are avoided where possible: DINO's 65,536
+prototypes at 1,024 images and ten crops would be 2.7 GB of student scores and 0.5 GB of the
+teacher's. Processes gather the rows before the last layer, 256 wide (12.6 MB for both). The last
+layer belongs to the loss, which multiplies a block of rows at a time.
+
+DINO's centre is a moving average of the teacher's scores. Example for one prototype, at momentum
+0.9, where the centre is 0 and the mean score of a batch is 2:
+
+    step 1   centre = 0.9 x 0   + 0.1 x 2 = 0.2   subtracted from the scores of step 2
+    step 2   centre = 0.9 x 0.2 + 0.1 x 2 = 0.38
+    mean     of rows (1, 3) is 2, of unit rows z_i . w it is mean(z) . w: no scores are needed
 
 Shape letters: n images, v views, t views that are targets, k prototypes, d embedding width, r rows
 of a block.
@@ -16,22 +23,22 @@ from torch import Tensor
 
 from selfsup.core.numerics import at_least_float32, full_precision, normalize
 from selfsup.losses.measures import Similarity
-from selfsup.losses.row_blocks import each_row, parts
+from selfsup.losses.row_blocks import map_rows, split_rows
 
-AS_THEY_ARE = Similarity(normalize=False)
+DOT = Similarity(normalize=False)
 Target = Callable[[slice, int], Tensor]
-"""Probabilities of the images `slice` by target view: [images, k]."""
+"""Gives the target probabilities of a slice of images and a target view: [images, k]."""
 
 
 def _unit(x: Tensor) -> Tensor:
-    """Rows at length 1, in float32 at least. [..., d] -> [..., d]."""
+    """Scale rows to length 1, in float32 or float64. [..., d] -> [..., d]."""
     return normalize(at_least_float32(x).flatten(0, -2)).view(x.shape)
 
 
 def swapped_prediction(
     students: Tensor, prototypes: Tensor, target: Target, *, targets: int, temperature: float
 ) -> Tensor:
-    """Cross-entropy of each view against every other view's target probabilities.
+    """Cross-entropy of each view's prediction with every other view's target probabilities.
 
     The mean over target views t and views s != t and over n images of -sum over k of
     q_t log softmax(s . prototypes / temperature).
@@ -40,43 +47,51 @@ def swapped_prediction(
         students: [n, v, d] embeddings of length 1; view t of them is the same view as target t.
         prototypes: [k, d].
         target: gives q of a slice of images and a target view, without gradient.
-        targets: how many target views there are.
+        targets: number of target views.
         temperature: divides the scores.
 
     Returns:
         Scalar, in nats.
 
     Raises:
-        ValueError: there is nothing to predict: one view alone.
+        ValueError: there is only one view.
+
+    Example:
+        >>> students = torch.eye(2)[None]  # one image, two views
+        >>> def target(images, view):  # both views belong to prototype 0
+        ...     return torch.tensor([[1.0, 0.0]])
+        >>> loss = swapped_prediction(students, torch.eye(2), target, targets=2, temperature=1.0)
+        >>> round(loss.item(), 3)  # views 0 and 1 cost 0.313 and 1.313
+        0.813
     """
     n, v, d = students.shape
     if v < 2:
-        raise ValueError("a view predicts another one; there is only one")
+        raise ValueError("a view predicts another view, but there is only one; use 2 or more")
     x = at_least_float32(students).reshape(n * v, d)
     y = at_least_float32(prototypes).to(x.dtype)
 
-    def value(scores: Tensor, part: slice) -> Tensor:
-        """Of rows in the order image, view: [r, k] -> [r]."""
-        row = torch.arange(part.start, part.stop, device=scores.device)
+    def cross_entropy(scores: Tensor, block: slice) -> Tensor:
+        """Sum over targets, of rows in the order image, view: [r, k] -> [r]."""
+        row = torch.arange(block.start, block.stop, device=scores.device)
         image, view = row // v, row % v
-        first = part.start // v
-        images = slice(first, (part.stop - 1) // v + 1)
+        first = block.start // v
+        images = slice(first, (block.stop - 1) // v + 1)
         q = torch.zeros_like(scores)
         for t in range(targets):
-            others = (view != t)[:, None]
-            q += target(images, t)[image - first] * others
+            predicts = (view != t)[:, None]
+            q += target(images, t)[image - first] * predicts
         logits = scores / temperature
         count = targets - (view < targets).to(logits.dtype)
         return count * logits.logsumexp(1) - (q * logits).sum(1)
 
     with full_precision(x):
-        total = each_row(x, y, AS_THEY_ARE, value).sum()
+        total = map_rows(x, y, DOT, cross_entropy).sum()
     return total / (n * targets * (v - 1))
 
 
 @torch.no_grad()
 def sinkhorn(scores: Tensor, *, epsilon: float, rounds: int) -> Tensor:
-    """Codes that use all prototypes alike: [n, k] scores to probabilities (SwAV, appendix A).
+    """Codes that use all prototypes equally: [n, k] scores to probabilities (SwAV, appendix A).
 
     exp(scores / epsilon), scaled in turn so that each prototype has 1 / k of the whole and each
     image 1 / n, and at the end each image 1. In logarithms, so that no epsilon overflows or leaves
@@ -84,6 +99,12 @@ def sinkhorn(scores: Tensor, *, epsilon: float, rounds: int) -> Tensor:
 
     Source: Caron et al. 2020, https://arxiv.org/abs/2006.09882; Cuturi 2013,
     https://arxiv.org/abs/1306.0895.
+
+    Example:
+        >>> scores = torch.tensor([[1.0, 0.0], [1.0, 0.5]])  # both images prefer prototype 0
+        >>> codes = sinkhorn(scores, epsilon=0.1, rounds=99)
+        >>> [[round(p, 2) for p in row] for row in codes.tolist()]
+        [[0.92, 0.08], [0.08, 0.92]]
     """
     with full_precision(scores):
         q = at_least_float32(scores) / epsilon
@@ -103,7 +124,7 @@ def swav(
     codes: int = 2,
     queue: Tensor | None = None,
 ) -> Tensor:
-    """Each view predicts the codes of the first views (SwAV, equations 1 and 2, with multi-crop).
+    """SwAV: each view predicts the codes of the first views (equations 1, 2; multi-crop).
 
     `swapped_prediction` with targets from `sinkhorn` over all images of one view.
 
@@ -114,27 +135,35 @@ def swav(
         prototypes: [k, d] of length 1.
         temperature: divides the students' scores.
         epsilon: smoothness of the codes.
-        rounds: of Sinkhorn's algorithm.
-        codes: how many of the first views have codes.
-        queue: [q, codes, d] embeddings of earlier batches, whose codes are found along and dropped.
+        rounds: iterations of Sinkhorn's algorithm.
+        codes: number of the first views that have codes.
+        queue: [q, codes, d] embeddings of earlier batches: they take part in Sinkhorn's algorithm,
+            and their codes are dropped.
 
     Returns:
         Scalar, in nats. Collapsed: log(sum of exp(s / T)) - mean(s / T) over a row's scores s, at
         least log(k), with a gradient towards the middle of the prototypes.
 
     Raises:
-        ValueError: there is one view alone.
+        ValueError: there is only one view.
+
+    Example:
+        >>> z = torch.eye(2)[:, None].repeat(1, 2, 1)  # two images, two equal views each
+        >>> round(swav(z, torch.eye(2), temperature=0.1, epsilon=0.05, rounds=3).item(), 4)
+        0.0
+        >>> round(swav(z.flip(2), torch.eye(2), temperature=1.0, epsilon=0.05, rounds=3).item(), 4)
+        0.3133
     """
     n = len(z)
     with full_precision(z):
         z = _unit(z)
         fixed = prototypes.detach().to(z.dtype)
         with torch.no_grad():
-            known = [z[:, t] for t in range(codes)]
+            rows = [z[:, t] for t in range(codes)]
             if queue is not None:
                 old = _unit(queue.to(z.dtype))
-                known = [torch.cat([own, old[:, t]]) for t, own in enumerate(known)]
-            q = [sinkhorn(rows @ fixed.T, epsilon=epsilon, rounds=rounds)[:n] for rows in known]
+                rows = [torch.cat([view, old[:, t]]) for t, view in enumerate(rows)]
+            q = [sinkhorn(view @ fixed.T, epsilon=epsilon, rounds=rounds)[:n] for view in rows]
     return swapped_prediction(
         z, prototypes, lambda images, t: q[t][images], targets=codes, temperature=temperature
     )
@@ -150,7 +179,7 @@ def dino(
     temperature: float,
     teacher_temperature: float,
 ) -> Tensor:
-    """Each view of the student predicts the teacher's other views (DINO, equations 1 to 3).
+    """DINO: each view of the student predicts the teacher's other views (equations 1 to 3).
 
     `swapped_prediction` with targets softmax((teacher . its prototypes - centre) / its
     temperature). All rows and prototypes at length 1: the weight-normalised last layer of the
@@ -172,37 +201,46 @@ def dino(
         mean(s / T) over a row's scores s, at least log(k).
 
     Raises:
-        ValueError: there is one view alone.
+        ValueError: there is only one view.
+
+    Example:
+        >>> z = torch.eye(2)[:, None].repeat(1, 2, 1)  # two images, two equal views each
+        >>> w, centre = torch.eye(2), torch.full((2,), 0.5)
+        >>> loss = dino(z, w, z, w, centre, temperature=0.1, teacher_temperature=0.04)
+        >>> round(loss.item(), 4)
+        0.0
     """
     with full_precision(students):
-        unit, layer = _unit(students), _unit(prototypes)
+        x, layer = _unit(students), _unit(prototypes)
         with torch.no_grad():
-            known, fixed = _unit(teachers), _unit(teacher_prototypes)
+            teacher_rows, teacher_layer = _unit(teachers), _unit(teacher_prototypes)
 
     def target(images: slice, t: int) -> Tensor:
         with torch.no_grad():
-            scores = known[images, t] @ fixed.T - centre
+            scores = teacher_rows[images, t] @ teacher_layer.T - centre
             return (scores / teacher_temperature).softmax(1)
 
-    return swapped_prediction(
-        unit, layer, target, targets=teachers.shape[1], temperature=temperature
-    )
+    return swapped_prediction(x, layer, target, targets=teachers.shape[1], temperature=temperature)
 
 
 @torch.no_grad()
 def prototypes_used(
     rows: Tensor, prototypes: Tensor, centre: Tensor | None, *, temperature: float
 ) -> float:
-    """How many prototypes a batch uses, in effect: exp of the entropy of its mean probabilities.
+    """Effective number of prototypes that a batch uses: exp of the entropy of its mean softmax.
 
     softmax((rows . prototypes - centre) / temperature), both at length 1, a block of rows at a
-    time. [n, d], [k, d], [k] -> a number from 1, all rows in one place, to k.
+    time. [n, d], [k, d], [k] -> a number from 1, where all rows use one prototype, to k.
+
+    Example:
+        >>> round(prototypes_used(torch.eye(2), torch.eye(2), None, temperature=0.01), 3)
+        2.0
     """
     with full_precision(rows):
         z, layer = _unit(rows), _unit(prototypes)
         mean = z.new_zeros(len(layer))
-        for part in parts(len(z), len(layer)):
-            scores = z[part] @ layer.T.to(z.dtype)
+        for block in split_rows(len(z), len(layer)):
+            scores = z[block] @ layer.T.to(z.dtype)
             scores = scores if centre is None else scores - centre
             mean += (scores / temperature).softmax(1).sum(0) / len(z)
         return float(torch.special.entr(mean).sum().exp())
@@ -212,9 +250,14 @@ def prototypes_used(
 def moving_centre(
     centre: Tensor, teachers: Tensor, teacher_prototypes: Tensor, *, momentum: float
 ) -> Tensor:
-    """DINO's centre after a batch (equation 4). [k], [n, t, d], [k, d] -> [k].
+    """Update DINO's centre with a batch (equation 4). [k], [n, t, d], [k, d] -> [k].
 
-    The mean of the scores is the score of the mean row, so they are never held.
+    The mean of the scores is the score of the mean row, so the scores are never held.
+
+    Example:
+        >>> teacher = torch.eye(2)[:1, None]  # one image, one view, at prototype 0
+        >>> moving_centre(torch.zeros(2), teacher, torch.eye(2), momentum=0.5).tolist()
+        [0.5, 0.0]
     """
     with full_precision(teachers):
         scores = _unit(teacher_prototypes) @ _unit(teachers).mean((0, 1))

@@ -12,8 +12,11 @@ from torch import Tensor
 from selfsup.core.numerics import at_least_float32, full_precision
 from selfsup.losses.measures import COSINE
 from selfsup.losses.relations import Relations
-from selfsup.losses.row_blocks import each_row, log_sum_exp
-from selfsup.losses.symmetric import LOWEST, cross_entropy_of_views
+from selfsup.losses.row_blocks import log_sum_exp, map_rows
+from selfsup.losses.symmetric import MIN_TEMPERATURE, cross_entropy_of_views
+
+LOWEST_TEMPERATURE = MIN_TEMPERATURE[torch.float64]
+"""Of `nt_xent`: 1/690."""
 
 
 def nt_xent(
@@ -32,7 +35,7 @@ def nt_xent(
         a: [n, d] embeddings of the first views, in any scale.
         b: [n, d] embeddings of the second views; row i is the image of `a[i]`.
         temperature: divides cosine similarities; 0.1 to 0.5 is usual. Lower weighs the hardest
-            negatives more.
+            negatives more. Below 1/72 all is computed in float64.
         products: multiply matrices in this type, where bfloat16 is fast: similarities then have
             three digits. None: exact, whatever autocast says.
 
@@ -41,23 +44,21 @@ def nt_xent(
         too, with gradient zero.
 
     Raises:
-        ValueError: the views differ in shape, or the temperature is not positive.
+        ValueError: the views differ in shape, or the temperature is below 1/690.
+
+    Example:
+        >>> views = torch.eye(3)  # orthogonal images, each with two equal views
+        >>> round(nt_xent(views, views, temperature=0.5).item(), 3)
+        0.433
     """
     _check(a, b, temperature)
+    if temperature < LOWEST_TEMPERATURE:
+        raise ValueError(f"temperature must be 1/690 (0.00145) or more, not {temperature}")
     a, b = at_least_float32(a), at_least_float32(b)  # half precision blurs similarities
-    if temperature >= LOWEST[a.dtype]:
+    if temperature >= MIN_TEMPERATURE[a.dtype]:
         return cross_entropy_of_views(a, b, temperature, products or a.dtype)
-    n = len(a)
-    images = Relations(torch.arange(n, device=a.device).repeat(2))
-
-    def value(similar: Tensor, part: slice) -> Tensor:
-        logits = similar / temperature
-        positive = logits.gather(1, _other_view(part, n, logits.device))[:, 0]
-        return log_sum_exp(images.others(logits, part, fill=-torch.inf)) - positive
-
-    with full_precision(a):
-        z = COSINE.prepare(torch.cat([a, b]))
-        return each_row(z, z, COSINE, value).mean()
+    loss = cross_entropy_of_views(a.double(), b.double(), temperature, torch.float64)
+    return loss.to(a.dtype)
 
 
 def info_nce(a: Tensor, b: Tensor, *, temperature: float, queue: Tensor | None = None) -> Tensor:
@@ -81,17 +82,27 @@ def info_nce(a: Tensor, b: Tensor, *, temperature: float, queue: Tensor | None =
 
     Raises:
         ValueError: queries and keys differ in shape, or the temperature is not positive.
+
+    Example:
+        >>> queries = keys = torch.eye(3)
+        >>> round(info_nce(queries, keys, temperature=0.5).item(), 3)
+        0.24
+        >>> round(info_nce(queries, keys, temperature=0.5, queue=-keys).item(), 3)
+        0.254
     """
     _check(a, b, temperature)
     with full_precision(a):
         queries, keys = COSINE.prepare(a), COSINE.prepare(b)
         positive = (queries * keys).sum(1) / temperature
-        others = keys if queue is None else COSINE.prepare(queue)
+        candidates = keys if queue is None else COSINE.prepare(queue)
 
-        def value(similar: Tensor, part: slice) -> Tensor:
-            return (similar / temperature).logsumexp(1)
+        def log_denominator(similarities: Tensor, block: slice) -> Tensor:
+            return (similarities / temperature).logsumexp(1)
 
-        total = each_row(queries, others, COSINE, value, ahead=queue is None)
+        # with a queue the positive is added below, which gives rows different weights
+        total = map_rows(
+            queries, candidates, COSINE, log_denominator, gradient_in_forward=queue is None
+        )
         if queue is not None:
             total = torch.logaddexp(total, positive)
         return (total - positive).mean()
@@ -116,12 +127,17 @@ def dcl(a: Tensor, b: Tensor, *, temperature: float) -> Tensor:
     Raises:
         ValueError: the views differ in shape, there is one image, or the temperature is not
             positive.
+
+    Example:
+        >>> views = torch.eye(3)
+        >>> round(dcl(views, views, temperature=0.5).item(), 3)
+        -0.614
     """
     return _decoupled(a, b, temperature, torch.ones(len(a), device=a.device))
 
 
 def dclw(a: Tensor, b: Tensor, *, temperature: float, sigma: float) -> Tensor:
-    """Decoupled contrastive loss whose positives weigh less the more alike they are (equation 7).
+    """Decoupled contrastive loss whose similar positives weigh less (equation 7).
 
     As `dcl`, with -w_i s_ip / T and w_i = 2 - exp(s_i / sigma) / mean over j of exp(s_j / sigma),
     where s_i is the similarity of image i's two views. The weights have no gradient.
@@ -141,12 +157,18 @@ def dclw(a: Tensor, b: Tensor, *, temperature: float, sigma: float) -> Tensor:
 
     Raises:
         ValueError: as `dcl`, or sigma is not positive.
+
+    Example:
+        >>> a = torch.eye(3)
+        >>> b = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0], [0.0, 0.0, 1.0]])
+        >>> round(dclw(a, b, temperature=0.5, sigma=0.5).item(), 3)
+        -0.002
     """
     if not sigma > 0:
         raise ValueError(f"sigma must be above 0, not {sigma}")
     with torch.no_grad(), full_precision(a):
-        alike = (COSINE.prepare(a) * COSINE.prepare(b)).sum(1)
-        weights = 2 - len(a) * (alike / sigma).softmax(0)
+        positive = (COSINE.prepare(a) * COSINE.prepare(b)).sum(1)
+        weights = 2 - len(a) * (positive / sigma).softmax(0)
     return _decoupled(a, b, temperature, weights)
 
 
@@ -159,16 +181,12 @@ def _decoupled(a: Tensor, b: Tensor, temperature: float, weights: Tensor) -> Ten
         z = COSINE.prepare(torch.cat([a, b]))
         images = Relations(torch.arange(n, device=a.device).repeat(2))
 
-        def value(similar: Tensor, part: slice) -> Tensor:
-            return log_sum_exp(images.negatives(similar / temperature, part, fill=-torch.inf))
+        def log_negatives(similarities: Tensor, block: slice) -> Tensor:
+            logits = similarities / temperature
+            return log_sum_exp(images.negative_values(logits, block, fill=-torch.inf))
 
-        alike = (z[:n] * z[n:]).sum(1) / temperature
-        return each_row(z, z, COSINE, value).mean() - (weights * alike).mean()
-
-
-def _other_view(part: slice, n: int, device: torch.device) -> Tensor:
-    """The column of each row's other view: int64 [r, 1]."""
-    return (torch.arange(part.start, part.stop, device=device)[:, None] + n) % (2 * n)
+        positive = (z[:n] * z[n:]).sum(1) / temperature
+        return map_rows(z, z, COSINE, log_negatives).mean() - (weights * positive).mean()
 
 
 def _check(a: Tensor, b: Tensor, temperature: float) -> None:

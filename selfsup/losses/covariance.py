@@ -1,6 +1,15 @@
-"""Losses that keep embeddings apart by what their dimensions share, not by negatives.
+"""Losses that prevent collapse by the covariance of dimensions, not by negatives.
 
-Covariances are of the whole global batch. Shape letters: n images, d embedding width.
+Covariances are of the whole global batch.
+
+TiCo needs more images than a batch has, so it keeps a moving average C of the second moment.
+Example for one entry of C, at beta 0.9, first 0.5, where the mean of a a' of a batch is 1.0:
+
+    step 1   C = 0.9 x 0.5  + 0.1 x 1.0 = 0.55   used by this batch's loss, with gradient through a
+    step 2   C = 0.9 x 0.55 + 0.1 x 1.0 = 0.595  after k steps: 1 - 0.5 x 0.9^k
+    weights  a batch of 10 steps ago still counts 0.1 x 0.9^10 = 0.035
+
+Shape letters: n images, d embedding width.
 """
 
 from torch import Tensor
@@ -12,7 +21,7 @@ from selfsup.losses.measures import COSINE
 def barlow_twins(
     a: Tensor, b: Tensor, *, off_diagonal: float, scale: float = 1.0, eps: float = 1e-5
 ) -> Tensor:
-    """Make the correlation of two views' dimensions the identity (equations 1 and 2).
+    """Barlow Twins: the correlation of two views becomes the identity (equations 1 and 2).
 
     scale x (sum over i of (1 - C_ii)^2 + off_diagonal x sum over i != j of C_ij^2), where C_ij is
     the mean over the batch of a's dimension i times b's dimension j, each standardised over it.
@@ -32,14 +41,21 @@ def barlow_twins(
 
     Raises:
         ValueError: the views differ in shape or hold one image.
+
+    Example:
+        >>> a = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+        >>> round(barlow_twins(a, a, off_diagonal=0.005).item(), 3)  # uncorrelated dimensions
+        0.0
+        >>> round(barlow_twins(a[:, :1].repeat(1, 2), a, off_diagonal=0.005).item(), 3)
+        1.005
     """
     _check(a, b)
     n = len(a)
     with full_precision(a):
-        one, other = (_standardize(at_least_float32(x), eps) for x in (a, b))
-        square = (one.T @ other / n).square()  # [d, d], only its diagonal is wanted as it is
-        same = ((one * other).mean(0) - 1).square().sum()
-        return scale * (same + off_diagonal * (square.sum() - square.diagonal().sum()))
+        first, second = (_standardize(at_least_float32(x), eps) for x in (a, b))
+        square = (first.T @ second / n).square()  # [d, d]
+        diagonal = ((first * second).mean(0) - 1).square().sum()  # not from the square: exact
+        return scale * (diagonal + off_diagonal * (square.sum() - square.diagonal().sum()))
 
 
 def _standardize(x: Tensor, eps: float) -> Tensor:
@@ -56,7 +72,7 @@ def vicreg(
     covariance: float,
     eps: float = 1e-4,
 ) -> Tensor:
-    """Variance, invariance and covariance of two views (equations 1 to 6).
+    """VICReg: variance, invariance and covariance of two views (equations 1 to 6).
 
     invariance x mean over n and d of (a - b)^2 + variance x mean over both views and d of
     [1 - sqrt(var + eps)]+ + covariance x sum over both views of 1/d sum over i != j of cov_ij^2.
@@ -78,6 +94,11 @@ def vicreg(
 
     Raises:
         ValueError: the views differ in shape or hold one image.
+
+    Example:
+        >>> a = torch.zeros(4, 2)  # collapsed
+        >>> round(vicreg(a, a, invariance=25, variance=25, covariance=1).item(), 3)
+        24.75
     """
     _check(a, b)
     with full_precision(a):
@@ -85,20 +106,20 @@ def vicreg(
         total = invariance * (a - b).square().mean()
         for x in (a, b):
             centred = x - x.mean(0)
-            each = centred.square().sum(0) / (len(x) - 1)
-            total = total + variance / 2 * (1 - (each + eps).sqrt()).relu().mean()
+            variances = centred.square().sum(0) / (len(x) - 1)
+            total = total + variance / 2 * (1 - (variances + eps).sqrt()).relu().mean()
             square = (centred.T @ centred / (len(x) - 1)).square()
             total = total + covariance * (square.sum() - square.diagonal().sum()) / x.shape[1]
         return total
 
 
 def tico(a: Tensor, b: Tensor, *, second_moment: Tensor, rho: float) -> Tensor:
-    """Pull two views together and away from the directions that all embeddings share.
+    """TiCo: pull two views together, and away from the directions that embeddings use most.
 
     The mean over n of 1 - a_i.b_i + rho a_i' C a_i, all rows at length 1.
 
     Source: Zhu et al. 2022, https://arxiv.org/abs/2206.10698. C is the moving average that
-    `moving_second_moment` makes, this batch within it, through which there is a gradient too, as in
+    `moving_second_moment` returns, with this batch in it. The gradient flows through C too, as in
     the paper's pseudo-code.
 
     Args:
@@ -112,18 +133,28 @@ def tico(a: Tensor, b: Tensor, *, second_moment: Tensor, rho: float) -> Tensor:
 
     Raises:
         ValueError: the views differ in shape or hold one image.
+
+    Example:
+        >>> a = torch.eye(2)
+        >>> moment = moving_second_moment(a, torch.zeros(2, 2), beta=0.9)
+        >>> round(tico(a, a, second_moment=moment, rho=8.0).item(), 3)
+        0.4
     """
     _check(a, b)
     with full_precision(a):
-        one, other = COSINE.prepare(a), COSINE.prepare(b.detach())
-        apart = 1 - (one * other).sum(1).mean()
-        return apart + rho * ((one @ second_moment) * one).sum(1).mean()
+        first, second = COSINE.prepare(a), COSINE.prepare(b.detach())
+        attraction = 1 - (first * second).sum(1).mean()
+        return attraction + rho * ((first @ second_moment) * first).sum(1).mean()
 
 
 def moving_second_moment(a: Tensor, before: Tensor, *, beta: float) -> Tensor:
-    """The second moment, rows at length 1, as a moving average. [n, d], [d, d] -> [d, d].
+    """Update TiCo's moving average of the second moment. [n, d], [d, d] -> [d, d].
 
-    beta x before + (1 - beta) / n x sum of a_i a_i'.
+    beta x before + (1 - beta) / n x sum of a_i a_i', rows at length 1.
+
+    Example:
+        >>> moving_second_moment(torch.eye(2), torch.zeros(2, 2), beta=0.5).tolist()
+        [[0.25, 0.0], [0.0, 0.25]]
     """
     with full_precision(a):
         z = COSINE.prepare(a)

@@ -1,4 +1,4 @@
-"""SIGReg: keep embeddings apart by making them normally distributed in every direction.
+"""SIGReg: prevent collapse by making embeddings normally distributed in every direction.
 
 Shape letters: n images, v views, d embedding width, m directions, p points.
 """
@@ -11,20 +11,20 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from selfsup.core.numerics import at_least_float32, full_precision, normalize
-from selfsup.losses.row_blocks import parts
+from selfsup.losses.row_blocks import split_rows
 
 POINTS, LIMIT = 17, 5.0  # the paper's grid of the integral
 
 
 def sigreg(z: Tensor, directions: Tensor) -> Tensor:
-    """Distance of embeddings from a standard normal, seen along random directions.
+    """SIGReg: distance of embeddings from a standard normal, along random directions.
 
     The mean over directions of the Epps-Pulley statistic of the projections x = z . direction:
     n x integral over t of |1/n sum of exp(i t x) - exp(-t^2 / 2)|^2 exp(-t^2 / 2), by the
     trapezoidal rule over 17 points from -5 to 5.
 
     Source: Balestriero & LeCun 2025, https://arxiv.org/abs/2511.08544, section 4 and algorithm 1.
-    No matrix of n x m x p is held: directions are taken a few at a time, and the gradient is made
+    No matrix of n x m x p is held: directions are processed in blocks, and the gradient is computed
     along with the value.
 
     Args:
@@ -34,35 +34,42 @@ def sigreg(z: Tensor, directions: Tensor) -> Tensor:
     Returns:
         Scalar, at least 0; about 1.06 for rows that are standard normal, growing with n for
         others. Collapsed at 0: 0.41 n, with gradient zero.
+
+    Example:
+        >>> round(sigreg(torch.zeros(10, 2), torch.eye(2)).item(), 2)  # collapsed
+        4.09
     """
     with full_precision(z):
-        total: Tensor = _Sliced.apply(at_least_float32(z), normalize(directions.to(z.device)))
-        return total
+        statistic: Tensor = _Sliced.apply(at_least_float32(z), normalize(directions.to(z.device)))
+        return statistic
 
 
 class _Sliced(torch.autograd.Function):
-    """The statistic and its gradient, a few directions at a time."""
+    """S(z) = 1/m sum over directions u of EP(z u); gradient 1/m sum over u of EP'(z u) u'.
+
+    EP and EP' are `_epps_pulley`'s. Both are computed in forward; backward multiplies by a number.
+    """
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, directions: Tensor) -> Tensor:
         directions = directions.to(z.dtype)
         total, gradient = z.new_zeros(()), torch.zeros_like(z)
-        for part in parts(len(directions), len(z)):
-            some = directions[part]
-            value, slope = _epps_pulley(z @ some.T)
+        for block in split_rows(len(directions), len(z)):
+            u = directions[block]
+            value, slope = _epps_pulley(z @ u.T)
             total += value
-            gradient.addmm_(slope, some)
+            gradient.addmm_(slope, u)
         ctx.save_for_backward(gradient / len(directions))
         return total / len(directions)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return ctx.saved_tensors[0] * gradients[0], None
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        return ctx.saved_tensors[0] * grad_outputs[0], None
 
 
 def _epps_pulley(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum over columns of the statistic, and its gradient. [n, m] -> scalar, [n, m].
+    """Sum of the statistic over columns, and its gradient. [n, m] -> scalar, [n, m].
 
     The integrand is even, so points below 0 count with those above.
     """
@@ -83,7 +90,7 @@ def _epps_pulley(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def lejepa(z: Tensor, directions: Tensor, *, centres: int, weight: float) -> Tensor:
-    """Views predict their image's centre, and every view's embeddings are normal (algorithm 2).
+    """LeJEPA: views predict their image's centre, and embeddings are normal (algorithm 2).
 
     (1 - weight) x mean over views, images and dimensions of (centre - z)^2, the centre being the
     mean of the first `centres` views, + weight x mean over views of `sigreg`.
@@ -98,10 +105,15 @@ def lejepa(z: Tensor, directions: Tensor, *, centres: int, weight: float) -> Ten
 
     Returns:
         Scalar, at least 0.
+
+    Example:
+        >>> z = torch.tensor([[[1.0], [3.0]]])  # one image, two views, their centre at 2
+        >>> round(lejepa(z, torch.eye(1), centres=2, weight=0.05).item(), 3)
+        1.069
     """
     with full_precision(z):
         z = at_least_float32(z)
         centre = z[:, :centres].mean(1, keepdim=True)
-        apart = (centre - z).square().mean()
+        prediction = (centre - z).square().mean()
         normal = torch.stack([sigreg(z[:, view], directions) for view in range(z.shape[1])]).mean()
-        return (1 - weight) * apart + weight * normal
+        return (1 - weight) * prediction + weight * normal

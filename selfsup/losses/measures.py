@@ -1,4 +1,4 @@
-"""How two embeddings compare: similarities and distances, shared by losses and miners.
+"""Similarities and distances of embeddings, shared by losses and miners.
 
 Shape letters: n and m rows, d embedding width.
 """
@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from selfsup.core.numerics import at_least_float32, full_precision, normalize
 
-EQUAL = 1e-14  # rows whose squared distance is a smaller share of their squared lengths are equal
+EQUAL = 1e-14  # rows count as equal below this fraction: squared distance / squared lengths
 
 
 def _sqrt(square: Tensor) -> Tensor:
@@ -22,18 +22,18 @@ def _sqrt(square: Tensor) -> Tensor:
 
 
 class Measure(Protocol):
-    """How two rows compare: a value for each pair, and the way back for its gradient."""
+    """Compares rows pair by pair, and sends the gradient of the comparisons back to the rows."""
 
     def prepare(self, x: Tensor) -> Tensor:
-        """Rows as they are compared: float32 at least, scaled if wanted. Differentiable."""
+        """Convert rows to float32 or float64 and normalise them if wanted. Differentiable."""
 
     def values(self, x: Tensor, y: Tensor) -> Tensor:
-        """Prepared rows compared, without gradient. [n, d], [m, d] -> [n, m]."""
+        """Compare all pairs of prepared rows, without gradient. [n, d], [m, d] -> [n, m]."""
 
-    def pull(
+    def add_gradient(
         self, gradient: Tensor, values: Tensor, x: Tensor, y: Tensor, *, to_x: Tensor, to_y: Tensor
     ) -> None:
-        """Add the gradient at the values [n, m] to those of x [n, d] and y [m, d], in place."""
+        """Add the gradient of the values [n, m] to `to_x` [n, d] and `to_y` [m, d], in place."""
 
 
 @dataclass(frozen=True)
@@ -46,18 +46,18 @@ class Similarity:
     normalize: bool = True
 
     def prepare(self, x: Tensor) -> Tensor:
-        """Rows as they are compared. [n, d] -> [n, d]."""
+        """Convert rows to float32 or float64 and normalise them if wanted. [n, d] -> [n, d]."""
         x = at_least_float32(x)
         return normalize(x) if self.normalize else x
 
     def values(self, x: Tensor, y: Tensor) -> Tensor:
-        """[n, d], [m, d] -> [n, m]."""
+        """Compute all dot products of prepared rows. [n, d], [m, d] -> [n, m]."""
         return x @ y.T
 
-    def pull(
+    def add_gradient(
         self, gradient: Tensor, values: Tensor, x: Tensor, y: Tensor, *, to_x: Tensor, to_y: Tensor
     ) -> None:
-        """Add the gradient at the values [n, m] to those of x [n, d] and y [m, d], in place."""
+        """Add the gradient of the values [n, m] to `to_x` [n, d] and `to_y` [m, d], in place."""
         to_x.addmm_(gradient, y)
         to_y.addmm_(gradient.T, x)
 
@@ -68,49 +68,55 @@ COSINE = Similarity(normalize=True)
 
 @dataclass(frozen=True)
 class Distance:
-    """How far apart two embeddings are: one object for miner and loss, so that they agree.
+    """Distance of two embeddings: one object for miner and loss, so that they agree.
 
     kind: euclidean |x - y|, squared |x - y|^2, or cosine 1 - cos(x, y), formed as half the square
         so that equal rows are at exactly 0; a row of zeros is at 1/2 from all others.
     normalize: scale rows to length 1 first (cosine always does).
+
+    Example:
+        >>> x = torch.tensor([[0.0, 3.0], [4.0, 0.0]])
+        >>> Distance("euclidean", normalize=False).matrix(x, x).tolist()
+        [[0.0, 5.0], [5.0, 0.0]]
     """
 
     kind: Literal["euclidean", "squared", "cosine"] = "euclidean"
     normalize: bool = True
 
     def prepare(self, x: Tensor) -> Tensor:
-        """Rows as they are compared. [n, d] -> [n, d]."""
+        """Convert rows to float32 or float64 and normalise them if wanted. [n, d] -> [n, d]."""
         x = at_least_float32(x)
         return normalize(x) if self.normalize or self.kind == "cosine" else x
 
     def matrix(self, x: Tensor, y: Tensor) -> Tensor:
-        """Every distance, of rows in any scale, without gradient. [n, d], [m, d] -> [n, m]."""
+        """Compute all distances of any rows, without gradient. [n, d], [m, d] -> [n, m]."""
         with torch.no_grad(), full_precision(x):
             return self.values(self.prepare(x), self.prepare(y))
 
     def values(self, x: Tensor, y: Tensor) -> Tensor:
-        """Every distance of prepared rows, equal rows at exactly 0. [n, d], [m, d] -> [n, m].
+        """Compute all distances of prepared rows, without gradient. [n, d], [m, d] -> [n, m].
 
-        The product form of `torch.cdist` errs by up to 7e-4 in float32, which would break ties and
-        duplicates, and differences one by one take ten times as long. So float32 rows are
-        multiplied in float64 and the result is rounded: it is the nearest float32 to the true
-        distance, where that is above 1e-7 of the rows' length; below, the rows count as equal.
+        Equal rows are at exactly 0. The product form of `torch.cdist` has errors up to 7e-4 in
+        float32, which would break ties and duplicates; the form by differences takes ten times as
+        long. So float32 rows are multiplied in float64 and the result is rounded: it is the nearest
+        float32 to the true distance, where that is above 1e-7 of the rows' length. Below, the rows
+        count as equal.
         """
         if x.dtype == torch.float64:
-            apart = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
-            return apart if self.kind == "euclidean" else self._of_square(apart.square())
+            distances = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+            return distances if self.kind == "euclidean" else self._from_square(distances.square())
         x, y = x.double(), y.double()
         lengths = x.square().sum(1)[:, None] + y.square().sum(1)
         square = torch.addmm(lengths, x, y.T, alpha=-2)
         square.masked_fill_(square <= lengths.mul_(EQUAL), 0)
-        return (square.sqrt_() if self.kind == "euclidean" else self._of_square(square)).float()
+        return (square.sqrt_() if self.kind == "euclidean" else self._from_square(square)).float()
 
-    def pull(
+    def add_gradient(
         self, gradient: Tensor, values: Tensor, x: Tensor, y: Tensor, *, to_x: Tensor, to_y: Tensor
     ) -> None:
-        """Add the gradient at the values [n, m] to those of x [n, d] and y [m, d], in place.
+        """Add the gradient of the values [n, m] to `to_x` [n, d] and `to_y` [m, d], in place.
 
-        That of a distance of 0 is 0.
+        The gradient of a distance of 0 is 0.
         """
         if self.kind == "euclidean":
             gradient = (gradient / values).masked_fill_(values == 0, 0)
@@ -119,24 +125,28 @@ class Distance:
         to_x.addcmul_(gradient.sum(1, keepdim=True), x).addmm_(gradient, y, alpha=-1)
         to_y.addcmul_(gradient.sum(0)[:, None], y).addmm_(gradient.T, x, alpha=-1)
 
-    def whole(self, x: Tensor, y: Tensor) -> Tensor:
-        """Every distance of prepared rows, differentiable. [n, d], [m, d] -> [n, m]."""
-        apart: Tensor = _Whole.apply(x, y, self)
-        return apart
+    def differentiable_values(self, x: Tensor, y: Tensor) -> Tensor:
+        """Compute all distances of prepared rows, with gradient. [n, d], [m, d] -> [n, m]."""
+        distances: Tensor = _DistanceMatrix.apply(x, y, self)
+        return distances
 
-    def pairs(self, x: Tensor, y: Tensor) -> Tensor:
-        """Distance of row i of x to row i of y, differentiable. [n, d], [n, d] -> [n]."""
+    def rowwise(self, x: Tensor, y: Tensor) -> Tensor:
+        """Compute the distance of row i of x to row i of y, with gradient. [n, d] twice -> [n]."""
         with full_precision(x):
             x, y = self.prepare(x), self.prepare(y)
             square = (x - y).square().sum(1)
-            return _sqrt(square) if self.kind == "euclidean" else self._of_square(square)
+            return _sqrt(square) if self.kind == "euclidean" else self._from_square(square)
 
-    def _of_square(self, square: Tensor) -> Tensor:
+    def _from_square(self, square: Tensor) -> Tensor:
         return square / 2 if self.kind == "cosine" else square
 
 
-class _Whole(torch.autograd.Function):
-    """A matrix of distances whose gradient does not hold a difference for each pair."""
+class _DistanceMatrix(torch.autograd.Function):
+    """D_ij = |x_i - y_j|; gradient at x_i: sum over j of G_ij (x_i - y_j) / D_ij.
+
+    That is x_i times a row sum of G / D, less a matrix product, so that the differences [n, m, d]
+    are never held. (Squared: 2 G for G / D. Cosine: G, of half the square of unit rows.)
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, distance: Distance) -> Tensor:
@@ -147,8 +157,8 @@ class _Whole(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None]:
         x, y, values = ctx.saved_tensors
         to_x, to_y = torch.zeros_like(x), torch.zeros_like(y)
-        ctx.distance.pull(gradients[0], values, x, y, to_x=to_x, to_y=to_y)
+        ctx.distance.add_gradient(grad_outputs[0], values, x, y, to_x=to_x, to_y=to_y)
         return to_x, to_y, None

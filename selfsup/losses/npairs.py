@@ -11,8 +11,8 @@ from torch import Tensor
 
 from selfsup.core.numerics import full_precision
 from selfsup.losses.measures import Similarity
-from selfsup.losses.relations import Relations, mean_of
-from selfsup.losses.row_blocks import each_row, log_sum_exp
+from selfsup.losses.relations import Relations, masked_mean
+from selfsup.losses.row_blocks import log_sum_exp, map_rows
 
 DOT = Similarity(normalize=False)
 
@@ -43,6 +43,11 @@ def n_pairs(
 
     Raises:
         ValueError: fewer than two classes have two rows, or the temperature is not positive.
+
+    Example:
+        >>> x, labels = torch.eye(2).repeat_interleave(2, 0), torch.tensor([0, 0, 1, 1])
+        >>> round(n_pairs(x, labels, normalize=False, temperature=1, regularizer=0).item(), 3)
+        0.313
     """
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, not {temperature}")
@@ -51,12 +56,12 @@ def n_pairs(
         x = Similarity(normalize).prepare(embeddings)
         a, p = x[first], x[second]
 
-        def value(similar: Tensor, part: slice) -> Tensor:
-            logits = similar / temperature
-            own = torch.arange(part.start, part.stop, device=logits.device)[:, None]
-            return logits.logsumexp(1) - logits.gather(1, own)[:, 0]
+        def cross_entropy(similarities: Tensor, block: slice) -> Tensor:
+            logits = similarities / temperature
+            positive = torch.arange(block.start, block.stop, device=logits.device)[:, None]
+            return logits.logsumexp(1) - logits.gather(1, positive)[:, 0]
 
-        loss = each_row(a, p, DOT, value).mean()
+        loss = map_rows(a, p, DOT, cross_entropy).mean()
         if regularizer:
             loss = loss + regularizer * (a.square().sum(1) + p.square().sum(1)).mean()
         return loss
@@ -82,21 +87,28 @@ def angular(embeddings: Tensor, labels: Tensor, *, degrees: float) -> Tensor:
 
     Raises:
         ValueError: no pair has a negative, or alpha is not between 0 and 90 degrees.
+
+    Example:
+        >>> x, labels = torch.eye(2).repeat_interleave(2, 0), torch.tensor([0, 0, 1, 1])
+        >>> round(angular(x, labels, degrees=45).item(), 3)
+        0.036
     """
     square = _tangent_squared(degrees)
     relations = Relations(labels)
     anchor, positive = relations.positive_pairs()
 
-    def value(similar: Tensor, part: slice) -> Tensor:
-        same = labels[anchor[part], None] == labels
-        return log_sum_exp((4 * square * similar).masked_fill(same, -torch.inf))
+    def log_negatives(similarities: Tensor, block: slice) -> Tensor:
+        same = labels[anchor[block], None] == labels
+        return log_sum_exp((4 * square * similarities).masked_fill(same, -torch.inf))
 
     with full_precision(embeddings):
         z = Similarity().prepare(embeddings)
         a, p = z[anchor], z[positive]
-        own = 2 * (1 + square) * (a * p).sum(1)
-        each = F.softplus(each_row(a + p, z, DOT, value, ahead=False) - own)
-    return mean_of(each, relations.counts()[1][anchor] > 0, "both a positive and a negative")
+        positive_term = 2 * (1 + square) * (a * p).sum(1)
+        negative_term = map_rows(a + p, z, DOT, log_negatives, gradient_in_forward=False)
+        terms = F.softplus(negative_term - positive_term)
+    has_negative = relations.counts()[1][anchor] > 0
+    return masked_mean(terms, has_negative, "both a positive and a negative")
 
 
 def angular_n_pairs(embeddings: Tensor, labels: Tensor, *, degrees: float) -> Tensor:
@@ -116,19 +128,25 @@ def angular_n_pairs(embeddings: Tensor, labels: Tensor, *, degrees: float) -> Te
 
     Raises:
         ValueError: fewer than two classes have two rows, or alpha is not between 0 and 90 degrees.
+
+    Example:
+        >>> x, labels = torch.eye(2).repeat_interleave(2, 0), torch.tensor([0, 0, 1, 1])
+        >>> round(angular_n_pairs(x, labels, degrees=45).item(), 3)
+        0.018
     """
     first, second = _pair_of_each_class(labels)
     classes = Relations(labels[first])
     square = _tangent_squared(degrees)
 
-    def value(similar: Tensor, part: slice) -> Tensor:
-        return log_sum_exp(classes.others(4 * square * similar, part, fill=-torch.inf))
+    def log_negatives(similarities: Tensor, block: slice) -> Tensor:
+        return log_sum_exp(classes.mask_self(4 * square * similarities, block, fill=-torch.inf))
 
     with full_precision(embeddings):
         z = Similarity().prepare(embeddings)
         a, p = z[first], z[second]
-        own = 2 * (1 + square) * (a * p).sum(1)
-        return F.softplus(each_row(a + p, p, DOT, value, ahead=False) - own).mean()
+        positive_term = 2 * (1 + square) * (a * p).sum(1)
+        negative_term = map_rows(a + p, p, DOT, log_negatives, gradient_in_forward=False)
+        return F.softplus(negative_term - positive_term).mean()
 
 
 def n_pairs_angular(
@@ -148,17 +166,23 @@ def n_pairs_angular(
     Args:
         embeddings: [m, d] in any scale.
         labels: [m] integers; classes with one row are left out.
-        normalize: of the N-pair part; the angular part always does.
-        temperature: of the N-pair part.
-        regularizer: of the N-pair part.
-        degrees: alpha of the angular part.
-        weight: of the angular part.
+        normalize: of the N-pair term; the angular term always does.
+        temperature: of the N-pair term.
+        regularizer: of the N-pair term.
+        degrees: alpha of the angular term.
+        weight: of the angular term.
 
     Returns:
-        Scalar, in nats, at least 0. Collapsed: the sum of both parts' values.
+        Scalar, in nats, at least 0. Collapsed: the sum of both terms' values.
 
     Raises:
-        ValueError: as either part.
+        ValueError: as either term.
+
+    Example:
+        >>> x, labels = torch.eye(2).repeat_interleave(2, 0), torch.tensor([0, 0, 1, 1])
+        >>> settings = dict(normalize=True, temperature=1, regularizer=0, degrees=45, weight=2)
+        >>> round(n_pairs_angular(x, labels, **settings).item(), 3)
+        0.35
     """
     pairs = n_pairs(
         embeddings, labels, normalize=normalize, temperature=temperature, regularizer=regularizer
@@ -173,13 +197,13 @@ def _tangent_squared(degrees: float) -> float:
 
 
 def _pair_of_each_class(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The first and the second row of each class that has two: [c], [c], classes ascending."""
+    """Indices of the first and second row of each class that has two: [c], [c], by class."""
     order = labels.argsort(stable=True)
     sizes = labels.unique(return_counts=True)[1]
     start = sizes.cumsum(0) - sizes
     start = start[sizes > 1]
     if len(start) < 2:
         raise ValueError(
-            f"{len(start)} classes of the batch have 2 rows or more; pairs need 2 such"
+            f"{len(start)} classes of the batch have 2 rows or more; pairs need 2 such classes"
         )
     return order[start], order[start + 1]

@@ -1,4 +1,4 @@
-"""Losses of distances: positives near, negatives beyond a margin, over all pairs of a batch.
+"""Losses of pairs by distance: positives near, negatives beyond a margin.
 
 Shape letters: m embeddings, n anchors among them, d width, r anchors of a block.
 """
@@ -11,13 +11,13 @@ from torch import Tensor
 
 from selfsup.core.numerics import full_precision
 from selfsup.losses.measures import Distance
-from selfsup.losses.relations import Pairs, Relations, mean_of
-from selfsup.losses.row_blocks import each_row, log_sum_exp
+from selfsup.losses.relations import Anchors, Pairs, Relations, masked_mean
+from selfsup.losses.row_blocks import log_sum_exp, map_rows
 
 Reduction = Literal["pairs", "sides", "active"]
 
 
-def contrastive(
+def pair_contrastive(
     embeddings: Tensor,
     labels: Tensor,
     *,
@@ -26,7 +26,7 @@ def contrastive(
     negative_margin: float,
     squared: bool,
     reduction: Reduction,
-    anchors: int | None = None,
+    anchors: Anchors = None,
     pairs: Pairs | None = None,
 ) -> Tensor:
     """Margin contrastive loss: [d - m+]+ of positives and [m- - d]+ of negatives, or their squares.
@@ -39,47 +39,57 @@ def contrastive(
     Args:
         embeddings: [m, d] in any scale.
         labels: [m] integers.
-        distance: the one that the miner was given.
+        distance: the same object that the miner gets.
         positive_margin: a positive nearer than this costs nothing; in units of the distance.
         negative_margin: a negative farther than this costs nothing.
         squared: whether each term is squared.
         reduction: one mean over all ordered pairs (pairs); the mean over positives plus the mean
             over negatives (sides), so that few positives weigh as much as many negatives; or such
             means over the terms above zero (active).
-        anchors: only the first so many rows are anchors; None: all.
+        anchors: how many of the first rows are anchors (`Anchors`).
         pairs: only these pairs.
 
     Returns:
-        Scalar, at least 0. Collapsed: the margin of negatives (or its square) by the share that
+        Scalar, at least 0. Collapsed: the margin of negatives (or its square) by the weight that
         `reduction` gives them, with gradient zero.
 
     Raises:
         ValueError: there is no pair.
+
+    Example:
+        >>> x, labels = torch.tensor([[0.0], [0.1], [0.3]]), torch.tensor([0, 0, 1])
+        >>> settings = dict(positive_margin=0, negative_margin=0.5, squared=False)
+        >>> raw = Distance(normalize=False)
+        >>> loss = pair_contrastive(x, labels, distance=raw, reduction="sides", **settings)
+        >>> round(loss.item(), 3)  # 0.1 of positives, (0.2 + 0.3) / 2 of negatives
+        0.35
     """
     relations = Relations(labels, anchors, pairs)
-    found = torch.stack(relations.counts()).sum(1)  # positive and negative pairs
-    if found.sum() == 0:
+    counts = torch.stack(relations.counts()).sum(1)  # of positive and of negative pairs
+    if counts.sum() == 0:
         raise ValueError("no anchor of the batch has a positive or a negative")
 
-    def terms(apart: Tensor, part: slice) -> list[Tensor]:
-        positive, negative = relations.sides(part)
-        pull = F.relu(apart - positive_margin).masked_fill(~positive, 0)
-        return [pull, F.relu(negative_margin - apart).masked_fill(~negative, 0)]
+    def terms(distances: Tensor, block: slice) -> list[Tensor]:
+        positive, negative = relations.masks(block)
+        pull = F.relu(distances - positive_margin).masked_fill(~positive, 0)
+        return [pull, F.relu(negative_margin - distances).masked_fill(~negative, 0)]
 
-    def active(apart: Tensor, part: slice) -> Tensor:
-        return torch.stack([(side > 0).sum(1) for side in terms(apart, part)], 1)
+    def count_active(distances: Tensor, block: slice) -> Tensor:
+        return torch.stack([(side > 0).sum(1) for side in terms(distances, block)], 1)
 
-    def value(apart: Tensor, part: slice) -> Tensor:
-        pull, push = (side.square() if squared else side for side in terms(apart, part))
-        return pull.sum(1) / found[0].clamp(min=1) + push.sum(1) / found[1].clamp(min=1)
+    def reduce_terms(distances: Tensor, block: slice) -> Tensor:
+        pull, push = (side.square() if squared else side for side in terms(distances, block))
+        return pull.sum(1) / counts[0].clamp(min=1) + push.sum(1) / counts[1].clamp(min=1)
 
     with full_precision(embeddings):
         z = distance.prepare(embeddings)
         if reduction == "pairs":
-            found = found.sum().expand(2)
+            counts = counts.sum().expand(2)
         if reduction == "active":
-            found = each_row(relations.of(z.detach()), z.detach(), distance, active).sum(0)
-        return each_row(relations.of(z), z, distance, value).sum()
+            detached = z.detach()
+            rows = relations.anchor_rows(detached)
+            counts = map_rows(rows, detached, distance, count_active).sum(0)
+        return map_rows(relations.anchor_rows(z), z, distance, reduce_terms).sum()
 
 
 def lifted_structure(
@@ -96,7 +106,7 @@ def lifted_structure(
     Args:
         embeddings: [m, d] in any scale.
         labels: [m] integers.
-        distance: plain Euclidean in the paper, not normalised.
+        distance: Euclidean and not normalised in the paper.
         margin: how far a negative should be, in units of the distance; 1 in the paper.
 
     Returns:
@@ -105,21 +115,27 @@ def lifted_structure(
 
     Raises:
         ValueError: no class has two images, or there is one class.
+
+    Example:
+        >>> x, labels = torch.tensor([[0.0], [1.0], [5.0]]), torch.tensor([0, 0, 1])
+        >>> loss = lifted_structure(x, labels, distance=Distance(normalize=False), margin=4.0)
+        >>> round(loss.item(), 3)
+        0.862
     """
     relations = Relations(labels)
     anchor, positive = relations.positive_pairs()
     if len(anchor) == 0 or (relations.counts()[1] == 0).any():
         raise ValueError("no anchor of the batch has both a positive and a negative")
 
-    def value(apart: Tensor, part: slice) -> Tensor:
-        return log_sum_exp(relations.negatives(margin - apart, part, fill=-torch.inf))
+    def log_negatives(distances: Tensor, block: slice) -> Tensor:
+        return log_sum_exp(relations.negative_values(margin - distances, block, fill=-torch.inf))
 
     with full_precision(embeddings):
         z = distance.prepare(embeddings)
-        near = each_row(z, z, distance, value, ahead=False)
-    joined = torch.logaddexp(near[anchor], near[positive])
-    apart = distance.pairs(embeddings[anchor], embeddings[positive])
-    return F.relu(joined + apart).square().mean() / 2
+        negative_terms = map_rows(z, z, distance, log_negatives, gradient_in_forward=False)
+    negative_term = torch.logaddexp(negative_terms[anchor], negative_terms[positive])
+    positive_distance = distance.rowwise(embeddings[anchor], embeddings[positive])
+    return F.relu(negative_term + positive_distance).square().mean() / 2
 
 
 def generalized_lifted(
@@ -128,7 +144,7 @@ def generalized_lifted(
     *,
     distance: Distance,
     margin: float,
-    anchors: int | None = None,
+    anchors: Anchors = None,
     pairs: Pairs | None = None,
 ) -> Tensor:
     """Lifted loss of anchors: all positives against all negatives (Hermans, equation 7).
@@ -142,9 +158,9 @@ def generalized_lifted(
     Args:
         embeddings: [m, d] in any scale.
         labels: [m] integers.
-        distance: plain Euclidean in the paper, not normalised.
+        distance: Euclidean and not normalised in the paper.
         margin: in units of the distance.
-        anchors: only the first so many rows are anchors; None: all.
+        anchors: how many of the first rows are anchors (`Anchors`).
         pairs: only these pairs.
 
     Returns:
@@ -153,18 +169,24 @@ def generalized_lifted(
 
     Raises:
         ValueError: no anchor has both a positive and a negative.
+
+    Example:
+        >>> x, labels = torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([0, 0, 1])
+        >>> loss = generalized_lifted(x, labels, distance=Distance(normalize=False), margin=2.0)
+        >>> round(loss.item(), 3)  # anchors 0 and 1: [1 + 2 - 3]+ and [1 + 2 - 2]+
+        0.5
     """
     relations = Relations(labels, anchors, pairs)
 
-    def value(apart: Tensor, part: slice) -> Tensor:
-        near, positive = relations.positives(apart, part)
-        far = relations.negatives(margin - apart, part, fill=-torch.inf)
-        near = log_sum_exp(near.masked_fill(~positive, -torch.inf))
-        return F.relu(near + log_sum_exp(far))
+    def hinge(distances: Tensor, block: slice) -> Tensor:
+        positive_distances, positive = relations.positive_values(distances, block)
+        positive_term = log_sum_exp(positive_distances.masked_fill(~positive, -torch.inf))
+        negatives = relations.negative_values(margin - distances, block, fill=-torch.inf)
+        return F.relu(positive_term + log_sum_exp(negatives))
 
     positives, negatives = relations.counts()
     with full_precision(embeddings):
         z = distance.prepare(embeddings)
-        each = each_row(relations.of(z), z, distance, value)
+        terms = map_rows(relations.anchor_rows(z), z, distance, hinge)
     valid = (positives > 0) & (negatives > 0)
-    return mean_of(each, valid, "both a positive and a negative")
+    return masked_mean(terms, valid, "both a positive and a negative")

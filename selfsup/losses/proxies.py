@@ -1,7 +1,7 @@
 """Proxy losses: embeddings against one learnt row for each class.
 
-The proxies are parameters of the caller's. They get their gradient from the loss alone, which is
-the same on every process.
+The proxies are parameters of the caller. Their gradient comes from the loss alone, which is the
+same on every process.
 
 Shape letters: n embeddings, d width, c classes.
 """
@@ -9,25 +9,26 @@ Shape letters: n embeddings, d width, c classes.
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from selfsup.core.numerics import full_precision
 from selfsup.losses.measures import COSINE
-from selfsup.losses.row_blocks import each_row, log_1_plus_sum_exp
+from selfsup.losses.row_blocks import log_1_plus_sum_exp, map_rows
 
 
 def arcface(
     embeddings: Tensor, labels: Tensor, proxies: Tensor, *, margin: float, scale: float
 ) -> Tensor:
-    """Softmax over classes with a margin added to the angle to the own class (equation 3).
+    """ArcFace: softmax with a margin added to the angle to the true class (equation 3).
 
-    The mean over rows of the cross-entropy of scale * cos(theta_k), where the own class's angle is
+    The mean over rows of the cross-entropy of scale * cos(theta_k), where the true class's angle is
     theta + margin. Beyond pi - margin, where cos(theta + margin) would rise again, it is
-    cos(theta) - margin sin(margin), which goes on falling.
+    cos(theta) - margin sin(margin), which decreases further.
 
-    Source: Deng et al. 2019, https://arxiv.org/abs/1801.07698: margin 0.5 rad, scale 64. Its
-    gradient is the true one. pytorch-metric-learning wants degrees (28.6), and InsightFace has the
-    guard as an option.
+    Source: Deng et al. 2019, https://arxiv.org/abs/1801.07698: margin 0.5 rad, scale 64. The
+    gradient is exact. pytorch-metric-learning takes degrees (28.6), and InsightFace has the guard
+    beyond pi - margin as an option.
 
     Args:
         embeddings: [n, d] in any scale.
@@ -42,6 +43,11 @@ def arcface(
 
     Raises:
         ValueError: there are no rows, or a label has no proxy.
+
+    Example:
+        >>> x, labels, proxies = torch.eye(2), torch.tensor([0, 1]), torch.eye(2)
+        >>> round(arcface(x, labels, proxies, margin=0.5, scale=1.0).item(), 3)
+        0.348
     """
 
     def with_margin(cosine: Tensor) -> Tensor:
@@ -56,16 +62,16 @@ def arcface(
     _check(embeddings, labels, proxies)
     with full_precision(embeddings):
         z, w = COSINE.prepare(embeddings), COSINE.prepare(proxies)
-        own = (z * w[labels]).sum(1)
-        return _cross_entropy(z, w, labels, with_margin(own), scale)
+        positive = (z * w[labels]).sum(1)
+        return _cross_entropy(z, w, labels, with_margin(positive), scale)
 
 
 def cosface(
     embeddings: Tensor, labels: Tensor, proxies: Tensor, *, margin: float, scale: float
 ) -> Tensor:
-    """Softmax over classes with a margin taken from the cosine to the own class (equation 4).
+    """CosFace: softmax with a margin subtracted from the cosine to the true class (equation 4).
 
-    The mean over rows of the cross-entropy of scale * cos(theta_k), the own class's cosine less
+    The mean over rows of the cross-entropy of scale * cos(theta_k), the true class's cosine less
     `margin`.
 
     Source: Wang et al. 2018, https://arxiv.org/abs/1801.09414: margin 0.35, scale 64.
@@ -83,18 +89,23 @@ def cosface(
 
     Raises:
         ValueError: there are no rows, or a label has no proxy.
+
+    Example:
+        >>> x, labels, proxies = torch.eye(2), torch.tensor([0, 1]), torch.eye(2)
+        >>> round(cosface(x, labels, proxies, margin=0.35, scale=1.0).item(), 3)
+        0.42
     """
     _check(embeddings, labels, proxies)
     with full_precision(embeddings):
         z, w = COSINE.prepare(embeddings), COSINE.prepare(proxies)
-        own = (z * w[labels]).sum(1)
-        return _cross_entropy(z, w, labels, own - margin, scale)
+        positive = (z * w[labels]).sum(1)
+        return _cross_entropy(z, w, labels, positive - margin, scale)
 
 
 def proxy_anchor(
     embeddings: Tensor, labels: Tensor, proxies: Tensor, *, margin: float, alpha: float
 ) -> Tensor:
-    """Each proxy as an anchor: its class pulled in, all other embeddings pushed off (equation 4).
+    """Proxy-Anchor: each proxy pulls its class and pushes all other embeddings (equation 4).
 
     The mean over classes present of log(1 + sum over their rows of exp(-alpha (s - margin))) plus
     the mean over all classes of log(1 + sum over other classes' rows of exp(alpha (s + margin))).
@@ -115,35 +126,39 @@ def proxy_anchor(
 
     Raises:
         ValueError: there are no rows, or a label has no proxy.
+
+    Example:
+        >>> x, labels, proxies = torch.eye(2), torch.tensor([0, 1]), torch.eye(2)
+        >>> round(proxy_anchor(x, labels, proxies, margin=0.1, alpha=1.0).item(), 3)
+        1.086
     """
     _check(embeddings, labels, proxies)
     with full_precision(embeddings):
         z, w = COSINE.prepare(embeddings), COSINE.prepare(proxies)
         classes = torch.arange(len(w), device=w.device)
-
-        def value(similar: Tensor, part: slice) -> Tensor:
-            own = classes[part, None] == labels
-            near = (-alpha * (similar - margin)).masked_fill(~own, -torch.inf)
-            far = (alpha * (similar + margin)).masked_fill(own, -torch.inf)
-            return log_1_plus_sum_exp(near) / present + log_1_plus_sum_exp(far) / len(w)
-
         present = len(labels.unique())
-        return each_row(w, z, COSINE, value).sum()
+
+        def pull_and_push(similarities: Tensor, block: slice) -> Tensor:
+            positive = classes[block, None] == labels
+            pull = (-alpha * (similarities - margin)).masked_fill(~positive, -torch.inf)
+            push = (alpha * (similarities + margin)).masked_fill(positive, -torch.inf)
+            return log_1_plus_sum_exp(pull) / present + log_1_plus_sum_exp(push) / len(w)
+
+        return map_rows(w, z, COSINE, pull_and_push).sum()
 
 
-def _cross_entropy(z: Tensor, w: Tensor, labels: Tensor, own: Tensor, scale: float) -> Tensor:
-    """Cross-entropy with `own` [n] as the cosine to the own class."""
+def _cross_entropy(z: Tensor, w: Tensor, labels: Tensor, positive: Tensor, scale: float) -> Tensor:
+    """Cross-entropy of scaled cosines, with `positive` [n] as the cosine to the true class."""
 
-    def value(similar: Tensor, part: slice) -> Tensor:
-        row = torch.arange(len(similar), device=z.device)
-        others = (scale * similar).index_put((row, labels[part]), z.new_tensor(-torch.inf))
-        return others.logsumexp(1)
+    def log_negatives(similarities: Tensor, block: slice) -> Tensor:
+        row = torch.arange(len(similarities), device=z.device)
+        logits = (scale * similarities).index_put((row, labels[block]), z.new_tensor(-torch.inf))
+        return logits.logsumexp(1)
 
     if len(w) == 1:
-        return (own * 0).mean()
-    return torch.nn.functional.softplus(
-        each_row(z, w, COSINE, value, ahead=False) - scale * own
-    ).mean()
+        return (positive * 0).mean()
+    negative_terms = map_rows(z, w, COSINE, log_negatives, gradient_in_forward=False)
+    return F.softplus(negative_terms - scale * positive).mean()
 
 
 def _check(embeddings: Tensor, labels: Tensor, proxies: Tensor) -> None:
@@ -151,5 +166,5 @@ def _check(embeddings: Tensor, labels: Tensor, proxies: Tensor) -> None:
         raise ValueError("there are no embeddings")
     if labels.min() < 0 or labels.max() >= len(proxies):
         raise ValueError(
-            f"labels from {labels.min()} to {labels.max()} have proxies 0 to {len(proxies) - 1}"
+            f"labels are {labels.min()} to {labels.max()}, but proxies are 0 to {len(proxies) - 1}"
         )

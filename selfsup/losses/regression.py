@@ -1,4 +1,4 @@
-"""Losses without negatives that let one view predict the other.
+"""Losses without negatives: one view predicts the embedding of the other.
 
 Shape letters: n images, d embedding width.
 """
@@ -11,7 +11,7 @@ from selfsup.losses.measures import COSINE
 
 
 def cosine_regression(p: Tensor, z: Tensor) -> Tensor:
-    """Squared distance of predictions to targets, both at length 1 (BYOL, equation 2).
+    """BYOL: squared distance of predictions to targets, both at length 1 (equation 2).
 
     The mean over n rows of |p - z|^2 = 2 - 2 cos(p, z).
 
@@ -24,12 +24,17 @@ def cosine_regression(p: Tensor, z: Tensor) -> Tensor:
 
     Returns:
         Scalar from 0 to 4. Collapsed: 0, its minimum, with gradient zero.
+
+    Example:
+        >>> p, z = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+        >>> round(cosine_regression(p, z).item(), 3)
+        2.0
     """
     return 2 + 2 * negative_cosine(p, z)
 
 
 def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
-    """Minus the mean cosine of predictions and targets (SimSiam, equation 1).
+    """SimSiam: minus the mean cosine of predictions and targets (equation 1).
 
     Source: Chen & He 2021, https://arxiv.org/abs/2011.10566. The paper takes the mean of this and
     the same with the views exchanged.
@@ -43,6 +48,11 @@ def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
 
     Raises:
         ValueError: predictions and targets differ in shape.
+
+    Example:
+        >>> p, z = torch.tensor([[1.0, 1.0]]), torch.tensor([[0.0, 1.0]])
+        >>> round(negative_cosine(p, z).item(), 3)
+        -0.707
     """
     if p.shape != z.shape:
         raise ValueError(f"predictions {tuple(p.shape)} and targets {tuple(z.shape)} differ")

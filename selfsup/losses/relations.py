@@ -1,7 +1,7 @@
 """Relations: which rows of a batch are positives and which are negatives of which anchors.
 
 Shape letters: n anchors, m rows they are compared with, d width, r anchors of one block, k images
-of the largest class, t triplets.
+of the largest class, t and u pairs or triplets.
 """
 
 from collections.abc import Iterator
@@ -14,18 +14,24 @@ from torch import Tensor
 
 from selfsup.core.numerics import full_precision
 from selfsup.losses.measures import Measure
-from selfsup.losses.row_blocks import parts
+from selfsup.losses.row_blocks import split_rows
 
 Triplets = tuple[Tensor, Tensor, Tensor]
 """Indices [t] of anchors, positives and negatives."""
+Anchors = int | None
+"""How many of the first rows of a batch are anchors; None: all. The remaining rows, a memory after
+the batch, are only compared with."""
 
 
 class Pairs(NamedTuple):
-    """Chosen pairs: indices of anchors and positives [t], and of anchors and negatives [u]."""
+    """Chosen pairs: indices of anchors and positives [t], and of anchors and negatives [u].
 
-    anchor: Tensor
+    Anchors ascend in both.
+    """
+
+    positive_anchor: Tensor
     positive: Tensor
-    other_anchor: Tensor
+    negative_anchor: Tensor
     negative: Tensor
 
 
@@ -33,45 +39,47 @@ class Pairs(NamedTuple):
 class Relations:
     """Which rows are positives and which are negatives of which anchors.
 
-    labels: [m] integers.
-    anchors: the first so many rows are anchors; the rest, a memory behind the batch, are only
-        compared with. None: all.
-    pairs: where given, only these count.
+    labels: [m] integers; rows of one label are positives of each other.
+    anchors: how many of the first rows are anchors.
+    pairs: if given, only these pairs count.
     """
 
     labels: Tensor
-    anchors: int | None = None
+    anchors: Anchors = None
     pairs: Pairs | None = None
 
     @property
-    def n(self) -> int:
-        """How many anchors there are."""
+    def anchor_count(self) -> int:
+        """Number of anchors, n."""
         return len(self.labels) if self.anchors is None else self.anchors
 
-    def of(self, z: Tensor) -> Tensor:
-        """The anchors among the rows z."""
-        return z if self.n == len(z) else z[: self.n]
+    def anchor_rows(self, z: Tensor) -> Tensor:
+        """Select the rows of the anchors. [m, d] -> [n, d]."""
+        return z if self.anchor_count == len(z) else z[: self.anchor_count]
 
-    def sides(self, part: slice) -> tuple[Tensor, Tensor]:
-        """Positives and negatives of a block of anchors, never an anchor itself: bool [r, m]."""
+    def masks(self, block: slice) -> tuple[Tensor, Tensor]:
+        """Masks of the positives and negatives of a block of anchors, both bool [r, m].
+
+        An anchor is neither its own positive nor its own negative.
+        """
         if self.pairs is not None:
             return (
-                self._chosen(part, self.pairs.anchor, self.pairs.positive),
-                self._chosen(part, self.pairs.other_anchor, self.pairs.negative),
+                self._pair_mask(block, self.pairs.positive_anchor, self.pairs.positive),
+                self._pair_mask(block, self.pairs.negative_anchor, self.pairs.negative),
             )
-        same = self.labels[part, None] == self.labels
+        same = self.labels[block, None] == self.labels
         positive = same.clone()
-        own = torch.arange(len(same), device=same.device)
-        positive[own, part.start + own] = False
+        row = torch.arange(len(same), device=same.device)
+        positive[row, block.start + row] = False
         return positive, ~same
 
-    def _chosen(self, part: slice, anchor: Tensor, other: Tensor) -> Tensor:
-        ends = torch.tensor([part.start, part.stop], device=anchor.device)
+    def _pair_mask(self, block: slice, anchor: Tensor, partner: Tensor) -> Tensor:
+        ends = torch.tensor([block.start, block.stop], device=anchor.device)
         inside = slice(*torch.searchsorted(anchor.contiguous(), ends).tolist())  # anchors ascend
         mask = torch.zeros(
-            part.stop - part.start, len(self.labels), dtype=torch.bool, device=self.labels.device
+            block.stop - block.start, len(self.labels), dtype=torch.bool, device=self.labels.device
         )
-        mask[anchor[inside] - part.start, other[inside]] = True
+        mask[anchor[inside] - block.start, partner[inside]] = True
         return mask
 
     @cached_property
@@ -81,89 +89,93 @@ class Relations:
         return index.argsort(stable=True), size[index], (size.cumsum(0) - size)[index]
 
     @property
-    def largest(self) -> int:
-        """Images of the class that has most."""
+    def largest_class(self) -> int:
+        """Number of images of the largest class."""
         return int(self._by_class[1].max())
 
-    def members(self, part: slice) -> tuple[Tensor, Tensor]:
-        """The columns of each anchor's class, filled up with its own, and which are positives.
+    def class_members(self, block: slice) -> tuple[Tensor, Tensor]:
+        """Columns of each anchor's class, and which of them are positives.
 
-        int64 [r, k] and bool [r, k], with k the size of the largest class.
+        int64 [r, k] and bool [r, k], with k the size of the largest class in the block. The columns
+        of smaller classes are padded with the anchor itself, which is no positive.
         """
         order, size, start = self._by_class
-        size, start = size[part], start[part]
-        own = torch.arange(part.start, part.stop, device=order.device)[:, None]
+        size, start = size[block], start[block]
+        anchor = torch.arange(block.start, block.stop, device=order.device)[:, None]
         place = torch.arange(int(size.max()), device=order.device)
         column = order[(start[:, None] + place).clamp(max=len(order) - 1)]
-        column = torch.where(place < size[:, None], column, own)
-        return column, column != own
+        column = torch.where(place < size[:, None], column, anchor)
+        return column, column != anchor
 
-    def positives(self, values: Tensor, part: slice) -> tuple[Tensor, Tensor]:
-        """Values of each block's row among which are its positives, and which they are.
+    def positive_values(self, values: Tensor, block: slice) -> tuple[Tensor, Tensor]:
+        """Narrow the values of a block to few columns that hold all positives, with their mask.
 
         [r, m] -> [r, k], bool [r, k], with k the size of the largest class.
         """
         if self.pairs is not None:
-            return values, self._chosen(part, self.pairs.anchor, self.pairs.positive)
-        column, positive = self.members(part)
+            mask = self._pair_mask(block, self.pairs.positive_anchor, self.pairs.positive)
+            return values, mask
+        column, positive = self.class_members(block)
         return values.gather(1, column), positive
 
-    def negatives(self, values: Tensor, part: slice, *, fill: float) -> Tensor:
-        """The values, but `fill` where there is no negative of the anchor: [r, m] -> [r, m]."""
+    def negative_values(self, values: Tensor, block: slice, *, fill: float) -> Tensor:
+        """Replace the values of all rows that are no negatives by `fill`. [r, m] -> [r, m]."""
         if self.pairs is not None:
-            chosen = self._chosen(part, self.pairs.other_anchor, self.pairs.negative)
-            return values.masked_fill(~chosen, fill)
-        return values.scatter(1, self.members(part)[0], fill)
+            mask = self._pair_mask(block, self.pairs.negative_anchor, self.pairs.negative)
+            return values.masked_fill(~mask, fill)
+        return values.scatter(1, self.class_members(block)[0], fill)
 
-    def others(self, values: Tensor, part: slice, *, fill: float) -> Tensor:
-        """The values, but `fill` at each anchor itself: [r, m] -> [r, m]."""
-        own = torch.arange(part.start, part.stop, device=values.device)[:, None]
-        return values.scatter(1, own, fill)
+    def mask_self(self, values: Tensor, block: slice, *, fill: float) -> Tensor:
+        """Replace the value of each anchor with itself by `fill`. [r, m] -> [r, m]."""
+        anchor = torch.arange(block.start, block.stop, device=values.device)[:, None]
+        return values.scatter(1, anchor, fill)
 
     def counts(self) -> tuple[Tensor, Tensor]:
-        """How many positives and how many negatives each anchor has: int64 [n], [n]."""
+        """Count the positives and the negatives of each anchor: int64 [n], [n]."""
         if self.pairs is not None:
             return (
-                self.pairs.anchor.bincount(minlength=self.n),
-                self.pairs.other_anchor.bincount(minlength=self.n),
+                self.pairs.positive_anchor.bincount(minlength=self.anchor_count),
+                self.pairs.negative_anchor.bincount(minlength=self.anchor_count),
             )
-        of_class = self._by_class[1][: self.n]
-        return of_class - 1, len(self.labels) - of_class
+        size = self._by_class[1][: self.anchor_count]
+        return size - 1, len(self.labels) - size
 
     def positive_pairs(self) -> tuple[Tensor, Tensor]:
-        """Every anchor with every positive of it: index tensors [t], [t], anchors ascending."""
-        found = []
-        for part in self.parts():
-            column, positive = self.members(part)
+        """List every anchor with each of its positives: indices [t], [t], anchors ascending."""
+        pairs = []
+        for block in self.blocks():
+            column, positive = self.class_members(block)
             row, place = positive.nonzero().unbind(1)
-            found.append(torch.stack([part.start + row, column[row, place]]))
-        anchor, positive = torch.cat(found, 1)
+            pairs.append(torch.stack([block.start + row, column[row, place]]))
+        anchor, positive = torch.cat(pairs, 1)
         return anchor, positive
 
-    def parts(self) -> list[slice]:
-        """Blocks of anchors."""
-        return parts(self.n, len(self.labels))
+    def blocks(self) -> list[slice]:
+        """Split the anchors into blocks."""
+        return split_rows(self.anchor_count, len(self.labels))
 
-    def blocks(self, z: Tensor, measure: Measure) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
-        """Of each block: where, its values [r, m], its positives and its negatives [r, m]."""
-        for part in self.parts():
+    def compare_blocks(
+        self, z: Tensor, measure: Measure
+    ) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
+        """Yield of each block of anchors its slice, values, positives and negatives, all [r, m]."""
+        for block in self.blocks():
             with full_precision(z):
-                values = measure.values(z[part], z)
-            yield part, values, *self.sides(part)
+                values = measure.values(z[block], z)
+            yield block, values, *self.masks(block)
 
 
-def join(found: list[Triplets]) -> Triplets:
-    """The triplets of several blocks, one after the other."""
-    a, p, n = (torch.cat(column) for column in zip(*found, strict=True))
+def join_triplets(blocks: list[Triplets]) -> Triplets:
+    """Concatenate the triplets of several blocks."""
+    a, p, n = (torch.cat(column) for column in zip(*blocks, strict=True))
     return a, p, n
 
 
-def mean_of(values: Tensor, valid: Tensor, what: str) -> Tensor:
+def masked_mean(values: Tensor, valid: Tensor, needed: str) -> Tensor:
     """Mean of the values of valid rows. [n], bool [n] -> scalar.
 
     Raises:
-        ValueError: none is valid; the text says what was needed.
+        ValueError: no row is valid; the message says what was needed.
     """
     if not valid.any():
-        raise ValueError(f"no anchor of the batch has {what}")
+        raise ValueError(f"no anchor of the batch has {needed}")
     return values[valid].mean()

@@ -1,9 +1,15 @@
-"""Values of rows: what a loss needs of a matrix that is too large to keep.
+"""Losses of a similarity matrix without the matrix: a block of rows at a time.
 
-Most losses are a mean over anchors, and each anchor's term needs one row of the matrix that
-compares every embedding with every other. `each_row` makes that matrix a block of rows at a time,
-takes from each row what the loss needs, and forgets it; the backward pass makes each block again.
-So memory is linear in the batch, and a loss is written as the function of a row that it is.
+Most losses are a mean over anchors, and the term of an anchor needs one row of the matrix that
+compares every embedding with every other. `map_rows` computes a block of rows of that matrix,
+reduces each row to the loss's term, and frees the block. Memory is linear in the batch.
+
+The gradient is computed during forward, while a block is still there. Example: three anchors with
+one similarity each, s = (2, 3, 4), and the loss mean(s^2) = 29 / 3.
+
+    forward   terms s^2 = (4, 9, 16); saved gradient of their *sum*: 2 s = (4, 6, 8)
+    backward  autograd gives each row's weight: (1/3, 1/3, 1/3). All equal: (4, 6, 8) / 3. Done.
+    otherwise weights (1, 0, 0), as of `terms[0]`: each block is computed again, with its weights.
 
 Shape letters: n anchors, m rows they are compared with, d width, r anchors of one block.
 """
@@ -19,35 +25,44 @@ from torch.autograd.function import once_differentiable
 from selfsup.core.numerics import full_precision
 from selfsup.losses.measures import Measure
 
-Value = Callable[[Tensor, slice], Tensor]
-"""Of a block of comparisons [r, m] and where its anchors stand: [r], row by row; or [r, k], whose
-first column has a gradient and whose others are figures beside it."""
+RowFunction = Callable[[Tensor, slice], Tensor]
+"""Reduces a block of comparisons [r, m] and the slice of its anchors to one number a row, [r]; or
+to [r, k], where only the first column has a gradient and the others are statistics."""
 
-BLOCK = 1 << 17  # comparisons at a time: half a megabyte of float32, which stays in a cache
-LEAST = 32  # rows at a time: of fewer, products are slow
+BLOCK_SIZE = 1 << 17  # comparisons in a block: half a megabyte of float32, which stays in a cache
+MIN_ROWS = 32  # of a block: matrix products of fewer rows are slow
 
 
-def each_row(x: Tensor, y: Tensor, measure: Measure, value: Value, *, ahead: bool = True) -> Tensor:
-    """`value` of every row of the comparisons of x with y, never held as a whole.
+def map_rows(
+    x: Tensor,
+    y: Tensor,
+    measure: Measure,
+    function: RowFunction,
+    *,
+    gradient_in_forward: bool = True,
+) -> Tensor:
+    """Apply `function` to every row of the matrix that compares x with y, block by block.
 
     Args:
         x: [n, d] prepared anchors.
         y: [m, d] prepared rows.
         measure: how two rows compare, the one that prepared them.
-        value: of each row of a block; it may read any state but may not change it, since it may be
-            called a second time for the gradient.
-        ahead: make the gradient along with the value, as if all rows weigh the same, which they do
-            in a mean. Where they do not, blocks are made again.
+        function: reduces the rows of a block. It may read any state but must not change it: it is
+            called again in backward where rows have different weights. Tensors that it captures
+            get no gradient.
+        gradient_in_forward: compute the gradient along with the value, assuming that all rows weigh
+            the same, as in a mean. False saves that work where they do not.
 
     Returns:
         [n] or [n, k], differentiable with respect to x and y in its first column.
     """
-    result: Tensor = _EachRow.apply(x, None if y is x else y, measure, value, ahead)
-    return result
+    other = None if y is x else y
+    terms: Tensor = _MapRows.apply(x, other, measure, function, gradient_in_forward)
+    return terms
 
 
 def log_sum_exp(values: Tensor) -> Tensor:
-    """Log of the sum of exp of each row, some of it -inf. [r, m] -> [r].
+    """Log of the sum of exp of each row, where some values are -inf. [r, m] -> [r].
 
     A row of nothing but -inf has -inf and gradient zero.
     """
@@ -57,77 +72,87 @@ def log_sum_exp(values: Tensor) -> Tensor:
 
 
 def log_1_plus_sum_exp(values: Tensor) -> Tensor:
-    """Log of 1 plus the sum of exp of each row, some or all of it -inf. [r, m] -> [r]."""
+    """Log of 1 plus the sum of exp of each row, where any value may be -inf. [r, m] -> [r]."""
     top = values.detach().amax(1, keepdim=True).clamp_min(0)
     return ((values - top).exp().sum(1) + (-top[:, 0]).exp()).log() + top[:, 0]
 
 
-class _EachRow(torch.autograd.Function):
-    """Blocks of rows forward and, where their weights differ, once more backward."""
+def split_rows(n: int, m: int, *, scale: int = 1) -> list[slice]:
+    """Split n rows of m comparisons into blocks of about `BLOCK_SIZE`, of `MIN_ROWS` or more.
+
+    `scale` times larger ones are faster where little is held beside a block.
+    """
+    rows = scale * max(MIN_ROWS, BLOCK_SIZE // max(1, m))
+    return [slice(start, min(n, start + rows)) for start in range(0, n, rows)]
+
+
+class _MapRows(torch.autograd.Function):
+    """t_i = f(row i of M(x, y)); gradient sum over i of w_i df(M_i)/dM_i dM_i/d(x, y).
+
+    w are the weights that autograd hands back. Where all are one number w, the gradient is w times
+    that of the sum, which forward has saved.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, other: Tensor | None, measure: Measure, value: Value, ahead: bool
+        ctx: Any,
+        x: Tensor,
+        y: Tensor | None,
+        measure: Measure,
+        function: RowFunction,
+        gradient_in_forward: bool,
     ) -> Tensor:
-        rows = [x] if other is None else [x, other]  # one place for gradients where they are one
-        ctx.ahead = ahead and any(ctx.needs_input_grad)
-        ctx.block = partial(_block, x, rows[-1], measure, value)
-        ends = [torch.zeros_like(end) for end in rows] if ctx.ahead else []
-        whole = x.new_empty(0)
-        for part in parts(len(x), len(rows[-1])):
-            found = ctx.block(part, None, ends)
-            if part.start == 0:
-                whole = found.new_empty(len(x), *found.shape[1:])
-            whole[part] = found  # at once: small pieces kept for later would fragment the memory
-        ctx.save_for_backward(*rows, *ends)
-        ctx.rows = len(rows)
-        return whole
+        rows = [x] if y is None else [x, y]  # y None: y is x, and one tensor takes both gradients
+        ctx.has_gradient = gradient_in_forward and any(ctx.needs_input_grad)
+        ctx.compute = partial(_compute_block, x, rows[-1], measure, function)
+        gradients = [torch.zeros_like(tensor) for tensor in rows] if ctx.has_gradient else []
+        terms = x.new_empty(0)
+        for block in split_rows(len(x), len(rows[-1])):
+            block_terms = ctx.compute(block, None, gradients)
+            if block.start == 0:
+                terms = block_terms.new_empty(len(x), *block_terms.shape[1:])
+            terms[block] = block_terms  # at once: a list of small tensors fragments the memory
+        ctx.save_for_backward(*rows, *gradients)
+        ctx.inputs = len(rows)
+        return terms
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
-        rows, ends = saved[: ctx.rows], saved[ctx.rows :]
-        weight = gradients[0] if gradients[0].ndim == 1 else gradients[0][:, 0]
-        if ctx.ahead and bool((weight == weight[:1]).all()):
-            ends = [end * weight[0] for end in ends]
+        rows, gradients = saved[: ctx.inputs], saved[ctx.inputs :]
+        weights = grad_outputs[0] if grad_outputs[0].ndim == 1 else grad_outputs[0][:, 0]
+        if ctx.has_gradient and bool((weights == weights[:1]).all()):
+            gradients = [gradient * weights[0] for gradient in gradients]
         else:
-            ends = [torch.zeros_like(end) for end in rows]
-            for part in parts(len(rows[0]), len(rows[-1])):
-                ctx.block(part, weight[part], ends)
-        return (*ends, *[None] * (5 - len(ends)))
+            gradients = [torch.zeros_like(tensor) for tensor in rows]
+            for block in split_rows(len(rows[0]), len(rows[-1])):
+                ctx.compute(block, weights[block], gradients)
+        return (*gradients, *[None] * (5 - len(gradients)))
 
 
-def _block(
+def _compute_block(
     x: Tensor,
     y: Tensor,
     measure: Measure,
-    value: Value,
-    part: slice,
-    weight: Tensor | None,
-    ends: Sequence[Tensor],
+    function: RowFunction,
+    block: slice,
+    weights: Tensor | None,
+    gradients: Sequence[Tensor],
 ) -> Tensor:
-    """The values of the rows `part` of x; adds their gradient to the ends if there are any.
+    """The terms of the rows `block` of x. Adds their gradient to `gradients`, unless that is empty.
 
-    The gradient of the rows' sum, or of their sum by `weight` [r].
+    The gradient of the sum of terms, or of their sum by `weights` [r].
     """
     with full_precision(x):
-        block = measure.values(x[part], y)
-        with torch.set_grad_enabled(bool(ends)):
-            found = value(block.requires_grad_(bool(ends)), part)
-            first = found if found.ndim == 1 else found[:, 0]
-        if ends:
-            weight = torch.ones_like(first) if weight is None else weight
-            (gradient,) = torch.autograd.grad(first, block, weight)
-            block = block.detach()
-            measure.pull(gradient, block, x[part], y, to_x=ends[0][part], to_y=ends[-1])
-    return found.detach()
-
-
-def parts(n: int, m: int, *, times: int = 1) -> list[slice]:
-    """Blocks of n rows of m comparisons each: about `BLOCK` of these, `LEAST` rows or more.
-
-    Of work that holds little beside a block, larger ones are faster: `times` as many rows.
-    """
-    rows = times * max(LEAST, BLOCK // max(1, m))
-    return [slice(start, min(n, start + rows)) for start in range(0, n, rows)]
+        values = measure.values(x[block], y)
+        with torch.set_grad_enabled(bool(gradients)):
+            terms = function(values.requires_grad_(bool(gradients)), block)
+            first = terms if terms.ndim == 1 else terms[:, 0]
+        if gradients:
+            weights = torch.ones_like(first) if weights is None else weights
+            (gradient,) = torch.autograd.grad(first, values, weights)
+            measure.add_gradient(
+                gradient, values.detach(), x[block], y, to_x=gradients[0][block], to_y=gradients[-1]
+            )
+    return terms.detach()

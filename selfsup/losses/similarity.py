@@ -9,12 +9,12 @@ from torch import Tensor
 
 from selfsup.core.numerics import full_precision
 from selfsup.losses.measures import COSINE
-from selfsup.losses.relations import Pairs, Relations, mean_of
-from selfsup.losses.row_blocks import Value, each_row, log_1_plus_sum_exp, log_sum_exp
+from selfsup.losses.relations import Anchors, Pairs, Relations, masked_mean
+from selfsup.losses.row_blocks import RowFunction, log_1_plus_sum_exp, log_sum_exp, map_rows
 
 
 def supcon(
-    embeddings: Tensor, labels: Tensor, *, temperature: float, anchors: int | None = None
+    embeddings: Tensor, labels: Tensor, *, temperature: float, anchors: Anchors = None
 ) -> Tensor:
     """Supervised contrastive loss, the mean outside of the logarithm (L_out, equation 2).
 
@@ -29,65 +29,34 @@ def supcon(
         embeddings: [m, d] in any scale.
         labels: [m] integers.
         temperature: divides cosine similarities; 0.1 in the paper.
-        anchors: only the first so many rows are anchors; None: all.
+        anchors: how many of the first rows are anchors (`Anchors`).
 
     Returns:
         Scalar, in nats, at least 0. Collapsed: log(m - 1), with gradient zero.
 
     Raises:
         ValueError: no anchor has a positive, or the temperature is not positive.
+
+    Example:
+        >>> x, labels = torch.eye(2).repeat_interleave(2, 0), torch.tensor([0, 0, 1, 1])
+        >>> round(supcon(x, labels, temperature=1.0).item(), 3)
+        0.551
     """
     relations = Relations(labels, anchors)
     count = relations.counts()[0]
 
-    def value(similar: Tensor, part: slice) -> Tensor:
-        logits = similar / temperature
-        near, positive = relations.positives(logits, part)
-        mean = near.masked_fill(~positive, 0).sum(1) / count[part].clamp(min=1)
-        return log_sum_exp(relations.others(logits, part, fill=-torch.inf)) - mean
+    def cross_entropy(similarities: Tensor, block: slice) -> Tensor:
+        logits = similarities / temperature
+        positive_logits, positive = relations.positive_values(logits, block)
+        mean = positive_logits.masked_fill(~positive, 0).sum(1) / count[block].clamp(min=1)
+        return log_sum_exp(relations.mask_self(logits, block, fill=-torch.inf)) - mean
 
-    each = _rows(embeddings, relations, value, temperature)
-    return mean_of(each, count > 0, "a positive")
-
-
-def supcon_in(
-    embeddings: Tensor, labels: Tensor, *, temperature: float, anchors: int | None = None
-) -> Tensor:
-    """Supervised contrastive loss, the mean inside of the logarithm (L_in, equation 3).
-
-    The mean over anchors i with a positive of -log(mean over positives p of exp(s_ip / T) / sum
-    over k != i of exp(s_ik / T)). The paper finds it worse than L_out.
-
-    Source: Khosla et al. 2020, https://arxiv.org/abs/2004.11362.
-
-    Args:
-        embeddings: [m, d] in any scale.
-        labels: [m] integers.
-        temperature: divides cosine similarities.
-        anchors: only the first so many rows are anchors; None: all.
-
-    Returns:
-        Scalar, in nats, at least 0. Collapsed: log(m - 1), with gradient zero.
-
-    Raises:
-        ValueError: no anchor has a positive, or the temperature is not positive.
-    """
-    relations = Relations(labels, anchors)
-    count = relations.counts()[0]
-
-    def value(similar: Tensor, part: slice) -> Tensor:
-        logits = similar / temperature
-        near, positive = relations.positives(logits, part)
-        inside = log_sum_exp(near.masked_fill(~positive, -torch.inf))
-        inside = inside - count[part].clamp(min=1).to(logits.dtype).log()
-        return log_sum_exp(relations.others(logits, part, fill=-torch.inf)) - inside
-
-    each = _rows(embeddings, relations, value, temperature)
-    return mean_of(each, count > 0, "a positive")
+    terms = _map_anchors(embeddings, relations, cross_entropy, temperature)
+    return masked_mean(terms, count > 0, "a positive")
 
 
 def class_nt_xent(
-    embeddings: Tensor, labels: Tensor, *, temperature: float, anchors: int | None = None
+    embeddings: Tensor, labels: Tensor, *, temperature: float, anchors: Anchors = None
 ) -> Tensor:
     """NT-Xent with labels: each positive alone against the anchor's negatives.
 
@@ -102,7 +71,7 @@ def class_nt_xent(
         embeddings: [m, d] in any scale.
         labels: [m] integers.
         temperature: divides cosine similarities.
-        anchors: only the first so many rows are anchors; None: all.
+        anchors: how many of the first rows are anchors (`Anchors`).
 
     Returns:
         Scalar, in nats, at least 0. Collapsed, with q negatives each: log(1 + q), with gradient
@@ -111,19 +80,25 @@ def class_nt_xent(
     Raises:
         ValueError: no anchor has both a positive and a negative, or the temperature is not
             positive.
+
+    Example:
+        >>> x, labels = torch.eye(2).repeat_interleave(2, 0), torch.tensor([0, 0, 1, 1])
+        >>> round(class_nt_xent(x, labels, temperature=1.0).item(), 3)
+        0.551
     """
     relations = Relations(labels, anchors)
     count, negatives = relations.counts()
     if (count * negatives).sum() == 0:
         raise ValueError("no anchor of the batch has both a positive and a negative")
 
-    def value(similar: Tensor, part: slice) -> Tensor:
-        logits = similar / temperature
-        others = log_sum_exp(relations.negatives(logits, part, fill=-torch.inf))[:, None]
-        near, positive = relations.positives(logits, part)
-        return F.softplus(others - near).masked_fill(~positive, 0).sum(1)
+    def cross_entropy(similarities: Tensor, block: slice) -> Tensor:
+        logits = similarities / temperature
+        negative_logits = relations.negative_values(logits, block, fill=-torch.inf)
+        positive_logits, positive = relations.positive_values(logits, block)
+        gap = log_sum_exp(negative_logits)[:, None] - positive_logits
+        return F.softplus(gap).masked_fill(~positive, 0).sum(1)
 
-    return _rows(embeddings, relations, value, temperature).sum() / count.sum()
+    return _map_anchors(embeddings, relations, cross_entropy, temperature).sum() / count.sum()
 
 
 def multi_similarity(
@@ -133,7 +108,7 @@ def multi_similarity(
     alpha: float,
     beta: float,
     base: float,
-    anchors: int | None = None,
+    anchors: Anchors = None,
     pairs: Pairs | None = None,
 ) -> Tensor:
     """Multi-similarity loss: positives and negatives weighed by their neighbours (equation 15).
@@ -142,16 +117,16 @@ def multi_similarity(
     log(1 + sum over negatives of exp(beta (s - base))) / beta.
 
     Source: Wang et al. 2019, https://arxiv.org/abs/1904.06627: alpha 2, beta 50, base 0.5 with the
-    pairs of `mining.multi_similarity`; the paper's code and pytorch-metric-learning agree on the
-    mean (an anchor without pairs counts as 0).
+    pairs of `mining.multi_similarity_pairs`; the paper's code and pytorch-metric-learning agree on
+    the mean (an anchor without pairs counts as 0).
 
     Args:
         embeddings: [m, d] in any scale.
         labels: [m] integers.
         alpha: how much the least similar positives count.
         beta: how much the most similar negatives count.
-        base: the similarity that should part them.
-        anchors: only the first so many rows are anchors; None: all.
+        base: the similarity that should separate positives from negatives.
+        anchors: how many of the first rows are anchors (`Anchors`).
         pairs: only these pairs.
 
     Returns:
@@ -161,20 +136,25 @@ def multi_similarity(
 
     Raises:
         ValueError: there is no pair.
+
+    Example:
+        >>> x, labels = torch.eye(2).repeat_interleave(2, 0), torch.tensor([0, 0, 1, 1])
+        >>> round(multi_similarity(x, labels, alpha=2, beta=50, base=0.5).item(), 3)
+        0.157
     """
     relations = Relations(labels, anchors, pairs)
     positives, negatives = relations.counts()
 
-    def value(similar: Tensor, part: slice) -> Tensor:
-        near, positive = relations.positives(similar, part)
-        near = (-alpha * (near - base)).masked_fill(~positive, -torch.inf)
-        far = relations.negatives(similar, part, fill=-torch.inf)
-        pull = log_1_plus_sum_exp(near) / alpha
-        return pull + log_1_plus_sum_exp(beta * (far - base)) / beta
+    def pull_and_push(similarities: Tensor, block: slice) -> Tensor:
+        s_p, positive = relations.positive_values(similarities, block)
+        s_n = relations.negative_values(similarities, block, fill=-torch.inf)
+        pull = (-alpha * (s_p - base)).masked_fill(~positive, -torch.inf)
+        push = beta * (s_n - base)
+        return log_1_plus_sum_exp(pull) / alpha + log_1_plus_sum_exp(push) / beta
 
     if not (positives.any() or negatives.any()):
         raise ValueError("no anchor of the batch has a positive or a negative")
-    return _rows(embeddings, relations, value).mean()
+    return _map_anchors(embeddings, relations, pull_and_push).mean()
 
 
 def circle(
@@ -183,7 +163,7 @@ def circle(
     *,
     margin: float,
     gamma: float,
-    anchors: int | None = None,
+    anchors: Anchors = None,
     pairs: Pairs | None = None,
 ) -> Tensor:
     """Circle loss: each similarity pulled in proportion to how far it is from its optimum.
@@ -200,7 +180,7 @@ def circle(
         labels: [m] integers.
         margin: m above; 0.25 for re-identification, 0.4 for fine-grained retrieval in the paper.
         gamma: scale; 128 or 256 in the paper (80 for fine-grained retrieval).
-        anchors: only the first so many rows are anchors; None: all.
+        anchors: how many of the first rows are anchors (`Anchors`).
         pairs: only these pairs.
 
     Returns:
@@ -209,28 +189,33 @@ def circle(
 
     Raises:
         ValueError: no anchor has both a positive and a negative.
+
+    Example:
+        >>> x, labels = torch.eye(2).repeat_interleave(2, 0), torch.tensor([0, 0, 1, 1])
+        >>> round(circle(x, labels, margin=0.4, gamma=10).item(), 3)
+        0.078
     """
     relations = Relations(labels, anchors, pairs)
     positives, negatives = relations.counts()
 
-    def value(similar: Tensor, part: slice) -> Tensor:
-        near, positive = relations.positives(similar, part)
-        near = -gamma * F.relu(1 + margin - near.detach()) * (near - 1 + margin)
-        far = gamma * F.relu(similar.detach() + margin) * (similar - margin)
-        near = near.masked_fill(~positive, -torch.inf)
-        far = relations.negatives(far, part, fill=-torch.inf)
-        return F.softplus(log_sum_exp(near) + log_sum_exp(far))
+    def pull_times_push(similarities: Tensor, block: slice) -> Tensor:
+        s_p, positive = relations.positive_values(similarities, block)
+        pull = -gamma * F.relu(1 + margin - s_p.detach()) * (s_p - 1 + margin)
+        push = gamma * F.relu(similarities.detach() + margin) * (similarities - margin)
+        pull = pull.masked_fill(~positive, -torch.inf)
+        push = relations.negative_values(push, block, fill=-torch.inf)
+        return F.softplus(log_sum_exp(pull) + log_sum_exp(push))
 
-    each = _rows(embeddings, relations, value)
-    return mean_of(each, (positives > 0) & (negatives > 0), "both a positive and a negative")
+    terms = _map_anchors(embeddings, relations, pull_times_push)
+    return masked_mean(terms, (positives > 0) & (negatives > 0), "both a positive and a negative")
 
 
-def _rows(
-    embeddings: Tensor, relations: Relations, value: Value, temperature: float = 1.0
+def _map_anchors(
+    embeddings: Tensor, relations: Relations, function: RowFunction, temperature: float = 1.0
 ) -> Tensor:
-    """`value` of each anchor's cosines. [m, d] -> [n]."""
+    """Apply `function` to each anchor's row of cosines. [m, d] -> [n]."""
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, not {temperature}")
     with full_precision(embeddings):
         z = COSINE.prepare(embeddings)
-        return each_row(relations.of(z), z, COSINE, value)
+        return map_rows(relations.anchor_rows(z), z, COSINE, function)

@@ -1,9 +1,16 @@
-"""Cross-entropy of two views in half the products: the matrix of similarities is symmetric.
+"""NT-Xent in half the products: the matrix of similarities is symmetric.
 
-s_ij = s_ji, so only the blocks on and above the diagonal are made, and each serves its rows and its
-columns. Rows have length 1, so s / T is at most 1 / T, and exp(s / T) needs no running maximum. The
-gradient at row i is the sum over j of E_ij (1 / L_i + 1 / L_j) z_j less twice its positive, where E
-is that exponential and L its sums. It is made with the value, and beside it only the rows are held.
+s_ij = s_ji, so only the blocks on and above the diagonal are computed; each is used for its rows
+and for its columns. Rows have length 1, so s / T is at most 1 / T, and exp(s / T) needs no running
+maximum. The gradient is computed during forward, while blocks are still there.
+
+Example, three rows at T = 1 with s_01 = 0.5, s_02 = 0 and s_12 = -0.5:
+
+    E = exp(s / T):  E_01 = 1.65, E_02 = 1, E_12 = 0.61: three products for six entries
+    row sums L:      L_0 = 1.65 + 1 = 2.65, L_1 = 1.65 + 0.61 = 2.26, L_2 = 1 + 0.61 = 1.61
+    gradient at z_0: E_01 (1 / L_0 + 1 / L_1) z_1 + E_02 (1 / L_0 + 1 / L_2) z_2, less its positive
+
+since s_01 stands in the softmax of row 0 and in that of row 1.
 
 Shape letters: n images; m rows, twice the images; d width.
 """
@@ -17,21 +24,25 @@ from torch.autograd.function import once_differentiable
 
 from selfsup.core.numerics import full_precision, unit_rows, unit_rows_back
 
-SIDE = 768  # of a block, in rows
-KEPT = 8  # so many blocks are kept for the gradient, 19 MB of float32; the others are made again
-LOWEST = {torch.float32: 1 / 72, torch.float64: 1 / 690}
-"""Below this temperature sums of exp(s / T) overflow, and rows need maxima of their own."""
+BLOCK_ROWS = 768  # rows and columns of a block
+CACHED_BLOCKS = 8  # kept for the gradient, 19 MB of float32; the others are computed again
+MIN_TEMPERATURE = {torch.float32: 1 / 72, torch.float64: 1 / 690}
+"""Below this temperature sums of exp(1 / T) overflow."""
+
+ExpBlock = Callable[[slice, slice], Tensor]
+"""Computes a block of exp(s / T), its diagonal 0, from its rows and columns. Valid until the next
+call."""
 
 
 def cross_entropy_of_views(
     a: Tensor, b: Tensor, temperature: float, products: torch.dtype
 ) -> Tensor:
-    """Mean over both views' rows of -log softmax at the other view, a row never its own candidate.
+    """Mean over both views' rows of -log softmax at the other view; a row is not its own candidate.
 
     Args:
         a: [n, d] first views, in any scale.
         b: [n, d] second views.
-        temperature: divides cosines; not below `LOWEST`.
+        temperature: divides cosines; not below `MIN_TEMPERATURE`.
         products: in which matrices are multiplied; all else is in the type of a and b.
     """
     loss: Tensor = _CrossEntropy.apply(a, b, temperature, products)
@@ -39,7 +50,11 @@ def cross_entropy_of_views(
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Value and gradient in one go; backward is one scaling."""
+    """Loss = 1/m sum over i of (log L_i - s_ip / T), L_i = sum over j != i of E_ij = exp(s_ij / T).
+
+    Gradient at row i: 1 / (m T) (sum over j of E_ij (1 / L_i + 1 / L_j) z_j - 2 z_p), brought back
+    through the normalisation. It is computed with the value; backward multiplies it by a number.
+    """
 
     @staticmethod
     def forward(
@@ -50,10 +65,10 @@ class _CrossEntropy(torch.autograd.Function):
             n, m = len(a), 2 * len(a)
             positive = (z[:n] * z[n:]).sum(1).mean() / temperature
             factors = z.to(products)
-            sums, block = _sums(z, factors, temperature)
+            sums, exp_block = _row_sums(z, factors, temperature)
             loss: Tensor = sums.log().mean() - positive
             if any(ctx.needs_input_grad):
-                gradient = _gradient(factors, 1 / sums, block)
+                gradient = _softmax_gradient(factors, 1 / sums, exp_block)
                 gradient[:n].sub_(z[n:], alpha=2)
                 gradient[n:].sub_(z[:n], alpha=2)
                 unit_rows_back(gradient, z, length)
@@ -62,26 +77,23 @@ class _CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
         first, second = gradient.chunk(2)
-        return first * gradients[0], second * gradients[0], None, None
+        return first * grad_outputs[0], second * grad_outputs[0], None, None
 
 
-Blocks = Callable[[slice, slice], Tensor]
-
-
-def _sums(z: Tensor, factors: Tensor, temperature: float) -> tuple[Tensor, Blocks]:
-    """Each row's sum of exp(s / T) over the other rows, and a way to any block of these."""
+def _row_sums(z: Tensor, factors: Tensor, temperature: float) -> tuple[Tensor, ExpBlock]:
+    """L_i = sum over j != i of exp(s_ij / T), [m], and a function that computes its blocks."""
     m = len(z)
-    kept: dict[tuple[int, int], Tensor] = {}
-    space = z.new_empty(min(m, SIDE) ** 2)
+    cache: dict[tuple[int, int], Tensor] = {}
+    buffer = z.new_empty(min(m, BLOCK_ROWS) ** 2)
 
-    def block(rows: slice, columns: slice) -> Tensor:
-        if (rows.start, columns.start) in kept:
-            return kept.pop((rows.start, columns.start))
+    def exp_block(rows: slice, columns: slice) -> Tensor:
+        if (rows.start, columns.start) in cache:
+            return cache.pop((rows.start, columns.start))
         shape = rows.stop - rows.start, columns.stop - columns.start
-        out = space[: shape[0] * shape[1]].view(shape)
+        out = buffer[: shape[0] * shape[1]].view(shape)
         scaled = (z[rows] / temperature).to(factors.dtype)
         if factors.dtype == z.dtype:
             torch.mm(scaled, factors[columns].T, out=out)
@@ -92,22 +104,22 @@ def _sums(z: Tensor, factors: Tensor, temperature: float) -> tuple[Tensor, Block
             out.fill_diagonal_(0)
         return out
 
-    sums: Tensor = space.new_zeros(m)
-    for rows, columns in _upper(m):
-        found = block(rows, columns)
-        sums[rows] += found.sum(1)
+    sums: Tensor = buffer.new_zeros(m)
+    for rows, columns in _upper_blocks(m):
+        exponentials = exp_block(rows, columns)
+        sums[rows] += exponentials.sum(1)
         if rows != columns:
-            sums[columns] += found.sum(0)
-        if len(kept) < KEPT:
-            kept[rows.start, columns.start] = found.clone()
-    return sums, block
+            sums[columns] += exponentials.sum(0)
+        if len(cache) < CACHED_BLOCKS:
+            cache[rows.start, columns.start] = exponentials.clone()
+    return sums, exp_block
 
 
-def _gradient(factors: Tensor, inverse: Tensor, block: Blocks) -> Tensor:
-    """The sum over j of E_ij (1 / L_i + 1 / L_j) z_j. [m, d]."""
-    gradient = torch.zeros_like(factors, dtype=inverse.dtype)
-    for rows, columns in _upper(len(factors)):
-        weights = block(rows, columns).mul_(inverse[rows, None] + inverse[columns])
+def _softmax_gradient(factors: Tensor, inverse_sums: Tensor, exp_block: ExpBlock) -> Tensor:
+    """Sum over j of E_ij (1 / L_i + 1 / L_j) z_j. [m, d]."""
+    gradient = torch.zeros_like(factors, dtype=inverse_sums.dtype)
+    for rows, columns in _upper_blocks(len(factors)):
+        weights = exp_block(rows, columns).mul_(inverse_sums[rows, None] + inverse_sums[columns])
         weights = weights.to(factors.dtype)
         _add_product(gradient[rows], weights, factors[columns])
         if rows != columns:
@@ -123,9 +135,9 @@ def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
         total.add_(a @ b)
 
 
-def _upper(m: int) -> Iterator[tuple[slice, slice]]:
-    """Blocks on and above the diagonal."""
-    cuts = [slice(start, min(m, start + SIDE)) for start in range(0, m, SIDE)]
-    for i, rows in enumerate(cuts):
-        for columns in cuts[i:]:
+def _upper_blocks(m: int) -> Iterator[tuple[slice, slice]]:
+    """Yield the rows and columns of the blocks on and above the diagonal."""
+    blocks = [slice(start, min(m, start + BLOCK_ROWS)) for start in range(0, m, BLOCK_ROWS)]
+    for i, rows in enumerate(blocks):
+        for columns in blocks[i:]:
             yield rows, columns

@@ -1,8 +1,8 @@
-"""Triplet losses: an anchor nearer to its own class than to others, by a margin.
+"""Triplet losses: an anchor is nearer to its own class than to other classes, by a margin.
 
-Which triplets is the miner's business; a loss takes their indices. Miner and loss get the same
-`Distance`, so they cannot disagree. `triplet_windows` is miner and loss in one, for the two choices
-whose triplets grow with the cube of the batch.
+A miner chooses the triplets; a loss takes their indices. Both get the same `Distance`, so that they
+agree. `triplet_windows` is miner and loss in one, for the two choices whose number of triplets
+grows with the cube of the batch.
 
 Shape letters: m embeddings, n anchors among them, d width, t triplets, r anchors of a block.
 """
@@ -15,33 +15,41 @@ from torch import Tensor
 
 from selfsup.core.numerics import full_precision
 from selfsup.losses.measures import Distance
-from selfsup.losses.relations import Relations, Triplets
-from selfsup.losses.row_blocks import each_row
+from selfsup.losses.relations import Anchors, Relations, Triplets
+from selfsup.losses.row_blocks import map_rows
 
 
-def gaps(
+def triplet_gaps(
     embeddings: Tensor, triplets: Triplets, *, distance: Distance, swap: bool = False
 ) -> Tensor:
-    """d(anchor, positive) - d(anchor, negative) of each triplet. [m, d] -> [t].
+    """Compute d(anchor, positive) - d(anchor, negative) of each triplet. [m, d] -> [t].
 
     Args:
         embeddings: [m, d], in any scale.
         triplets: indices [t] of anchors, positives and negatives.
-        distance: the one that the miner was given.
+        distance: the same object that the miner gets.
         swap: use d(positive, negative) where it is smaller (Balntas et al. 2016, section 3.3).
+
+    Example:
+        >>> x = torch.tensor([[0.0], [1.0], [3.0]])
+        >>> triplets = torch.tensor([0]), torch.tensor([1]), torch.tensor([2])
+        >>> triplet_gaps(x, triplets, distance=Distance(normalize=False)).tolist()
+        [-2.0]
+        >>> triplet_gaps(x, triplets, distance=Distance(normalize=False), swap=True).tolist()
+        [-1.0]
     """
     anchor, positive, negative = triplets
     if len(anchor) <= len(embeddings) ** 2:
         a, p, n = (embeddings[index] for index in triplets)
-        near, far = distance.pairs(a, p), distance.pairs(a, n)
-        other = distance.pairs(p, n) if swap else far
-    else:  # so many triplets share their pairs
+        d_ap, d_an = distance.rowwise(a, p), distance.rowwise(a, n)
+        d_pn = distance.rowwise(p, n) if swap else d_an
+    else:  # more triplets than pairs: each distance is computed once
         with full_precision(embeddings):
             z = distance.prepare(embeddings)
-            apart = distance.whole(z, z)
-        near, far = apart[anchor, positive], apart[anchor, negative]
-        other = apart[positive, negative] if swap else far
-    return near - torch.minimum(far, other)
+            distances = distance.differentiable_values(z, z)
+        d_ap, d_an = distances[anchor, positive], distances[anchor, negative]
+        d_pn = distances[positive, negative] if swap else d_an
+    return d_ap - torch.minimum(d_an, d_pn)
 
 
 def triplet_margin(
@@ -62,7 +70,7 @@ def triplet_margin(
     Args:
         embeddings: [m, d], in any scale.
         triplets: indices [t] of anchors, positives and negatives.
-        distance: the one that the miner was given.
+        distance: the same object that the miner gets.
         margin: in units of the distance.
         active_only: take the mean over the triplets above zero (Hermans' L_BA != 0).
         swap: use d(positive, negative) where it is smaller than d(anchor, negative).
@@ -72,10 +80,17 @@ def triplet_margin(
 
     Raises:
         ValueError: there is no triplet.
+
+    Example:
+        >>> x = torch.tensor([[0.0], [1.0], [1.1]])
+        >>> triplets = torch.tensor([0]), torch.tensor([1]), torch.tensor([2])
+        >>> loss = triplet_margin(x, triplets, distance=Distance(normalize=False), margin=0.2)
+        >>> round(loss.item(), 3)
+        0.1
     """
-    gap = _some(gaps(embeddings, triplets, distance=distance, swap=swap))
-    each = F.relu(gap + margin)
-    return each.sum() / (each > 0).sum().clamp(min=1) if active_only else each.mean()
+    gaps = _require_some(triplet_gaps(embeddings, triplets, distance=distance, swap=swap))
+    losses = F.relu(gaps + margin)
+    return losses.sum() / (losses > 0).sum().clamp(min=1) if active_only else losses.mean()
 
 
 def triplet_soft(
@@ -88,7 +103,7 @@ def triplet_soft(
     Args:
         embeddings: [m, d], in any scale.
         triplets: indices [t] of anchors, positives and negatives.
-        distance: the one that the miner was given.
+        distance: the same object that the miner gets.
         swap: use d(positive, negative) where it is smaller than d(anchor, negative).
 
     Returns:
@@ -96,8 +111,15 @@ def triplet_soft(
 
     Raises:
         ValueError: there is no triplet.
+
+    Example:
+        >>> x = torch.tensor([[0.0], [1.0], [1.1]])
+        >>> triplets = torch.tensor([0]), torch.tensor([1]), torch.tensor([2])
+        >>> round(triplet_soft(x, triplets, distance=Distance(normalize=False)).item(), 3)
+        0.644
     """
-    return F.softplus(_some(gaps(embeddings, triplets, distance=distance, swap=swap))).mean()
+    gaps = triplet_gaps(embeddings, triplets, distance=distance, swap=swap)
+    return F.softplus(_require_some(gaps)).mean()
 
 
 def angular_hinge(embeddings: Tensor, triplets: Triplets, *, degrees: float) -> Tensor:
@@ -116,19 +138,25 @@ def angular_hinge(embeddings: Tensor, triplets: Triplets, *, degrees: float) -> 
 
     Raises:
         ValueError: there is no triplet, or alpha is not between 0 and 90 degrees.
+
+    Example:
+        >>> x = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+        >>> triplets = torch.tensor([0]), torch.tensor([1]), torch.tensor([2])
+        >>> round(angular_hinge(x, triplets, degrees=45).item(), 3)
+        1.657
     """
-    return F.relu(_some(angular_gaps(embeddings, triplets, degrees=degrees))).mean()
+    return F.relu(_require_some(angular_gaps(embeddings, triplets, degrees=degrees))).mean()
 
 
 def angular_gaps(embeddings: Tensor, triplets: Triplets, *, degrees: float) -> Tensor:
-    """|a - p|^2 - 4 tan^2(alpha) |n - (a + p) / 2|^2 of each triplet. [m, d] -> [t]."""
+    """Compute |a - p|^2 - 4 tan^2(alpha) |n - (a + p) / 2|^2 of each triplet. [m, d] -> [t]."""
     if not 0 < degrees < 90:
         raise ValueError(f"alpha must be between 0 and 90 degrees, not {degrees}")
     with full_precision(embeddings):
         z = Distance(normalize=True).prepare(embeddings)
         a, p, n = (z[index] for index in triplets)
-        far = 4 * math.tan(math.radians(degrees)) ** 2 * (n - (a + p) / 2).square().sum(1)
-        return (a - p).square().sum(1) - far
+        push = 4 * math.tan(math.radians(degrees)) ** 2 * (n - (a + p) / 2).square().sum(1)
+        return (a - p).square().sum(1) - push
 
 
 def triplet_windows(
@@ -139,14 +167,14 @@ def triplet_windows(
     margin: float,
     semi_hard: bool,
     active_only: bool,
-    anchors: int | None = None,
+    anchors: Anchors = None,
 ) -> tuple[Tensor, Tensor]:
-    """The margin loss of every triplet, or of every semi-hard one, without listing them.
+    """Margin loss of every triplet, or of every semi-hard one, without listing them.
 
-    The negatives that a positive at d_ap meets with a loss above zero lie in a window below
-    d_ap + margin (semi-hard: above d_ap too). With few positives each is held against a row of
-    distances; with many, the row is sorted and windows come from prefix sums, so that time is
-    m^2 log m. Memory is linear in m, where triplets are m^3.
+    For a positive at distance d_ap, the negatives with a loss above zero are in a window: below
+    d_ap + margin (semi-hard: also above d_ap). With few positives each one is compared with the row
+    of distances. With many, the row is sorted and a window's sum is a difference of prefix sums, so
+    that time is m^2 log m. Memory is linear in m, where triplets are m^3.
 
     Source: Hermans et al. 2017, https://arxiv.org/abs/1703.07737, equation 4 (batch-all); Schroff
     et al. 2015, https://arxiv.org/abs/1503.03832, equation 4, with all negatives inside the margin
@@ -158,9 +186,9 @@ def triplet_windows(
         distance: between embeddings.
         margin: in units of the distance.
         semi_hard: only triplets with d_ap < d_an < d_ap + margin.
-        active_only: the mean over triplets above zero; otherwise over every valid triplet. Of
-            semi-hard ones all are above zero, and the mean is over these.
-        anchors: only the first so many rows are anchors; None: all.
+        active_only: take the mean over triplets above zero; otherwise over every valid triplet.
+            Semi-hard ones are all above zero, and the mean is over these.
+        anchors: how many of the first rows are anchors (`Anchors`).
 
     Returns:
         The loss, a scalar, at least 0 (0 where no triplet is chosen), and how many triplets are
@@ -169,6 +197,14 @@ def triplet_windows(
 
     Raises:
         ValueError: there is no triplet.
+
+    Example:
+        >>> x, labels = torch.tensor([[0.0], [1.0], [1.5]]), torch.tensor([0, 0, 1])
+        >>> settings = dict(margin=1.0, semi_hard=False, active_only=True)
+        >>> raw = Distance(normalize=False)
+        >>> loss, active = triplet_windows(x, labels, distance=raw, **settings)
+        >>> round(loss.item(), 3), active.item()  # [1 - 1.5 + 1]+ and [1 - 0.5 + 1]+
+        (1.0, 2)
     """
     relations = Relations(labels, anchors)
     positives, negatives = relations.counts()
@@ -176,58 +212,63 @@ def triplet_windows(
     if valid == 0:
         raise ValueError("no anchor of the batch has both a positive and a negative")
 
-    def value(apart: Tensor, part: slice) -> Tensor:
-        near, positive = relations.positives(apart, part)
-        far = relations.negatives(apart, part, fill=torch.inf)
-        sums = _sums_one_by_one if near.shape[1] <= FEW else _sums_by_sorting
-        return sums(near, positive, far, margin, semi_hard)
+    def sum_losses(distances: Tensor, block: slice) -> Tensor:
+        d_ap, positive = relations.positive_values(distances, block)
+        d_an = relations.negative_values(distances, block, fill=torch.inf)
+        sum_windows = _sum_by_loop if d_ap.shape[1] <= FEW_POSITIVES else _sum_by_sorting
+        return sum_windows(d_ap, positive, d_an, margin, semi_hard)
 
     with full_precision(embeddings):
         z = distance.prepare(embeddings)
-        total, active = each_row(relations.of(z), z, distance, value).double().sum(0)
+        sums = map_rows(relations.anchor_rows(z), z, distance, sum_losses)
+        total, active = sums.double().sum(0)
     count = active.detach() if active_only or semi_hard else valid
     return total.to(z.dtype) / count.clamp(min=1).to(z.dtype), active.detach().long()
 
 
-FEW = 16  # positives up to which holding each against the row is faster than sorting it
+FEW_POSITIVES = 16  # up to this number, a loop over positives is faster than sorting the row
 
 
-def _sums_one_by_one(
-    near: Tensor, positive: Tensor, far: Tensor, margin: float, semi_hard: bool
+def _sum_by_loop(
+    d_ap: Tensor, positive: Tensor, d_an: Tensor, margin: float, semi_hard: bool
 ) -> Tensor:
-    """Each row's sum of losses above zero and their number: [r, 2].
+    """Sum of each row's losses above zero, and their number: [r, 2].
 
-    Of distances to positives [r, k] (those of which `positive` is true) and to negatives [r, m],
-    infinite where there is none.
+    Args:
+        d_ap: [r, k] distances to positives, where `positive` [r, k] is true.
+        positive: [r, k].
+        d_an: [r, m] distances to negatives, infinite elsewhere.
+        margin: in units of the distance.
+        semi_hard: only negatives beyond the positive.
     """
-    total, number = near.new_zeros(2, len(near))
-    for d_ap, real in zip(near.split(1, dim=1), positive.split(1, dim=1), strict=True):
-        loss = d_ap + margin - far  # [r, m]
-        chosen = ~(loss <= 0) & real  # also of nan, which has to show
+    total, count = d_ap.new_zeros(2, len(d_ap))
+    for near, valid in zip(d_ap.split(1, dim=1), positive.split(1, dim=1), strict=True):
+        loss = near + margin - d_an  # [r, m]
+        active = ~(loss <= 0) & valid  # true of nan, which must not be hidden
         if semi_hard:
-            chosen &= ~(far <= d_ap)
-        total = total + loss.masked_fill(~chosen, 0).sum(1)
-        number = number + chosen.sum(1)
-    return torch.stack([total, number], 1)
+            active &= ~(d_an <= near)
+        total = total + loss.masked_fill(~active, 0).sum(1)
+        count = count + active.sum(1)
+    return torch.stack([total, count], 1)
 
 
-def _sums_by_sorting(
-    near: Tensor, positive: Tensor, far: Tensor, margin: float, semi_hard: bool
+def _sum_by_sorting(
+    d_ap: Tensor, positive: Tensor, d_an: Tensor, margin: float, semi_hard: bool
 ) -> Tensor:
-    """The same by prefix sums of sorted negatives: float64 [r, 2]."""
-    far = far.sort(1)[0]
+    """As `_sum_by_loop`, from prefix sums of sorted negatives: float64 [r, 2]."""
+    d_an = d_an.sort(1)[0]
     with torch.no_grad():
-        high = torch.searchsorted(far, near + margin)
-        low = torch.searchsorted(far, near, right=True) if semi_hard else high * 0
+        high = torch.searchsorted(d_an, d_ap + margin)
+        low = torch.searchsorted(d_an, d_ap, right=True) if semi_hard else high * 0
         high = torch.maximum(high, low)
-        number = ((high - low) * positive).double()
-    sums = F.pad(far.masked_fill(far == torch.inf, 0).double().cumsum(1), (1, 0))
-    within = (sums.gather(1, high) - sums.gather(1, low)) * positive
-    total = (near.double() + margin) * number - within
-    return torch.stack([total.sum(1), number.sum(1)], 1)
+        count = ((high - low) * positive).double()
+    sums = F.pad(d_an.masked_fill(d_an == torch.inf, 0).double().cumsum(1), (1, 0))
+    window = (sums.gather(1, high) - sums.gather(1, low)) * positive
+    total = (d_ap.double() + margin) * count - window
+    return torch.stack([total.sum(1), count.sum(1)], 1)
 
 
-def _some(gap: Tensor) -> Tensor:
-    if len(gap) == 0:
+def _require_some(gaps: Tensor) -> Tensor:
+    if len(gaps) == 0:
         raise ValueError("no anchor of the batch has both a positive and a negative")
-    return gap
+    return gaps

@@ -1,4 +1,4 @@
-"""Barlow Twins: two views agree in every dimension, and no two dimensions say the same.
+"""Barlow Twins: two views agree in every dimension, and no two dimensions are correlated.
 
 Source: Zbontar et al. 2021, https://arxiv.org/abs/2103.03230.
 """
@@ -10,10 +10,10 @@ from selfsup.core.seeds import StepInfo
 from selfsup.encoders.encoder import Encoder
 from selfsup.losses.covariance import barlow_twins
 from selfsup.methods.heads import mlp
-from selfsup.methods.method import Method, TwoViews, Views, two_apart
+from selfsup.methods.method import Method, TwoViews, Views, project_views_separately
 
 
-class BarlowTwins(Method):
+class BarlowTwins(Method[TwoViews]):
     """The correlation of two views over the global batch becomes the identity."""
 
     def __init__(self, encoder: Encoder, config: BarlowTwinsConfig) -> None:
@@ -25,10 +25,10 @@ class BarlowTwins(Method):
         self.projector = mlp(encoder.dim, *widths, norm=config.norm, end="unbiased")
 
     def embed(self, views: Views) -> TwoViews:
-        """[b, 2, 3, s, s] -> two of [b, dim]."""
-        return TwoViews(*two_apart(self.encoder, self.projector, views))
+        """Project each view separately. [b, 2, 3, s, s] -> two of [b, dim]."""
+        return project_views_separately(self.encoder, self.projector, views)
 
     def loss(self, embeddings: TwoViews, labels: Tensor | None, info: StepInfo) -> Tensor:
-        """Over the global batch."""
+        """Compute the loss over the global batch."""
         c = self.config
         return barlow_twins(*embeddings, off_diagonal=c.off_diagonal, scale=c.scale)

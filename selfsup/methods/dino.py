@@ -1,4 +1,4 @@
-"""DINO: small and large views predict the output that a slow copy has for the large ones.
+"""DINO: small and large views predict the output that a teacher has for the large ones.
 
 Source: Caron et al. 2021, https://arxiv.org/abs/2104.14294.
 """
@@ -15,12 +15,12 @@ from selfsup.core.seeds import StepInfo
 from selfsup.encoders.encoder import Encoder
 from selfsup.losses.clustering import dino, moving_centre, prototypes_used
 from selfsup.methods.heads import mlp
-from selfsup.methods.method import Method, Views, all_together, together
+from selfsup.methods.method import Method, Views, map_views, project_all_views
 from selfsup.methods.teacher import Teacher
 
 
-class Distilled(NamedTuple):
-    """Bottleneck rows, in front of the last layer."""
+class BottleneckRows(NamedTuple):
+    """Outputs of the bottleneck, before the last layer."""
 
     student: Tensor
     """[b, v, dim] of all views, the large ones first."""
@@ -28,7 +28,7 @@ class Distilled(NamedTuple):
     """[b, t, dim] of the large views."""
 
 
-class DINO(Method):
+class DINO(Method[BottleneckRows]):
     """The last layer belongs to the loss, since its outputs are too large to gather."""
 
     loss_decays = True  # as in the paper's code
@@ -59,7 +59,7 @@ class DINO(Method):
     @property
     def exported(self) -> Encoder:
         """The teacher's, as in the paper, or the student's."""
-        return self.teacher.chosen(self.encoder)
+        return self.teacher.exported(self.encoder)
 
     def loss_parameters(self) -> list[nn.Parameter]:
         """The last layer."""
@@ -69,25 +69,25 @@ class DINO(Method):
         """The last layer, in the first epoch."""
         return [self.prototypes] if info.progress < self.config.frozen else []
 
-    def embed(self, views: Views) -> Distilled:
-        """Each size of crops in one pass; the teacher sees the large ones.
+    def embed(self, views: Views) -> BottleneckRows:
+        """Embed each size of crops in one pass; the teacher embeds only the large ones.
 
         Raises:
-            UserError: there is one view alone.
+            UserError: there is only one view.
         """
         count = sum(group.shape[1] for group in views)
         require(count > 1, f"DINO predicts one view from another; --views has {count}")
-        student = all_together(self.encoder, self.projector, views)
-        return Distilled(student, together(self.teacher, views[0]))
+        student = project_all_views(self.encoder, self.projector, views)
+        return BottleneckRows(student, map_views(self.teacher, views[0]))
 
     def temperature(self, info: StepInfo) -> float:
-        """Of the teacher: rises linearly from its start over the warm-up."""
+        """Temperature of the teacher: rises linearly from its start over the warm-up."""
         start, end = self.config.teacher_start, self.config.teacher_temperature
-        risen = min(1.0, info.progress / self.config.warmup) if self.config.warmup else 1.0
-        return start + (end - start) * risen
+        progress = min(1.0, info.progress / self.config.warmup) if self.config.warmup else 1.0
+        return start + (end - start) * progress
 
-    def loss(self, embeddings: Distilled, labels: Tensor | None, info: StepInfo) -> Tensor:
-        """Over the global batch, with the centre of earlier ones."""
+    def loss(self, embeddings: BottleneckRows, labels: Tensor | None, info: StepInfo) -> Tensor:
+        """Compute the loss over the global batch, with the centre of earlier batches."""
         return dino(
             embeddings.student,
             self.prototypes,
@@ -99,20 +99,20 @@ class DINO(Method):
         )
 
     @torch.no_grad()
-    def after_step(self, embeddings: Distilled, labels: Tensor | None, info: StepInfo) -> None:
-        """The centre takes in the batch, as the teacher saw it; then the teacher follows."""
+    def after_step(self, embeddings: BottleneckRows, labels: Tensor | None, info: StepInfo) -> None:
+        """Update the centre with the batch, by the teacher that embedded it; then the teacher."""
         centre = moving_centre(
             self.centre, embeddings.teacher, self.teacher_prototypes, momentum=self.config.centre
         )
         self.centre.copy_(centre)
-        self.teacher.follow(info, self.encoder, self.projector)
+        self.teacher.update(info, self.encoder, self.projector)
         self.teacher_prototypes.lerp_(self.prototypes, 1 - self.teacher.momentum(info))
 
     @torch.no_grad()
     def signs(
-        self, embeddings: Distilled, labels: Tensor | None, info: StepInfo
+        self, embeddings: BottleneckRows, labels: Tensor | None, info: StepInfo
     ) -> dict[str, float]:
-        """Collapse signs, and how many `prototypes` the teacher uses, in effect."""
+        """Compute collapse signs and the effective number of `prototypes` that the teacher uses."""
         used = prototypes_used(
             embeddings.teacher[:, 0],
             self.teacher_prototypes,

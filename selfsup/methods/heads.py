@@ -1,4 +1,4 @@
-"""Projectors and predictors: small networks between an encoder and a loss, thrown away later."""
+"""Projectors and predictors: small networks between an encoder and a loss, dropped later."""
 
 from itertools import pairwise
 from typing import Literal
@@ -15,13 +15,13 @@ def mlp(
     end: Literal["linear", "unbiased", "norm", "scaleless"] = "linear",
     activation: type[nn.Module] = nn.ReLU,
 ) -> nn.Sequential:
-    """Linear layers with a norm and an activation between them.
+    """Stack linear layers with a norm and an activation between them.
 
     Args:
         widths: of the input, the hidden layers and the output.
         norm: after each hidden layer; None: none anywhere. A layer before a norm has no bias.
-        end: what the output is: as it is, as it is and without a bias, through a norm, or through
-            one without a learnt scale.
+        end: the last layer: linear with a bias, without one, or followed by a norm with or without
+            a learnt scale.
         activation: between layers.
 
     Raises:

@@ -13,16 +13,16 @@ from selfsup.core.seeds import StepInfo
 from selfsup.encoders.encoder import Encoder
 from selfsup.losses.gaussian import lejepa
 from selfsup.methods.heads import mlp
-from selfsup.methods.method import AllViews, Method, Views, all_together
+from selfsup.methods.method import AllViews, Method, Views, project_all_views
 
 
-class LeJEPA(Method):
-    """No teacher, no stopped gradient, no negatives: one regulariser, one weight."""
+class LeJEPA(Method[AllViews]):
+    """No teacher, no stop-gradient, no negatives: one regulariser, one weight."""
 
     def __init__(self, encoder: Encoder, config: LeJEPAConfig, *, large: int) -> None:
         """A projector of three layers without a norm after the last.
 
-        `large` of the views, the first ones, make the centre that all predict.
+        The mean of the first `large` views is the centre that all views predict.
         """
         super().__init__()
         require(0 < config.weight < 1, f"--method.weight must be between 0 and 1: {config.weight}")
@@ -34,11 +34,11 @@ class LeJEPA(Method):
         self.large = large
 
     def embed(self, views: Views) -> AllViews:
-        """Each size of crops in one pass of the encoder, all together through the projector."""
-        return AllViews(all_together(self.encoder, self.projector, views))
+        """Embed each size of crops in one pass, then project all of them in one pass."""
+        return AllViews(project_all_views(self.encoder, self.projector, views))
 
     def loss(self, embeddings: AllViews, labels: Tensor | None, info: StepInfo) -> Tensor:
-        """Over the global batch, along directions that are this step's."""
+        """Compute the loss over the global batch, with directions drawn for this step."""
         z, c = embeddings.z, self.config
         g = info.generator("slices")
         directions = torch.randn(c.slices, z.shape[2], generator=g, dtype=torch.float64)

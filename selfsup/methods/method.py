@@ -1,12 +1,14 @@
-"""The contract of a method: what training and evaluation may ask of it.
+"""The contract of a method: what training and evaluation call.
 
 Shape letters: b local images, n images of the global batch, v views, s side in pixels, d width.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any, Generic, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import TypeVar  # the standard one has no default before Python 3.13
 
 from selfsup.core.errors import require
 from selfsup.core.seeds import StepInfo
@@ -15,45 +17,68 @@ from selfsup.methods.signs import collapse_signs
 
 Views = tuple[Tensor, ...]
 """The views of one size each: float [b, v, 3, s, s]."""
-Embeddings = Any
-"""A NamedTuple of tensors whose dim 0 is the batch; the first is the one to watch for collapse."""
 
 
-class Method(nn.Module):
-    """A network and what it learns from. All that must survive a restart is in its state_dict."""
+class Embeddings(Protocol):
+    """A NamedTuple of tensors whose dim 0 is the batch; the first is watched for collapse."""
+
+    def __init__(self, *tensors: Tensor) -> None:
+        """A tensor for each field."""
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """The tensors in the order of the fields."""
+
+    def __len__(self) -> int:
+        """Number of fields."""
+
+    def __getitem__(self, index: int, /) -> Tensor:
+        """The tensor of a field by position."""
+
+    @property
+    def _fields(self) -> tuple[str, ...]:
+        """Names of the fields."""
+
+
+E = TypeVar("E", bound=Embeddings, default=Any)
+
+
+class Method(nn.Module, Generic[E]):
+    """A network and how it learns. All that must survive a restart is in its state_dict.
+
+    `class SimCLR(Method[TwoViews])` embeds into `TwoViews`. Code that trains any method writes
+    `Method`, and passes the embeddings on without reading them.
+    """
 
     encoder: Encoder
-    """Images to features: the part worth keeping."""
+    """Images to features: what is kept after training."""
     loss_lr = 1.0
     """Learning rate of the loss's own parameters, as a multiple of the encoder's."""
     loss_decays = False
-    """Whether they decay; of most only the direction counts."""
+    """Whether they have weight decay; of most only the direction counts."""
 
     @property
     def exported(self) -> Encoder:
         """The encoder that is evaluated and kept; some methods can give a teacher's."""
         return self.encoder
 
-    def embed(self, views: Views) -> Embeddings:
-        """The local images' embeddings: a NamedTuple of [b, ...]."""
+    def embed(self, views: Views) -> E:
+        """Embed the local images: a NamedTuple of [b, ...]."""
         raise NotImplementedError
 
-    def loss(self, embeddings: Embeddings, labels: Tensor | None, info: StepInfo) -> Tensor:
-        """Scalar, from the embeddings [n, ...] and labels [n] of the whole global batch."""
+    def loss(self, embeddings: E, labels: Tensor | None, info: StepInfo) -> Tensor:
+        """Compute the scalar loss of the whole global batch, [n, ...] with labels [n]."""
         raise NotImplementedError
 
-    def after_step(self, embeddings: Embeddings, labels: Tensor | None, info: StepInfo) -> None:
-        """Called once after each optimiser step: a teacher's moving average, a queue."""
+    def after_step(self, embeddings: E, labels: Tensor | None, info: StepInfo) -> None:
+        """Update a teacher, a queue or a centre. Called once after each optimiser step."""
 
-    def signs(
-        self, embeddings: Embeddings, labels: Tensor | None, info: StepInfo
-    ) -> dict[str, float]:
-        """Figures for the log beside the loss: above all signs of collapse."""
+    def signs(self, embeddings: E, labels: Tensor | None, info: StepInfo) -> dict[str, float]:
+        """Compute figures for the log beside the loss, above all signs of collapse."""
         z = embeddings[0]
         return collapse_signs(z if z.ndim == 2 else z[:, 0])
 
     def negatives(self, batch: int) -> int:
-        """How many embeddings each one is told from, in a global batch of `batch` images."""
+        """Number of negatives of each embedding in a global batch of `batch` images."""
         return 0
 
     def frozen_parameters(self, info: StepInfo) -> list[nn.Parameter]:
@@ -61,7 +86,7 @@ class Method(nn.Module):
         return []
 
     def constant_lr_parameters(self) -> list[nn.Parameter]:
-        """Parameters whose learning rate is the highest all along, whatever the schedule says."""
+        """Parameters whose learning rate stays at its peak, whatever the schedule says."""
         return []
 
     def loss_parameters(self) -> list[nn.Parameter]:
@@ -71,9 +96,15 @@ class Method(nn.Module):
         """
         return []
 
-    def forward(self, views: Views) -> Embeddings:
-        """`embed`, under the name that wrappers of modules call."""
+    def forward(self, views: Views) -> E:
+        """Call `embed`, under the name that wrappers of modules call."""
         return self.embed(views)
+
+
+class OneView(NamedTuple):
+    """One embedding of each image: [b, d]."""
+
+    embedding: Tensor
 
 
 class TwoViews(NamedTuple):
@@ -83,8 +114,8 @@ class TwoViews(NamedTuple):
     second: Tensor
 
 
-class Targets(NamedTuple):
-    """Predictions from two views of each image, and a teacher's projections of both: [b, d]."""
+class Predictions(NamedTuple):
+    """Predictions from two views of each image, and the targets of both: [b, d]."""
 
     first: Tensor
     second: Tensor
@@ -92,8 +123,15 @@ class Targets(NamedTuple):
     second_target: Tensor
 
 
-def two(views: Views) -> tuple[Tensor, Tensor]:
-    """The two views of each image, for methods that compare just two: [b, 3, s, s] each.
+class AllViews(NamedTuple):
+    """Projections of all views of each image, the large ones first."""
+
+    z: Tensor
+    """[b, v, d]."""
+
+
+def two_views(views: Views) -> tuple[Tensor, Tensor]:
+    """Split the views of methods that compare exactly two: [b, 3, s, s] each.
 
     Raises:
         UserError: there are not two of one size.
@@ -104,49 +142,38 @@ def two(views: Views) -> tuple[Tensor, Tensor]:
     return first, second
 
 
-def two_at_once(encoder: Encoder, projector: nn.Module, views: Views) -> tuple[Tensor, ...]:
-    """Projections of both views, in one pass with one set of batch statistics: [b, d] each."""
-    out: Tensor = projector(encoder(torch.cat(two(views))))
-    return out.chunk(2)
+def project_both_views(encoder: Encoder, projector: nn.Module, views: Views) -> TwoViews:
+    """Project both views in one pass, with one set of batch statistics: [b, d] each."""
+    first, second = projector(encoder(torch.cat(two_views(views)))).chunk(2)
+    return TwoViews(first, second)
 
 
-def two_apart(encoder: Encoder, projector: nn.Module, views: Views) -> tuple[Tensor, ...]:
-    """Projections of both views, in two passes, each with its own batch statistics: [b, d] each.
+def project_views_separately(encoder: Encoder, projector: nn.Module, views: Views) -> TwoViews:
+    """Project each view in its own pass, with its own batch statistics: [b, d] each.
 
-    For views that are made differently.
+    For views that have different augmentations.
     """
-    return tuple(projector(encoder(view)) for view in two(views))
+    first, second = (projector(encoder(view)) for view in two_views(views))
+    return TwoViews(first, second)
 
 
-def together(network: nn.Module, views: Tensor) -> Tensor:
-    """All views of one size in one pass. [b, v, 3, s, s] -> [b, v, d]."""
+def map_views(network: nn.Module, views: Tensor) -> Tensor:
+    """Apply a network to all views of one size in one pass. [b, v, 3, s, s] -> [b, v, d]."""
     b, v = views.shape[:2]
     out: Tensor = network(views.transpose(0, 1).flatten(0, 1))  # [vb, d]
     return out.view(v, b, -1).transpose(0, 1)
 
 
-def all_together(encoder: Encoder, projector: nn.Module, views: Views) -> Tensor:
-    """Projections of views of all sizes, the large ones first: [b, v, d].
+def project_all_views(encoder: Encoder, projector: nn.Module, views: Views) -> Tensor:
+    """Project views of all sizes, the large ones first: [b, v, d].
 
-    Each size in one pass of the encoder, all of them in one of the projector.
+    Each size in one pass of the encoder, all of them in one pass of the projector.
     """
-    return together(projector, torch.cat([together(encoder, group) for group in views], 1))
+    features = torch.cat([map_views(encoder, group) for group in views], 1)
+    return map_views(projector, features)
 
 
-class AllViews(NamedTuple):
-    """Projections of all views of each image, the large ones first."""
-
-    z: Tensor
-    """[b, v, d]."""
-
-
-class OneView(NamedTuple):
-    """One embedding of each image."""
-
-    embedding: Tensor
-
-
-def one_view(encoder: Encoder, views: Views) -> OneView:
-    """The encoder's embedding of one view of each image. [b, 1, 3, s, s] -> [b, dim]."""
-    assert [group.shape[1] for group in views] == [1], "ranking sees one view of each image"
+def embed_one_view(encoder: Encoder, views: Views) -> OneView:
+    """Embed the only view of each image. [b, 1, 3, s, s] -> [b, dim]."""
+    assert [group.shape[1] for group in views] == [1], "ranking embeds one view of each image"
     return OneView(encoder(views[0][:, 0]))

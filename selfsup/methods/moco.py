@@ -1,4 +1,4 @@
-"""MoCo: a query is told from the keys that a slow copy of its network makes of other images.
+"""MoCo: a query matches its key among keys of other images, all made by a slow teacher.
 
 Sources: He et al. 2020, https://arxiv.org/abs/1911.05722; Chen et al. 2020,
 https://arxiv.org/abs/2003.04297 (v2); Chen et al. 2021, https://arxiv.org/abs/2104.02057 (v3).
@@ -13,15 +13,15 @@ from selfsup.encoders.encoder import Encoder
 from selfsup.losses.contrastive import info_nce
 from selfsup.methods.heads import mlp
 from selfsup.methods.memory import Memory
-from selfsup.methods.method import Method, Targets, TwoViews, Views, two
+from selfsup.methods.method import Method, Predictions, TwoViews, Views, two_views
 from selfsup.methods.teacher import Teacher
 
 
-class MoCoV2(Method):
-    """The first view's embeddings against the second's and a queue of earlier keys.
+class MoCoV2(Method[TwoViews]):
+    """Queries of the first views against keys of the second views and a queue of earlier keys.
 
-    A key shares its batch statistics with the query's batch, which can give the pair away; the
-    paper shuffles images between GPUs against that. Here statistics are of a process's whole share:
+    A key shares its batch statistics with the query's batch, which can leak the pair; the paper
+    shuffles images between GPUs against that. Here statistics are of a process's whole local batch:
     keep that at 64 images or more, use --sync-bn, or an encoder without batch norm.
     """
 
@@ -38,16 +38,16 @@ class MoCoV2(Method):
     @property
     def exported(self) -> Encoder:
         """The student's, as in the paper, or the teacher's."""
-        return self.teacher.chosen(self.encoder)
+        return self.teacher.exported(self.encoder)
 
     def embed(self, views: Views) -> TwoViews:
-        """Queries of the first views, keys of the second. [b, 2, 3, s, s] -> two of [b, dim]."""
-        first, second = two(views)
+        """Embed queries of the first views and keys of the second: two of [b, dim]."""
+        first, second = two_views(views)
         return TwoViews(self.projector(self.encoder(first)), self.teacher(second))
 
     def loss(self, embeddings: TwoViews, labels: Tensor | None, info: StepInfo) -> Tensor:
-        """InfoNCE; until there is a queue the batch's other keys are what a query is told from."""
-        queue = self.queue.held()[0]
+        """Compute InfoNCE; while the queue is empty, the negatives are the batch's other keys."""
+        queue = self.queue.contents()[0]
         return info_nce(
             embeddings.first,
             embeddings.second.detach(),
@@ -56,17 +56,17 @@ class MoCoV2(Method):
         )
 
     def after_step(self, embeddings: TwoViews, labels: Tensor | None, info: StepInfo) -> None:
-        """The keys go into the queue, and the teacher follows."""
+        """Add the keys to the queue, and update the teacher."""
         self.queue.add(embeddings.second)
-        self.teacher.follow(info, self.encoder, self.projector)
+        self.teacher.update(info, self.encoder, self.projector)
 
     def negatives(self, batch: int) -> int:
-        """The full queue."""
+        """Size of the queue."""
         return self.config.queue
 
 
-class MoCoV3(Method):
-    """Both views' predictions against a slow copy's embeddings of the whole batch's other views."""
+class MoCoV3(Method[Predictions]):
+    """Predictions of both views against the teacher's embeddings of the other views."""
 
     def __init__(self, encoder: Encoder, config: MoCoV3Config) -> None:
         """A projector that ends in a norm without scale, and a predictor, as for a ResNet."""
@@ -82,25 +82,25 @@ class MoCoV3(Method):
     @property
     def exported(self) -> Encoder:
         """The student's, as in the paper, or the teacher's."""
-        return self.teacher.chosen(self.encoder)
+        return self.teacher.exported(self.encoder)
 
-    def embed(self, views: Views) -> Targets:
-        """[b, 2, 3, s, s] -> four of [b, dim]."""
-        pair = two(views)
+    def embed(self, views: Views) -> Predictions:
+        """Predict from both views, and project both by the teacher: four of [b, dim]."""
+        pair = two_views(views)
         predicted = (self.predictor(self.projector(self.encoder(view))) for view in pair)
-        return Targets(*predicted, *map(self.teacher, pair))
+        return Predictions(*predicted, *map(self.teacher, pair))
 
-    def loss(self, embeddings: Targets, labels: Tensor | None, info: StepInfo) -> Tensor:
-        """2 T times the sum of both directions (algorithm 1)."""
+    def loss(self, embeddings: Predictions, labels: Tensor | None, info: StepInfo) -> Tensor:
+        """Compute 2 T times the sum of both directions (algorithm 1)."""
         t = self.config.temperature
-        one = info_nce(embeddings.first, embeddings.second_target.detach(), temperature=t)
-        other = info_nce(embeddings.second, embeddings.first_target.detach(), temperature=t)
-        return 2 * t * (one + other)
+        forwards = info_nce(embeddings.first, embeddings.second_target.detach(), temperature=t)
+        backwards = info_nce(embeddings.second, embeddings.first_target.detach(), temperature=t)
+        return 2 * t * (forwards + backwards)
 
-    def after_step(self, embeddings: Targets, labels: Tensor | None, info: StepInfo) -> None:
-        """The teacher follows."""
-        self.teacher.follow(info, self.encoder, self.projector)
+    def after_step(self, embeddings: Predictions, labels: Tensor | None, info: StepInfo) -> None:
+        """Update the teacher."""
+        self.teacher.update(info, self.encoder, self.projector)
 
     def negatives(self, batch: int) -> int:
-        """The other images' other views."""
+        """Keys of the other images."""
         return batch - 1

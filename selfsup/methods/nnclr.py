@@ -12,14 +12,14 @@ from selfsup.core.numerics import normalize
 from selfsup.core.seeds import StepInfo
 from selfsup.encoders.encoder import Encoder
 from selfsup.losses.contrastive import info_nce
-from selfsup.losses.row_blocks import parts
+from selfsup.losses.row_blocks import split_rows
 from selfsup.methods.heads import mlp
 from selfsup.methods.memory import Memory
-from selfsup.methods.method import Method, Targets, Views, two_apart
+from selfsup.methods.method import Method, Predictions, Views, project_views_separately
 
 
-class NNCLR(Method):
-    """Positives are other images that look alike, found in a queue of first views."""
+class NNCLR(Method[Predictions]):
+    """Positives are similar images from a queue of first views."""
 
     def __init__(self, encoder: Encoder, config: NNCLRConfig) -> None:
         """A projector of three layers, a norm after each, and a predictor of two."""
@@ -32,38 +32,41 @@ class NNCLR(Method):
         self.predictor = mlp(dim, hidden, dim, norm=config.norm)
         self.queue = Memory(config.queue, dim)
 
-    def embed(self, views: Views) -> Targets:
-        """[b, 2, 3, s, s] -> four of [b, dim]."""
-        z = two_apart(self.encoder, self.projector, views)
-        return Targets(*map(self.predictor, z), *(x.detach() for x in z))
+    def embed(self, views: Views) -> Predictions:
+        """Predict from both views; the targets are their projections: four of [b, dim]."""
+        z = project_views_separately(self.encoder, self.projector, views)
+        return Predictions(*map(self.predictor, z), *(x.detach() for x in z))
 
-    def loss(self, embeddings: Targets, labels: Tensor | None, info: StepInfo) -> Tensor:
-        """The mean of both directions (equation 4): a view's neighbour against all predictions.
+    def loss(self, embeddings: Predictions, labels: Tensor | None, info: StepInfo) -> Tensor:
+        """Average both directions (equation 4): a view's neighbour against all predictions.
 
         While the queue is empty a view is its own neighbour.
         """
-        t, support = self.config.temperature, self.queue.held()[0]
-        first, second = (nearest(z, support) for z in embeddings[2:])
-        one = info_nce(first, embeddings.second, temperature=t)
-        return (one + info_nce(second, embeddings.first, temperature=t)) / 2
+        t, support = self.config.temperature, self.queue.contents()[0]
+        first = nearest_rows(embeddings.first_target, support)
+        second = nearest_rows(embeddings.second_target, support)
+        forwards = info_nce(first, embeddings.second, temperature=t)
+        backwards = info_nce(second, embeddings.first, temperature=t)
+        return (forwards + backwards) / 2
 
-    def after_step(self, embeddings: Targets, labels: Tensor | None, info: StepInfo) -> None:
-        """The first views can be neighbours in later steps."""
+    def after_step(self, embeddings: Predictions, labels: Tensor | None, info: StepInfo) -> None:
+        """Add the first views to the queue."""
         self.queue.add(embeddings.first_target)
 
     def negatives(self, batch: int) -> int:
-        """The other images' predictions."""
+        """Predictions of the other images."""
         return batch - 1
 
 
 @torch.no_grad()
-def nearest(z: Tensor, support: Tensor) -> Tensor:
-    """The row of `support` with the highest cosine to each row of z, or z where there is none.
+def nearest_rows(z: Tensor, support: Tensor) -> Tensor:
+    """Select the row of `support` with the highest cosine to each row of z; z if it is empty.
 
     [n, d], [q, d] -> [n, d], a block of rows at a time.
     """
     if len(support) == 0:
         return z
     rows = normalize(support.to(z.dtype))
-    found = [(normalize(z[part]) @ rows.T).argmax(1) for part in parts(len(z), len(rows))]
-    return support.to(z.dtype)[torch.cat(found)]
+    blocks = split_rows(len(z), len(rows))
+    nearest = torch.cat([(normalize(z[block]) @ rows.T).argmax(1) for block in blocks])
+    return support.to(z.dtype)[nearest]

@@ -1,10 +1,12 @@
 """Fine-tuning by pairs: each anchor against all its positives and negatives of the global batch."""
 
+from dataclasses import asdict
+
 import torch
 from torch import Tensor
 
 from selfsup.config import PairsConfig
-from selfsup.config.finetuning import PairLoss, between_0_and_90, only
+from selfsup.config.finetuning import PairLoss, refuse_unused_settings, require_angle
 from selfsup.core.errors import require
 from selfsup.core.seeds import StepInfo
 from selfsup.encoders.encoder import Encoder
@@ -12,16 +14,16 @@ from selfsup.losses import npairs, pairs, similarity
 from selfsup.losses.measures import Distance
 from selfsup.losses.relations import Pairs
 from selfsup.methods.memory import Memory
-from selfsup.methods.method import Method, OneView, Views, one_view
+from selfsup.methods.method import Method, OneView, Views, embed_one_view
 from selfsup.methods.signs import collapse_signs, pair_signs
-from selfsup.mining.multi_similarity import multi_similarity
+from selfsup.mining.multi_similarity import multi_similarity_pairs
 
 MINING = {"miner", "epsilon", "memory"}
-MEASURED = {"distance", "normalize"}
-USED: dict[PairLoss, set[str]] = {
-    "contrastive": {"contrastive", *MEASURED, *MINING},
-    "lifted": {"margin", *MEASURED},
-    "generalized-lifted": {"margin", *MEASURED, *MINING},
+DISTANCE = {"distance", "normalize"}
+USED_SETTINGS: dict[PairLoss, set[str]] = {
+    "contrastive": {"contrastive", *DISTANCE, *MINING},
+    "lifted": {"margin", *DISTANCE},
+    "generalized-lifted": {"margin", *DISTANCE, *MINING},
     "multi-similarity": {"multi_similarity", *MINING},
     "circle": {"circle", *MINING},
     "supcon": {"temperature", "memory"},
@@ -30,26 +32,26 @@ USED: dict[PairLoss, set[str]] = {
     "angular": {"n_pairs"},
     "n-pairs-angular": {"n_pairs"},
 }
-"""The settings that each loss looks at; a miner or a memory is not for all."""
+"""The settings that each loss uses; not every loss has a miner or a memory."""
 
 
-class PairRanking(Method):
+class PairRanking(Method[OneView]):
     """An encoder whose last layer is the embedding, so that the head is exported with it."""
 
     def __init__(self, encoder: Encoder, config: PairsConfig) -> None:
-        """Give the encoder a linear head of `config.dim`, unless that is 0 or there already.
+        """Give the encoder a linear head of `config.dim`, unless that is 0 or it has one already.
 
         Raises:
-            UserError: something is set that the loss does not look at.
+            UserError: a setting is changed that the loss does not use.
         """
         super().__init__()
-        only(config, USED[config.loss])
+        refuse_unused_settings(config, USED_SETTINGS[config.loss])
         for name, value in (
             ("temperature", config.temperature),
             ("n-pairs.temperature", config.n_pairs.temperature),
         ):
             require(value > 0, f"--method.{name} must be above 0, not {value}")
-        between_0_and_90("n-pairs.degrees", config.n_pairs.degrees)
+        require_angle("n-pairs.degrees", config.n_pairs.degrees)
         self.encoder = encoder
         self.encoder.give_head(config.dim)
         self.config = config
@@ -57,118 +59,74 @@ class PairRanking(Method):
         self.memory = Memory(config.memory.size, encoder.dim, start=config.memory.start)
 
     def embed(self, views: Views) -> OneView:
-        """[b, 1, 3, s, s] -> [b, dim]."""
-        return one_view(self.encoder, views)
+        """Embed the only view. [b, 1, 3, s, s] -> [b, dim]."""
+        return embed_one_view(self.encoder, views)
 
     def loss(self, embeddings: OneView, labels: Tensor | None, info: StepInfo) -> Tensor:
-        """The chosen loss; where the miner finds no pair, 0 with a gradient of 0."""
+        """Compute the chosen loss; where the miner chooses no pair, 0 with a gradient of 0."""
         assert labels is not None
         n = len(embeddings.embedding)
-        z, labels = self.memory.behind(embeddings.embedding, labels, share=info.progress)
-        chosen = self._mine(z, labels, n)
-        if chosen is not None and len(chosen.anchor) + len(chosen.other_anchor) == 0:
+        z, labels = self.memory.append_to(embeddings.embedding, labels, progress=info.progress)
+        mined = self._mine(z, labels, n)
+        if mined is not None and len(mined.positive_anchor) + len(mined.negative_anchor) == 0:
             return z.sum() * 0
-        if self.config.loss in ("n-pairs", "angular", "n-pairs-angular"):
-            return self._of_tuples(z, labels)
-        return self._of_pairs(z, labels, n, chosen)
+        return self._loss(z, labels, n, mined)
 
     def after_step(self, embeddings: OneView, labels: Tensor | None, info: StepInfo) -> None:
-        """The batch is compared with in later steps."""
+        """Add the batch to the memory."""
         self.memory.add(embeddings.embedding, labels)
 
     @torch.no_grad()
     def signs(self, embeddings: OneView, labels: Tensor | None, info: StepInfo) -> dict[str, float]:
-        """Collapse signs, mean distances, and with a miner how many anchors have pairs.
+        """Compute collapse signs, mean distances, and with a miner how many anchors have pairs.
 
-        active: share of anchors with a pair.
-        skipped: share of anchors without one.
+        active: fraction of anchors with a pair.
+        skipped: fraction of anchors without one.
         """
         assert labels is not None
         z, n = embeddings.embedding, len(embeddings.embedding)
-        found = collapse_signs(z) | pair_signs(z, labels, self.distance)
-        chosen = self._mine(*self.memory.behind(z, labels, share=info.progress), n)
-        if chosen is not None:
-            active = len(torch.cat([chosen.anchor, chosen.other_anchor]).unique()) / n
-            found |= {"active": active, "skipped": 1 - active}
-        return found
+        signs = collapse_signs(z) | pair_signs(z, labels, self.distance)
+        mined = self._mine(*self.memory.append_to(z, labels, progress=info.progress), n)
+        if mined is not None:
+            anchors = torch.cat([mined.positive_anchor, mined.negative_anchor]).unique()
+            active = len(anchors) / n
+            signs |= {"active": active, "skipped": 1 - active}
+        return signs
 
     def _mine(self, z: Tensor, labels: Tensor, n: int) -> Pairs | None:
         if self.config.miner == "all":
             return None
-        return multi_similarity(z, labels, epsilon=self.config.epsilon, anchors=n)
+        return multi_similarity_pairs(z, labels, epsilon=self.config.epsilon, anchors=n)
 
-    def _of_pairs(self, z: Tensor, labels: Tensor, n: int, chosen: Pairs | None) -> Tensor:
-        c = self.config
+    def _loss(self, z: Tensor, labels: Tensor, n: int, mined: Pairs | None) -> Tensor:
+        c, d = self.config, self.distance
         match c.loss:
             case "contrastive":
-                return pairs.contrastive(
-                    z,
-                    labels,
-                    distance=self.distance,
-                    positive_margin=c.contrastive.positive_margin,
-                    negative_margin=c.contrastive.negative_margin,
-                    squared=c.contrastive.squared,
-                    reduction=c.contrastive.reduction,
-                    anchors=n,
-                    pairs=chosen,
+                settings = asdict(c.contrastive)
+                return pairs.pair_contrastive(
+                    z, labels, distance=d, anchors=n, pairs=mined, **settings
                 )
             case "lifted":
-                return pairs.lifted_structure(z, labels, distance=self.distance, margin=c.margin)
+                return pairs.lifted_structure(z, labels, distance=d, margin=c.margin)
             case "generalized-lifted":
                 return pairs.generalized_lifted(
-                    z,
-                    labels,
-                    distance=self.distance,
-                    margin=c.margin,
-                    anchors=n,
-                    pairs=chosen,
+                    z, labels, distance=d, margin=c.margin, anchors=n, pairs=mined
                 )
             case "multi-similarity":
-                return similarity.multi_similarity(
-                    z,
-                    labels,
-                    alpha=c.multi_similarity.alpha,
-                    beta=c.multi_similarity.beta,
-                    base=c.multi_similarity.base,
-                    anchors=n,
-                    pairs=chosen,
-                )
+                settings = asdict(c.multi_similarity)
+                return similarity.multi_similarity(z, labels, anchors=n, pairs=mined, **settings)
             case "circle":
-                return similarity.circle(
-                    z,
-                    labels,
-                    margin=c.circle.margin,
-                    gamma=c.circle.gamma,
-                    anchors=n,
-                    pairs=chosen,
-                )
+                settings = asdict(c.circle)
+                return similarity.circle(z, labels, anchors=n, pairs=mined, **settings)
             case "supcon":
                 return similarity.supcon(z, labels, temperature=c.temperature, anchors=n)
             case "nt-xent":
                 return similarity.class_nt_xent(z, labels, temperature=c.temperature, anchors=n)
-        raise AssertionError(c.loss)
-
-    def _of_tuples(self, z: Tensor, labels: Tensor) -> Tensor:
-        c = self.config.n_pairs
-        match self.config.loss:
             case "n-pairs":
-                return npairs.n_pairs(
-                    z,
-                    labels,
-                    normalize=c.normalize,
-                    temperature=c.temperature,
-                    regularizer=c.regularizer,
-                )
+                t, weight = c.n_pairs.temperature, c.n_pairs.regularizer
+                unit = c.n_pairs.normalize
+                return npairs.n_pairs(z, labels, normalize=unit, temperature=t, regularizer=weight)
             case "angular":
-                return npairs.angular(z, labels, degrees=c.degrees)
+                return npairs.angular(z, labels, degrees=c.n_pairs.degrees)
             case "n-pairs-angular":
-                return npairs.n_pairs_angular(
-                    z,
-                    labels,
-                    normalize=c.normalize,
-                    temperature=c.temperature,
-                    regularizer=c.regularizer,
-                    degrees=c.degrees,
-                    weight=c.weight,
-                )
-        raise AssertionError(self.config.loss)
+                return npairs.n_pairs_angular(z, labels, **asdict(c.n_pairs))

@@ -5,32 +5,34 @@ https://arxiv.org/abs/1801.07698 (ArcFace); Wang et al. 2018, https://arxiv.org/
 (CosFace).
 """
 
+from dataclasses import asdict
+
 import torch
 from torch import Tensor, nn
 
 from selfsup.config import ProxiesConfig
-from selfsup.config.finetuning import only
+from selfsup.config.finetuning import refuse_unused_settings
 from selfsup.config.pretraining import require_positive
 from selfsup.core.seeds import StepInfo
 from selfsup.encoders.encoder import Encoder
 from selfsup.losses.measures import Distance
 from selfsup.losses.proxies import arcface, cosface, proxy_anchor
-from selfsup.methods.method import Method, OneView, Views, one_view
+from selfsup.methods.method import Method, OneView, Views, embed_one_view
 from selfsup.methods.signs import collapse_signs, pair_signs
 
 
-class ProxyRanking(Method):
-    """An encoder with an embedding head, and proxies that are thrown away after training."""
+class ProxyRanking(Method[OneView]):
+    """An encoder with an embedding head, and proxies that are dropped after training."""
 
     def __init__(self, encoder: Encoder, config: ProxiesConfig, *, classes: int) -> None:
-        """Proxies start in directions drawn uniformly.
+        """Draw the proxies in uniform directions.
 
         Raises:
-            UserError: something is set that the loss does not look at.
+            UserError: a setting is changed that the loss does not use.
         """
         super().__init__()
         require_positive(config, "lr")
-        only(config, {"lr", config.loss.replace("-", "_")})
+        refuse_unused_settings(config, {"lr", config.loss.replace("-", "_")})
         self.encoder = encoder
         self.encoder.give_head(config.dim)
         self.config = config
@@ -43,27 +45,24 @@ class ProxyRanking(Method):
         return [self.proxies]
 
     def embed(self, views: Views) -> OneView:
-        """[b, 1, 3, s, s] -> [b, dim]."""
-        return one_view(self.encoder, views)
+        """Embed the only view. [b, 1, 3, s, s] -> [b, dim]."""
+        return embed_one_view(self.encoder, views)
 
     def loss(self, embeddings: OneView, labels: Tensor | None, info: StepInfo) -> Tensor:
-        """The chosen loss over the global batch."""
+        """Compute the chosen loss over the global batch."""
         assert labels is not None
         z, c = embeddings.embedding, self.config
         match c.loss:
             case "proxy-anchor":
-                a = c.proxy_anchor
-                return proxy_anchor(z, labels, self.proxies, margin=a.margin, alpha=a.alpha)
+                return proxy_anchor(z, labels, self.proxies, **asdict(c.proxy_anchor))
             case "arcface":
-                f = c.arcface
-                return arcface(z, labels, self.proxies, margin=f.margin, scale=f.scale)
+                return arcface(z, labels, self.proxies, **asdict(c.arcface))
             case "cosface":
-                g = c.cosface
-                return cosface(z, labels, self.proxies, margin=g.margin, scale=g.scale)
+                return cosface(z, labels, self.proxies, **asdict(c.cosface))
 
     @torch.no_grad()
     def signs(self, embeddings: OneView, labels: Tensor | None, info: StepInfo) -> dict[str, float]:
-        """Collapse signs, and mean cosine distances within the batch."""
+        """Compute collapse signs and mean cosine distances within the batch."""
         assert labels is not None
         z = embeddings.embedding
         return collapse_signs(z) | pair_signs(z, labels, Distance("cosine"))

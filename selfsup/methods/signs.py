@@ -1,4 +1,4 @@
-"""Collapse signs: numbers that tell from embeddings alone whether a run has gone flat.
+"""Collapse signs: figures of embeddings that show whether a run has collapsed.
 
 Shape letters: n embeddings, d width.
 """
@@ -13,14 +13,14 @@ from selfsup.losses.measures import Distance
 from selfsup.losses.relations import Relations
 
 FLAT_STD = 0.1
-"""Below this share of the spread of a healthy sphere, embeddings are as good as equal."""
+"""Below this `std`, where 1 is an even spread over the sphere, embeddings are nearly equal."""
 FEW_DIRECTIONS = 2.0
-"""Below this effective rank, everything lies on one line."""
+"""Below this effective rank, all embeddings are on one line."""
 
 
 @torch.no_grad()
 def collapse_signs(embeddings: Tensor) -> dict[str, float]:
-    """Spread, rank and similarity of embeddings scaled to length 1. [n, d].
+    """Compute spread, rank and similarity of embeddings scaled to length 1. [n, d].
 
     Returns:
         std: mean over dimensions of the standard deviation, times sqrt(d); 1 when spread evenly
@@ -34,49 +34,49 @@ def collapse_signs(embeddings: Tensor) -> dict[str, float]:
         n, d = z.shape
         centred = z - z.mean(0)
         std = centred.square().mean(0).sqrt().mean() * d**0.5
-        share = torch.linalg.svdvals(centred)
-        share = share / share.sum().clamp(min=1e-12)
-        rank = torch.exp(-(share * share.clamp(min=1e-12).log()).sum())
+        singular = torch.linalg.svdvals(centred)
+        fractions = singular / singular.sum().clamp(min=1e-12)
+        rank = torch.exp(-(fractions * fractions.clamp(min=1e-12).log()).sum())
         cosine = (z.sum(0).square().sum() - z.square().sum()) / (n * (n - 1))
     return {"std": std.item(), "rank": rank.item(), "cosine": cosine.item()}
 
 
 @torch.no_grad()
 def pair_signs(embeddings: Tensor, labels: Tensor, distance: Distance) -> dict[str, float]:
-    """Mean distance over all pairs of one class (positive) and of two classes (negative)."""
+    """Compute mean distances of pairs of one class (positive) and of two classes (negative)."""
     relations = Relations(labels)
     sums = embeddings.new_zeros(2, dtype=torch.float64)
-    for _, apart, *sides in relations.blocks(distance.prepare(embeddings), distance):
-        sums += torch.stack([apart.masked_fill(~side, 0).double().sum() for side in sides])
+    z = distance.prepare(embeddings)
+    for _, distances, *masks in relations.compare_blocks(z, distance):
+        sums += torch.stack([distances.masked_fill(~mask, 0).double().sum() for mask in masks])
     counts = torch.stack(relations.counts()).sum(1)
     positive, negative = (sums / counts.clamp(min=1)).tolist()
     return {"positive": positive, "negative": negative}
 
 
 class Health(NamedTuple):
-    """How a run is, in a word, and what to change."""
+    """State of a run, and what to change."""
 
     state: Literal["healthy", "starving", "collapsing", "collapsed"]
     advice: str
 
 
 def diagnose(signs: dict[str, float]) -> Health:
-    """What a person should know about these signs.
+    """Diagnose a run from its signs.
 
-    collapsed: all embeddings are nearly equal, so that gradients vanish. collapsing: they lie along
+    collapsed: all embeddings are nearly equal, so that gradients vanish. collapsing: they are on
     a line. starving: they differ, but nothing in the batch has a gradient.
     """
     if signs["std"] < FLAT_STD:
-        told = f"std {signs['std']:.3f} of a healthy 1, mean cosine {signs['cosine']:.2f}"
+        evidence = f"std {signs['std']:.3f} of a healthy 1, mean cosine {signs['cosine']:.2f}"
+        remedy = "a lower --optim.lr or a longer --optim.warmup"
         if "from_margin" in signs:
-            told += f", loss within {signs['from_margin']:.3f} of the margin"
-        mend = "a lower --optim.lr or a longer --optim.warmup"
-        if "from_margin" in signs:
-            mend += ", or --method.first semi-hard"
-        return Health("collapsed", f"embeddings are nearly equal ({told}); try {mend}")
+            evidence += f", loss within {signs['from_margin']:.3f} of the margin"
+            remedy += ", or --method.first semi-hard"
+        return Health("collapsed", f"embeddings are nearly equal ({evidence}); try {remedy}")
     if signs["rank"] < FEW_DIRECTIONS:
-        told = f"embeddings lie along {signs['rank']:.1f} directions"
-        return Health("collapsing", f"{told}; try a lower --optim.lr or stronger views")
+        evidence = f"embeddings lie along {signs['rank']:.1f} directions"
+        return Health("collapsing", f"{evidence}; try a lower --optim.lr or stronger views")
     if signs.get("active") == 0:
         return Health(
             "starving",

@@ -11,14 +11,14 @@ from selfsup.config.pretraining import require_positive
 from selfsup.core.errors import require
 from selfsup.core.seeds import StepInfo
 from selfsup.encoders.encoder import Encoder
-from selfsup.losses.contrastive import dcl, dclw, info_nce, nt_xent
-from selfsup.losses.symmetric import LOWEST
+from selfsup.losses.contrastive import LOWEST_TEMPERATURE, dcl, dclw, info_nce, nt_xent
+from selfsup.losses.symmetric import MIN_TEMPERATURE
 from selfsup.methods.heads import mlp
 from selfsup.methods.memory import Memory
-from selfsup.methods.method import Method, TwoViews, Views, two_at_once
+from selfsup.methods.method import Method, TwoViews, Views, project_both_views
 
 
-class SimCLR(Method):
+class SimCLR(Method[TwoViews]):
     """An encoder with a projector of two layers, thrown away after training."""
 
     def __init__(self, encoder: Encoder, config: SimCLRConfig) -> None:
@@ -32,17 +32,17 @@ class SimCLR(Method):
         self.projector = mlp(*widths, norm=config.norm, end="norm")
 
     def embed(self, views: Views) -> TwoViews:
-        """Both views through the network at once. [b, 2, 3, s, s] -> two of [b, dim]."""
-        return TwoViews(*two_at_once(self.encoder, self.projector, views))
+        """Project both views in one pass. [b, 2, 3, s, s] -> two of [b, dim]."""
+        return project_both_views(self.encoder, self.projector, views)
 
     def negatives(self, batch: int) -> int:
-        """The other images' views; info-nce: of one view or the queue."""
+        """All views of the other images; info-nce: one view of each, or the queue."""
         if self.config.loss == "info-nce":
             return self.config.queue or batch - 1
         return 2 * batch - 2
 
     def loss(self, embeddings: TwoViews, labels: Tensor | None, info: StepInfo) -> Tensor:
-        """The chosen loss over the global batch."""
+        """Compute the chosen loss over the global batch."""
         a, b, temperature = *embeddings, self.config.temperature
         match self.config.loss:
             case "nt-xent":
@@ -53,12 +53,12 @@ class SimCLR(Method):
             case "dclw":
                 return dclw(a, b, temperature=temperature, sigma=self.config.sigma)
             case "info-nce":
-                queue = self.queue.held()[0] if self.config.queue else b[:0]
-                # until there is a queue, the batch's other keys are what a query is told from
+                queue = self.queue.contents()[0] if self.config.queue else b[:0]
+                # while the queue is empty, the negatives are the batch's other keys
                 return info_nce(a, b, temperature=temperature, queue=queue if len(queue) else None)
 
     def after_step(self, embeddings: TwoViews, labels: Tensor | None, info: StepInfo) -> None:
-        """The second views' embeddings are compared with in later steps."""
+        """Add the second views' embeddings to the queue."""
         self.queue.add(embeddings.second)
 
 
@@ -70,8 +70,13 @@ def _check(config: SimCLRConfig) -> None:
         f"--method.queue is for info-nce; --method.loss is {config.loss}",
     )
     exact = config.products == "float32"
-    least = LOWEST[torch.float32]
+    lowest = LOWEST_TEMPERATURE if exact else MIN_TEMPERATURE[torch.float32]
     require(
-        exact or (config.loss == "nt-xent" and config.temperature >= least),
-        f"--method.products bfloat16 is for nt-xent at a temperature of {least:.4f} or more",
+        config.temperature >= lowest or (exact and config.loss != "nt-xent"),
+        f"--method.temperature must be {lowest:.5f} or more, not {config.temperature}, with "
+        f"--method.loss {config.loss} and --method.products {config.products}",
+    )
+    require(
+        exact or config.loss == "nt-xent",
+        f"--method.products bfloat16 is for nt-xent; --method.loss is {config.loss}",
     )

@@ -10,11 +10,11 @@ from selfsup.core.seeds import StepInfo
 from selfsup.encoders.encoder import Encoder
 from selfsup.losses.regression import negative_cosine
 from selfsup.methods.heads import mlp
-from selfsup.methods.method import Method, Targets, Views, two_apart
+from selfsup.methods.method import Method, Predictions, Views, project_views_separately
 
 
-class SimSiam(Method):
-    """Without negatives and without a teacher: the predictor and the stopped gradient suffice."""
+class SimSiam(Method[Predictions]):
+    """Without negatives and without a teacher: predictor and stop-gradient suffice."""
 
     def __init__(self, encoder: Encoder, config: SimSiamConfig) -> None:
         """A projector of three layers, a norm after each, and a predictor with a bottleneck."""
@@ -26,15 +26,15 @@ class SimSiam(Method):
         self.predictor = mlp(dim, max(1, dim // 4), dim, norm=config.norm)
 
     def constant_lr_parameters(self) -> list[nn.Parameter]:
-        """The predictor's: it has to keep up with embeddings that still move (section 4.2)."""
+        """The predictor: it must follow embeddings that still change (section 4.2)."""
         return list(self.predictor.parameters())
 
-    def embed(self, views: Views) -> Targets:
-        """[b, 2, 3, s, s] -> four of [b, dim]."""
-        z = two_apart(self.encoder, self.projector, views)
-        return Targets(*map(self.predictor, z), *(x.detach() for x in z))
+    def embed(self, views: Views) -> Predictions:
+        """Predict from both views; the targets are their projections: four of [b, dim]."""
+        z = project_views_separately(self.encoder, self.projector, views)
+        return Predictions(*map(self.predictor, z), *(x.detach() for x in z))
 
-    def loss(self, embeddings: Targets, labels: Tensor | None, info: StepInfo) -> Tensor:
-        """The mean of both directions (equation 2); -1 to 1."""
-        one = negative_cosine(embeddings.first, embeddings.second_target)
-        return (one + negative_cosine(embeddings.second, embeddings.first_target)) / 2
+    def loss(self, embeddings: Predictions, labels: Tensor | None, info: StepInfo) -> Tensor:
+        """Average both directions (equation 2); -1 to 1."""
+        forwards = negative_cosine(embeddings.first, embeddings.second_target)
+        return (forwards + negative_cosine(embeddings.second, embeddings.first_target)) / 2

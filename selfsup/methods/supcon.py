@@ -13,10 +13,10 @@ from selfsup.core.seeds import StepInfo
 from selfsup.encoders.encoder import Encoder
 from selfsup.losses.similarity import supcon
 from selfsup.methods.heads import mlp
-from selfsup.methods.method import Method, TwoViews, Views, two_at_once
+from selfsup.methods.method import Method, TwoViews, Views, project_both_views
 
 
-class SupCon(Method):
+class SupCon(Method[TwoViews]):
     """SimCLR with labels: an image's positives are its other view and all of its class."""
 
     def __init__(self, encoder: Encoder, config: SupConConfig) -> None:
@@ -28,19 +28,19 @@ class SupCon(Method):
         self.projector = mlp(encoder.dim, config.hidden, config.dim, norm=None)
 
     def embed(self, views: Views) -> TwoViews:
-        """Both views through the network at once. [b, 2, 3, s, s] -> two of [b, dim]."""
-        return TwoViews(*two_at_once(self.encoder, self.projector, views))
+        """Project both views in one pass. [b, 2, 3, s, s] -> two of [b, dim]."""
+        return project_both_views(self.encoder, self.projector, views)
 
     def loss(self, embeddings: TwoViews, labels: Tensor | None, info: StepInfo) -> Tensor:
-        """The loss outside the logarithm (equation 2) over both views of the global batch.
+        """Compute SupCon (equation 2) over both views of the global batch.
 
         Raises:
             UserError: the images have no labels.
         """
         if labels is None:
-            raise UserError("SupCon needs labels: put each class in a sub-folder, or name them")
+            raise UserError("SupCon needs labels: put each class in a sub-folder, or use --labels")
         return supcon(torch.cat(embeddings), labels.repeat(2), temperature=self.config.temperature)
 
     def negatives(self, batch: int) -> int:
-        """At most: all other images' views; those of the same class are positives."""
+        """All views of the other images, less those of the same class."""
         return 2 * batch - 2

@@ -1,4 +1,4 @@
-"""SwAV: each view predicts which prototypes the other one belongs to.
+"""SwAV: each view predicts the prototypes that the other views belong to.
 
 Source: Caron et al. 2020, https://arxiv.org/abs/2006.09882.
 """
@@ -15,13 +15,13 @@ from selfsup.encoders.encoder import Encoder
 from selfsup.losses.clustering import prototypes_used, swav
 from selfsup.methods.heads import mlp
 from selfsup.methods.memory import Memory
-from selfsup.methods.method import AllViews, Method, Views, all_together
+from selfsup.methods.method import AllViews, Method, Views, project_all_views
 
 CODES = 2  # views whose codes are predicted: the large ones
 
 
-class SwAV(Method):
-    """Prototypes are rows of length 1; the codes are found over the global batch."""
+class SwAV(Method[AllViews]):
+    """Prototypes are rows of length 1; codes are computed over the global batch."""
 
     def __init__(self, encoder: Encoder, config: SwAVConfig) -> None:
         """A projector of two layers with a norm between them."""
@@ -43,17 +43,17 @@ class SwAV(Method):
         return [self.prototypes] if info.progress < self.config.frozen else []
 
     def embed(self, views: Views) -> AllViews:
-        """Each size of crops in one pass of the encoder, all together through the projector.
+        """Embed each size of crops in one pass, then project all of them in one pass.
 
         Raises:
             UserError: there are not two large views.
         """
         count = views[0].shape[1]
         require(count == CODES, f"SwAV takes codes of {CODES} views; --views.views is {count}")
-        return AllViews(all_together(self.encoder, self.projector, views))
+        return AllViews(project_all_views(self.encoder, self.projector, views))
 
     def loss(self, embeddings: AllViews, labels: Tensor | None, info: StepInfo) -> Tensor:
-        """Over the global batch, with earlier batches behind it where there is a queue."""
+        """Compute the loss over the global batch; a queue adds earlier batches to its codes."""
         c = self.config
         queue = self._queue(info)
         return swav(
@@ -69,11 +69,11 @@ class SwAV(Method):
     def _queue(self, info: StepInfo) -> Tensor | None:
         if not self.config.queue or info.progress < self.queue.start:
             return None
-        return self.queue.held()[0].view(-1, CODES, self.config.dim)
+        return self.queue.contents()[0].view(-1, CODES, self.config.dim)
 
     @torch.no_grad()
     def after_step(self, embeddings: AllViews, labels: Tensor | None, info: StepInfo) -> None:
-        """Prototypes go back to length 1; the large views go into the queue."""
+        """Normalise the prototypes, and add the large views to the queue."""
         self.prototypes.copy_(normalize(self.prototypes))
         self.queue.add(embeddings.z[:, :CODES].flatten(1))
 
@@ -81,7 +81,7 @@ class SwAV(Method):
     def signs(
         self, embeddings: AllViews, labels: Tensor | None, info: StepInfo
     ) -> dict[str, float]:
-        """Collapse signs, and how many `prototypes` the first views use, in effect."""
+        """Compute collapse signs and the effective number of `prototypes` of the first views."""
         used = prototypes_used(
             embeddings.z[:, 0], self.prototypes, None, temperature=self.config.temperature
         )

@@ -1,4 +1,11 @@
-"""A teacher: a moving average of the student, which follows it once a step and is never trained."""
+"""A teacher: a moving average of the student's weights, updated once a step and never trained.
+
+Example for one weight, at momentum 0.9, where the teacher has 0 and the student stays at 1:
+
+    step 1   teacher = 0.9 x 0   + 0.1 x 1 = 0.1
+    step 2   teacher = 0.9 x 0.1 + 0.1 x 1 = 0.19   after k steps: 1 - 0.9^k
+    momentum 0.996 of 1,000 steps at its end 1.0: at step 500, half a cosine is 0.998
+"""
 
 import copy
 from itertools import chain
@@ -15,8 +22,8 @@ from selfsup.core.seeds import StepInfo
 from selfsup.encoders.encoder import Encoder
 
 
-def _drop_nothing(module: nn.Module) -> None:
-    """Switch a layer off that drops units, paths, blocks or patches, in place."""
+def _disable_dropout(module: nn.Module) -> None:
+    """Disable a layer that drops units, paths, blocks or patches, in place."""
     if isinstance(module, nn.modules.dropout._DropoutNd):
         module.p = 0.0
     if isinstance(module, DropPath | DropBlock2d):
@@ -26,48 +33,50 @@ def _drop_nothing(module: nn.Module) -> None:
 
 
 class Teacher(nn.Module):
-    """A copy of an encoder and what stands behind it, without gradient and without dropout."""
+    """A copy of an encoder and its projector, without gradient and without dropout."""
 
     def __init__(self, config: TeacherConfig, *student: nn.Module) -> None:
-        """Start as a copy of the student's modules, which run one after another.
+        """Copy the student's modules, which run one after another.
 
         Raises:
-            UserError: the momentum is no share.
+            UserError: the momentum is not between 0 and 1.
         """
         super().__init__()
         require_fraction(config, "momentum", "final", prefix="method.teacher")
         self.config = config
         self.network = nn.Sequential(*map(copy.deepcopy, student)).requires_grad_(False)
-        for own, its in zip(self.network, student, strict=True):
-            for copied, original in zip(own.modules(), its.modules(), strict=True):
-                _drop_nothing(copied)
+        for teacher_module, student_module in zip(self.network, student, strict=True):
+            pairs = zip(teacher_module.modules(), student_module.modules(), strict=True)
+            for copied, original in pairs:
+                _disable_dropout(copied)
                 if original._compiled_call_impl is not None:
                     copied.compile()
 
-    def chosen(self, student: Encoder) -> Encoder:
-        """Which encoder is evaluated and kept: the student's or the teacher's own."""
-        own: Any = self.network[0]
-        return own if self.config.export == "teacher" else student
+    def exported(self, student: Encoder) -> Encoder:
+        """Choose the encoder that is evaluated and kept: the student's or the teacher's."""
+        encoder: Any = self.network[0]
+        return encoder if self.config.export == "teacher" else student
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """What it makes of images, without gradient. [b, 3, s, s] -> [b, d]."""
+        """Project images, without gradient. [b, 3, s, s] -> [b, d]."""
         out: Tensor = self.network(images)
         return out
 
     def momentum(self, info: StepInfo) -> float:
-        """The share that is kept at this step: from `momentum` to `final` by half a cosine."""
+        """Momentum at this step: from `momentum` to `final` by half a cosine."""
         start, end = self.config.momentum, self.config.final
         return cosine(info.step, info.total, start=start, end=end)
 
     @torch.no_grad()
-    def follow(self, info: StepInfo, *student: nn.Module) -> None:
-        """Move towards the student: kept share x teacher + the rest x student, in place."""
+    def update(self, info: StepInfo, *student: nn.Module) -> None:
+        """Move towards the student: momentum x teacher + (1 - momentum) x student, in place."""
         modules = list(zip(self.network, student, strict=True))
-        pairs = [zip(own.parameters(), its.parameters(), strict=True) for own, its in modules]
-        own, its = zip(*chain(*pairs), strict=True)
-        torch._foreach_lerp_(own, its, 1 - self.momentum(info))
+        pairs = [zip(a.parameters(), b.parameters(), strict=True) for a, b in modules]
+        teacher_weights, student_weights = zip(*chain(*pairs), strict=True)
+        torch._foreach_lerp_(teacher_weights, student_weights, 1 - self.momentum(info))
         if self.config.buffers == "copied":
-            for mine, theirs in modules:
-                for a, b in zip(mine.buffers(), theirs.buffers(), strict=True):
-                    a.copy_(b)
+            for teacher_module, student_module in modules:
+                buffers = zip(teacher_module.buffers(), student_module.buffers(), strict=True)
+                for teacher_buffer, student_buffer in buffers:
+                    teacher_buffer.copy_(student_buffer)

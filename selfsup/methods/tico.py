@@ -12,12 +12,12 @@ from selfsup.core.seeds import StepInfo
 from selfsup.encoders.encoder import Encoder
 from selfsup.losses.covariance import moving_second_moment, tico
 from selfsup.methods.heads import mlp
-from selfsup.methods.method import Method, TwoViews, Views, two
+from selfsup.methods.method import Method, TwoViews, Views, two_views
 from selfsup.methods.teacher import Teacher
 
 
-class TiCo(Method):
-    """Contrast against a moving second moment in the place of a memory of negatives."""
+class TiCo(Method[TwoViews]):
+    """Contrast with a moving average of the second moment instead of a memory of negatives."""
 
     second_moment: Tensor
 
@@ -36,23 +36,23 @@ class TiCo(Method):
     @property
     def exported(self) -> Encoder:
         """The student's, as in the paper, or the teacher's."""
-        return self.teacher.chosen(self.encoder)
+        return self.teacher.exported(self.encoder)
 
     def embed(self, views: Views) -> TwoViews:
-        """The student sees the first views, the teacher the second."""
-        first, second = two(views)
+        """Project the first views by the student and the second by the teacher."""
+        first, second = two_views(views)
         return TwoViews(self.projector(self.encoder(first)), self.teacher(second))
 
     def loss(self, embeddings: TwoViews, labels: Tensor | None, info: StepInfo) -> Tensor:
-        """Over the global batch."""
+        """Compute the loss over the global batch."""
         c = self.config
-        moved = moving_second_moment(embeddings.first, self.second_moment, beta=c.beta)
-        return tico(*embeddings, second_moment=moved, rho=c.rho)
+        moment = moving_second_moment(embeddings.first, self.second_moment, beta=c.beta)
+        return tico(*embeddings, second_moment=moment, rho=c.rho)
 
     @torch.no_grad()
     def after_step(self, embeddings: TwoViews, labels: Tensor | None, info: StepInfo) -> None:
-        """The second moment takes in the batch, and the teacher follows."""
+        """Update the second moment with the batch, and the teacher."""
         self.second_moment.copy_(
             moving_second_moment(embeddings.first, self.second_moment, beta=self.config.beta)
         )
-        self.teacher.follow(info, self.encoder, self.projector)
+        self.teacher.update(info, self.encoder, self.projector)

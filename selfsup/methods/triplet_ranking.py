@@ -1,4 +1,4 @@
-"""Triplet fine-tuning: mined over the global batch and, if wanted, a memory behind it.
+"""Triplet fine-tuning: mined over the global batch and, if wanted, a memory of earlier ones.
 
 Sources: Hermans et al. 2017, https://arxiv.org/abs/1703.07737 (batch-hard, soft margin); Schroff et
 al. 2015, https://arxiv.org/abs/1503.03832 (semi-hard); Wang et al. 2020,
@@ -6,13 +6,12 @@ https://arxiv.org/abs/1912.06798 (memory).
 """
 
 import math
-from dataclasses import fields
 
 import torch
 from torch import Tensor
 
 from selfsup.config import TripletConfig
-from selfsup.config.finetuning import Miner, between_0_and_90, only
+from selfsup.config.finetuning import Miner, refuse_unused_settings, require_angle
 from selfsup.core.seeds import StepInfo
 from selfsup.encoders.encoder import Encoder
 from selfsup.losses.measures import Distance
@@ -20,36 +19,37 @@ from selfsup.losses.relations import Relations, Triplets
 from selfsup.losses.triplet import (
     angular_gaps,
     angular_hinge,
-    gaps,
+    triplet_gaps,
     triplet_margin,
     triplet_soft,
     triplet_windows,
 )
 from selfsup.methods.memory import Memory
-from selfsup.methods.method import Method, OneView, Views, one_view
+from selfsup.methods.method import Method, OneView, Views, embed_one_view
 from selfsup.methods.signs import collapse_signs, pair_signs
-from selfsup.mining import chance, distances
+from selfsup.mining import distances, sampled
 
-UNUSED = {
-    "margin": {"degrees"},
-    "soft": {"degrees", "active_only"},
-    "angular": {"active_only", "swap"},
+MINING = {"miner", "first", "switch", "margin", "distance", "normalize", "memory"}
+USED_SETTINGS = {
+    "margin": {"active_only", "swap", *MINING},
+    "soft": {"swap", *MINING},
+    "angular": {"degrees", *MINING},
 }
-"""The settings that a loss does not look at. The margin is also the miners'."""
+"""The settings that each loss uses. The margin is also that of semi-hard miners."""
 
 
-class Triplet(Method):
+class Triplet(Method[OneView]):
     """An encoder whose last layer is the embedding, so that the head is exported with it."""
 
     def __init__(self, encoder: Encoder, config: TripletConfig) -> None:
-        """Give the encoder a linear head of `config.dim`, unless that is 0 or there already.
+        """Give the encoder a linear head of `config.dim`, unless that is 0 or it has one already.
 
         Raises:
-            UserError: something is set that the loss does not look at.
+            UserError: a setting is changed that the loss does not use.
         """
         super().__init__()
-        only(config, {field.name for field in fields(config)} - UNUSED[config.loss])
-        between_0_and_90("degrees", config.degrees)
+        refuse_unused_settings(config, USED_SETTINGS[config.loss])
+        require_angle("degrees", config.degrees)
         self.encoder = encoder
         self.encoder.give_head(config.dim)
         self.config = config
@@ -57,16 +57,16 @@ class Triplet(Method):
         self.memory = Memory(config.memory.size, encoder.dim, start=config.memory.start)
 
     def embed(self, views: Views) -> OneView:
-        """[b, 1, 3, s, s] -> [b, dim]."""
-        return one_view(self.encoder, views)
+        """Embed the only view. [b, 1, 3, s, s] -> [b, dim]."""
+        return embed_one_view(self.encoder, views)
 
     def loss(self, embeddings: OneView, labels: Tensor | None, info: StepInfo) -> Tensor:
-        """The mined triplets' loss; where the miner finds none, 0 with a gradient of 0."""
+        """Compute the loss of mined triplets; where there are none, 0 with a gradient of 0."""
         assert labels is not None
         n, c = len(embeddings.embedding), self.config
-        z, labels = self.memory.behind(embeddings.embedding, labels, share=info.progress)
-        if self._in_windows(info):
-            return self._windows(z, labels, info, n)[0]
+        z, labels = self.memory.append_to(embeddings.embedding, labels, progress=info.progress)
+        if self._uses_windows(info):
+            return self._windows_loss(z, labels, info, n)[0]
         triplets = self._mine(self._miner(info), z, labels, info, n)
         if len(triplets[0]) == 0:
             return z.sum() * 0
@@ -86,52 +86,55 @@ class Triplet(Method):
                 return angular_hinge(z, triplets, degrees=c.degrees)
 
     def after_step(self, embeddings: OneView, labels: Tensor | None, info: StepInfo) -> None:
-        """The batch is compared with in later steps."""
+        """Add the batch to the memory."""
         self.memory.add(embeddings.embedding, labels)
 
     @torch.no_grad()
     def signs(self, embeddings: OneView, labels: Tensor | None, info: StepInfo) -> dict[str, float]:
-        """Collapse signs, and how much there is left to learn from.
+        """Compute collapse signs, and how much there is left to learn.
 
         positive, negative: mean distance of an anchor to its positives and to its negatives.
-        active: share of the triplets with a loss above zero (soft: with the negative nearer).
-        skipped: share of anchors without a triplet.
+        active: fraction of the triplets with a loss above zero (soft: with the negative nearer).
+        skipped: fraction of anchors without a triplet.
         from_margin: |loss - margin| (soft: |loss - log 2|), which goes to 0 as embeddings collapse.
         """
         assert labels is not None
         z, c = embeddings.embedding, self.config
-        found = {
+        compared, compared_labels = self.memory.append_to(z, labels, progress=info.progress)
+        signs = {
             **collapse_signs(z),
             **pair_signs(z, labels, self.distance),
-            **self._activity(*self.memory.behind(z, labels, share=info.progress), info, len(z)),
+            **self._activity(compared, compared_labels, info, len(z)),
         }
         if c.loss != "angular":
-            flat = math.log(2) if c.loss == "soft" else c.margin
-            found["from_margin"] = abs(self.loss(embeddings, labels, info).item() - flat)
-        return found
+            collapsed = math.log(2) if c.loss == "soft" else c.margin
+            signs["from_margin"] = abs(self.loss(embeddings, labels, info).item() - collapsed)
+        return signs
 
     def _activity(self, z: Tensor, labels: Tensor, info: StepInfo, n: int) -> dict[str, float]:
-        """How many triplets have a loss, and how many anchors have none, as shares."""
-        if self._in_windows(info):
+        """Fractions of triplets with a loss, and of anchors without a triplet."""
+        if self._uses_windows(info):
             positives, negatives = Relations(labels, n).counts()
             valid = positives * negatives
-            active = int(self._windows(z, labels, info, n)[1]) / int(valid.sum())
+            active = int(self._windows_loss(z, labels, info, n)[1]) / int(valid.sum())
             return {"active": active, "skipped": int((valid == 0).sum()) / n}
         triplets = self._mine(self._miner(info), z, labels, info, n)
         if self.config.loss == "angular":
-            above = angular_gaps(z, triplets, degrees=self.config.degrees)
+            gaps = angular_gaps(z, triplets, degrees=self.config.degrees)
         else:
-            above = gaps(z, triplets, distance=self.distance, swap=self.config.swap)
-            above = above + (self.config.margin if self.config.loss == "margin" else 0)
-        active = int((above > 0).sum()) / max(1, len(above))
+            gaps = triplet_gaps(z, triplets, distance=self.distance, swap=self.config.swap)
+            gaps = gaps + (self.config.margin if self.config.loss == "margin" else 0)
+        active = int((gaps > 0).sum()) / max(1, len(gaps))
         return {"active": active, "skipped": 1 - len(triplets[0].unique()) / n}
 
-    def _in_windows(self, info: StepInfo) -> bool:
-        """Whether the loss is taken of all triplets at once, without listing them."""
-        plain = self.config.loss == "margin" and not self.config.swap
-        return plain and self._miner(info) in ("batch-all", "semi-hard-all")
+    def _uses_windows(self, info: StepInfo) -> bool:
+        """Whether `triplet_windows` computes the loss, without listing its triplets."""
+        without_swap = self.config.loss == "margin" and not self.config.swap
+        return without_swap and self._miner(info) in ("batch-all", "semi-hard-all")
 
-    def _windows(self, z: Tensor, labels: Tensor, info: StepInfo, n: int) -> tuple[Tensor, Tensor]:
+    def _windows_loss(
+        self, z: Tensor, labels: Tensor, info: StepInfo, n: int
+    ) -> tuple[Tensor, Tensor]:
         return triplet_windows(
             z,
             labels,
@@ -162,13 +165,15 @@ class Triplet(Method):
             case "batch-all":
                 return distances.all_triplets(labels, anchors=n)
             case "random":
-                return chance.random(labels, generator=info.generator("mining"), anchors=n)
+                return sampled.random_triplets(
+                    labels, generator=info.generator("mining"), anchors=n
+                )
             case "distance-weighted":
-                return chance.distance_weighted(
+                return sampled.distance_weighted(
                     z, labels, generator=info.generator("mining"), anchors=n
                 )
             case "easy-positive" | "hard-positive":
-                return distances.extremes(
+                return distances.batch_easy_hard(
                     z,
                     labels,
                     distance=distance,

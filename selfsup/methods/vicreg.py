@@ -10,11 +10,11 @@ from selfsup.core.seeds import StepInfo
 from selfsup.encoders.encoder import Encoder
 from selfsup.losses.covariance import vicreg
 from selfsup.methods.heads import mlp
-from selfsup.methods.method import Method, TwoViews, Views, two_apart
+from selfsup.methods.method import Method, TwoViews, Views, project_views_separately
 
 
-class VICReg(Method):
-    """Variances and covariances are of the global batch, each view by itself."""
+class VICReg(Method[TwoViews]):
+    """Variances and covariances are of the global batch, for each view separately."""
 
     def __init__(self, encoder: Encoder, config: VICRegConfig) -> None:
         """A wide projector of three layers without a norm after the last."""
@@ -25,11 +25,11 @@ class VICReg(Method):
         self.projector = mlp(encoder.dim, *widths, norm=config.norm, end="unbiased")
 
     def embed(self, views: Views) -> TwoViews:
-        """[b, 2, 3, s, s] -> two of [b, dim]."""
-        return TwoViews(*two_apart(self.encoder, self.projector, views))
+        """Project each view separately. [b, 2, 3, s, s] -> two of [b, dim]."""
+        return project_views_separately(self.encoder, self.projector, views)
 
     def loss(self, embeddings: TwoViews, labels: Tensor | None, info: StepInfo) -> Tensor:
-        """Over the global batch."""
+        """Compute the loss over the global batch."""
         c = self.config
         return vicreg(
             *embeddings, invariance=c.invariance, variance=c.variance, covariance=c.covariance

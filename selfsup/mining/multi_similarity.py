@@ -1,8 +1,7 @@
-"""Mining of pairs, for losses that weigh an anchor's positives and negatives.
+"""Mining of pairs, for losses that weigh the positives and negatives of an anchor.
 
-A miner returns index tensors and has no gradient. It works on the whole global batch; with a
-memory behind the batch only the first `anchors` rows are anchors. Among equal distances any one may
-be chosen.
+A miner returns index tensors, anchors ascending, and has no gradient. It works on the whole global
+batch. Among equal distances any may be chosen.
 
 Shape letters: m embeddings, n anchors among them, d width, t triplets, r anchors of a block.
 """
@@ -10,42 +9,47 @@ Shape letters: m embeddings, n anchors among them, d width, t triplets, r anchor
 import torch
 from torch import Tensor
 
-from selfsup.losses.measures import Similarity
-from selfsup.losses.relations import Pairs, Relations
+from selfsup.losses.measures import COSINE
+from selfsup.losses.relations import Anchors, Pairs, Relations
 
 
 @torch.no_grad()
-def multi_similarity(
-    embeddings: Tensor, labels: Tensor, *, epsilon: float, anchors: int | None = None
+def multi_similarity_pairs(
+    embeddings: Tensor, labels: Tensor, *, epsilon: float, anchors: Anchors = None
 ) -> Pairs:
-    """Pairs that could be told apart better: the multi-similarity paper's equations 11 and 12.
+    """Choose the informative pairs of the multi-similarity paper (equations 11 and 12).
 
-    A negative is kept if it is more similar than the least similar positive less epsilon, a
-    positive if it is less similar than the most similar negative plus epsilon. Cosines.
+    A negative is chosen if its cosine is above that of the least similar positive minus epsilon; a
+    positive if its cosine is below that of the most similar negative plus epsilon.
 
     Source: Wang et al. 2019, https://arxiv.org/abs/1904.06627, section 4.1; epsilon 0.1.
 
     Args:
         embeddings: [m, d], in any scale.
         labels: [m] integers.
-        epsilon: how much is let in, in cosines.
-        anchors: only the first so many rows are anchors; None: all.
+        epsilon: in cosines; higher chooses more pairs.
+        anchors: how many of the first rows are anchors (`Anchors`).
 
     Returns:
-        The pairs, anchors ascending on both sides; an anchor without a positive or without a
-        negative has none.
+        The pairs; an anchor without a positive or without a negative has none.
+
+    Example:
+        >>> x = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.8, 0.6], [0.0, 1.0]])
+        >>> pairs = multi_similarity_pairs(x, torch.tensor([0, 0, 1, 1]), epsilon=0.1, anchors=1)
+        >>> pairs.positive.tolist(), pairs.negative.tolist()  # cosine 0.6 to 1, 0.8 to 2, 0 to 3
+        ([1], [2])
     """
     relations = Relations(labels, anchors)
-    measure = Similarity(normalize=True)
-    z = measure.prepare(embeddings)
-    kept: tuple[list[Tensor], list[Tensor]] = ([], [])
-    for part, similar, same, other in relations.blocks(z, measure):
-        least = similar.masked_fill(~same, torch.inf).amin(1, keepdim=True)
-        most = similar.masked_fill(~other, -torch.inf).amax(1, keepdim=True)
-        both = least.isfinite() & most.isfinite()
-        kept[0].append((same & both & (similar < most + epsilon)).nonzero())
-        kept[1].append((other & both & (similar > least - epsilon)).nonzero())
-        for side in kept:
-            side[-1][:, 0] += part.start
-    (a, p), (b, n) = (torch.cat(side).unbind(1) for side in kept)
-    return Pairs(a, p, b, n)
+    z = COSINE.prepare(embeddings)
+    positive_pairs: list[Tensor] = []
+    negative_pairs: list[Tensor] = []
+    for block, similarities, positive, negative in relations.compare_blocks(z, COSINE):
+        least = similarities.masked_fill(~positive, torch.inf).amin(1, keepdim=True)
+        most = similarities.masked_fill(~negative, -torch.inf).amax(1, keepdim=True)
+        valid = least.isfinite() & most.isfinite()
+        offset = torch.tensor([block.start, 0], device=z.device)
+        hard_positive = positive & valid & (similarities < most + epsilon)
+        hard_negative = negative & valid & (similarities > least - epsilon)
+        positive_pairs.append(hard_positive.nonzero() + offset)
+        negative_pairs.append(hard_negative.nonzero() + offset)
+    return Pairs(*torch.cat(positive_pairs).unbind(1), *torch.cat(negative_pairs).unbind(1))

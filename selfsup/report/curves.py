@@ -17,15 +17,15 @@ SHAPES = (
 Line = Sequence[tuple[float, float]]
 
 
-def chart(title: str, lines: Mapping[str, Line], *, told: str = "") -> str:
-    """Lines over the steps of runs, each with a name; dashes tell them apart without colour."""
+def chart(title: str, lines: Mapping[str, Line], *, note: str = "") -> str:
+    """Draw lines over the steps of runs, each with a name and dashes of its own."""
     finite = {name: [(x, y) for x, y in line if math.isfinite(y)] for name, line in lines.items()}
     drawn = {name: _thinned(line) for name, line in finite.items() if line}
     if not drawn:
         return ""
     xs = [x for line in drawn.values() for x, _ in line]
     ys = [y for line in drawn.values() for _, y in line]
-    (x0, x1), (y0, y1) = _room(min(xs), max(xs), 0), _room(min(ys), max(ys), 0.05)
+    (x0, x1), (y0, y1) = _with_margin(min(xs), max(xs), 0), _with_margin(min(ys), max(ys), 0.05)
 
     def at(x: float, y: float) -> str:
         right = LEFT + (x - x0) / (x1 - x0) * (WIDTH - LEFT - 8)
@@ -46,24 +46,24 @@ def chart(title: str, lines: Mapping[str, Line], *, told: str = "") -> str:
             parts.append(f'<circle cx="{x}" cy="{y}" r="2.5" fill="{COLOURS[i % 8]}"/>')
     shown = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" role="img">{"".join(parts)}</svg>'
     legend = _legend(list(drawn)) if len(drawn) > 1 or next(iter(drawn)) else ""
-    words = f"<b>{escape(title)}</b>{' ' + escape(told) if told else ''}"
+    words = f"<b>{escape(title)}</b>{' ' + escape(note) if note else ''}"
     return f'<figure class="chart"><figcaption>{words}</figcaption>{shown}{legend}</figure>'
 
 
 def _thinned(line: Line, most: int = 400) -> Line:
-    """As many points as there are pixels, the last one among them."""
+    """Drop points until there are as many as pixels; the last one stays."""
     step = -(-len(line) // most)
     return [*line[:-1:step], line[-1]]
 
 
-def _room(low: float, high: float, share: float) -> tuple[float, float]:
-    """An interval that is not empty, with a share of it on both sides."""
+def _with_margin(low: float, high: float, fraction: float) -> tuple[float, float]:
+    """Widen an interval on both sides by a fraction of it, so that it is not empty."""
     width = high - low or abs(high) or 1.0
-    return low - share * width, high + share * width if high > low else high + width * 0.5
+    return low - fraction * width, high + fraction * width if high > low else high + width * 0.5
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """Two to five round numbers within an interval: steps of 1, 2 or 5 times a power of ten."""
+    """Choose two to five round numbers in an interval: steps of 1, 2 or 5 times a power of ten."""
     rough = (high - low) / 4
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * m for m in (1, 2, 5, 10) if power * m >= rough)
@@ -98,9 +98,9 @@ def _legend(names: Sequence[str]) -> str:
 def scatter(
     points: Sequence[tuple[float, float]], kinds: Sequence[int], names: Sequence[str]
 ) -> str:
-    """Points of a map, each with a name that a pointer brings up; kinds by colour and shape."""
+    """Draw points of a map, each with a name on hover; kinds differ in colour and shape."""
     xs, ys = [x for x, _ in points], [y for _, y in points]
-    (x0, x1), (y0, y1) = _room(min(xs), max(xs), 0.02), _room(min(ys), max(ys), 0.02)
+    (x0, x1), (y0, y1) = _with_margin(min(xs), max(xs), 0.02), _with_margin(min(ys), max(ys), 0.02)
     side = 620
     shapes = "".join(f'<g id="s{i}">{shape}</g>' for i, shape in enumerate(SHAPES))
     marks = []

@@ -20,19 +20,19 @@ CURVES = {
     "Loss": (("loss",), ""),
     "Spread": (("std", "cosine"), "std near 0 or cosine near 1: collapsed"),
     "Rank": (("rank",), "directions that embeddings use"),
-    "k-NN on the way": (("knn",), "leave-one-out accuracy"),
-    "Active": (("active",), "share of triplets or pairs with a loss"),
+    "k-NN during training": (("knn",), "leave-one-out accuracy"),
+    "Active": (("active",), "fraction of triplets or pairs with a loss"),
     "Distances": (("positive", "negative"), "of images of one label and of two"),
     "Learning rate": (("lr",), ""),
     "Images a second": (("images_per_s",), ""),
-    "Waiting for data": (("waiting",), "share of the time"),
+    "Waiting for data": (("waiting",), "fraction of the time"),
 }
-"""By title: which figures of the log, and what to know of them."""
+"""By title: figures of the log, and a note for the reader."""
 
 
 @dataclass(frozen=True)
 class Files:
-    """What lies in a run's folder."""
+    """The files of a run's folder."""
 
     folder: Path
     name: str
@@ -47,7 +47,7 @@ class Files:
 
 
 def read_run(folder: Path) -> Files:
-    """The files of a run, as far as they are there.
+    """Read the files of a run, as far as they are there.
 
     Raises:
         UserError: it is no run's folder.
@@ -70,23 +70,23 @@ def read_run(folder: Path) -> Files:
     records, about = [], {}
     for file in sorted(folder.glob("*.json")):
         with contextlib.suppress(ValueError, OSError):
-            found = json.loads(file.read_text())
+            record = json.loads(file.read_text())
             if file.name == "about.json":
-                about = {str(key): str(value) for key, value in found.items()}
-            elif isinstance(found, dict) and {"tool", "figures", "facts"} <= found.keys():
-                records.append(found)
+                about = {str(key): str(value) for key, value in record.items()}
+            elif isinstance(record, dict) and {"tool", "figures", "facts"} <= record.keys():
+                records.append(record)
     settings = config if isinstance(config, dict) else {}
     return Files(folder, folder.name or str(folder), settings, log, records, bad, about)
 
 
 def report(runs: Sequence[Files], more: Sequence[str] = ()) -> str:
-    """The page: verdict, curves, `more` (what was looked at), figures, data, settings."""
-    last = [run.folder.name for run in runs]
-    runs = [r if last.count(r.folder.name) == 1 else replace(r, name=str(r.folder)) for r in runs]
+    """Lay out the page: verdict, curves, `more` (images), figures, data, settings."""
+    names = [run.folder.name for run in runs]
+    runs = [r if names.count(r.folder.name) == 1 else replace(r, name=str(r.folder)) for r in runs]
     parts: list[str] = []
     for run in runs:
-        told = " ".join(verdict(run.log, run.records))
-        parts.append(f'<div class="verdict">{paragraph(_titled(run, runs, told))}</div>')
+        words = " ".join(verdict(run.log, run.records))
+        parts.append(f'<div class="verdict">{paragraph(_titled(run, runs, words))}</div>')
     parts += [heading("Training"), *curves(runs), *more, *figures(runs)]
     for run in runs:
         parts += data(run, runs)
@@ -100,16 +100,16 @@ def _titled(run: Files, runs: Sequence[Files], words: str) -> str:
 
 
 def curves(runs: Sequence[Files]) -> list[str]:
-    """A chart for each kind of figure that some run has."""
+    """Draw a chart for each kind of figure that some run has."""
     charts = []
-    for title, (names, told) in CURVES.items():
+    for title, (names, note) in CURVES.items():
         lines = {}
         for run in runs:
             for name in names:
                 line = [(row["step"], row[name]) for row in run.log if _number(row.get(name))]
                 words = [run.name] * (len(runs) > 1) + [name] * (len(names) > 1)
                 lines[" ".join(words)] = line
-        charts.append(chart(title, lines, told=told))
+        charts.append(chart(title, lines, note=note))
     return [f'<div class="charts">{"".join(charts)}</div>']
 
 
@@ -118,16 +118,17 @@ def _number(value: Any) -> bool:
 
 
 def figures(runs: Sequence[Files]) -> list[str]:
-    """Evaluation tables, baselines and intervals in them."""
+    """Lay out evaluation tables with baselines and intervals."""
     parts: list[str] = []
     for run in runs:
         for record in run.records:
-            beside = list(record.get("beside", {}))
-            head = ["figure", "value [95 % interval]", *beside, "lead"]
+            baselines = record.get("baselines", {})
+            head = ["figure", "value [95 % interval]", *baselines, "margin"]
             rows = []
             for name, value in record["figures"].items():
-                others = [_told(record["beside"][key].get(name)) for key in beside]
-                rows.append([name, _told(value), *others, _told(record.get("leads", {}).get(name))])
+                others = [_cell(baseline.get(name)) for baseline in baselines.values()]
+                margin = _cell(record.get("margins", {}).get(name))
+                rows.append([name, _cell(value), *others, margin])
             facts = ", ".join(f"{key} {value}" for key, value in record["facts"].items())
             parts += [
                 heading(_titled(run, runs, record["tool"])),
@@ -137,14 +138,14 @@ def figures(runs: Sequence[Files]) -> list[str]:
     return parts
 
 
-def _told(value: Any) -> str:
+def _cell(value: Any) -> str:
     if isinstance(value, dict):
         return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
     return "" if value is None else f"{value:.4g}"
 
 
 def data(run: Files, runs: Sequence[Files]) -> list[str]:
-    """What is known of its images: bad ones, and what an audit found."""
+    """List facts about its images: unreadable ones, leaks, and the audit."""
     rows = [("images of training", str(run.config.get("data", "")))]
     rows.append(("cannot be read", str(len(run.bad))))
     leaked = {
@@ -156,16 +157,16 @@ def data(run: Files, runs: Sequence[Files]) -> list[str]:
     rows += [(key, str(value)) for key, value in leaked.items()]
     audit = run.config.get("audit")
     if audit:
-        rows += _audited(Path(str(audit)))
+        rows += _audit_rows(Path(str(audit)))
     else:
-        rows.append(("duplicates, huge images", "not looked for; selfsup audit does"))
+        rows.append(("duplicates, huge images", "not checked; selfsup audit does"))
     parts = [heading(_titled(run, runs, "Data")), table(["", ""], rows)]
     if run.bad:
         parts.append(table(["image that cannot be read", "why"], run.bad[:200]))
     return parts
 
 
-def _audited(file: Path) -> list[tuple[str, str]]:
+def _audit_rows(file: Path) -> list[tuple[str, str]]:
     from selfsup.data.audit import read_audit
     from selfsup.report.audit import summary
 
@@ -176,13 +177,13 @@ def _audited(file: Path) -> list[tuple[str, str]]:
 
 
 def settings(runs: Sequence[Files]) -> list[str]:
-    """Command, versions and configuration; of several runs also where they differ."""
+    """Lay out command, versions and configuration; of several runs also where they differ."""
     parts: list[str] = []
     if len(runs) > 1:
-        plain = [flat(run.config) for run in runs]
-        every = dict.fromkeys(key for one in plain for key in one)
-        keys = [key for key in every if len({str(one.get(key)) for one in plain}) > 1]
-        rows = [[key, *(str(one.get(key, "")) for one in plain)] for key in keys]
+        configs = [flat(run.config) for run in runs]
+        names_of_settings = dict.fromkeys(key for config in configs for key in config)
+        keys = [k for k in names_of_settings if len({str(c.get(k)) for c in configs}) > 1]
+        rows = [[key, *(str(config.get(key, "")) for config in configs)] for key in keys]
         names = [run.name for run in runs]
         parts += [heading("Where their settings differ"), table(["setting", *names], rows)]
     for run in runs:

@@ -1,6 +1,5 @@
 """The page of a search: queries and their neighbours."""
 
-from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,55 +10,46 @@ from selfsup.data.decode import BadImage, decode
 from selfsup.data.open import open_source
 from selfsup.data.sources import Source
 from selfsup.report.page import blank, grid, heading, page, paragraph, picture, small
-from selfsup.search.engines import Found
 from selfsup.search.index import Index
+from selfsup.search.query import Hit, SearchResult
 
 WIDTH = 128  # pixels of a picture
 
 
-def search_page(
-    index: Index,
-    queries: Sequence[str],
-    found: Found,
-    threshold: float | None,
-    *,
-    channels: int = 3,
-) -> str:
-    """A row for each query: itself, then its neighbours with their similarity."""
-    gallery = Gallery(index, channels)
+def search_page(result: SearchResult) -> str:
+    """Lay out a row for each query: itself, then its neighbours with their similarity."""
+    gallery = GalleryPictures(result.index, result.channels)
     parts = []
-    for i, query in enumerate(queries):
-        best = float(found.similar[i, 0])
-        verdict = "No threshold is known, so that nobody can say what is the same."
-        if threshold is not None:
-            known = "Known" if best > threshold else "Unknown"
-            verdict = f"{known}: the nearest is at {best:.3f}, the same is above {threshold:.3f}."
-        own = picture(
-            small(np.asarray(decode(Path(query), channels)), WIDTH), "query", width=WIDTH, jpeg=True
-        )
-        shown = [
-            gallery.shown(place, caption(index, similar, place, threshold))
-            for similar, place in zip(
-                found.similar[i].tolist(), found.places[i].tolist(), strict=True
-            )
-        ]
-        parts += [heading(query), paragraph(verdict), grid([own, *shown], "row")]
-    return page(f"Search in {index.folder}", *parts)
+    for query, hits in zip(result.queries, result.hits, strict=True):
+        image = small(np.asarray(decode(Path(query), result.channels)), WIDTH)
+        pictures = [picture(image, "query", width=WIDTH, jpeg=True)]
+        pictures += [gallery.show(hit.row, caption(hit)) for hit in hits]
+        verdict = _verdict(hits[0], result.threshold)
+        parts += [heading(query), paragraph(verdict), grid(pictures, "row")]
+    return page(f"Search in {result.index.folder}", *parts)
 
 
-def caption(index: Index, similar: float, place: int, threshold: float | None) -> str:
-    """What is known of a neighbour."""
-    lines = [f"{similar:.3f}"]
-    if threshold is not None:
-        lines[0] += " same" if similar > threshold else " unknown"
-    return "\n".join([*lines, index.rows["name"][place], index.rows["label"][place]]).strip()
+def _verdict(nearest: Hit, threshold: float | None) -> str:
+    """Whether the query is in the index."""
+    if threshold is None:
+        return "There is no threshold yet, so same and different are not marked: selfsup verify."
+    return (
+        f"{'Known' if nearest.same else 'Unknown'}: the nearest is at {nearest.similarity:.3f}, "
+        f"the same is above {threshold:.3f}."
+    )
 
 
-class Gallery:
-    """Pictures of an index, read where the images still lie."""
+def caption(hit: Hit) -> str:
+    """Similarity, name and label of a neighbour."""
+    mark = "" if hit.same is None else " same" if hit.same else " unknown"
+    return f"{hit.similarity:.3f}{mark}\n{hit.name}\n{hit.label}".strip()
+
+
+class GalleryPictures:
+    """Pictures of an index, read where the images still are."""
 
     def __init__(self, index: Index, channels: int) -> None:
-        """Of its rows, opened with as many channels as its model takes."""
+        """Open images with as many channels as the index's model takes."""
         self.index, self.channels = index, channels
         self.opened = lru_cache(maxsize=8)(self._open)
 
@@ -70,15 +60,15 @@ class Gallery:
             return None
         return source, {source.name(i): i for i in range(len(source))}
 
-    def shown(self, place: int, words: str) -> str:
-        """A picture, or a frame where the image is no longer there."""
-        name, data, split = (self.index.rows[key][place] for key in ("name", "data", "split"))
+    def show(self, row: int, words: str) -> str:
+        """Draw a picture, or an empty frame where the image is no longer there."""
+        name, data, split = (self.index.rows[key][row] for key in ("name", "data", "split"))
         opened = self.opened(data, split)
         if opened is None or name not in opened[1]:
             return blank(f"{words}\nno longer there", width=WIDTH)
-        source, places = opened
+        source, positions = opened
         try:
-            image = source.pixels(places[name])
+            image = source.pixels(positions[name])
         except BadImage:
             return blank(f"{words}\ncannot be read", width=WIDTH)
         return picture(small(image, WIDTH), words, width=WIDTH, jpeg=min(image.shape[:2]) > 64)

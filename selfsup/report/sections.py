@@ -1,4 +1,4 @@
-"""The parts of a report that need the run's images and its encoder."""
+"""The sections of a report that need the run's images and its encoder."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from selfsup.data.samplers import ShuffleSampler
 from selfsup.data.subset import random_subset
 from selfsup.encoders.encoder import load
 from selfsup.evaluate.features import extract
-from selfsup.report.embeddings import look, sections
+from selfsup.report.embeddings import sections, with_neighbours
 from selfsup.report.page import heading, paragraph, write_page
 from selfsup.report.run import Files, read_run, report
 from selfsup.report.views import rows_of_views
@@ -24,7 +24,7 @@ from selfsup.training.run import Run
 PICTURES = 4  # images whose views are shown
 
 
-def looked_at(
+def image_sections(
     run: Files,
     *,
     data: str = "",
@@ -34,9 +34,9 @@ def looked_at(
     tsne: bool = False,
     seed: int = 0,
 ) -> list[str]:
-    """Views as the method saw them, and what the embeddings show.
+    """Lay out views as the method saw them, neighbours, worst queries and a map.
 
-    What cannot be shown, because the images or the encoder are not there, is told instead.
+    Where the images or the encoder are missing, a sentence says so.
     """
     parts = [heading("Views as the method saw them")]
     try:
@@ -44,14 +44,14 @@ def looked_at(
     except UserError as error:
         parts.append(paragraph(f"They cannot be drawn again: {error}."))
     try:
-        parts += _embedded(run, (data, split, labels), most=most, tsne=tsne, seed=seed)
+        parts += _neighbours_and_map(run, (data, split, labels), most=most, tsne=tsne, seed=seed)
     except UserError as error:
         parts += [heading("Images and their neighbours"), paragraph(f"Not shown: {error}.")]
     return parts
 
 
 def views_of_last_step(run: Files) -> list[str]:
-    """Drawn again from the step and the seed, for a few images.
+    """Draw the views of the last step again, from the step and the seed, for a few images.
 
     Raises:
         UserError: the images cannot be opened, or the settings cannot be read.
@@ -67,15 +67,15 @@ def views_of_last_step(run: Files) -> list[str]:
         return draw(views, n, seed=config.seed, step=step)
 
     batches = Batches(source, sampler, views, draw=drawn, world=(0, 1))
-    told = f"Images drawn at random, with draws of step {step + 1} of {config.data}."
-    return [paragraph(told), *rows_of_views(source, batches[step], views, images=PICTURES)]
+    caption = f"Images drawn at random, with draws of step {step + 1} of {config.data}."
+    return [paragraph(caption), *rows_of_views(source, batches[step], views, images=PICTURES)]
 
 
-def _embedded(
-    run: Files, of: tuple[str, str, str], *, most: int, tsne: bool, seed: int
+def _neighbours_and_map(
+    run: Files, images: tuple[str, str, str], *, most: int, tsne: bool, seed: int
 ) -> list[str]:
-    """Neighbours, worst queries, doubtful labels and a map of some images."""
-    data, split, labels = of
+    """Lay out neighbours, worst queries, suspected label errors and a map of some images."""
+    data, split, labels = images
     probe = run.config.get("probe") or {}
     if not data:
         data = str(probe.get("data") or run.config.get("data", ""))
@@ -86,32 +86,32 @@ def _embedded(
         open_source(data, split=split, labels=labels, channels=views.channels), most, seed=seed
     )
     device = torch.device("cpu")
-    found = extract(encoder, source, views, device=device, workers=0, part=(0, 1))
-    if len(found.x) < 3:
-        raise UserError(f"{data} holds {len(found.x)} images; there are no neighbours to show")
-    return sections(look(source, found), seed=seed, tsne=tsne)
+    features = extract(encoder, source, views, device=device, workers=0, part=(0, 1))
+    if len(features.x) < 3:
+        raise UserError(f"{data} holds {len(features.x)} images; there are no neighbours to show")
+    return sections(with_neighbours(source, features), seed=seed, tsne=tsne)
 
 
 def write_report(folder: Path) -> Path:
-    """Write the report.html of a run, with what can be drawn within seconds."""
+    """Write the report.html of a run, with sections that take seconds."""
     run = read_run(folder)
     out = folder / "report.html"
-    write_page(out, report([run], looked_at(run)))
+    write_page(out, report([run], image_sections(run)))
     return out
 
 
 def report_finished(run: Run) -> None:
-    """Write the report of a run that is whole, on the main process, if its settings want one.
+    """Write the report of a finished run, on the main process, if its settings ask for one.
 
-    The run is done whatever happens here: an error is printed as a warning.
+    An error is printed as a warning: the run itself is finished.
     """
     if not run.main or not run.config.report:
         return
     try:
         run.print_line(f"report in {write_report(run.folder)}")
     except Exception as error:
-        first = str(error).split("\n")[0]
+        sentence = str(error).split("\n")[0]
         run.print_line(
-            f"warning: the run is whole, but its report failed ({type(error).__name__}: {first}); "
-            f"try again with: selfsup report {run.folder}"
+            "warning: the run is finished, but its report failed "
+            f"({type(error).__name__}: {sentence}); try again with: selfsup report {run.folder}"
         )

@@ -28,7 +28,7 @@ Rows = dict[str, list[str]]
 
 @dataclass(frozen=True)
 class Index:
-    """What is in the folder."""
+    """The contents of the folder."""
 
     folder: Path
     model: str
@@ -43,7 +43,7 @@ class Index:
     embeddings: np.ndarray
     rows: Rows
     where: str = ""
-    """Path or URL and collection of a vector database, for people to read: a search is told."""
+    """Path or URL and collection of a vector database, for people: a search names its own."""
     writing: int = 0
     """How often the folder has been written."""
 
@@ -51,34 +51,35 @@ class Index:
         return len(self.rows["name"])
 
     def file(self, name: str) -> Path:
-        """One of this writing, of a name like embeddings.npy."""
+        """The file of this writing, for a name like embeddings.npy."""
         stem, kind = name.split(".")
         return self.folder / f"{stem}-{self.writing}.{kind}"
 
 
 def empty(folder: Path, model: str, weights: str, size: int) -> Index:
-    """An index without images, of no width yet."""
+    """Make an index without images, of no width yet."""
     rows: Rows = {name: [] for name in COLUMNS}
     nothing = np.zeros((0, 0), np.float32)
     return Index(folder, model, weights, size, "exact", None, nothing, rows)
 
 
 def add(index: Index, embeddings: np.ndarray, rows: Rows) -> Index:
-    """The index with more images; of those that are in it already, by data and name, the new one.
+    """Add images; those that are in the index already, by data and name, are replaced.
 
     `embeddings` are float32 [m, d] of length 1, `rows` m words for each of COLUMNS.
     """
     last = {key: i for i, key in enumerate(_keys(rows))}  # of two equal names the later
     new = sorted(last.values())
-    kept = [i for i, key in enumerate(_keys(index.rows)) if key not in last]
-    joined = {name: _some(index.rows[name], kept) + _some(rows[name], new) for name in COLUMNS}
-    old = index.embeddings[kept] if kept else embeddings[:0]
-    together = np.concatenate([old, embeddings[new]])
-    return replace(index, embeddings=together, rows=joined)
+    unchanged = [i for i, key in enumerate(_keys(index.rows)) if key not in last]
+    joined = {
+        name: _select(index.rows[name], unchanged) + _select(rows[name], new) for name in COLUMNS
+    }
+    old = index.embeddings[unchanged] if unchanged else embeddings[:0]
+    return replace(index, embeddings=np.concatenate([old, embeddings[new]]), rows=joined)
 
 
 def remove(index: Index, names: Sequence[str]) -> Index:
-    """The index without the images of these names.
+    """Take the images of these names out.
 
     Raises:
         UserError: there is no image of a name.
@@ -87,21 +88,21 @@ def remove(index: Index, names: Sequence[str]) -> Index:
     missing = sorted(wanted - set(index.rows["name"]))
     if missing:
         raise UserError(f"{index.folder} has no image {missing[0]!r}; nothing was removed")
-    kept = [i for i, name in enumerate(index.rows["name"]) if name not in wanted]
-    left = {name: _some(words, kept) for name, words in index.rows.items()}
-    return replace(index, embeddings=index.embeddings[kept], rows=left)
+    remaining = [i for i, name in enumerate(index.rows["name"]) if name not in wanted]
+    rows = {name: _select(words, remaining) for name, words in index.rows.items()}
+    return replace(index, embeddings=index.embeddings[remaining], rows=rows)
 
 
 def _keys(rows: Rows) -> list[tuple[str, str, str]]:
     return list(zip(rows["data"], rows["split"], rows["name"], strict=True))
 
 
-def _some(words: Sequence[str], places: Sequence[int]) -> list[str]:
+def _select(words: Sequence[str], places: Sequence[int]) -> list[str]:
     return [words[i] for i in places]
 
 
 def write(index: Index, build: Callable[[Index], None]) -> None:
-    """To its folder; `build` makes what the engine needs, before anything refers to it.
+    """Write the index to its folder; `build` makes what the engine needs, before index.json.
 
     Raises:
         UserError: pyarrow is missing, or the folder cannot be written to.
@@ -131,9 +132,9 @@ def write(index: Index, build: Callable[[Index], None]) -> None:
         for name in ("embeddings.npy", "images.parquet"):
             with index.file(name).open("rb") as written:
                 os.fsync(written.fileno())
-        part = index.folder / ".index.json.part"
-        part.write_text(json.dumps(record, indent=2) + "\n")
-        part.replace(index.folder / "index.json")
+        unfinished = index.folder / ".index.json.part"
+        unfinished.write_text(json.dumps(record, indent=2) + "\n")
+        unfinished.replace(index.folder / "index.json")
         for old in index.folder.glob("*-*.*"):
             if not old.stem.endswith(f"-{index.writing}"):
                 old.unlink()
@@ -142,7 +143,7 @@ def write(index: Index, build: Callable[[Index], None]) -> None:
 
 
 def read(folder: Path) -> Index:
-    """The index in a folder, its embeddings mapped.
+    """Read the index in a folder; its embeddings are mapped.
 
     Raises:
         UserError: there is none, it is not whole, or of a newer version.
@@ -152,7 +153,7 @@ def read(folder: Path) -> Index:
         record = json.loads((folder / "index.json").read_text())
         if record["format"] > FORMAT:
             raise UserError(f"{folder} was written by a newer selfsup: pip install -U selfsup")
-        begun = Index(
+        empty_index = Index(
             folder=folder,
             model=str(record["model"]),
             weights=str(record["weights"]),
@@ -164,23 +165,25 @@ def read(folder: Path) -> Index:
             where=str(record["where"]),
             writing=int(record["writing"]),
         )
-        file = begun.file("embeddings.npy")
+        file = empty_index.file("embeddings.npy")
         embeddings = np.load(file, mmap_mode="r", allow_pickle=False)
-        table = parquet.read_table(begun.file("images.parquet"))
+        table = parquet.read_table(empty_index.file("images.parquet"))
         rows = {name: [str(word) for word in table[name].to_pylist()] for name in COLUMNS}
-        found = replace(begun, embeddings=embeddings, rows=rows)
+        index = replace(empty_index, embeddings=embeddings, rows=rows)
         shape = record["images"], record["width"]
     except FileNotFoundError as error:
         missing = Path(error.filename).name
-        raise UserError(f"{folder} is no index: {missing} is missing; tools/index.py") from None
+        raise UserError(
+            f"{folder} is no index: {missing} is missing; selfsup index makes one"
+        ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"the index {folder} cannot be read: {error}") from None
-    if embeddings.shape != shape or len(found) != shape[0]:
+    if embeddings.shape != shape or len(index) != shape[0]:
         raise UserError(
             f"the index {folder} is not whole: {shape[0]} images, {embeddings.shape[0]} embeddings "
-            f"and {len(found)} names; make it anew with tools/index.py"
+            f"and {len(index)} names; make it again with selfsup index"
         )
-    return found
+    return index
 
 
 def _parquet() -> Any:

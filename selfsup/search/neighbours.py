@@ -1,127 +1,104 @@
-"""The k nearest rows of a bank, exactly, in pieces that fit in memory.
+"""The k nearest rows of a bank, exactly, in blocks that fit in memory.
 
-With numba (`pip install 'selfsup[fast]'`) rows are chosen while a piece of the product is still in
-the processor's cache; without it by torch alone. Both give the same but for float32's last bits.
+On a CPU compiled loops choose rows while a block of products is still in the processor's cache
+(`bounded.py`). On a GPU, or where numba has no wheel, torch multiplies and sorts blocks. Both give
+the same neighbours; the similarities differ in float32's last bits.
 
-Shape letters: n rows of the bank, q queries, r queries of a piece, d width.
+Shape letters: n rows of the bank, q queries, r queries of a block, d width.
 """
 
 from collections.abc import Iterator
-from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from selfsup.core import compiled
-from selfsup.core.threads import job_slices, map_ordered
-from selfsup.search.products import MEMORY, Neighbours, pieces, products
+from selfsup.search.products import MEMORY, THIN, Neighbours, products, row_blocks
 
-GROUP = 16  # similarities of which only the largest is looked at first
-TILE = 2048  # rows of the bank that are multiplied at a time: a product that stays in the cache
-BLOCK = 64 * TILE  # rows of the bank whose products are held
-QUERIES, SMALL = 1024, 128  # a job, and how many of its queries are multiplied at a time
+BANK_BLOCK = 1 << 16  # rows of the bank that are multiplied at a time
+QUERY_BLOCK = 1024
+BYTES_A_PRODUCT = 40  # float32, its int64 key, and what making and sorting keys holds besides
 
 
 def nearest(
-    queries: Tensor,
-    bank: Tensor,
-    k: int,
-    *,
-    alone: bool = False,
-    precision: Literal["float32", "int8"] = "float32",
-    memory: int = MEMORY,
+    queries: Tensor, bank: Tensor, k: int, *, alone: bool = False, memory: int = MEMORY
 ) -> Iterator[Neighbours]:
-    """The rows of the bank with the largest products with each query, in order.
+    """Find the rows of the bank with the largest products with each query, in order.
+
+    Rows that are equally near are in ascending order, and of those that tie for the last place the
+    first ones are taken. The work is done on the tensors' device.
 
     Args:
-        queries: float32 [q, d], of `comparable`.
-        bank: float32 [n, d], of `comparable`.
-        k: how many, clipped to what there is.
+        queries: float32 [q, d], made by `comparable`.
+        bank: float32 [n, d], made by `comparable`.
+        k: neighbours of each query, clipped to the bank.
         alone: query i is row i of the bank, and is not its own neighbour.
-        precision: int8 looks first at products of bytes, a third more than k, and then at the exact
-            ones of those: several times faster, and what lies below can be missed. Needs numba.
-        memory: bytes to hold beside the features.
+        memory: bytes to hold besides the features.
 
     Raises:
-        ValueError: the bank is too small for one neighbour, or numba is missing.
+        ValueError: the bank is too small for one neighbour.
     """
     k = min(k, len(bank) - alone)
     if k < 1:
         raise ValueError(f"{len(bank)} images are too few to find a neighbour")
-    if precision == "int8" and not compiled.available():
-        raise ValueError("int8 needs numba: pip install 'selfsup[fast]'")
-    wanted = k + alone
-    if not compiled.available():
-        found = _by_torch(queries, bank, wanted, memory)
+    if queries.device.type == "cpu" and compiled.available():
+        from selfsup.search.bounded import bounded_search
+
+        blocks = bounded_search(queries, bank, k + alone, memory)
     else:
-        from selfsup.search import bounded as fast
-
-        exact = precision == "float32"
-        found = (fast.exact if exact else fast.reranked)(queries, bank, wanted, memory)
-    for part in found:
-        yield _without_self(part) if alone else part
+        blocks = chunked_search(queries, bank, k + alone, memory)
+    for block in blocks:
+        yield _without_self(block) if alone else block
 
 
-def _without_self(part: Neighbours) -> Neighbours:
-    """Drop each query itself, or the last where equal rows have taken its place."""
-    rows, similar, places = part
-    own = torch.arange(rows.start, rows.stop)[:, None]
-    last = torch.arange(places.shape[1]) == places.shape[1] - 1
-    itself = places == own  # [r, k + 1]
+def _without_self(block: Neighbours) -> Neighbours:
+    """Drop each query itself, or the last neighbour where equal rows have taken its place."""
+    rows, similarity, indices = block
+    itself = indices == torch.arange(rows.start, rows.stop)[:, None]  # [r, k + 1]
+    last = torch.arange(indices.shape[1]) == indices.shape[1] - 1
     drop = torch.where(itself.any(1, keepdim=True), itself, last)
-    left = len(similar), places.shape[1] - 1
-    return Neighbours(rows, similar[~drop].view(left), places[~drop].view(left))
+    shape = len(similarity), indices.shape[1] - 1
+    return Neighbours(rows, similarity[~drop].view(shape), indices[~drop].view(shape))
 
 
-def _by_torch(queries: Tensor, bank: Tensor, k: int, memory: int) -> Iterator[Neighbours]:
-    """A block of the bank after another, and the k largest of what those have."""
-    n = len(bank)
+def chunked_search(queries: Tensor, bank: Tensor, k: int, memory: int) -> Iterator[Neighbours]:
+    """Multiply blocks and keep the k largest keys (`_keys`), on any device.
 
-    def search(rows: slice) -> Neighbours:
-        room = torch.empty(min(SMALL, rows.stop - rows.start), min(BLOCK, n))
-        found = []
-        for x in queries[rows].split(SMALL):
-            blocks = [_of_block(x, bank[block], k, room) for block in pieces(n, BLOCK)]
-            similar = torch.cat([near for near, _ in blocks], dim=1)
-            places = torch.cat([where + i * BLOCK for i, (_, where) in enumerate(blocks)], dim=1)
-            near, which = similar.topk(k, dim=1, sorted=False)
-            found.append(_ordered(near, places.gather(1, which)))
-        return Neighbours(rows, *map(torch.cat, zip(*found, strict=True)))
-
-    each = 6 * min(BLOCK, n) + 12 * k * (n // BLOCK)  # bytes of a query
-    return map_ordered(job_slices(len(queries), QUERIES, memory // each, least=SMALL // 2), search)
-
-
-def _of_block(x: Tensor, bank: Tensor, k: int, room: Tensor) -> tuple[Tensor, Tensor]:
-    """The k largest products, or all; maxima of groups tell which groups they lie in. [r, k]."""
-    n = len(bank)
-    similar = room[: len(x), :n]
-    tiles = n // TILE if n >= 8 * k else 0  # else there is nothing to gain by groups
-    largest = torch.empty(len(x), tiles * (TILE // GROUP))
-    for tile in pieces(n, TILE):
-        part = products(x, bank[tile], similar[:, tile])
-        if tile.start < tiles * TILE:
-            group = slice(tile.start // GROUP, tile.stop // GROUP)
-            torch.amax(part.unflatten(1, (GROUP, -1)), 1, out=largest[:, group])
-    places = torch.arange(n).expand(len(x), -1)
-    if tiles:
-        places = _candidates(largest, k, n)
-    near, which = similar.gather(1, places).topk(min(k, n), dim=1, sorted=False)
-    return near, places.gather(1, which)
+    All blocks of the bank have one shape, the last one padded: a device may add up products of
+    another shape in another order, and equal rows have to get equal values.
+    """
+    width = min(BANK_BLOCK, len(bank))
+    block_rows = max(THIN, min(QUERY_BLOCK, memory // (BYTES_A_PRODUCT * width)))
+    for rows in row_blocks(len(queries), block_rows):
+        best = torch.empty(rows.stop - rows.start, 0, dtype=torch.int64, device=queries.device)
+        for columns in row_blocks(len(bank), width):
+            block = pad(bank[columns], (0, 0, 0, columns.start + width - columns.stop))
+            similarity = products(queries[rows], block)[:, : columns.stop - columns.start]
+            keys = _keys(similarity, columns.start)
+            keys = torch.cat([best, keys.topk(min(k, keys.shape[1]), dim=1).values], dim=1)
+            best = keys.topk(min(k, keys.shape[1]), dim=1).values
+        yield Neighbours(rows, *(field.cpu() for field in _from_keys(best)))
 
 
-def _candidates(largest: Tensor, k: int, n: int) -> Tensor:
-    """Members of the k groups with the largest maxima, and the rows of no group. [r, c]."""
-    groups = largest.topk(min(k, largest.shape[1]), dim=1, sorted=False).indices
-    width = TILE // GROUP
-    first = groups // width * TILE + groups % width
-    places = (first[:, :, None] + torch.arange(GROUP) * width).flatten(1)
-    rest = torch.arange(largest.shape[1] * GROUP, n).expand(len(places), -1)
-    return torch.cat([places, rest], dim=1)
+def _keys(similarity: Tensor, first: int) -> Tensor:
+    """Whole numbers in the order of neighbours: by similarity, equal ones by their row.
+
+    The upper 32 bits are the bits of the similarity, the lower ones the row counted backwards.
+    Three products 0.5, 1.0, 0.5 of rows 0, 1, 2: the bits of 0.5 are 0x3F000000 and of 1.0
+    0x3F800000, so the keys are 0x3F000000_00000000, 0x3F800000_00000000 - 1 and
+    0x3F000000_00000000 - 2, and the order is row 1, row 0, row 2. Bits of negative numbers count
+    backwards and are turned over. `first` is the row that the block begins with.
+    """
+    bits = (similarity + 0.0).view(torch.int32)  # + 0.0 makes 0.0 of -0.0, which equals it
+    ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).long()
+    rows = torch.arange(first, first + similarity.shape[1], device=similarity.device)
+    return (ordered << 32) - rows
 
 
-def _ordered(similar: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-    """The nearest first; equal ones by their place."""
-    places, order = places.sort(dim=1)
-    similar, ranked = similar.gather(1, order).sort(dim=1, descending=True, stable=True)
-    return similar, places.gather(1, ranked)
+def _from_keys(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Similarities and rows of keys."""
+    rows = -keys & 0xFFFFFFFF
+    ordered = ((keys + rows) >> 32).int()
+    bits = torch.where(ordered < 0, ordered ^ 0x7FFFFFFF, ordered)
+    return bits.view(torch.float32), rows

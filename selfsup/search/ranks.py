@@ -1,11 +1,11 @@
 """At which rank each query finds its matches: what all retrieval figures follow from.
 
-A match is a gallery row of the query's label that the rules do not leave out. Its rank is 1 plus
-the number of rows that come before it; rows without a match that are as near as it come before it
-too. So ties count against the model, a collapsed one ranks everything last, and figures do not
-depend on the order of rows.
+A match is a gallery row of the query's label that the rules do not skip. Its rank is 1 plus the
+number of rows that come before it; a row of another label that is equally near counts as before it.
+So ties count against the model, a collapsed model ranks everything last, and figures do not depend
+on the order of rows.
 
-Shape letters: q queries, g gallery rows, r queries of a piece, m matches of a query at most.
+Shape letters: q queries, g gallery rows, r queries of a block, m matches of a query at most.
 """
 
 from collections.abc import Iterator
@@ -15,113 +15,120 @@ from torch import Tensor
 
 from selfsup.core import compiled
 from selfsup.core.threads import job_slices, map_ordered
-from selfsup.search.products import MEMORY, Metric, comparable, products
-from selfsup.search.sides import Members, Ranked, Side
+from selfsup.search.gallery import Gallery, Members, Queries, Ranking
+from selfsup.search.products import MEMORY, THIN, Metric, comparable, products, row_blocks
+
+FEW = 40
+"""Matches that are counted one by one; for more, each similarity is searched among them."""
+BYTES_A_PRODUCT = 20
+CPU_BLOCK, GPU_BLOCK = 64, 1024  # queries at a time
 
 
-def ranked(
-    queries: Side,
-    gallery: Side | None,
-    *,
-    metric: Metric = "cosine",
-    memory: int = MEMORY,
-) -> Iterator[Ranked]:
-    """The ranks of each query's matches, a piece of the queries after another.
+def rank_matches(
+    queries: Queries, gallery: Gallery | None, *, metric: Metric = "cosine", memory: int = MEMORY
+) -> Iterator[Ranking]:
+    """Compute the ranks of each query's matches, a block of queries at a time.
+
+    The work is done on the device of the features; the ranks are on the CPU.
 
     Args:
         queries: what is searched with.
         gallery: what is searched; None for the queries themselves, each against all the others.
         metric: what is near.
-        memory: bytes to hold beside the features.
+        memory: bytes to hold besides the features.
 
     Raises:
         ValueError: the gallery is empty, or a feature is not finite.
     """
     alone = gallery is None
-    other = queries if gallery is None else gallery
-    if len(other.x) == 0:
+    queries = queries.to(queries.x.device)
+    gallery = queries if gallery is None else gallery.to(queries.x.device)
+    if len(gallery.x) == 0:
         raise ValueError("the gallery is empty")
-    x, y = comparable(queries.x, other.x, metric)
-    rules = Rules(queries, other, alone=alone)
+    x, y = comparable(queries.x, gallery.x, metric)
+    rules = MatchRules(queries, gallery, alone=alone)
+    on_cpu = x.device.type == "cpu"
     symmetric = metric == "cosine" and queries.cameras is None and queries.sequences is None
-    if alone and symmetric and 1 < rules.same.most <= FEW and compiled.available():
-        from selfsup.search.symmetric_ranks import ranked_among_themselves
+    if alone and symmetric and 1 < rules.same_label.most <= FEW and on_cpu and compiled.available():
+        from selfsup.search.symmetric_ranks import rank_among_themselves
 
-        yield ranked_among_themselves(y, queries.labels)
+        yield rank_among_themselves(y, queries.labels)
         return
 
-    def search(rows: slice) -> Ranked:
-        return Ranked(rows, rules.ranks(products(x[rows], y), rows))
+    def search(rows: slice) -> Ranking:
+        return Ranking(rows, rules.ranks(products(x[rows], y), rows).cpu())
 
-    yield from map_ordered(job_slices(len(x), 64, memory // (len(y) * 20)), search)
+    room = memory // (len(y) * BYTES_A_PRODUCT)
+    if on_cpu:
+        yield from map_ordered(job_slices(len(x), CPU_BLOCK, room), search)
+    else:
+        yield from map(search, row_blocks(len(x), max(THIN, min(GPU_BLOCK, room))))
 
 
-class Rules:
-    """Which gallery rows a query matches, and which it does not meet."""
+class MatchRules:
+    """Which gallery rows match a query, and which it skips."""
 
-    def __init__(self, queries: Side, gallery: Side, *, alone: bool) -> None:
-        """For `alone` the queries are the gallery, and none meets itself."""
+    def __init__(self, queries: Queries, gallery: Gallery, *, alone: bool) -> None:
+        """Group the gallery; with `alone` the queries are the gallery, and skip themselves."""
         self.queries, self.gallery, self.alone = queries, gallery, alone
-        self.same = Members.of(gallery.labels, queries.labels)
-        self.kin = None
+        self.same_label = Members.build(gallery.labels, queries.labels)
+        self.same_sequence = None
         if queries.sequences is not None and gallery.sequences is not None:
-            self.kin = Members.of(gallery.sequences, queries.sequences)
+            self.same_sequence = Members.build(gallery.sequences, queries.sequences)
 
-    def ranks(self, similar: Tensor, rows: slice) -> Tensor:
-        """Of each query's matches, from its similarities, which are written over. [r, g]."""
-        places, there = self.same.of_rows(rows)
-        own = similar.gather(1, places)
-        allowed = there & ~self._left_out(places, rows)
-        own = own.masked_fill(~allowed, -torch.inf)
-        _strike(similar, places, there)  # what is left after this are the matches' rivals
-        if self.kin is not None:
-            _strike(similar, *self.kin.of_rows(rows))
-        own, matches = own.sort(dim=1, descending=True).values, allowed.sum(1, keepdim=True)
-        step = torch.arange(own.shape[1])
-        ranks = rivals(similar, own) + step + 1
-        return torch.where(step < matches, ranks, 0)[:, : max(1, int(matches.max()))]
+    def ranks(self, similarity: Tensor, rows: slice) -> Tensor:
+        """Rank each query's matches, [r, g] -> [r, m]. `similarity` is written over."""
+        places, real = self.same_label.rows(rows)
+        own = similarity.gather(1, places)
+        matching = real & ~self._skipped(places, rows)
+        own = own.masked_fill(~matching, -torch.inf)
+        _remove(similarity, places, real)  # what is left can come before a match
+        if self.same_sequence is not None:
+            _remove(similarity, *self.same_sequence.rows(rows))
+        own, counts = own.sort(dim=1, descending=True).values, matching.sum(1, keepdim=True)
+        step = torch.arange(own.shape[1], device=own.device)
+        ranks = count_not_below(similarity, own) + step + 1
+        return torch.where(step < counts, ranks, 0)[:, : max(1, int(counts.max()))]
 
-    def _left_out(self, places: Tensor, rows: slice) -> Tensor:
-        """Rows of the query's label that it does not meet. [r, m]."""
-        out = torch.zeros_like(places, dtype=torch.bool)
+    def _skipped(self, places: Tensor, rows: slice) -> Tensor:
+        """Rows of the query's label that it skips. [r, m]."""
+        skipped = torch.zeros_like(places, dtype=torch.bool)
         if self.alone:
-            out |= places == torch.arange(rows.start, rows.stop)[:, None]
+            itself = torch.arange(rows.start, rows.stop, device=places.device)
+            skipped |= places == itself[:, None]
         for of_query, of_gallery in (
             (self.queries.cameras, self.gallery.cameras),
             (self.queries.sequences, self.gallery.sequences),
         ):
             if of_query is not None and of_gallery is not None:
-                out |= of_gallery[places] == of_query[rows, None]
-        return out
+                skipped |= of_gallery[places] == of_query[rows, None]
+        return skipped
 
 
-def _strike(similar: Tensor, places: Tensor, there: Tensor) -> None:
-    """Write -inf to those places of each row that are there, in place. [r, g], [r, m], [r, m]."""
-    places = torch.where(there, places, places[:, :1])  # struck twice does no harm
-    kept = similar.gather(1, places)  # of a list without any
-    similar.scatter_(1, places, torch.where(there.any(1, keepdim=True), -torch.inf, kept))
+def _remove(similarity: Tensor, places: Tensor, real: Tensor) -> None:
+    """Write -inf to the real places of each row, in place. [r, g], [r, m], [r, m]."""
+    places = torch.where(real, places, places[:, :1])  # writing twice does no harm
+    unchanged = similarity.gather(1, places)  # for rows without a real place
+    similarity.scatter_(1, places, torch.where(real.any(1, keepdim=True), -torch.inf, unchanged))
 
 
-def rivals(similar: Tensor, own: Tensor) -> Tensor:
-    """How many of each row's similarities are not below each of its own.
+def count_not_below(similarity: Tensor, own: Tensor) -> Tensor:
+    """Count, for each of a row's own products, the similarities that are not below it.
 
     Args:
-        similar: float32 [r, g].
+        similarity: float32 [r, g].
         own: [r, m], descending.
 
     Returns:
         int64 [r, m].
     """
     if own.shape[1] <= FEW:
-        not_below = torch.empty_like(similar)  # zeros and ones as floats: the quickest to add up
-        counts = [torch.ge(similar, one, out=not_below).sum(1) for one in own.T[:, :, None]]
+        not_below = torch.empty_like(similarity)  # 0 and 1 as floats: the quickest to add up
+        columns = own.T[:, :, None]
+        counts = [torch.ge(similarity, column, out=not_below).sum(1) for column in columns]
         return torch.stack(counts, dim=1).long()
     ascending = own.flip(1).contiguous()
-    place = torch.searchsorted(ascending, similar, right=True)  # own ones that are not above it
-    passed = torch.zeros(len(own), own.shape[1] + 1, dtype=torch.int64)
+    place = torch.searchsorted(ascending, similarity, right=True)  # own ones not above it
+    passed = torch.zeros(len(own), own.shape[1] + 1, dtype=torch.int64, device=own.device)
     passed.scatter_add_(1, place, torch.ones_like(place))
     return passed.flip(1).cumsum(1)[:, :-1]
-
-
-FEW = 40
-"""Matches that are counted one by one; for more, each similarity is searched among them."""

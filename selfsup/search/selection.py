@@ -1,63 +1,64 @@
-"""Choosing the largest of many similarities, by numba: a buffer for each query.
+"""Choosing the largest of many products, compiled: a buffer of candidates for each query.
 
 A buffer takes what is not below its query's threshold. When it is full, what cannot be among the k
-largest leaves, and the threshold rises. Similarities are float32, int32 (products of bytes) or the
-bits of bfloat16 as int16, which have the order of the numbers where these are positive.
+largest leaves, and the threshold rises. Products are float32, or the bits of bfloat16 as int16,
+which have the order of the numbers where these are positive.
 
-Shape letters: r queries, t rows of a tile of the bank, c room of a buffer, d width, k wanted.
+Shape letters: r queries, t rows of a tile of the bank, c room of a buffer, d width, k neighbours.
 """
 
 from typing import Any
 
 import numpy as np
 
-from selfsup.core.compiled import kernel
+from selfsup.core.compiled import kernel_with_infinities as kernel
 
-ROUNDING: Any = np.float32(2**-8)  # of a result in bfloat16: the most that it is off, as a share
-OVERFLOW = -1  # instead of a count: the query has to be asked in another way
+ROUNDING: Any = np.float32(2**-8)  # relative error of a bfloat16 result: twice the most
+OVERFLOW = -1  # instead of a count: the query has to be repeated in the next precision
+MINUS_ZERO = -(2**31)  # bits of -0.0
 
 
 @kernel
-def take(similar, low, values, places, count, start, k, reach):  # type: ignore[no-untyped-def]
-    """Put what is not below the threshold into the buffers.
+def take(products, threshold, values, places, count, start, k, error_bound):  # type: ignore[no-untyped-def]
+    """Append what is not below the threshold to the buffers.
 
-    Flags first, then the eights of them that hold one, then the columns of these: loops without a
-    branch that depends on what is found.
+    Flags first, then the groups of eight that hold a flag, then the columns of these: loops without
+    a branch that depends on the data.
 
     Args:
-        similar: [r, t].
-        low: [r], thresholds.
-        values: [r, c], of the same kind.
+        products: [r, t].
+        threshold: [r].
+        values: [r, c], of the same type.
         places: int32 [r, c], rows of the bank.
         count: int64 [r], how many a buffer holds.
         start: row of the bank that the tile begins with.
         k: how many stay in a buffer that is full.
-        reach: float32 [r]; see `keep`.
+        error_bound: float32 [r]; see `keep`.
     """
-    width, room = similar.shape[1], values.shape[1]
+    width, room = products.shape[1], values.shape[1]
     work = np.empty(room, values.dtype)
     flags = np.zeros((width + 7) // 8 * 8, np.uint8)
     eights = flags.view(np.uint64)
-    some = np.empty(len(eights) + 1, np.int32)
+    flagged = np.empty(len(eights) + 1, np.int32)
     columns = np.empty(len(flags) + 1, np.int32)
-    for r in range(len(similar)):
-        row, value, place = similar[r], values[r], places[r]
-        least, n, held, found = low[r], count[r], 0, 0
+    for r in range(len(products)):
+        row, value, place = products[r], values[r], places[r]
+        least, n, n_flagged, n_columns = threshold[r], count[r], 0, 0
         if n < 0:
             continue
         for j in range(width):
             flags[j] = row[j] >= least
         for e in range(len(eights)):
-            some[held] = e
-            held += eights[e] != 0
-        for e in some[:held]:
+            flagged[n_flagged] = e
+            n_flagged += eights[e] != 0
+        for e in flagged[:n_flagged]:
             for j in range(8 * e, 8 * e + 8):
-                columns[found] = j
-                found += flags[j]
-        for j in columns[:found]:
+                columns[n_columns] = j
+                n_columns += flags[j]
+        for j in columns[:n_columns]:
             if n == room:
-                n = keep(value, place, n, k, work, low[r : r + 1], reach[r])
-                least = low[r]
+                n = keep(value, place, n, k, work, threshold[r : r + 1], error_bound[r])
+                least = threshold[r]
                 if n < 0:
                     break
             value[n], place[n] = row[j], start + j
@@ -66,53 +67,61 @@ def take(similar, low, values, places, count, start, k, reach):  # type: ignore[
 
 
 @kernel
-def keep(value, place, n, k, work, low, reach):  # type: ignore[no-untyped-def]
-    """Bring what may be among the k largest to the front, and raise the threshold to them.
+def keep(value, place, n, k, work, threshold, error_bound):  # type: ignore[no-untyped-def]
+    """Move what may be among the k largest to the front, and raise the threshold to it.
 
-    With a `reach` below 0 that is k, the first of equal ones. Else exact values are at most half of
-    it away from these, beside the rounding of bfloat16, and all stay that may be among the k.
+    If `error_bound` < 0, keep exactly k, of equal ones the first. Otherwise products are off by at
+    most half of it (and by the rounding of bfloat16): keep every row that could be in the top k.
+    For k = 1, error_bound 0.02 and float32 products 0.90, 0.89, 0.87: the first may truly be 0.89
+    and the second 0.90, so both stay; the third is at most 0.88 and leaves.
 
     Returns:
-        How many, or OVERFLOW where they would fill the buffer or may have been dropped before.
+        How many stay, or OVERFLOW where they would fill the buffer, or one may have been dropped
+        before because the threshold was too high.
     """
     work[:n] = value[:n]
-    least = _kth_largest(work[:n], k)
+    kth = _kth_largest(work[:n], k)
     kept = 0
-    if reach >= 0:
-        before = low[0]
-        if low.itemsize == 2:
-            bar = _below(least, reach)
+    if error_bound >= 0:
+        before = threshold[0]
+        if threshold.itemsize == 2:
+            bar = _lowest_open(kth, error_bound)
             if bar < 1:
                 return OVERFLOW
-            low[0] = bar
+            threshold[0] = bar
         else:
-            low[0] = least - reach
-        if low[0] < before:
+            threshold[0] = kth - error_bound
+        if threshold[0] < before:
             return OVERFLOW
         for i in range(n):
             value[kept], place[kept] = value[i], place[i]
-            kept += value[i] >= low[0]
+            kept += value[i] >= threshold[0]
         return kept if kept <= len(value) - k else OVERFLOW
     above = 0
     for i in range(n):
-        above += value[i] > least
+        above += value[i] > kth
     equal = k - above
     for i in range(n):
-        if value[i] > least or (value[i] == least and equal > 0):
-            equal -= value[i] == least
+        if value[i] > kth or (value[i] == kth and equal > 0):
+            equal -= value[i] == kth
             value[kept], place[kept] = value[i], place[i]
             kept += 1
-    low[0] = least
+    threshold[0] = kth
     return kept
 
 
 @kernel
-def _below(bits, reach):  # type: ignore[no-untyped-def]
-    """Bits of the value that all rows have which may be above one of bits; negative if none is."""
+def _lowest_open(bits, error_bound):  # type: ignore[no-untyped-def]
+    """The bits of the lowest bfloat16 product that may truly exceed this one; -1 if not positive.
+
+    A product p stands for a true value between p (1 - 2^-8) - error_bound / 2 and
+    p (1 + 2^-8) + error_bound / 2. For p = 0.9414 and error_bound 0.0057 the true value is 0.9349
+    or more; a product of 0.92 is 0.9264 at most and is closed, one of 0.9297 is 0.9362 and is open.
+    """
     whole = np.empty(1, np.int32)
     real = whole.view(np.float32)
     whole[0] = np.int32(bits) << 16
-    real[0] = (real[0] * (1 - ROUNDING) - reach) / (1 + ROUNDING)
+    real[0] = (real[0] * (1 - ROUNDING) - error_bound) / (1 + ROUNDING)
     return whole[0] >> 16 if bits > 0 else OVERFLOW
 
 
@@ -141,35 +150,41 @@ def _kth_largest(x, k):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def threshold(similar, low, rank):  # type: ignore[no-untyped-def]
-    """The rank-th largest of each row, or a little below it: of maxima of every so many."""
-    groups = similar.shape[1] // min(8, max(1, similar.shape[1] // (4 * rank)))
-    work = np.empty(groups, similar.dtype)
-    for r in range(len(similar)):
-        row = similar[r]
+def set_threshold(products, threshold, rank):  # type: ignore[no-untyped-def]
+    """Write the rank-th largest of each row, or a little less: it is taken from maxima of groups.
+
+    The maxima of groups are some of the row's values, so that their rank-th largest is at most the
+    row's. Of the row 5 1 4 2 in groups {5, 4} and {1, 2} the maxima are 5 and 2, and the second
+    largest of these is 2, where the row's is 4.
+    """
+    groups = products.shape[1] // min(8, max(1, products.shape[1] // (4 * rank)))
+    work = np.empty(groups, products.dtype)
+    for r in range(len(products)):
+        row = products[r]
         work[:] = row[:groups]
         for start in range(groups, len(row) - groups + 1, groups):
             for j in range(groups):
                 work[j] = max(work[j], row[start + j])
-        low[r] = _kth_largest(work, rank)
+        threshold[r] = _kth_largest(work, rank)
 
 
 @kernel
-def shrink(values, places, count, low, k, reach):  # type: ignore[no-untyped-def]
+def shrink(values, places, count, threshold, k, error_bound):  # type: ignore[no-untyped-def]
     """Leave in each buffer what may be among the k largest."""
     work = np.empty(values.shape[1], values.dtype)
     for r in range(len(values)):
         if count[r] >= k:
-            count[r] = keep(values[r], places[r], count[r], k, work, low[r : r + 1], reach[r])
+            low = threshold[r : r + 1]
+            count[r] = keep(values[r], places[r], count[r], k, work, low, error_bound[r])
 
 
 @kernel
-def rerank(queries, bank, places, count, similar, chosen):  # type: ignore[no-untyped-def]
-    """The float32 products of each query with its candidates, and the largest of them in order.
+def rescore(queries, bank, places, count, similarity, indices):  # type: ignore[no-untyped-def]
+    """Multiply each query with its candidates in float32, and write the k largest in order.
 
-    Equal ones come by their place. A query with too few candidates is left out.
+    Equal ones come by their row. A query with fewer than k candidates is left out.
     """
-    k = similar.shape[1]
+    k = similarity.shape[1]
     value = np.empty(places.shape[1], np.float32)
     work, low, keys = np.empty_like(value), np.empty(1, np.float32), np.empty(k, np.int64)
     for r in range(len(queries)):
@@ -187,13 +202,15 @@ def rerank(queries, bank, places, count, similar, chosen):  # type: ignore[no-un
         for j in range(k):
             keys[j] = (np.int64(~_ordered(bits[j])) << 32) | np.int64(place[j])
         keys.sort()
-        out = similar[r].view(np.int32)
+        out = similarity[r].view(np.int32)
         for j in range(k):
-            chosen[r, j] = keys[j] & 0xFFFFFFFF
+            indices[r, j] = keys[j] & 0xFFFFFFFF
             out[j] = _ordered(~np.int32(keys[j] >> 32))
 
 
 @kernel
 def _ordered(bits):  # type: ignore[no-untyped-def]
-    """A float's bits as a whole number of the same order; its own inverse."""
+    """A float's bits as a whole number of the same order; its own inverse, but for -0.0."""
+    if bits == MINUS_ZERO:  # equals 0.0
+        return np.int32(0)
     return np.int32(bits ^ ((bits >> 31) & 0x7FFFFFFF))

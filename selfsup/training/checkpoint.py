@@ -1,8 +1,8 @@
-"""Checkpoints: weights, optimiser and a step, whole or not there at all, without pickle.
+"""Checkpoints: weights, optimiser state and a step, complete or absent, without pickle.
 
 A checkpoint is a folder step-00001000 with model.safetensors, optimizer.safetensors and
-manifest.json, which has the size and sha256 of the other two. It is written aside, flushed to
-disk and renamed, so that a kill at any moment leaves the older ones untouched.
+manifest.json, which has the size and sha256 of the other two. It is written to another name,
+flushed to disk and renamed, so that a kill at any moment leaves the older ones untouched.
 """
 
 import hashlib
@@ -33,50 +33,50 @@ def save(
 ) -> None:
     """Write folder/step-XXXXXXXX and remove all but the newest `keep`."""
     final = folder / f"step-{step:08d}"
-    aside = folder / f".{final.name}.part"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
+    partial = folder / f".{final.name}.part"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
     tensors, settings = _flatten(optimizer)
-    safetensors.torch.save_file(_own(model.state_dict()), aside / FILES[0])
-    safetensors.torch.save_file(_own(tensors), aside / FILES[1])
+    safetensors.torch.save_file(_copies(model.state_dict()), partial / FILES[0])
+    safetensors.torch.save_file(_copies(tensors), partial / FILES[1])
     manifest = {
         "step": step,
-        "files": {name: _fingerprint(aside / name) for name in FILES},
+        "files": {name: _fingerprint(partial / name) for name in FILES},
         "optimizer": settings,
         "extra": extra,
     }
     manifest["sha256"] = _digest(manifest)
-    (aside / "manifest.json").write_text(json.dumps(manifest, indent=1))
+    (partial / "manifest.json").write_text(json.dumps(manifest, indent=1))
     for name in (*FILES, "manifest.json"):
-        _flush(aside / name)
-    _flush(aside)
+        _flush(partial / name)
+    _flush(partial)
     shutil.rmtree(final, ignore_errors=True)
-    aside.rename(final)
+    partial.rename(final)
     _flush(folder)
     for old in sorted(folder.glob("step-*"))[:-keep]:
         shutil.rmtree(old)
 
 
-def newest(folder: Path, tell: Callable[[str], None]) -> Path | None:
-    """The newest checkpoint that is whole, or None when there is none at all.
+def newest(folder: Path, print_line: Callable[[str], None]) -> Path | None:
+    """Find the newest checkpoint that is undamaged; None when there is none at all.
 
     Args:
         folder: the run's checkpoints.
-        tell: gets a sentence for each damaged checkpoint that was skipped.
+        print_line: gets a sentence for each damaged checkpoint that was skipped.
 
     Raises:
         UserError: there are checkpoints and all are damaged.
     """
-    found = sorted(folder.glob("step-*"), reverse=True)
+    checkpoints = sorted(folder.glob("step-*"), reverse=True)
     reasons: list[str] = []
-    for path in found:
+    for path in checkpoints:
         why = _damage(path)
         if why is None:
             for reason in reasons:
-                tell(f"skipped {reason}")
+                print_line(f"skipped {reason}")
             return path
         reasons.append(f"{path.name}: {why}")
-    if found:
+    if checkpoints:
         raise UserError(
             f"no checkpoint in {folder} is whole ({'; '.join(reasons)}); "
             "move them away to start again, or restore one"
@@ -85,7 +85,7 @@ def newest(folder: Path, tell: Callable[[str], None]) -> Path | None:
 
 
 def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, Any]:
-    """Put a checkpoint's state into model and optimiser, in place; the step and the extra."""
+    """Load a checkpoint into model and optimiser, in place, and return its step and extra state."""
     manifest = json.loads((path / "manifest.json").read_text())
     try:
         model.load_state_dict(safetensors.torch.load_file(path / FILES[0]))
@@ -98,14 +98,17 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tupl
     for key, value in tensors.items():
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = value
-    known = optimizer.state_dict()["param_groups"]  # may have settings that an old file has not
-    groups = [now | old for now, old in zip(known, manifest["optimizer"], strict=True)]
+    current = optimizer.state_dict()["param_groups"]  # may have settings that an old file has not
+    groups = [
+        now | old | {key: now[key] for key in ("name",) if key in now}
+        for now, old in zip(current, manifest["optimizer"], strict=True)
+    ]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     return int(manifest["step"]), manifest["extra"]
 
 
 def _flatten(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], Any]:
-    """An optimiser's state as named tensors and its groups as plain settings."""
+    """Return an optimiser's state as named tensors and its groups as plain settings."""
     state = optimizer.state_dict()
     tensors = {
         f"{index}.{name}": value
@@ -116,8 +119,8 @@ def _flatten(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], Any]:
     return tensors, state["param_groups"]
 
 
-def _own(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Each tensor in memory of its own, in plain layout, as safetensors wants it."""
+def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copy each tensor to memory of its own in plain layout, as safetensors needs it."""
     return {
         k: v.detach().to("cpu", memory_format=torch.contiguous_format, copy=True)
         for k, v in tensors.items()
@@ -133,21 +136,21 @@ def _fingerprint(file: Path) -> dict[str, Any]:
 
 
 def _digest(manifest: dict[str, Any]) -> str:
-    """Of a manifest without its own sha256."""
+    """Hash a manifest without its sha256 field."""
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _damage(path: Path) -> str | None:
-    """Why a checkpoint cannot be used, or None."""
+    """Describe why a checkpoint cannot be used; None where it can."""
     try:
         manifest = json.loads((path / "manifest.json").read_text())
         if manifest.pop("sha256") != _digest(manifest):
             return "manifest.json has changed since it was written"
         for name, expected in manifest["files"].items():
-            found = _fingerprint(path / name)
-            if found["bytes"] != expected["bytes"]:
-                return f"{name} has {found['bytes']} bytes of {expected['bytes']}"
-            if found != expected:
+            actual = _fingerprint(path / name)
+            if actual["bytes"] != expected["bytes"]:
+                return f"{name} has {actual['bytes']} bytes of {expected['bytes']}"
+            if actual != expected:
                 return f"{name} has changed since it was written"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"

@@ -14,13 +14,13 @@ from selfsup.data.samplers import PKSampler
 from selfsup.data.sources import Source
 from selfsup.encoders.encoder import Encoder, build_for, load
 from selfsup.methods.method import Method
-from selfsup.training.loop import train
+from selfsup.training.loop import train_steps
 from selfsup.training.pretrain import announce, length, local_batches
 from selfsup.training.run import Run
 
 
 def starting_encoder(config: FinetuneConfig) -> Encoder:
-    """The encoder of `config.init`, or a new one.
+    """Load the encoder of `config.init`, or make a new one.
 
     Raises:
         UserError: `config.init` holds no encoder.
@@ -34,7 +34,7 @@ def starting_encoder(config: FinetuneConfig) -> Encoder:
 
 
 def labelled(config: FinetuneConfig) -> tuple[Source, Tensor]:
-    """The images of `config.data` and their labels.
+    """Open the images of `config.data` and their labels.
 
     Raises:
         UserError: there are no such images, or they have no labels.
@@ -48,8 +48,8 @@ def labelled(config: FinetuneConfig) -> tuple[Source, Tensor]:
     return source, source.labels
 
 
-def finetune(run: Run, method: Method, config: FinetuneConfig) -> Iterator[int]:
-    """Train on the labelled images of `config.data`; yields the number of steps done.
+def finetune_steps(run: Run, method: Method, config: FinetuneConfig) -> Iterator[int]:
+    """Train on the labelled images of `config.data`; yield the number of finished steps after each.
 
     Raises:
         UserError: there are no labels, or too few classes or images for P x K.
@@ -64,29 +64,29 @@ def finetune(run: Run, method: Method, config: FinetuneConfig) -> Iterator[int]:
     if run.main:
         run.print_line(preflight(source, sampler, labels))
     batches = local_batches(source, sampler, config.views, config.seed)
-    yield from train(run, method, batches, config=config, batch=batch, total=total)
+    yield from train_steps(run, method, batches, config=config, batch=batch, total=total)
 
 
 def preflight(source: Source, sampler: PKSampler, labels: Tensor) -> str:
-    """What an epoch will hold, as a table in plain text, at most 80 columns wide."""
-    found = census(sampler, labels)
+    """Describe an epoch as a table in plain text, at most 80 columns wide."""
+    counts = census(sampler, labels)
     names = ", ".join(source.classes[label] for label in sampler.singles[:3])
     more = "..." if len(sampler.singles) > 3 else ""
     left_out = f"{len(sampler.singles)} with one image: {names}{more}" if names else "none"
     rows = {
-        "epoch": f"{found.steps} batches of {sampler.p} classes x {sampler.k} images",
-        "images": f"{found.images}; {found.unseen} never seen, {found.repeated} places repeated",
+        "epoch": f"{counts.steps} batches of {sampler.p} classes x {sampler.k} images",
+        "images": f"{counts.images}; {counts.unseen} never seen, {counts.repeated} places repeated",
         "classes": f"{len(source.classes)}; left out: {left_out}",
-        "anchors": f"{found.anchors} valid in a batch of {sampler.p * sampler.k}",
-        "positives": f"{found.positives} per anchor",
-        "negatives": f"{found.negatives} per anchor",
+        "anchors": f"{counts.anchors} valid in a batch of {sampler.p * sampler.k}",
+        "positives": f"{counts.positives} per anchor",
+        "negatives": f"{counts.negatives} per anchor",
     }
     return "\n".join(f"  {name:<11}{value}"[:80] for name, value in rows.items())
 
 
 def views_of(config: FinetuneConfig) -> ViewsConfig:
-    """The views, at the size and with the normalisation that the encoder was trained for."""
+    """Return the views, at the size and with the normalisation that the encoder was trained for."""
     if not config.init:
         return config.views
-    made = load(Path(config.init))[1]
-    return replace(config.views, size=made.size, mean=made.mean, std=made.std)
+    trained = load(Path(config.init))[1]
+    return replace(config.views, size=trained.size, mean=trained.mean, std=trained.std)

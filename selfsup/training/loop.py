@@ -1,4 +1,4 @@
-"""The loop, written once: a generator that yields after each step."""
+"""The training loop, written once: a generator that yields after each step."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,7 +6,7 @@ from torch import nn
 
 from selfsup.augment.draws import Change
 from selfsup.config import TrainConfig
-from selfsup.core.errors import UserError
+from selfsup.core.errors import UserError, require
 from selfsup.data.loader import Batches, read_ahead
 from selfsup.methods.method import Method
 from selfsup.training.optim import clipping, optimizer, plan, schedule
@@ -15,7 +15,7 @@ from selfsup.training.step import Stepper
 from selfsup.training.watch import Watch
 
 
-def train(
+def train_steps(
     run: Run,
     method: Method,
     batches: Batches,
@@ -27,17 +27,17 @@ def train(
 ) -> Iterator[int]:
     """Train `method` in place, from the run's newest checkpoint if it has one.
 
-    Yields the number of steps done, after each step. What the caller does in between (evaluate,
+    Yields the number of finished steps after each step. What the caller does in between (evaluate,
     draw, stop) cannot change the steps that follow: each step seeds itself.
 
     Args:
         run: where to log, save and resume.
         method: what to train.
-        batches: the local part of each step's batch.
+        batches: this process's rows of each step's batch.
         config: of the run.
         batch: images of the global batch, for the learning rate and the log.
         total: length of the run in steps.
-        changes: of views, your own; the batches have their draws.
+        changes: custom augmentations, whose draws the batches have.
 
     Raises:
         UserError: sizes do not divide, the loss is not finite, too many images are bad.
@@ -46,7 +46,7 @@ def train(
     _check(run, method, config, batch)
     if config.sync_bn:
         method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
-    moved = optimizer(
+    optim = optimizer(
         method.to(device),
         config.optim,
         loss_parameters=method.loss_parameters(),
@@ -54,14 +54,14 @@ def train(
         decays=method.loss_decays,
         constant_lr=method.constant_lr_parameters(),
     )
-    start = run.resume(method, moved)
+    start = run.resume(method, optim)
     if start >= total:
         run.print_line(f"{run.folder} has done all its {total} steps; nothing is left to train")
         return
     stepper = Stepper(
         run.accelerator,
         method,
-        moved,
+        optim,
         views=config.views,
         micro_batch=_local_micro_batch(config, batch, run.accelerator.num_processes),
         seed=config.seed,
@@ -70,30 +70,33 @@ def train(
         changes=changes,
     )
     run.print_line(
-        plan(moved, config.optim, batch=batch, total=total, against=method.negatives(batch))
+        plan(optim, config.optim, batch=batch, total=total, negatives=method.negatives(batch))
     )
     reader = read_ahead(batches, range(start, total), workers=config.workers)
     with run.watch(total, start) as progress:
         watch = Watch(run, method, batches.source, batch=batch, start=start)
         for step in range(start, total):
             with watch.waiting():
-                read = next(reader)
-            watch.saw(read)
+                local = next(reader)
+            watch.record_bad(local)
             if step == start:
-                stepper.warm_up_buckets(read)
-            lr = schedule(moved, config.optim, batch=batch, step=step, total=total)
-            loss = stepper(read)
+                stepper.warm_up_buckets(local)
+            lr = schedule(optim, config.optim, batch=batch, step=step, total=total)
+            loss = stepper(local)
             done = step + 1
             progress.step(done)
             if done % config.log_every == 0 or done in (1, total):
-                watch.report(done, loss.item(), lr, stepper, stepper.info(read))
-            method.after_step(stepper.embeddings, stepper.labels, stepper.info(read))
+                watch.report(done, loss.item(), lr, stepper, stepper.info(local))
+            method.after_step(stepper.embeddings, stepper.labels, stepper.info(local))
             if done % config.save_every == 0 or done == total:
-                run.save(done, method, moved)
+                run.save(done, method, optim)
             yield done
 
 
 def _check(run: Run, method: Method, config: TrainConfig, batch: int) -> None:
+    for name in ("log_every", "save_every", "keep"):
+        value = getattr(config, name)
+        require(value > 0, f"--{name.replace('_', '-')} must be above 0, not {value}")
     processes = run.accelerator.num_processes
     if batch % processes:
         raise UserError(
@@ -110,9 +113,9 @@ def _check(run: Run, method: Method, config: TrainConfig, batch: int) -> None:
 
 
 def _local_micro_batch(config: TrainConfig, batch: int, processes: int) -> int | None:
-    own = batch // processes
-    if config.micro_batch is not None and (config.micro_batch < 1 or own % config.micro_batch):
+    images = batch // processes
+    if config.micro_batch is not None and (config.micro_batch < 1 or images % config.micro_batch):
         raise UserError(
-            f"--micro-batch {config.micro_batch} does not divide the {own} images of a process"
+            f"--micro-batch {config.micro_batch} does not divide the {images} images of a process"
         )
     return config.micro_batch

@@ -13,7 +13,7 @@ from selfsup.core.schedule import cosine, warmup_cosine
 
 ORDER = (
     *("weights", "biases and norms", "constant-rate weights", "constant-rate biases and norms"),
-    "of the loss",
+    "loss parameters",
 )
 """Names of groups of parameters, in the order in which an optimiser has them."""
 
@@ -27,7 +27,7 @@ def optimizer(
     decays: bool = False,
     constant_lr: Sequence[nn.Parameter] = (),
 ) -> torch.optim.Optimizer:
-    """SGD, AdamW or LARS over the trainable parameters.
+    """Make SGD, AdamW or LARS over the trainable parameters.
 
     Biases and norms (one dimension) do not decay.
 
@@ -43,22 +43,24 @@ def optimizer(
         UserError: a setting makes no sense.
     """
     _check(config)
-    owners = {id(p): "of the loss" for p in loss_parameters} | {
+    owners = {id(p): "loss parameters" for p in loss_parameters} | {
         id(p): "constant-rate" for p in constant_lr
     }
-    kept: dict[str, list[nn.Parameter]] = {}
+    by_name: dict[str, list[nn.Parameter]] = {}
     for p in model.parameters():
         if p.requires_grad:
             kind = "weights" if p.ndim > 1 else "biases and norms"
             owner = owners.get(id(p))
-            name = owner if owner == "of the loss" else f"constant-rate {kind}" if owner else kind
-            kept.setdefault(name, []).append(p)
+            name = (
+                owner if owner == "loss parameters" else f"constant-rate {kind}" if owner else kind
+            )
+            by_name.setdefault(name, []).append(p)
     groups: list[dict[str, Any]] = []
-    for name in sorted(kept, key=ORDER.index):
-        decaying = decays if name == "of the loss" else name.endswith("weights")
-        group = {"params": kept[name], "name": name, "adapted": not name.endswith("norms")}
+    for name in sorted(by_name, key=ORDER.index):
+        decaying = decays if name == "loss parameters" else name.endswith("weights")
+        group = {"params": by_name[name], "name": name, "adapted": not name.endswith("norms")}
         group |= {"weight_decay": config.weight_decay if decaying else 0.0, "decays": decaying}
-        groups.append(group | {"factor": factor if name == "of the loss" else 1.0})
+        groups.append(group | {"factor": factor if name == "loss parameters" else 1.0})
     match config.name:
         case "sgd":
             return torch.optim.SGD(groups, lr=0.0, momentum=config.momentum)
@@ -71,7 +73,8 @@ def optimizer(
 def _check(config: OptimConfig) -> None:
     require(config.lr > 0, f"--optim.lr must be above 0, not {config.lr}")
     require(
-        0 <= config.warmup < 1, f"--optim.warmup is a share of the run below 1, not {config.warmup}"
+        0 <= config.warmup < 1,
+        f"--optim.warmup is a fraction of the run below 1, not {config.warmup}",
     )
     require(0 <= config.momentum < 1, f"--optim.momentum must be below 1, not {config.momentum}")
     require(config.trust > 0, f"--optim.trust must be above 0, not {config.trust}")
@@ -82,7 +85,7 @@ def _check(config: OptimConfig) -> None:
 
 
 def clipping(config: OptimConfig) -> Callable[[Sequence[nn.Parameter]], None] | None:
-    """What shortens gradients as the settings say, in place; None where they do not."""
+    """Return a function that clips gradients in place, or None where the settings clip nothing."""
     if config.clip is None and config.clip_each is None:
         return None
 
@@ -97,14 +100,14 @@ def clipping(config: OptimConfig) -> Callable[[Sequence[nn.Parameter]], None] | 
 
 @torch.no_grad()
 def clip_each(parameters: Iterable[nn.Parameter], longest: float) -> None:
-    """Shorten each tensor's gradient that is longer than that, in place."""
+    """Shorten each tensor's gradient to that length if it is longer, in place."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     for gradient, length in zip(gradients, torch._foreach_norm(gradients), strict=True):
         gradient.mul_((longest / length).clamp(max=1.0))  # a length of 0 gives inf, and so 1
 
 
 class LARS(torch.optim.Optimizer):
-    """SGD whose step is, for each weight tensor, a share of the tensor's own length.
+    """SGD whose step is, for each weight tensor, a fraction of the tensor's length.
 
     u = g + decay w, scaled by trust |w| / |u| where the group is adapted and neither length is 0;
     m = momentum m + u; w = w - lr m. The learning rate stands outside the momentum, so that a
@@ -129,7 +132,7 @@ class LARS(torch.optim.Optimizer):
                     p.sub_(self._momentum(p, group), alpha=group["lr"])
 
     def _momentum(self, p: Tensor, group: dict[str, Any]) -> Tensor:
-        """The parameter's momentum after this gradient."""
+        """Update a parameter's momentum with its gradient and return it."""
         assert p.grad is not None
         update = p.grad.add(p, alpha=group["weight_decay"])
         if group["adapted"]:
@@ -144,7 +147,7 @@ class LARS(torch.optim.Optimizer):
 
 
 def peak_lr(config: OptimConfig, batch: int) -> float:
-    """The learning rate at its highest, for a global batch of `batch` images.
+    """Return the peak learning rate for a global batch of `batch` images.
 
     linear: twice the batch, twice the rate (Goyal et al. 2017); sqrt: twice the batch, 1.4 times
     the rate (SimCLR, appendix B.1: better below a batch of 2,048).
@@ -161,7 +164,7 @@ def peak_lr(config: OptimConfig, batch: int) -> float:
 def schedule(
     optimizer: torch.optim.Optimizer, config: OptimConfig, *, batch: int, step: int, total: int
 ) -> float:
-    """Set every group's learning rate and decay for a step, in place; the encoder's rate."""
+    """Set every group's learning rate and decay for a step, in place; return the encoder's rate."""
     warmup = round(config.warmup * total)
     peak = peak_lr(config, batch)
     lr = warmup_cosine(step, total, warmup=warmup, peak=peak)
@@ -175,9 +178,9 @@ def schedule(
 
 
 def plan(
-    optimizer: torch.optim.Optimizer, config: OptimConfig, *, batch: int, total: int, against: int
+    optimizer: torch.optim.Optimizer, config: OptimConfig, *, batch: int, total: int, negatives: int
 ) -> str:
-    """What an optimiser is about to do, in plain text, at most 80 columns wide."""
+    """Describe an optimiser's groups and schedule in plain text, at most 80 columns wide."""
     rules = {
         "linear": f" = {config.lr:g} x {batch}/256",
         "sqrt": f" = {config.lr:g} x sqrt({batch}/256)",
@@ -185,9 +188,9 @@ def plan(
     }
     rate = f"{peak_lr(config, batch):.3g}{rules[config.rule]}"
     warmup = round(config.warmup * total)
-    negatives = f"{against:,} negatives for each embedding" if against else "no negatives"
+    against = f"{negatives:,} negatives for each embedding" if negatives else "no negatives"
     rows = [
-        f"  batch      {batch} images, {negatives}",
+        f"  batch      {batch} images, {against}",
         f"  rate       {rate}, after {warmup} of {total} steps, then a cosine to 0",
     ]
     for group in optimizer.param_groups:
@@ -199,6 +202,6 @@ def plan(
             decay += ", not adapted"
         if group["factor"] != 1:
             decay += f", rate x {group['factor']:g}"
-        told = f"{len(group['params'])} tensors, {count:,} numbers, {decay}"
-        rows.append(f"  {config.name:<11}{group['name']}: {told}")
+        counts = f"{len(group['params'])} tensors, {count:,} numbers"
+        rows.append(f"  {config.name:<11}{group['name']}: {counts}, {decay}")
     return "\n".join(row[:80] for row in rows)

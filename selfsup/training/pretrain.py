@@ -17,16 +17,29 @@ from selfsup.data.samplers import ShuffleSampler, UnitSampler, WeightedSampler
 from selfsup.data.sources import Source
 from selfsup.encoders.encoder import export as export_encoder
 from selfsup.methods.method import Method
-from selfsup.training.loop import train
+from selfsup.training.loop import train_steps
 from selfsup.training.run import Run
 
 
-def pretrain(
+def pretrain_steps(
     run: Run, method: Method, config: PretrainConfig, changes: Sequence[Change] = ()
 ) -> Iterator[int]:
-    """Train on the images of `config.data`; yields the number of steps done.
+    """Train on the images of `config.data`; yield the number of finished steps after each.
 
-    `changes` are of views and your own, made after all others (see augment/README.md).
+    An ordinary loop around it can do anything on the way, such as a probe and an early stop:
+
+        run = Run(config)  # first: it seeds the weights that are made next
+        method = SimCLR(build_for(config.encoder, config.views), config.method)
+        probe = KNNProbe(run, config.probe, config.views)
+        best = 0.0
+        for step in pretrain_steps(run, method, config):
+            accuracy = probe(step, method.exported)  # None between two probes
+            if accuracy is not None and accuracy < best - 0.02:
+                break
+            best = max(best, accuracy or 0.0)
+        export(run, method, config.views)
+
+    `changes` are custom augmentations, applied after all others (see augment/README.md).
 
     Raises:
         UserError: the images, the batch or the views do not fit.
@@ -36,13 +49,13 @@ def pretrain(
     total = length(config, sampler)
     announce(run, source, config.batch, total)
     batches = local_batches(source, sampler, config.views, config.seed, changes=changes)
-    yield from train(
+    yield from train_steps(
         run, method, batches, config=config, batch=config.batch, total=total, changes=changes
     )
 
 
 def pretraining_sampler(source: Source, config: PretrainConfig) -> Sampler:
-    """Every image once an epoch, or by weight; without what the audit knows to be bad.
+    """Sample every image once an epoch, or by weight, without those that an audit calls bad.
 
     Raises:
         UserError: the batch is too large, or the audit is of other images.
@@ -51,20 +64,18 @@ def pretraining_sampler(source: Source, config: PretrainConfig) -> Sampler:
         bool(config.audit) or not config.mask_duplicates,
         "--mask-duplicates needs --audit FILE, which tools/audit.py writes",
     )
-    kept = None
+    groups = None
     if config.audit:
-        found = read_audit(Path(config.audit))
-        kept = training_units(source, found, merge_duplicates=config.mask_duplicates)
-    n = len(source) if kept is None else len(kept)
+        audit = read_audit(Path(config.audit))
+        groups = training_units(source, audit, merge_duplicates=config.mask_duplicates)
+    n = len(source) if groups is None else len(groups)
     sampler: ShuffleSampler | WeightedSampler
     if isinstance(source, Mixture) and source.weights is not None:
-        sizes = (
-            source.sizes if kept is None else source.count_per_source([unit[0] for unit in kept])
-        )
+        sizes = source.sizes if groups is None else source.count_per_source([g[0] for g in groups])
         sampler = WeightedSampler(sizes, source.weights, batch=config.batch, seed=config.seed)
     else:
         sampler = ShuffleSampler(n, batch=config.batch, seed=config.seed)
-    return sampler if kept is None else UnitSampler(sampler, kept, seed=config.seed)
+    return sampler if groups is None else UnitSampler(sampler, groups, seed=config.seed)
 
 
 def local_batches(
@@ -75,17 +86,17 @@ def local_batches(
     *,
     changes: Sequence[Change] = (),
 ) -> Batches:
-    """This process's share of each step's batch.
+    """Return this process's rows of each step's batch.
 
     Raises:
         UserError: there are fewer views than one, or of no size, or they do not fit the channels.
     """
     check(views)
     colours = {"saturation": views.saturation, "hue": views.hue, "grey": views.grey}
-    meant = [f"--views.{name} 0" for name, amount in colours.items() if amount]
+    coloured = [f"--views.{name} 0" for name, amount in colours.items() if amount]
     require(
-        views.channels == 3 or not meant,
-        f"images of {views.channels} channels have no colours: {', '.join(meant)}",
+        views.channels == 3 or not coloured,
+        f"images of {views.channels} channels have no colours: {', '.join(coloured)}",
     )
     require(
         len(views.std) == views.channels,
@@ -94,31 +105,39 @@ def local_batches(
     require(views.views > 0, f"--views.views must be above 0, not {views.views}")
     require(views.local.views >= 0, f"--views.local.views must be 0 or more: {views.local.views}")
     require(min(views.sizes) > 0, f"views must have a size above 0: {views.sizes}")
-    drawn = partial(draw, views, seed=seed, changes=changes)
-    return Batches(source, sampler, views, draw=drawn, world=world())
+    draws = partial(draw, views, seed=seed, changes=changes)
+    return Batches(source, sampler, views, draw=draws, world=world())
 
 
 def length(config: TrainConfig, sampler: Sampler) -> int:
-    """Steps of the run."""
-    return config.steps or config.epochs * sampler.steps_per_epoch
+    """Return the steps of the run.
+
+    Raises:
+        UserError: there would be none.
+    """
+    if config.steps is not None:
+        require(config.steps > 0, f"--steps must be above 0, not {config.steps}")
+        return config.steps
+    require(config.epochs > 0, f"--epochs must be above 0, not {config.epochs}")
+    return config.epochs * sampler.steps_per_epoch
 
 
 def announce(run: Run, source: Source, batch: int, total: int) -> None:
-    """One line on what is about to happen."""
+    """Print one line on what is about to happen."""
     run.print_line(
         f"{len(source)} images, {total} steps of {batch}, {describe(run)} -> {run.folder}"
     )
 
 
 def describe(run: Run) -> str:
-    """Device, processes and precision in words."""
+    """Describe device, processes and precision."""
     a = run.accelerator
     precision = "" if a.mixed_precision == "no" else f" in {a.mixed_precision}"
     return f"{a.num_processes} x {a.device.type}{precision}"
 
 
 def export(run: Run, method: Method, views: ViewsConfig) -> None:
-    """Write the method's encoder into the run folder, which makes the run whole."""
+    """Write the method's encoder into the run folder, which completes the run."""
     if run.main:
         export_encoder(method.exported, run.folder / "encoder", views)
     run.print_line(f"encoder in {run.folder / 'encoder'}")

@@ -1,11 +1,11 @@
-"""The run folder: what a run was told, what it saw, where it stands, and the encoder it made.
+"""The run folder: settings, log, checkpoints and the encoder of a run.
 
 config.yaml     the settings, for --config
 about.json      the command and the versions
 log.jsonl       one line of figures per interval
 bad_images.csv  images that could not be read, and why
 checkpoints/    the newest few
-encoder/        config.json and model.safetensors for timm, once the run is whole
+encoder/        config.json and model.safetensors for timm, once the run has finished
 """
 
 import contextlib
@@ -27,26 +27,26 @@ from torch import nn
 
 from selfsup.config import TrainConfig
 from selfsup.core import distributed
-from selfsup.core.cli import to_dict
 from selfsup.core.errors import UserError
 from selfsup.core.progress import TrainProgress
 from selfsup.core.seeds import seed_for
+from selfsup.core.settings import to_dict
 from selfsup.core.version import __version__
 from selfsup.training import checkpoint
 
-FREE = {
+MAY_CHANGE = {
     *("out", "workers", "micro_batch", "log_every", "save_every", "keep", "track", "max_bad"),
-    *("on_collapse", "report"),
+    *("on_collapse", "report", "probe"),
 }
-"""Settings that may differ when a run goes on: they do not change what it computes (a micro-batch
-changes only batch statistics)."""
+"""Settings that may differ when a run goes on: they do not change its result (a micro-batch changes
+only batch statistics)."""
 
 
 class Run:
     """One run folder; only the main process writes to it."""
 
     def __init__(self, config: TrainConfig) -> None:
-        """Open or go on with the folder `config.out`.
+        """Open the folder `config.out`, new or to go on with.
 
         Raises:
             UserError: the folder belongs to something else or to a run with other settings.
@@ -79,11 +79,13 @@ class Run:
             return  # nothing was computed with the old settings that is still there
         old = flat(yaml.safe_load(file.read_text()))
         new = flat(settings)
-        changed = [key for key in new if key.split(".")[0] not in FREE and old.get(key) != new[key]]
+        changed = [
+            key for key in new if key.split(".")[0] not in MAY_CHANGE and old.get(key) != new[key]
+        ]
         if changed:
-            told = ", ".join(f"{key} {old.get(key)!r} -> {new[key]!r}" for key in changed[:4])
+            changes = ", ".join(f"{key} {old.get(key)!r} -> {new[key]!r}" for key in changed[:4])
             raise UserError(
-                f"{self.folder} was started with other settings ({told}); "
+                f"{self.folder} was started with other settings ({changes}); "
                 "go on with the same, or choose another --out"
             )
 
@@ -96,30 +98,30 @@ class Run:
             raise UserError(f"--track {self.config.track} is not installed: pip install it")
 
     def print_line(self, sentence: str) -> None:
-        """Say something to the person who watches, once."""
+        """Print a sentence on the main process, above the progress bar."""
         if self.progress is not None:
             self.progress.print_line(sentence)
         elif self.main:
             print(sentence, flush=True)
 
     def resume(self, method: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-        """Load the newest whole checkpoint, if there is one; the number of steps done."""
+        """Load the newest undamaged checkpoint, if there is one, and return its step."""
         path = None
         if self.main:
             try:
                 path = checkpoint.newest(self.folder / "checkpoints", self.print_line)
-                found: Path | UserError | None = path
+                newest: Path | UserError | None = path
             except UserError as error:
-                found = error
+                newest = error
         else:
-            found = None
-        found = distributed.from_main(found)
-        if isinstance(found, UserError):
-            raise found
-        if found is None:
+            newest = None
+        newest = distributed.from_main(newest)
+        if isinstance(newest, UserError):
+            raise newest
+        if newest is None:
             self._cut_log(0)
             return 0
-        step, self._extra = checkpoint.load(found, method, optimizer)
+        step, self._extra = checkpoint.load(newest, method, optimizer)
         if self._extra is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(self._extra)
         self.print_line(f"going on from step {step}")
@@ -147,16 +149,16 @@ class Run:
             self.progress.figures(step, values)
 
     def _cut_log(self, step: int) -> None:
-        """Forget lines of steps that will be done again, and a line cut short by a kill."""
+        """Drop lines of steps that will be repeated, and a line that a kill cut short."""
         file = self.folder / "log.jsonl"
         if not self.main or not file.exists():
             return
-        kept = []
+        lines = []
         for line in file.read_text().splitlines():
             with contextlib.suppress(ValueError):
                 if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
-        _replace(file, "".join(kept))
+                    lines.append(line + "\n")
+        _replace(file, "".join(lines))
 
     @contextlib.contextmanager
     def watch(self, total: int, start: int) -> Iterator[TrainProgress]:
@@ -172,28 +174,28 @@ class Run:
         """Collect every process's unreadable images, list them, and stop if there are too many.
 
         Raises:
-            UserError: they are more than the share --max-bad.
+            UserError: they are more than the fraction --max-bad.
         """
-        everyone = {k: v for part in distributed.gather_objects(bad) for k, v in part.items()}
-        bad.update(everyone)
-        if not everyone:
+        of_all = {k: v for reasons in distributed.gather_objects(bad) for k, v in reasons.items()}
+        bad.update(of_all)
+        if not of_all:
             return
         file = self.folder / "bad_images.csv"
         if self.main:
-            with _aside(file) as out:
+            with _written_whole(file) as out:
                 writer = csv.writer(out)
                 writer.writerow(["path", "reason"])
-                writer.writerows(sorted(everyone.items()))
-        share = len(everyone) / total
-        if share > self.config.max_bad:
+                writer.writerows(sorted(of_all.items()))
+        fraction = len(of_all) / total
+        if fraction > self.config.max_bad:
             raise UserError(
-                f"{len(everyone)} of {total} images cannot be read ({share:.1%}), more than "
+                f"{len(of_all)} of {total} images cannot be read ({fraction:.1%}), more than "
                 f"--max-bad {self.config.max_bad:.1%}; {file} lists them"
             )
 
 
 def about() -> dict[str, str]:
-    """How a run was started, and with what."""
+    """Return how a run was started: command, machine and versions."""
     return {
         "command": shlex.join(sys.argv),
         "python": platform.python_version(),
@@ -204,19 +206,19 @@ def about() -> dict[str, str]:
 
 
 def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as {"optim.lr": 0.1}."""
-    found: dict[str, Any] = {}
+    """Flatten nested settings to {"optim.lr": 0.1}."""
+    result: dict[str, Any] = {}
     for key, value in settings.items():
         if isinstance(value, dict):
-            found |= flat(value, f"{prefix}{key}.")
+            result |= flat(value, f"{prefix}{key}.")
         else:
-            found[prefix + key] = value
-    return found
+            result[prefix + key] = value
+    return result
 
 
 @contextlib.contextmanager
-def _aside(file: Path) -> Iterator[Any]:
-    """Write a text file aside and put it in place when it is whole."""
+def _written_whole(file: Path) -> Iterator[Any]:
+    """Write a text file beside its place and move it there when it is complete."""
     part = file.with_name(f".{file.name}.part")
     with part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as out:
         yield out
@@ -226,5 +228,5 @@ def _aside(file: Path) -> Iterator[Any]:
 
 
 def _replace(file: Path, text: str) -> None:
-    with _aside(file) as out:
+    with _written_whole(file) as out:
         out.write(text)

@@ -1,12 +1,19 @@
-"""One training step: the loss sees the whole global batch, whatever held it.
+"""One training step: the loss sees the whole global batch, on any number of processes.
 
-Each process, and within it each micro-batch, embeds its share. The embeddings of all are gathered
-without gradient into leaves; the loss runs on them as if there were one process; the gradient at
-the local rows, times the number of processes (whose gradients are then averaged), goes backward
-through the local network. With micro-batches the first pass keeps no graph, and a second pass
-embeds each again, with the same random state, to send its rows' gradient backward.
+1. Each process embeds its rows of the batch; all embeddings are gathered, without gradient.
+2. Every process computes the same loss of all rows, and its gradient with respect to all of them.
+3. Each process sends the gradient of its own rows backward through its network, times the number of
+   processes; DistributedDataParallel then averages over processes, which divides by that number.
 
-Sources: Gao et al. 2021, https://arxiv.org/abs/2101.06983 (two passes).
+Worked example: two processes with one row each, z1 = 3 w and z2 = 5 w at w = 1, and a loss z1 * z2:
+    the gathered embeddings are (3, 5), so the gradient at them is (5, 3);
+    process 1 sends 2 * 5 backward, which gives dw = 2 * 5 * 3 = 30, process 2 has 2 * 3 * 5 = 30;
+    their mean is 30, the derivative of 15 w^2 at w = 1.
+
+With micro-batches, pass one embeds each without a graph, and pass two embeds each again, with the
+same random numbers, to send its rows' gradient backward: a micro-batch is one more process.
+
+Source: Gao et al. 2021, https://arxiv.org/abs/2101.06983 (two passes).
 """
 
 import contextlib
@@ -30,7 +37,7 @@ Clip = Callable[[Sequence[nn.Parameter]], None]
 
 
 class Stepper:
-    """A method and its optimiser on this process's device, one step at a time."""
+    """Move a method's weights one step at a time, on this process's device."""
 
     def __init__(
         self,
@@ -45,10 +52,18 @@ class Stepper:
         clip: Clip | None = None,
         changes: Sequence[Change] = (),
     ) -> None:
-        """A step of a run of `total` steps.
+        """Prepare the steps of a run.
 
-        `micro_batch` is in images of this process; None takes its whole share at once. `clip`
-        shortens the gradients of parameters in place; `changes` are views' own.
+        Args:
+            accelerator: for the device, the precision and the averaging of gradients.
+            method: what is trained, in place.
+            optimizer: of its parameters.
+            views: settings of the views that batches have.
+            micro_batch: images of this process at a time; None takes all its images at once.
+            seed: of the run.
+            total: steps of the run.
+            clip: shortens the gradients of parameters, in place.
+            changes: custom augmentations, whose draws the batches have.
         """
         self.accelerator = accelerator
         self.method = method
@@ -61,11 +76,11 @@ class Stepper:
         self.changes = changes
         self.seed = seed
         self.total = total
-        self.embeddings: Embeddings = None
+        self.embeddings: Embeddings  # of the last batch, once there was one
         self.labels: Tensor | None = None
 
     def __call__(self, batch: Batch) -> Tensor:
-        """Move the weights by one step, in place; the loss before it."""
+        """Move the weights by one step, in place, and return the loss before it."""
         loss = self.gradient(batch)
         for parameter in self.method.frozen_parameters(self.info(batch)):
             parameter.grad = None
@@ -77,18 +92,18 @@ class Stepper:
         return loss
 
     def info(self, batch: Batch) -> StepInfo:
-        """Where the run is at this batch."""
+        """Return step, total and seed of this batch."""
         return StepInfo(batch.step, self.total, self.seed)
 
     def gradient(self, batch: Batch) -> Tensor:
-        """Add the gradient of this batch to the parameters' `.grad`; the loss."""
-        parts = self._cut(len(batch.positions))
-        at_once = len(parts) == 1
+        """Add the gradient of this batch to the parameters' `.grad`, and return the loss."""
+        chunks = self._chunks(len(batch.positions))
+        at_once = len(chunks) == 1
         if at_once:
-            local = whole = self._embed(batch, 0, parts)
+            local = with_graph = self._embed(batch, 0, chunks)
         else:
             with torch.no_grad(), frozen_running_stats(self.method):
-                several = [self._embed(batch, i, parts) for i in range(len(parts))]
+                several = [self._embed(batch, i, chunks) for i in range(len(chunks))]
             local = type(several[0])(*(torch.cat(fields) for fields in zip(*several, strict=True)))
         leaves = type(local)(*(at_least_float32(gather_rows(x)).requires_grad_() for x in local))
         labels = None
@@ -98,77 +113,84 @@ class Stepper:
         gradients = torch.autograd.grad(
             loss, [*leaves, *self.loss_parameters], allow_unused=True, materialize_grads=True
         )
-        own = [self.local_rows(g, len(batch.positions)) for g in gradients[: len(leaves)]]
-        for i, part in enumerate(parts):
-            last = i == len(parts) - 1
-            with self._only_sync_at(last=last):
-                embedded = whole if at_once else self._embed(batch, i, parts)
-                ends, found = list(embedded), [g[part] for g in own]
-                if last:  # the gradient of the loss's own parameters is whole already
-                    ends, found = (
-                        [*ends, *self.loss_parameters],
-                        [*found, *gradients[len(leaves) :]],
-                    )
-                self._backward(ends, found)
+        at_local = [self.local_rows(g, len(batch.positions)) for g in gradients[: len(leaves)]]
+        for i, chunk in enumerate(chunks):
+            last = i == len(chunks) - 1
+            with self._average_gradients_at(last=last):
+                outputs = list(with_graph if at_once else self._embed(batch, i, chunks))
+                at_outputs = [g[chunk] for g in at_local]
+                if last:  # the gradient of the loss's own parameters is complete already
+                    outputs += self.loss_parameters
+                    at_outputs += gradients[len(leaves) :]
+                self._backward(outputs, at_outputs)
         self.embeddings = type(local)(*(leaf.detach() for leaf in leaves))
         self.labels = labels
         return loss.detach()
 
     def local_rows(self, gradient: Tensor, rows: int) -> Tensor:
-        """This process's share of a gradient of all rows, for the mean over processes."""
+        """Take this process's rows of a gradient, scaled for the mean over processes."""
         rank, processes = world()
         return gradient[rank * rows : (rank + 1) * rows] * processes
 
     def warm_up_buckets(self, batch: Batch) -> None:
-        """Two backward passes whose gradient is zero, leaving nothing behind.
+        """Run two backward passes with a gradient of zero, so that resuming is exact.
 
-        DistributedDataParallel orders its buckets anew after the first backward pass, and with
-        four processes sums change with the order. After this, a resumed run adds in the order of
-        one that was never interrupted.
+        DistributedDataParallel sorts its buckets (groups of gradients that are summed together)
+        after the first backward pass. With four processes the order of a sum changes its rounding:
+            (1e8 + 1) - 1e8 + 1 is 1 in float32, and (1e8 - 1e8) + 1 + 1 is 2.
+        An unbroken run has the first order at step 1 alone, a resumed one would have it again at
+        the step where it goes on. After these two passes both have the sorted order at every step.
         """
         buffers = {name: buffer.clone() for name, buffer in self.method.named_buffers()}
         for _ in range(2):
-            parts = self._cut(len(batch.positions))
-            embedded = self._embed(batch, 0, parts)
-            self._backward(embedded, [torch.zeros_like(at_least_float32(x)) for x in embedded])
+            embedded = self._embed(batch, 0, self._chunks(len(batch.positions)))
+            self._backward([*embedded], [torch.zeros_like(at_least_float32(x)) for x in embedded])
         for name, buffer in self.method.named_buffers():
             buffer.copy_(buffers[name])
         self.optimizer.zero_grad()
 
-    def _cut(self, images: int) -> list[slice]:
+    def _chunks(self, images: int) -> list[slice]:
+        """The micro-batches of this process's images."""
         size = self.micro_batch or images
         return [slice(start, start + size) for start in range(0, images, size)]
 
-    def _embed(self, batch: Batch, i: int, parts: list[slice]) -> Embeddings:
-        """Embed micro-batch i as the virtual process it is, with random numbers of its own."""
+    def _embed(self, batch: Batch, i: int, chunks: list[slice]) -> Embeddings:
+        """Embed micro-batch i, with a random state that its place in the global batch gives."""
         rank, _ = world()
-        torch.manual_seed(seed_for(self.seed, batch.step, f"network/{rank * len(parts) + i}"))
+        torch.manual_seed(seed_for(self.seed, batch.step, f"network/{rank * len(chunks) + i}"))
         dtype = next(self.method.parameters()).dtype
         views = []
         for crops, draws, config in zip(batch.crops, batch.draws, self.views, strict=True):
-            own = crops[parts[i]].to(self.accelerator.device, non_blocking=True)
-            views.append(apply(own, draws.rows(parts[i]), config, self.changes).to(dtype))
+            pixels = crops[chunks[i]].to(self.accelerator.device, non_blocking=True)
+            views.append(apply(pixels, draws.rows(chunks[i]), config, self.changes).to(dtype))
         with self.accelerator.autocast():
-            return self.network(tuple(views))
+            embeddings: Embeddings = self.network(tuple(views))
+        return embeddings
 
-    def _backward(self, ends: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
-        """Send gradients into embeddings backward, as the gradient of a scalar product with them.
+    def _backward(self, outputs: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+        """Send known gradients of the outputs backward through the network.
 
-        A scalar is what accelerate scales for float16; the factor reaches the embeddings before
-        they are cast to half precision.
+        backward() starts from a scalar. The scalar product of outputs and gradients has just these
+        gradients: of outputs (3, 5) and gradients (2, -1) it is 3 * 2 + 5 * -1 = 1, and its
+        derivative with respect to the outputs is (2, -1). accelerate scales that scalar for
+        float16, so the factor is there before gradients are cast to half precision.
         """
-        pairs = zip(ends, gradients, strict=True)
+        pairs = zip(outputs, gradients, strict=True)
         products = [(at_least_float32(x) * g).sum() for x, g in pairs if x.requires_grad]
         self.accelerator.backward(torch.stack(products).sum())
 
-    def _only_sync_at(self, *, last: bool) -> contextlib.AbstractContextManager[Any]:
-        """Processes average their gradients once, at the last micro-batch."""
+    def _average_gradients_at(self, *, last: bool) -> contextlib.AbstractContextManager[Any]:
+        """Average gradients over processes once, at the last micro-batch."""
         return contextlib.nullcontext() if last else self.accelerator.no_sync(self.network)
 
 
 @contextlib.contextmanager
 def hidden_from_ddp(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """A wrapper made meanwhile does not wait for these parameters' gradients to average them."""
+    """Hide these parameters from DDP, so that it does not all-reduce them.
+
+    Their gradients are equal on all processes. DDP takes the parameters that need a gradient when
+    it is made, inside this block.
+    """
     for parameter in parameters:
         parameter.requires_grad_(False)
     try:
@@ -180,7 +202,7 @@ def hidden_from_ddp(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def frozen_running_stats(module: nn.Module) -> Iterator[None]:
-    """Batch norms use the batch's statistics without moving their running ones."""
+    """Let batch norms use the batch's statistics without updating their running ones."""
     norms = [
         m
         for m in module.modules()

@@ -1,4 +1,4 @@
-"""Watching a run: what the log says of each interval, and the alarm when it goes flat."""
+"""Watch a run: log each interval, and warn when embeddings collapse."""
 
 import contextlib
 import math
@@ -16,16 +16,16 @@ from selfsup.training.step import Stepper
 
 
 class Watch:
-    """Times, bad images and signs since the last report; training does not depend on it."""
+    """Measure times, bad images and signs since the last report, without changing training."""
 
     def __init__(self, run: Run, method: Method, source: Source, *, batch: int, start: int) -> None:
-        """Of a run that begins after `start` steps with global batches of `batch` images."""
+        """Watch a run that begins after `start` steps with global batches of `batch` images."""
         self.run = run
         self.method = method
         self.source = source
         self.batch = batch
         self.bad: dict[str, str] = {}
-        self.ill = 0
+        self.unhealthy_reports = 0
         self._begin(start)
 
     def _begin(self, done: int) -> None:
@@ -33,21 +33,21 @@ class Watch:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """The block waits for data."""
-        asked = time.monotonic()
+        """Measure the time of the block, which waits for data."""
+        start = time.monotonic()
         yield
-        self.waited += time.monotonic() - asked
+        self.waited += time.monotonic() - start
 
-    def saw(self, read: Batch) -> None:
+    def record_bad(self, batch: Batch) -> None:
         """Remember the images of a batch that could not be read."""
-        self.bad |= {self.source.name(position): why for position, why in read.bad.items()}
+        self.bad |= {self.source.name(position): why for position, why in batch.bad.items()}
 
     def report(self, done: int, loss: float, lr: float, stepper: Stepper, info: StepInfo) -> None:
         """Log the interval that ends after `done` steps.
 
         Raises:
-            UserError: too many images are bad, the loss is not finite, or the run has gone flat and
-                was told to stop then.
+            UserError: too many images are bad, the loss is not finite, or the embeddings have
+                collapsed and --on-collapse is stop.
         """
         self.run.report_bad(self.bad, len(self.source))
         if not math.isfinite(loss):
@@ -63,10 +63,10 @@ class Watch:
             **signs,
         }
         self.run.log(done, figures, state=health.state)
-        self.ill = 0 if health.state == "healthy" else self.ill + 1
-        if self.ill:
-            told = f"at step {done} the run is {health.state}: {health.advice}"
-            if self.run.config.on_collapse == "stop" and self.ill > 1:
-                raise UserError(f"{told} (stopped by --on-collapse stop)")
-            self.run.print_line(f"warning: {told}")
+        self.unhealthy_reports = 0 if health.state == "healthy" else self.unhealthy_reports + 1
+        if self.unhealthy_reports:
+            message = f"at step {done} the run is {health.state}: {health.advice}"
+            if self.run.config.on_collapse == "stop" and self.unhealthy_reports > 1:
+                raise UserError(f"{message} (stopped by --on-collapse stop)")
+            self.run.print_line(f"warning: {message}")
         self._begin(done)

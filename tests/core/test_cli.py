@@ -11,8 +11,9 @@ from launch import ROOT, environment
 
 from recipes.pretrain_simclr import Config
 from selfsup.__main__ import usage
-from selfsup.core.cli import parse, to_dict
+from selfsup.core.cli import parse
 from selfsup.core.errors import UserError
+from selfsup.core.settings import to_dict
 
 NEEDED = ["--data", "images", "--out", "run"]
 

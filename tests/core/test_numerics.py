@@ -51,7 +51,7 @@ def test_a_matrix_of_distances_is_its_definition(
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_pairs_of_distances_are_the_diagonal_of_the_matrix(distance: Distance) -> None:
     x, y = normal(6, 4), normal(6, 4, seed=1)
-    torch.testing.assert_close(distance.pairs(x, y), distance.matrix(x, y).diagonal())
+    torch.testing.assert_close(distance.rowwise(x, y), distance.matrix(x, y).diagonal())
 
 
 @pytest.mark.parametrize("distance", [d for d in DISTANCES if d.kind != "cosine"])
@@ -59,7 +59,7 @@ def test_identical_rows_are_exactly_0_apart(distance: Distance) -> None:
     for seed in range(10):
         x = normal(1, 8, seed=seed).float().repeat(40, 1)  # the product form errs from 26 rows on
         assert (distance.matrix(x, x) == 0).all()
-        assert (distance.pairs(x, x) == 0).all()
+        assert (distance.rowwise(x, x) == 0).all()
 
 
 def test_identical_rows_are_exactly_0_apart_by_cosine_too() -> None:
@@ -79,7 +79,7 @@ def test_a_whole_matrix_has_the_values_of_pairs_and_a_gradient(distance: Distanc
     x, y = normal(5, 3).requires_grad_(), normal(4, 3, seed=1).requires_grad_()
 
     def whole(a: Tensor, b: Tensor) -> Tensor:
-        return distance.whole(distance.prepare(a), distance.prepare(b))
+        return distance.differentiable_values(distance.prepare(a), distance.prepare(b))
 
     torch.testing.assert_close(whole(x, y), distance.matrix(x, y))
     assert torch.autograd.gradcheck(whole, (x, y))
@@ -97,14 +97,14 @@ def test_float32_distances_are_the_nearest_to_the_true_ones(distance: Distance) 
 def test_a_row_that_is_not_a_number_stays_visible() -> None:
     x = torch.tensor([[math.nan, 1.0], [3.0, 4.0]])
     assert normalize(x)[0].isnan().all()
-    assert Distance(normalize=False).pairs(x, x.flip(0)).isnan().all()
+    assert Distance(normalize=False).rowwise(x, x.flip(0)).isnan().all()
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_the_gradient_of_a_distance_of_0_is_0(distance: Distance) -> None:
     x = normal(3, 4).float().requires_grad_()
     y = x.detach().clone().requires_grad_()
-    for gradient in torch.autograd.grad(distance.pairs(x, y).sum(), (x, y)):
+    for gradient in torch.autograd.grad(distance.rowwise(x, y).sum(), (x, y)):
         torch.testing.assert_close(gradient, torch.zeros(3, 4), rtol=0, atol=1e-6)
 
 
@@ -112,8 +112,8 @@ def test_the_gradient_of_a_distance_of_0_is_0(distance: Distance) -> None:
 def test_a_distance_of_0_does_not_spoil_the_gradients_of_others(distance: Distance) -> None:
     x = torch.tensor([[1.0, 2.0], [3.0, -1.0]], requires_grad=True)
     y = torch.tensor([[1.0, 2.0], [0.0, 1.0]])
-    (both,) = torch.autograd.grad(distance.pairs(x, y).sum(), x)
-    (alone,) = torch.autograd.grad(distance.pairs(x[1:], y[1:]).sum(), x)
+    (both,) = torch.autograd.grad(distance.rowwise(x, y).sum(), x)
+    (alone,) = torch.autograd.grad(distance.rowwise(x[1:], y[1:]).sum(), x)
     assert (alone[1] != 0).any()
     torch.testing.assert_close(both, alone)
 
@@ -121,7 +121,7 @@ def test_a_distance_of_0_does_not_spoil_the_gradients_of_others(distance: Distan
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_the_gradient_of_distances_is_that_of_finite_differences(distance: Distance) -> None:
     x, y = normal(3, 4).requires_grad_(), normal(3, 4, seed=1).requires_grad_()
-    assert torch.autograd.gradcheck(distance.pairs, (x, y))
+    assert torch.autograd.gradcheck(distance.rowwise, (x, y))
 
 
 @pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
@@ -130,9 +130,9 @@ def test_distances_of_half_precision_are_float32_also_inside_autocast(
     distance: Distance, half: torch.dtype
 ) -> None:
     x, y = normal(5, 8).to(half), normal(5, 8, seed=1).to(half)
-    pairs, matrix = distance.pairs(x.float(), y.float()), distance.matrix(x.float(), y.float())
+    pairs, matrix = distance.rowwise(x.float(), y.float()), distance.matrix(x.float(), y.float())
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        torch.testing.assert_close(distance.pairs(x, y), pairs, rtol=0, atol=0)
+        torch.testing.assert_close(distance.rowwise(x, y), pairs, rtol=0, atol=0)
         torch.testing.assert_close(distance.matrix(x, y), matrix, rtol=0, atol=0)
 
 

@@ -169,28 +169,28 @@ def test_pixels_up_to_32_are_the_image_itself_and_larger_ones_are_averaged() -> 
     st.integers(0, 1000),
 )
 def test_a_split_keeps_and_holds_out_one_of_each_class_where_it_has_two(
-    labels: list[int], share: float, seed: int
+    labels: list[int], fraction: float, seed: int
 ) -> None:
     y = torch.tensor(labels)
-    kept, held = split_rows(y, share=share, seed=seed)
-    assert sorted(kept.tolist() + held.tolist()) == list(range(len(labels)))
-    assert held.tolist() == sorted(held.tolist())
+    fitted, held_out = split_rows(y, fraction=fraction, seed=seed)
+    assert sorted(fitted.tolist() + held_out.tolist()) == list(range(len(labels)))
+    assert held_out.tolist() == sorted(held_out.tolist())
     for label in set(labels):
         count = labels.count(label)
-        out = int((y[held] == label).sum())
+        out = int((y[held_out] == label).sum())
         assert out < count
         if count > 1:
             assert out >= 1
-            assert abs(out - share * count) <= 1
-    again = split_rows(y, share=share, seed=seed)
-    assert torch.equal(again[0], kept)
-    assert torch.equal(again[1], held)
+            assert abs(out - fraction * count) <= 1
+    again = split_rows(y, fraction=fraction, seed=seed)
+    assert torch.equal(again[0], fitted)
+    assert torch.equal(again[1], held_out)
 
 
 def test_another_seed_splits_otherwise() -> None:
     labels = torch.zeros(40, dtype=torch.int64)
     assert not torch.equal(
-        split_rows(labels, share=0.5, seed=0)[1], split_rows(labels, share=0.5, seed=1)[1]
+        split_rows(labels, fraction=0.5, seed=0)[1], split_rows(labels, fraction=0.5, seed=1)[1]
     )
 
 

@@ -8,7 +8,7 @@ from oracles import health as oracle
 
 from selfsup.core.numerics import normalize
 from selfsup.evaluate.signs_of_health import (
-    SAYS,
+    MEANING,
     alignment,
     alpha_req,
     clustering,
@@ -61,7 +61,7 @@ def test_embeddings_that_are_all_equal_have_signs_too() -> None:
 
 def test_every_sign_is_told_in_a_sentence() -> None:
     signs = health(torch.randn(30, 4)) | health_of_views(torch.randn(30, 2, 4))
-    assert signs.keys() == SAYS.keys()
+    assert signs.keys() == MEANING.keys()
 
 
 def test_views_that_agree_leave_all_directions_to_the_images() -> None:

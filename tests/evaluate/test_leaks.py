@@ -5,7 +5,7 @@ import torch
 
 from selfsup.data.audit import ImageFacts
 from selfsup.data.sources import ArraySource
-from selfsup.evaluate.leaks import _alike, leaks
+from selfsup.evaluate.leaks import _near_duplicates, find_leaks
 
 
 def source(*images: np.ndarray) -> ArraySource:
@@ -18,7 +18,7 @@ def noise(seed: int) -> np.ndarray:
 
 def test_equal_and_similar_images_are_found_and_others_are_not() -> None:
     brighter = np.clip(noise(1).astype(int) + 3, 0, 255).astype(np.uint8)
-    found = leaks(source(noise(0), noise(1)), source(noise(0), brighter, noise(2)))
+    found = find_leaks(source(noise(0), noise(1)), source(noise(0), brighter, noise(2)))
     assert found.exact.tolist() == [True, False, False]
     assert found.near.tolist() == [True, True, False]
     assert found.facts() == {"leaked files": 1, "leaked by looks": 1}
@@ -27,10 +27,10 @@ def test_equal_and_similar_images_are_found_and_others_are_not() -> None:
 def test_what_is_near_a_leak_is_none_itself() -> None:
     hashes = [0b11, 0b1111, 0b111111, 0b11111111, 0b11]
     seen = [ImageFacts(None, hash=h << 8) for h in hashes]
-    assert _alike(seen, 1).tolist() == [True, False, False, True]
+    assert _near_duplicates(seen, 1).tolist() == [True, False, False, True]
 
 
 def test_even_images_look_like_nothing() -> None:
     plain = np.full((16, 16, 3), 50, np.uint8)
-    found = leaks(source(plain), source(plain + 1))
+    found = find_leaks(source(plain), source(plain + 1))
     assert not torch.cat([found.exact, found.near]).any()

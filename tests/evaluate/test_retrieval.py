@@ -14,10 +14,15 @@ from oracles.health import rerank as rerank_by_the_paper
 from torch import Tensor
 
 from selfsup.core.numerics import normalize
-from selfsup.evaluate.retrieval_figures import CUTS, Retrieval, reranked, retrieval
+from selfsup.evaluate.retrieval_figures import (
+    CUTS,
+    Retrieval,
+    retrieval,
+    retrieval_after_reranking,
+)
+from selfsup.search.gallery import Gallery, Queries
 from selfsup.search.products import products
-from selfsup.search.ranks import FEW, ranked
-from selfsup.search.sides import Side
+from selfsup.search.ranks import FEW, rank_matches
 
 Kind = Literal["cosine", "euclidean"]
 SAME_FORM = [HealthCheck.function_scoped_fixture]
@@ -40,7 +45,7 @@ def similarities(a: Tensor, b: Tensor, kind: Kind) -> list[list[float]]:
     return [[-float((x - y).square().sum()) for y in b.double()] for x in a.double()]
 
 
-def valid(queries: Side, gallery: Side, i: int, *, alone: bool) -> list[bool]:
+def valid(queries: Queries, gallery: Gallery, i: int, *, alone: bool) -> list[bool]:
     """Which gallery rows query i meets, by the rules in words."""
     met = []
     for j in range(len(gallery.x)):
@@ -54,7 +59,9 @@ def valid(queries: Side, gallery: Side, i: int, *, alone: bool) -> list[bool]:
     return met
 
 
-def agrees_with_definitions(queries: Side, gallery: Side | None, kind: Kind, memory: int) -> None:
+def agrees_with_definitions(
+    queries: Queries, gallery: Gallery | None, kind: Kind, memory: int
+) -> None:
     other = queries if gallery is None else gallery
     similar = similarities(queries.x, other.x, kind)
     expected = {}
@@ -85,16 +92,16 @@ def test_every_figure_of_every_query_is_as_defined(form: str, data: Any) -> None
     kind = data.draw(st.sampled_from(["cosine", "euclidean"]))
     g = torch.Generator().manual_seed(seed)
 
-    def side(n: int) -> Side:
-        return Side(
+    def draw_gallery(n: int) -> Gallery:
+        return Gallery(
             torch.randint(-1, 2, (n, 2), generator=g).float(),
             2**25 + torch.randint(classes, (n,), generator=g),
             torch.randint(2, (n,), generator=g) if cameras else None,
             torch.randint(7, (n,), generator=g) if sequences else None,
         )
 
-    queries = side(data.draw(st.integers(1, 20)))
-    gallery = None if alone else side(data.draw(st.integers(1, 20)))
+    queries = draw_gallery(data.draw(st.integers(1, 20)))
+    gallery = None if alone else draw_gallery(data.draw(st.integers(1, 20)))
     agrees_with_definitions(queries, gallery, kind, data.draw(st.sampled_from([1, 1 << 30])))
 
 
@@ -104,8 +111,8 @@ def test_small_and_large_classes_are_counted_alike(form: str, each: int) -> None
     labels = torch.arange(3 * each) // each
     x = torch.randint(-3, 4, (len(labels), 3), generator=g).float()
     order = torch.randperm(len(labels), generator=g)
-    agrees_with_definitions(Side(x[order], labels[order]), None, "euclidean", 1 << 30)
-    agrees_with_definitions(Side(x[order], labels[order]), None, "cosine", 1 << 30)
+    agrees_with_definitions(Queries(x[order], labels[order]), None, "euclidean", 1 << 30)
+    agrees_with_definitions(Queries(x[order], labels[order]), None, "cosine", 1 << 30)
 
 
 @pytest.mark.slow
@@ -118,9 +125,9 @@ def test_more_rows_than_a_tile_are_counted_alike_in_both_forms(
     found = []
     for available in (True, False):
         monkeypatch.setattr("selfsup.core.compiled.available", lambda a=available: a)
-        found.append(next(iter(ranked(Side(x, labels), None, memory=1 << 40))).ranks)
+        found.append(next(iter(rank_matches(Queries(x, labels), None, memory=1 << 40))).ranks)
     (part,) = [found[0]]
-    whole = torch.cat([r.ranks for r in ranked(Side(x, labels), None)])
+    whole = torch.cat([r.ranks for r in rank_matches(Queries(x, labels), None)])
     assert torch.equal(part, whole)
 
 
@@ -130,7 +137,7 @@ def line(*places: float) -> Tensor:
 
 
 def on_a_line(places: list[float], labels: list[int]) -> Retrieval:
-    return retrieval(Side(line(*places), torch.tensor(labels)), metric="euclidean")
+    return retrieval(Queries(line(*places), torch.tensor(labels)), metric="euclidean")
 
 
 def test_five_images_on_a_line_give_what_a_person_works_out(form: str) -> None:
@@ -162,14 +169,14 @@ def test_queries_without_a_match_are_left_out_and_counted_but_stay_neighbours(fo
 
 
 def test_a_collapsed_model_finds_nothing_whatever_the_order_of_images(form: str) -> None:
-    found = retrieval(Side(torch.ones(12, 4), torch.arange(12) // 3)).figures
+    found = retrieval(Queries(torch.ones(12, 4), torch.arange(12) // 3)).figures
     assert found["Recall@8"].sum() == 0
     assert found["MAP@R"].sum() == 0
 
 
 def test_twins_of_another_class_come_before_a_match(form: str) -> None:
     x = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    found = retrieval(Side(x, torch.tensor([0, 0, 1, 1]))).figures
+    found = retrieval(Queries(x, torch.tensor([0, 0, 1, 1]))).figures
     assert found["Recall@1"].tolist() == [0, 0, 0, 0]
     assert found["Recall@2"].tolist() == [1, 1, 0, 0]
 
@@ -180,9 +187,9 @@ def test_neither_the_order_of_rows_nor_the_memory_changes_a_figure(form: str, al
     g = torch.Generator().manual_seed(2)
     x, labels = torch.randn(600, 8, generator=g), torch.randint(60, (600,), generator=g)
     order = torch.randperm(600, generator=g)
-    gallery = None if alone else Side(x.flip(0) + 0.1, labels.flip(0))
-    whole = retrieval(Side(x, labels), gallery)
-    mixed = retrieval(Side(x[order], labels[order]), gallery, memory=1)
+    gallery = None if alone else Gallery(x.flip(0) + 0.1, labels.flip(0))
+    whole = retrieval(Queries(x, labels), gallery)
+    mixed = retrieval(Queries(x[order], labels[order]), gallery, memory=1)
     for name, values in whole.figures.items():
         back = torch.empty(600, dtype=torch.float64)
         back[order[mixed.queries]] = mixed.figures[name]
@@ -191,9 +198,9 @@ def test_neither_the_order_of_rows_nor_the_memory_changes_a_figure(form: str, al
 
 def test_cosine_and_euclidean_differ_where_lengths_differ(form: str) -> None:
     features = torch.tensor([[1.0, 0.0], [10.0, 0.0], [0.9, 0.5], [9.0, 5.0]])
-    side = Side(features, torch.tensor([0, 0, 1, 1]))
-    assert retrieval(side).figures["Recall@1"].tolist() == [1] * 4
-    assert retrieval(side, metric="euclidean").figures["Recall@1"].tolist() == [0] * 4
+    queries = Queries(features, torch.tensor([0, 0, 1, 1]))
+    assert retrieval(queries).figures["Recall@1"].tolist() == [1] * 4
+    assert retrieval(queries, metric="euclidean").figures["Recall@1"].tolist() == [0] * 4
 
 
 @pytest.mark.parametrize("hard", [False, True])
@@ -202,7 +209,7 @@ def test_figures_are_those_of_the_reference_vectors(form: str, hard: bool) -> No
     x = torch.tensor(inputs["E_hard" if hard else "E"])
     key = "retrieval_hard_norm_self_excluded" if hard else "retrieval_norm_self_excluded"
     expected = VECTORS["metrics"][key]
-    found = retrieval(Side(x, torch.tensor(inputs["labels"]))).figures
+    found = retrieval(Queries(x, torch.tensor(inputs["labels"]))).figures
     means = {name: values.mean().item() for name, values in found.items()}
     theirs = expected["peer"]
     assert means["MAP@R"] == pytest.approx(theirs["mean_average_precision_at_r"], abs=1e-6)
@@ -216,7 +223,7 @@ def test_figures_are_those_of_the_reference_vectors(form: str, hard: bool) -> No
 def test_camera_filtered_figures_are_those_of_the_reference_vectors(form: str) -> None:
     inputs, expected = VECTORS["inputs"], VECTORS["metrics"]["reid_camera_filtered"]
     x, labels, cameras = (torch.tensor(inputs[name]) for name in ("E_hard", "labels", "cameras"))
-    sides = [Side(x[rows], labels[rows], cameras[rows]) for rows in (slice(12), slice(12, None))]
+    sides = [Queries(x[rows], labels[rows], cameras[rows]) for rows in (slice(12), slice(12, None))]
     found = retrieval(sides[0], sides[1], cuts=range(1, 11))
     skipped = set(range(12)) - set(found.queries.tolist())
     assert sorted(skipped) == expected["skipped_queries"]
@@ -229,18 +236,20 @@ def test_camera_filtered_figures_are_those_of_the_reference_vectors(form: str) -
 
 def test_no_two_images_of_a_class_are_an_error() -> None:
     with pytest.raises(ValueError, match="none of the 3"):
-        retrieval(Side(torch.eye(3), torch.tensor([0, 1, 2])))
+        retrieval(Queries(torch.eye(3), torch.tensor([0, 1, 2])))
 
 
 def test_an_empty_gallery_is_an_error() -> None:
     with pytest.raises(ValueError, match="gallery is empty"):
-        retrieval(Side(torch.eye(3), torch.arange(3)), Side(torch.zeros(0, 3), torch.zeros(0)))
+        retrieval(
+            Queries(torch.eye(3), torch.arange(3)), Queries(torch.zeros(0, 3), torch.zeros(0))
+        )
 
 
 def test_random_features_have_the_r_precision_of_chance() -> None:
     g = torch.Generator().manual_seed(4)
-    side = Side(torch.randn(40, 3, generator=g), torch.arange(40) % 2)
-    found = float(retrieval(side).figures["R-precision"].mean())
+    queries = Queries(torch.randn(40, 3, generator=g), torch.arange(40) % 2)
+    found = float(retrieval(queries).figures["R-precision"].mean())
     assert math.isclose(found, 19 / 39, abs_tol=0.1)
 
 
@@ -249,7 +258,9 @@ def test_figures_after_re_ranking_are_of_the_re_ranked_order() -> None:
     labels = torch.randint(4, (24,), generator=g)
     x = normalize(torch.randn(24, 4, generator=g) + torch.eye(4)[labels])
     apart = rerank_by_the_paper(x.double(), 8, 20, 6, 0.3)
-    found = reranked(Side(x[:8], labels[:8]), Side(x[8:], labels[8:])).figures
+    found = retrieval_after_reranking(
+        Queries(x[:8], labels[:8]), Gallery(x[8:], labels[8:])
+    ).figures
     for i in range(8):
         match = (labels[8:] == labels[i]).tolist()
         expected = retrieval_of_query([-d for d in apart[i]], match, [True] * 16, CUTS)
@@ -260,13 +271,13 @@ def test_figures_after_re_ranking_are_of_the_re_ranked_order() -> None:
 def test_re_ranking_among_queries_leaves_each_out_of_its_own_gallery() -> None:
     labels = torch.arange(24) % 4
     x = torch.eye(4)[labels] + 0.01 * torch.randn(24, 4, generator=torch.Generator().manual_seed(1))
-    assert reranked(Side(x, labels)).figures["mAP"].tolist() == [1.0] * 24
+    assert retrieval_after_reranking(Queries(x, labels)).figures["mAP"].tolist() == [1.0] * 24
     lonely = torch.arange(24)
     lonely[1] = 0
-    found = reranked(Side(x, lonely))
+    found = retrieval_after_reranking(Queries(x, lonely))
     assert (found.queries.tolist(), found.left_out) == ([0, 1], 22)
 
 
 def test_re_ranking_that_does_not_fit_says_how_much_it_holds() -> None:
     with pytest.raises(ValueError, match="give more --memory"):
-        reranked(Side(torch.eye(800), torch.arange(800) // 2), memory=1 << 20)
+        retrieval_after_reranking(Queries(torch.eye(800), torch.arange(800) // 2), memory=1 << 20)

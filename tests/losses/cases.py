@@ -1,4 +1,4 @@
-"""Every ranking loss of labels beside its oracle, called alike."""
+"""Every ranking loss of labels beside its oracle, with one signature."""
 
 import math
 from collections.abc import Callable
@@ -12,12 +12,12 @@ from torch import Tensor
 
 from selfsup.losses.measures import Distance
 from selfsup.losses.npairs import angular, angular_n_pairs, n_pairs, n_pairs_angular
-from selfsup.losses.pairs import Reduction, contrastive, generalized_lifted, lifted_structure
+from selfsup.losses.pairs import Reduction, generalized_lifted, lifted_structure, pair_contrastive
 from selfsup.losses.proxies import arcface, cosface, proxy_anchor
-from selfsup.losses.similarity import circle, class_nt_xent, multi_similarity, supcon, supcon_in
+from selfsup.losses.similarity import circle, class_nt_xent, multi_similarity, supcon
 from selfsup.losses.triplet import angular_hinge, triplet_margin, triplet_soft, triplet_windows
 from selfsup.mining.distances import all_triplets, batch_hard
-from selfsup.mining.multi_similarity import multi_similarity as similar_pairs
+from selfsup.mining.multi_similarity import multi_similarity_pairs
 
 Rows = list[list[float]]
 Ours = Callable[[Tensor, Tensor, int | None], Tensor]
@@ -51,7 +51,7 @@ def add_distances(kind: Kind, unit: bool) -> None:
     def pairs_of(squared: bool, reduction: Reduction) -> None:
         margins = (0.1, 0.8)
         CASES[f"contrastive {kind} {unit} {squared} {reduction}"] = Case(
-            lambda x, y, n: contrastive(
+            lambda x, y, n: pair_contrastive(
                 x,
                 y,
                 distance=d,
@@ -126,11 +126,6 @@ CASES |= {
         lambda x, y, n: oracle.supcon(x, y, 0.2, n),
         True,
     ),
-    "supcon in": Case(
-        lambda x, y, n: supcon_in(x, y, temperature=0.2, anchors=n),
-        lambda x, y, n: oracle.supcon_in(x, y, 0.2, n),
-        True,
-    ),
     "class nt-xent": Case(
         lambda x, y, n: class_nt_xent(x, y, temperature=0.2, anchors=n),
         lambda x, y, n: oracle.class_nt_xent(x, y, 0.2, n),
@@ -197,7 +192,7 @@ CASES |= {
 
 
 def mined_multi_similarity(x: Tensor, y: Tensor, n: int | None) -> Tensor:
-    mined = similar_pairs(x, y, epsilon=0.1, anchors=n)
+    mined = multi_similarity_pairs(x, y, epsilon=0.1, anchors=n)
     return multi_similarity(x, y, alpha=2, beta=50, base=0.5, anchors=n, pairs=mined)
 
 

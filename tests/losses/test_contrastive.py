@@ -63,10 +63,17 @@ def test_nt_xent_of_a_single_image_is_zero() -> None:
 def test_nt_xent_does_not_overflow_at_a_tiny_temperature() -> None:
     a = torch.eye(2).requires_grad_()
     # Opposite views: the positive has cosine -1 and another image's view has 0.
-    loss = nt_xent(a, -torch.eye(2), temperature=1e-3)
+    loss = nt_xent(a, -torch.eye(2), temperature=1 / 690)
     (gradient,) = torch.autograd.grad(loss, a)
-    assert loss.item() == pytest.approx(1000 + math.log(2))
+    assert loss.item() == pytest.approx(690 + math.log(2))
     assert gradient.isfinite().all()
+
+
+def test_a_temperature_at_which_sums_would_overflow_is_refused_with_the_lowest() -> None:
+    for dtype in (torch.float32, torch.float64):
+        a = torch.eye(2, dtype=dtype)
+        with pytest.raises(ValueError, match=r"1/690 .* not 0\.001$"):
+            nt_xent(a, a, temperature=1e-3)
 
 
 def test_nt_xent_does_not_care_which_view_comes_first() -> None:
@@ -209,20 +216,27 @@ def test_blocks_of_the_symmetric_matrix_change_nothing(
     a, b = (view.requires_grad_() for view in two_views(5, 4))
     expected = oracle.nt_xent(a.tolist(), b.tolist(), 0.2)
     whole = torch.autograd.grad(nt_xent(a, b, temperature=0.2), (a, b))
-    monkeypatch.setattr(symmetric, "SIDE", side)
-    monkeypatch.setattr(symmetric, "KEPT", kept)
+    monkeypatch.setattr(symmetric, "BLOCK_ROWS", side)
+    monkeypatch.setattr(symmetric, "CACHED_BLOCKS", kept)
     loss = nt_xent(a, b, temperature=0.2)
     assert loss.item() == pytest.approx(expected, abs=1e-12)
     torch.testing.assert_close(torch.autograd.grad(loss, (a, b)), whole, rtol=0, atol=1e-13)
     assert torch.autograd.gradcheck(lambda x, y: nt_xent(x, y, temperature=0.2), (a, b))
 
 
-@pytest.mark.parametrize("temperature", [0.005, 0.0249, 0.0251, 0.05])
+@pytest.mark.parametrize("temperature", [0.0015, 0.005, 0.0138, 0.0139, 0.0249, 0.0251, 0.05])
 def test_low_temperatures_are_exact_in_float32_too(temperature: float) -> None:
-    a, b = (view.float() for view in two_views(6, 3))
-    b[0] = -a[0]  # the other view is the farthest of all
+    a, b = (view.float().requires_grad_() for view in two_views(6, 3))
+    with torch.no_grad():
+        b[0] = -a[0]  # the other view is the farthest of all
     expected = oracle.nt_xent(a.tolist(), b.tolist(), temperature)
-    assert nt_xent(a, b, temperature=temperature).item() == pytest.approx(expected, rel=1e-5)
+    loss = nt_xent(a, b, temperature=temperature)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    x, y = a.detach().double().requires_grad_(), b.detach().double().requires_grad_()
+    exact = torch.autograd.grad(nt_xent(x, y, temperature=temperature), (x, y))
+    for gradient, expected_gradient in zip(torch.autograd.grad(loss, (a, b)), exact, strict=True):
+        torch.testing.assert_close(gradient.double(), expected_gradient, rtol=1e-3, atol=1e-3)
 
 
 def test_products_in_bfloat16_are_right_to_three_digits() -> None:

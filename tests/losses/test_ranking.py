@@ -89,8 +89,8 @@ def test_blocks_of_a_few_rows_change_nothing(name: str, monkeypatch: pytest.Monk
     x, labels = normal(7, 3, 2).requires_grad_(), torch.tensor(MIXED)
     results = []
     for least in (32, 2):
-        monkeypatch.setattr(selfsup.losses.row_blocks, "BLOCK", 1)
-        monkeypatch.setattr(selfsup.losses.row_blocks, "LEAST", least)
+        monkeypatch.setattr(selfsup.losses.row_blocks, "BLOCK_SIZE", 1)
+        monkeypatch.setattr(selfsup.losses.row_blocks, "MIN_ROWS", least)
         loss = CASES[name].ours(x, labels, None)
         results.append((loss, torch.autograd.grad(loss, x)[0]))
     torch.testing.assert_close(results[0], results[1], rtol=0, atol=1e-12)
@@ -103,7 +103,7 @@ def test_many_positives_by_sorting_give_what_few_give_one_by_one(
     x, labels = normal(9, 3, 7).requires_grad_(), torch.tensor([0, 0, 0, 0, 1, 1, 1, 2, 3])
     results = []
     for few in (9, 0):
-        monkeypatch.setattr(triplet, "FEW", few)
+        monkeypatch.setattr(triplet, "FEW_POSITIVES", few)
         loss = CASES[name].ours(x, labels, None)
         results.append((loss, torch.autograd.grad(loss, x)[0]))
     torch.testing.assert_close(results[0], results[1], rtol=0, atol=1e-12)
@@ -188,11 +188,15 @@ def test_log_sums_of_nothing_are_minus_infinity_and_0() -> None:
 def test_rows_of_different_weight_have_the_gradient_of_their_weighted_sum() -> None:
     x, weight = normal(7, 3, 1).requires_grad_(), torch.arange(7.0, dtype=torch.float64)
     found = []
-    for ahead in (True, False):
-        each = selfsup.losses.row_blocks.each_row(
-            x, x, Similarity(), lambda block, part: block.exp().sum(1), ahead=ahead
+    for in_forward in (True, False):
+        terms = selfsup.losses.row_blocks.map_rows(
+            x,
+            x,
+            Similarity(),
+            lambda values, block: values.exp().sum(1),
+            gradient_in_forward=in_forward,
         )
-        found.append(torch.autograd.grad((each * weight).sum(), x)[0])
+        found.append(torch.autograd.grad((terms * weight).sum(), x)[0])
     (expected,) = torch.autograd.grad(((x @ x.T).exp().sum(1) * weight).sum(), x)
     torch.testing.assert_close(found[0], expected)
     torch.testing.assert_close(found[1], expected)

@@ -24,7 +24,7 @@ from selfsup.losses.clustering import (
 from selfsup.losses.covariance import barlow_twins, moving_second_moment, tico, vicreg
 from selfsup.losses.gaussian import lejepa, sigreg
 from selfsup.losses.regression import cosine_regression, negative_cosine
-from selfsup.methods.nnclr import nearest
+from selfsup.methods.nnclr import nearest_rows
 
 Rows = list[list[float]]
 sizes = st.tuples(st.integers(2, 6), st.integers(1, 4), st.integers(0, 999))
@@ -201,8 +201,8 @@ def test_blocks_do_not_change_sigreg_or_swapped_predictions(
         return sigreg(z, directions).item(), predicted.item()
 
     at_once = both()
-    monkeypatch.setattr("selfsup.losses.row_blocks.BLOCK", 40)
-    monkeypatch.setattr("selfsup.losses.row_blocks.LEAST", 3)
+    monkeypatch.setattr("selfsup.losses.row_blocks.BLOCK_SIZE", 40)
+    monkeypatch.setattr("selfsup.losses.row_blocks.MIN_ROWS", 3)
     assert both() == pytest.approx(at_once, rel=1e-12)
     expected = [
         oracle.soft_cross_entropy(rows(codes[:, t]), rows(crops[:, s] @ layer.T), 0.5)
@@ -389,11 +389,11 @@ def test_one_view_predicts_nothing() -> None:
 def test_neighbours_are_those_of_the_highest_cosine(size: tuple[int, int, int]) -> None:
     n, d, seed = size
     z, support = normal(n, d, seed=seed), normal(7, d, seed=seed + 1)
-    found = nearest(z, support)
+    found = nearest_rows(z, support)
     for row, best in zip(length_1(z), found, strict=True):
         cosines = [sum(x * y for x, y in zip(row, s, strict=True)) for s in length_1(support)]
         assert torch.equal(best, support[cosines.index(max(cosines))])
-    assert nearest(z, support[:0]) is z
+    assert nearest_rows(z, support[:0]) is z
 
 
 def test_targets_of_another_width_are_refused() -> None:
@@ -413,8 +413,8 @@ def test_the_gradient_of_lejepa_goes_through_a_centre_of_some_of_the_views() -> 
 def test_blocks_do_not_change_the_gradient_of_sigreg(monkeypatch: pytest.MonkeyPatch) -> None:
     z, directions = normal(7, 3, seed=1).requires_grad_(), normal(90, 3, seed=2)
     (at_once,) = torch.autograd.grad(sigreg(z, directions), z)
-    monkeypatch.setattr("selfsup.losses.row_blocks.BLOCK", 40)
-    monkeypatch.setattr("selfsup.losses.row_blocks.LEAST", 3)
+    monkeypatch.setattr("selfsup.losses.row_blocks.BLOCK_SIZE", 40)
+    monkeypatch.setattr("selfsup.losses.row_blocks.MIN_ROWS", 3)
     (in_blocks,) = torch.autograd.grad(sigreg(z, directions), z)
     assert torch.allclose(in_blocks, at_once, rtol=0, atol=1e-12)
 

@@ -31,9 +31,9 @@ from selfsup.core.numerics import normalize
 from selfsup.core.seeds import StepInfo
 from selfsup.methods.barlow_twins import BarlowTwins
 from selfsup.methods.byol import BYOL
-from selfsup.methods.dino import DINO, Distilled
+from selfsup.methods.dino import DINO, BottleneckRows
 from selfsup.methods.lejepa import LeJEPA
-from selfsup.methods.method import AllViews, Method, Targets, TwoViews
+from selfsup.methods.method import AllViews, Method, Predictions, TwoViews
 from selfsup.methods.moco import MoCoV2, MoCoV3
 from selfsup.methods.nnclr import NNCLR
 from selfsup.methods.simclr import SimCLR
@@ -59,7 +59,7 @@ def found(method: Method, embeddings: Any, info: StepInfo = HALF, labels: Any = 
 
 
 A, B, C, D = (normal(6, 4, seed=seed) for seed in range(4))
-FOUR = Targets(A, B, C, D)
+FOUR = Predictions(A, B, C, D)
 ROWS = tuple(map(rows, FOUR))
 
 
@@ -98,7 +98,7 @@ def test_nnclr_takes_neighbours_from_the_queue_of_first_views() -> None:
     a, b, c, d = ROWS
     alone = (oracle.contrast(c, b, 0.3) + oracle.contrast(d, a, 0.3)) / 2
     assert found(method, FOUR) == pytest.approx(alone)
-    method.after_step(Targets(A, B, D, C), None, HALF)
+    method.after_step(Predictions(A, B, D, C), None, HALF)
     assert found(method, FOUR) == pytest.approx(oracle.nnclr(a, b, c, d, d, 0.3))
 
 
@@ -189,10 +189,10 @@ def test_dino_centres_sharpens_and_follows() -> None:
     taught = scores(teachers, method.teacher_prototypes)
     learnt = scores(students, method.prototypes.detach())
     centre = method.centre.tolist()
-    value = found(method, Distilled(students, teachers), StepInfo(5, 20, 0))
+    value = found(method, BottleneckRows(students, teachers), StepInfo(5, 20, 0))
     assert value == pytest.approx(oracle.dino(learnt, taught, centre, 0.3, 0.15))
     layer = method.teacher_prototypes.clone()
-    method.after_step(Distilled(students, teachers), None, HALF)
+    method.after_step(BottleneckRows(students, teachers), None, HALF)
     assert method.centre.tolist() == pytest.approx(oracle.dino_centre(centre, taught, 0.7))
     assert torch.allclose(method.teacher_prototypes, 0.9 * layer + 0.1 * method.prototypes)
 

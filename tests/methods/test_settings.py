@@ -26,11 +26,11 @@ from selfsup.config.finetuning import (
 from selfsup.core.errors import UserError
 from selfsup.core.seeds import StepInfo
 from selfsup.losses.measures import Distance
-from selfsup.losses.pairs import contrastive, generalized_lifted
+from selfsup.losses.pairs import generalized_lifted, pair_contrastive
 from selfsup.losses.relations import Pairs
 from selfsup.losses.similarity import circle
 from selfsup.methods.method import OneView
-from selfsup.methods.pair_ranking import USED, PairRanking
+from selfsup.methods.pair_ranking import USED_SETTINGS, PairRanking
 from selfsup.methods.proxy_ranking import ProxyRanking
 from selfsup.methods.triplet_ranking import Triplet
 
@@ -277,7 +277,7 @@ PAPERS: dict[str, Callable[[list[list[float]], list[int], int | None], float]] =
 
 def pairs_of(loss: PairLoss, **more: object) -> PairRanking:
     """The method with those of the settings above that the loss looks at."""
-    own = {name: getattr(PAIRS, name) for name in USED[loss]} | more
+    own = {name: getattr(PAIRS, name) for name in USED_SETTINGS[loss]} | more
     return PairRanking(encoder(), PairsConfig(dim=WIDTH, loss=loss, **own))
 
 
@@ -309,7 +309,7 @@ def test_losses_that_take_mined_pairs_leave_the_others_out() -> None:
     (a, p), (b, n), labels = torch.tensor(near).T, torch.tensor(far).T, torch.tensor(LABELS)
     pairs, distance = Pairs(a, p, b, n), Distance("squared", normalize=False)
     expected = {
-        "contrastive": contrastive(
+        "contrastive": pair_contrastive(
             X,
             labels,
             distance=distance,
@@ -331,7 +331,7 @@ def test_losses_that_take_mined_pairs_leave_the_others_out() -> None:
 
 
 def test_losses_without_pairs_to_choose_refuse_a_miner_and_those_of_tuples_a_memory() -> None:
-    for loss, used in USED.items():
+    for loss, used in USED_SETTINGS.items():
         for name, value in (("miner", "multi-similarity"), ("memory", MEMORY)):
             if name not in used:
                 with pytest.raises(UserError, match=f"{name} has no effect with .* {loss}"):

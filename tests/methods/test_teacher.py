@@ -62,7 +62,7 @@ def test_a_teacher_follows_by_the_momentum_of_its_step() -> None:
                 parameter.add_(normal(*parameter.shape, seed=step))
         students.append(nn.utils.parameters_to_vector(student.parameters()).tolist())
         momenta.append(1 - (1 - 0.9) * (math.cos(math.pi * step / 4) + 1) / 2)  # BYOL, section 3.2
-        teacher.follow(StepInfo(step, 4, 0), student)
+        teacher.update(StepInfo(step, 4, 0), student)
     now = nn.utils.parameters_to_vector(teacher.parameters()).tolist()
     assert now == pytest.approx(oracle.teacher_after(before, students, momenta), abs=1e-12)
     assert not any(p.requires_grad for p in teacher.parameters())
@@ -73,7 +73,7 @@ def test_running_statistics_of_a_teacher_are_its_own_or_the_students(buffers: st
     student = nn.BatchNorm1d(3)
     teacher = Teacher(TeacherConfig(buffers=buffers), student)  # type: ignore[arg-type]
     student(torch.ones(4, 3) + torch.arange(4.0)[:, None])
-    teacher.follow(HALF, student)
+    teacher.update(HALF, student)
     own: Any = teacher.network[0]
     assert torch.equal(own.running_mean, student.running_mean) == (buffers == "copied")  # type: ignore[arg-type]
     teacher(torch.arange(12.0).view(4, 3))

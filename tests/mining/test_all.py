@@ -14,9 +14,15 @@ from torch import Tensor
 import selfsup.losses.row_blocks
 from selfsup.losses.measures import Distance
 from selfsup.losses.relations import Triplets
-from selfsup.mining.chance import distance_weighted, random
-from selfsup.mining.distances import all_triplets, batch_hard, extremes, semi_hard, semi_hard_all
-from selfsup.mining.multi_similarity import multi_similarity
+from selfsup.mining.distances import (
+    all_triplets,
+    batch_easy_hard,
+    batch_hard,
+    semi_hard,
+    semi_hard_all,
+)
+from selfsup.mining.multi_similarity import multi_similarity_pairs
+from selfsup.mining.sampled import distance_weighted, random_triplets
 
 Kind = Literal["euclidean", "squared", "cosine"]
 KINDS: tuple[Kind, ...] = ("euclidean", "squared", "cosine")
@@ -75,7 +81,7 @@ def test_extremes_are_their_definition(
     apart = oracle.distances(x.tolist(), distance.kind, distance.normalize)
     hard = as_set(batch_hard(x, y, distance=distance, anchors=anchors))
     check(hard, oracle.batch_hard(*loops, anchors), apart)
-    easy = extremes(
+    easy = batch_easy_hard(
         x, y, distance=distance, positive="easiest", negative="semi-hard", anchors=anchors
     )
     found = [(a, p, n) for a, p, n in oracle.easy_positive(*loops, anchors) if n is not None]
@@ -100,8 +106,8 @@ def test_batch_all_lists_every_valid_triplet_once(
 ) -> None:
     _, labels, anchors = batch
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(selfsup.losses.row_blocks, "BLOCK", 1)
-        patch.setattr(selfsup.losses.row_blocks, "LEAST", least)
+        patch.setattr(selfsup.losses.row_blocks, "BLOCK_SIZE", 1)
+        patch.setattr(selfsup.losses.row_blocks, "MIN_ROWS", least)
         found = as_set(all_triplets(torch.tensor(labels), anchors=anchors))
     assert found == set(oracle.all_triplets(labels, anchors))
 
@@ -113,7 +119,7 @@ def test_multi_similarity_pairs_are_the_papers(
 ) -> None:
     x, labels, anchors = batch
     assume(x.shape[1] > 1)
-    pairs = multi_similarity(x, torch.tensor(labels), epsilon=epsilon, anchors=anchors)
+    pairs = multi_similarity_pairs(x, torch.tensor(labels), epsilon=epsilon, anchors=anchors)
     positives, negatives = oracle.multi_similarity_pairs(x.tolist(), labels, epsilon, anchors)
     assert set(zip(*(i.tolist() for i in pairs[:2]), strict=True)) == positives
     assert set(zip(*(i.tolist() for i in pairs[2:]), strict=True)) == negatives
@@ -128,7 +134,7 @@ def test_random_triplets_are_uniform_over_what_is_valid() -> None:
     drawn: Counter[tuple[int, int, int]] = Counter()
     rounds = 3000
     for _ in range(rounds):
-        found = as_set(random(LABELS, generator=g))
+        found = as_set(random_triplets(LABELS, generator=g))
         assert {a for a, _, _ in found} == {0, 1, 2, 4, 5}  # each once
         drawn.update(found)
     valid = Counter(a for a, _, _ in oracle.all_triplets(LABELS.tolist()))
@@ -173,7 +179,7 @@ def test_an_anchor_whose_negatives_are_all_far_draws_among_them_all() -> None:
 def test_draws_are_a_function_of_the_generator_alone() -> None:
     x = torch.randn(7, 4, generator=torch.Generator().manual_seed(0))
     seeds = [torch.Generator().manual_seed(s) for s in (1, 1, 2)]
-    drawn = [random(LABELS, generator=g) for g in seeds]
+    drawn = [random_triplets(LABELS, generator=g) for g in seeds]
     seeds = [torch.Generator().manual_seed(s) for s in (1, 1, 2)]
     weighted = [distance_weighted(x, LABELS, generator=g) for g in seeds]
     for first, again, other in (drawn, weighted):
@@ -190,9 +196,9 @@ def test_a_batch_without_triplets_gives_none(labels: list[int]) -> None:
         semi_hard(x, y, distance=d, margin=1),
         semi_hard_all(x, y, distance=d, margin=1),
         all_triplets(y),
-        random(y, generator=g),
+        random_triplets(y, generator=g),
         distance_weighted(x, y, generator=g),
-        multi_similarity(x, y, epsilon=0.1)[:3],
+        multi_similarity_pairs(x, y, epsilon=0.1)[:3],
     ):
         assert [index.tolist() for index in found] == [[], [], []]
 

@@ -7,9 +7,9 @@ from torch import Tensor
 
 import selfsup.losses.row_blocks
 from selfsup.losses.measures import Distance
-from selfsup.mining.chance import _pick, distance_weighted, random
-from selfsup.mining.distances import batch_hard, extremes, semi_hard, semi_hard_all
-from selfsup.mining.multi_similarity import multi_similarity
+from selfsup.mining.distances import batch_easy_hard, batch_hard, semi_hard, semi_hard_all
+from selfsup.mining.multi_similarity import multi_similarity_pairs
+from selfsup.mining.sampled import _pick, distance_weighted, random_triplets
 
 UNIT = Distance()
 
@@ -22,19 +22,21 @@ def mined(x: Tensor, labels: Tensor, anchors: int | None) -> dict[str, tuple[Ten
     """What every miner finds."""
     return {
         "batch-hard": batch_hard(x, labels, distance=UNIT, anchors=anchors),
-        "hard-positive": extremes(
+        "hard-positive": batch_easy_hard(
             x, labels, distance=UNIT, positive="hardest", negative="semi-hard", anchors=anchors
         ),
-        "easy-positive": extremes(
+        "easy-positive": batch_easy_hard(
             x, labels, distance=UNIT, positive="easiest", negative="hardest", anchors=anchors
         ),
         "semi-hard": semi_hard(x, labels, distance=UNIT, margin=0.4, anchors=anchors),
         "semi-hard-all": semi_hard_all(x, labels, distance=UNIT, margin=0.4, anchors=anchors),
-        "random": random(labels, generator=torch.Generator().manual_seed(1), anchors=anchors),
+        "random": random_triplets(
+            labels, generator=torch.Generator().manual_seed(1), anchors=anchors
+        ),
         "distance-weighted": distance_weighted(
             x, labels, generator=torch.Generator().manual_seed(1), anchors=anchors
         ),
-        "multi-similarity": multi_similarity(x, labels, epsilon=0.1, anchors=anchors),
+        "multi-similarity": multi_similarity_pairs(x, labels, epsilon=0.1, anchors=anchors),
     }
 
 
@@ -45,8 +47,8 @@ def test_miners_find_the_same_in_blocks_of_a_few_rows(
     x, labels = normal(23, 4, 0), torch.arange(23) % 6
     labels[20:] = torch.tensor([7, 8, 9])  # images alone
     whole = mined(x, labels, anchors)
-    monkeypatch.setattr(selfsup.losses.row_blocks, "BLOCK", 1)
-    monkeypatch.setattr(selfsup.losses.row_blocks, "LEAST", 1)
+    monkeypatch.setattr(selfsup.losses.row_blocks, "BLOCK_SIZE", 1)
+    monkeypatch.setattr(selfsup.losses.row_blocks, "MIN_ROWS", 1)
     for name, found in mined(x, labels, anchors).items():
         pairs = zip(found, whole[name], strict=True)
         if name == "multi-similarity":  # two sides

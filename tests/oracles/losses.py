@@ -344,19 +344,6 @@ def supcon(x: Rows, labels: Labels, temperature: float, anchors: int | None = No
     return mean(terms)
 
 
-def supcon_in(x: Rows, labels: Labels, temperature: float, anchors: int | None = None) -> float:
-    """Khosla 2020 eq 3, L_in: -log of the mean over the positives, mean over anchors with one."""
-    s = [[v / temperature for v in row] for row in similarities(x)]
-    terms = []
-    for i in anchor_rows(labels, anchors):
-        total = [s[i][k] for k in range(len(x)) if k != i]
-        pos = positives(labels, i)
-        if pos:
-            inside = log_sum_exp([s[i][p] for p in pos]) - math.log(len(pos))
-            terms.append(-(inside - log_sum_exp(total)))
-    return mean(terms)
-
-
 def class_nt_xent(x: Rows, labels: Labels, temperature: float, anchors: int | None = None) -> float:
     """SimCLR eq 1 with class labels: mean over ordered positive pairs; the denominator holds
     this positive and all negatives, not the other positives."""

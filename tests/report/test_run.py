@@ -18,7 +18,12 @@ from selfsup.core.errors import UserError
 from selfsup.data.sources import ArraySource
 from selfsup.evaluate.features import Features
 from selfsup.report.curves import chart, scatter, ticks
-from selfsup.report.embeddings import doubtful, flat, look, sections
+from selfsup.report.embeddings import (
+    layout_2d,
+    sections,
+    suspected_label_errors,
+    with_neighbours,
+)
 from selfsup.report.run import read_run, report
 from selfsup.report.verdict import verdict
 
@@ -26,16 +31,16 @@ HEALTHY = {"step": 20, "loss": 1.0, "std": 0.9, "cosine": 0.0, "state": "healthy
 
 
 def record(low: float, high: float) -> dict[str, Any]:
-    """What a tool writes, with a lead in that interval."""
+    """What a tool writes, with a margin in that interval."""
     figure = {"value": 0.6, "low": 0.5, "high": 0.7}
     return {
         "tool": "knn",
         "figures": {"k-NN, k 20, T 0.1": figure},
-        "beside": {
+        "baselines": {
             "random": {"k-NN, k 20, T 0.1": {**figure, "value": 0.3}},
             "pixels": {"k-NN, k 20, T 0.1": {**figure, "value": 0.4}},
         },
-        "leads": {"k-NN, k 20, T 0.1": {"value": 0.2, "low": low, "high": high}},
+        "margins": {"k-NN, k 20, T 0.1": {"value": 0.2, "low": low, "high": high}},
         "facts": {"queries": 9, "leaked files": 2},
     }
 
@@ -50,12 +55,12 @@ def run_of(root: Path, **files: str) -> Path:
 
 
 def test_the_verdict_is_two_sentences_with_their_reason() -> None:
-    told = verdict([{**HEALTHY, "step": 1, "loss": 5.0}, HEALTHY], [record(0.1, 0.3)])
-    assert told == [
-        "Training was healthy at all 2 looks (loss 5 at step 1, 1 at 20, spread of embeddings 0.90 "
-        "of 1).",
-        "Its features are worth something: k-NN, k 20, T 0.1 0.600 [0.500, 0.700] against 0.400 of "
-        "pixels, a lead beyond chance.",
+    sentences = verdict([{**HEALTHY, "step": 1, "loss": 5.0}, HEALTHY], [record(0.1, 0.3)])
+    assert sentences == [
+        "Training was healthy at all 2 checks (loss 5 at step 1, 1 at 20, spread of embeddings "
+        "0.90 of 1).",
+        "Its features are better than every baseline: k-NN, k 20, T 0.1 0.600 [0.500, 0.700] "
+        "against 0.400 of pixels, a margin beyond chance.",
     ]
 
 
@@ -63,10 +68,10 @@ def test_the_verdict_is_two_sentences_with_their_reason() -> None:
     ("log", "records", "words"),
     [
         ([HEALTHY, {**HEALTHY, "state": "collapsed"}], [], "has ended collapsed: do not use"),
-        ([{**HEALTHY, "state": "starving"}, HEALTHY], [], "starving at 1 of 2 looks and healthy"),
-        ([], [], "There is no log of its training. Nobody has measured it"),
-        ([HEALTHY], [record(-0.1, 0.3)], "cannot be told from what it was measured beside"),
-        ([HEALTHY], [record(-0.3, -0.1)], "worth less than what they were measured beside"),
+        ([{**HEALTHY, "state": "starving"}, HEALTHY], [], "starving at 1 of 2 checks and healthy"),
+        ([], [], "There is no log of its training. It has not been compared with baselines"),
+        ([HEALTHY], [record(-0.1, 0.3)], "not significantly different from the best baseline"),
+        ([HEALTHY], [record(-0.3, -0.1)], "worse than the best baseline"),
     ],
 )
 def test_a_verdict_does_not_flatter(log: Any, records: Any, words: str) -> None:
@@ -105,7 +110,7 @@ def test_several_runs_stand_side_by_side_with_what_differs(tmp_path: Path) -> No
 
 def test_runs_of_one_name_and_records_of_older_tools_are_shown_too(tmp_path: Path) -> None:
     log = json.dumps(HEALTHY) + "\n"
-    old = {k: v for k, v in record(0, 1).items() if k not in ("beside", "leads")}
+    old = {k: v for k, v in record(0, 1).items() if k not in ("baselines", "margins")}
     runs = [
         read_run(run_of(tmp_path / part / "run", log__jsonl=log, knn__json=json.dumps(old)))
         for part in ("a", "b")
@@ -155,9 +160,9 @@ def source_of(n: int) -> tuple[ArraySource, Features]:
 
 
 def test_a_wrong_label_is_suspected_and_neighbours_are_marked() -> None:
-    seen = look(*source_of(60))
-    assert doubtful(seen.features.labels, seen.places).tolist() == [0]
-    html = "".join(sections(seen, seed=0, tsne=False))
+    images = with_neighbours(*source_of(60))
+    assert suspected_label_errors(images.features.labels, images.indices).tolist() == [0]
+    html = "".join(sections(images, seed=0, tsne=False))
     tags = Tags(html)
     kinds = {figure.get("class") for figure in tags.named("figure")}
     assert {"right", "wrong"} <= kinds
@@ -170,10 +175,10 @@ def test_a_wrong_label_is_suspected_and_neighbours_are_marked() -> None:
 def test_a_map_keeps_groups_apart_whichever_way_it_is_laid_out() -> None:
     _, features = source_of(60)
     for tsne in (False, True):
-        two = flat(features.x, seed=0, tsne=tsne)
+        two = layout_2d(features.x, seed=0, tsne=tsne)
         middle = [two[1:][torch.arange(1, 60) % 2 == k] for k in (0, 1)]
-        apart = (middle[0].mean(0) - middle[1].mean(0)).norm()
-        assert apart > max(float((m - m.mean(0)).norm(dim=1).mean()) for m in middle)
+        distance = (middle[0].mean(0) - middle[1].mean(0)).norm()
+        assert distance > max(float((m - m.mean(0)).norm(dim=1).mean()) for m in middle)
         assert two.shape == (60, 2)
 
 

@@ -133,5 +133,5 @@ def test_a_collection_of_somebody_else_is_not_deleted(tmp_path: Path) -> None:
     client.close()
     index = add(empty(tmp_path / "i", "m", "w", 8), vectors(["a"], 0), rows_of(["a"]))
     index = replace(index, engine="qdrant", where=f"{tmp_path / 'db'}#theirs")
-    with pytest.raises(UserError, match="holds what is not an index of ours"):
+    with pytest.raises(UserError, match="holds what is not an index of selfsup"):
         engines.build(index)

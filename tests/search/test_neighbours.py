@@ -1,4 +1,4 @@
-"""The nearest rows against sorting everything, in both forms, with ties and in any pieces."""
+"""The nearest rows against sorting everything, in both forms, with ties and in any blocks."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from selfsup.core import compiled
 from selfsup.core.errors import UserError
-from selfsup.search.neighbours import nearest
+from selfsup.search.neighbours import _from_keys, _keys, chunked_search, nearest
 from selfsup.search.products import bytes_of, comparable, products
 
 SAME_FORM = [HealthCheck.function_scoped_fixture]
@@ -22,11 +22,11 @@ def whole_numbers(*shape: int, seed: int) -> Tensor:
     return torch.randint(-2, 3, shape, generator=g).float()
 
 
-def found(queries: Tensor, bank: Tensor, k: int, **more: Any) -> tuple[Tensor, Tensor]:
-    parts = list(nearest(queries, bank, k, **more))
-    covered = [i for part in parts for i in range(part.rows.start, part.rows.stop)]
+def search(queries: Tensor, bank: Tensor, k: int, **more: Any) -> tuple[Tensor, Tensor]:
+    blocks = list(nearest(queries, bank, k, **more))
+    covered = [i for block in blocks for i in range(block.rows.start, block.rows.stop)]
     assert covered == list(range(len(queries)))
-    return torch.cat([p.similar for p in parts]), torch.cat([p.places for p in parts])
+    return torch.cat([b.similarity for b in blocks]), torch.cat([b.indices for b in blocks])
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=SAME_FORM)
@@ -35,11 +35,11 @@ def test_similarities_are_the_k_largest_in_order_and_places_have_them(
     form: str, seed: int, n: int, q: int, k: int
 ) -> None:
     bank, queries = whole_numbers(n, 3, seed=seed), whole_numbers(q, 3, seed=seed + 1)
-    similar, places = found(queries, bank, k)
+    similarity, indices = search(queries, bank, k)
     every = queries @ bank.T
-    assert torch.equal(similar, every.sort(dim=1, descending=True).values[:, :k])
-    assert torch.equal(every.gather(1, places), similar)
-    assert all(len(set(row)) == len(row) for row in places.tolist())
+    assert torch.equal(similarity, every.sort(dim=1, descending=True).values[:, :k])
+    assert torch.equal(every.gather(1, indices), similarity)
+    assert all(len(set(row)) == len(row) for row in indices.tolist())
 
 
 @pytest.mark.parametrize("k", [1, 20, 300, 4999, 9000])
@@ -47,27 +47,84 @@ def test_large_banks_give_the_same_in_any_memory(form: str, k: int) -> None:
     bank, queries = whole_numbers(5000, 4, seed=0), whole_numbers(9, 4, seed=1)
     every = (queries @ bank.T).sort(dim=1, descending=True).values[:, :k]
     for memory in (1, 1 << 20, 1 << 30):
-        similar, places = found(queries, bank, k, memory=memory)
-        assert torch.equal(similar, every)
-        assert torch.equal((queries @ bank.T).gather(1, places), similar)
+        similarity, indices = search(queries, bank, k, memory=memory)
+        assert torch.equal(similarity, every)
+        assert torch.equal((queries @ bank.T).gather(1, indices), similarity)
+
+
+def in_order(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Sort every product: the largest first, equal ones by their row."""
+    similarity, indices = (queries @ bank.T).sort(dim=1, descending=True, stable=True)
+    return similarity[:, :k], indices[:, :k]
 
 
 @pytest.mark.parametrize("block", [1, 7, 2048, 4999])
 def test_a_bank_in_blocks_gives_the_same(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
-    monkeypatch.setattr(compiled, "available", lambda: False)
-    monkeypatch.setattr("selfsup.search.neighbours.BLOCK", block)
+    monkeypatch.setattr("selfsup.search.neighbours.BANK_BLOCK", block)
     bank, queries = whole_numbers(5000 if block > 7 else 30, 4, seed=0), whole_numbers(9, 4, seed=1)
-    every = queries @ bank.T
-    similar, places = found(queries, bank, 20)
-    assert torch.equal(similar, every.sort(dim=1, descending=True).values[:, :20])
-    assert torch.equal(every.gather(1, places), similar)
-    assert all(len(set(row)) == len(row) for row in places.tolist())
+    (found,) = chunked_search(queries, bank, 20, 1 << 30)
+    similarity, indices = in_order(queries, bank, 20)
+    assert torch.equal(found.similarity, similarity)
+    assert torch.equal(found.indices, indices)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 10**6),
+    st.integers(1, 200),
+    st.integers(1, 12),
+    st.integers(1, 60),
+    st.sampled_from([1, 3, 16, 1 << 16]),
+)
+def test_the_forms_of_each_device_give_the_same_neighbours_also_with_ties(
+    seed: int, n: int, q: int, k: int, block: int
+) -> None:
+    """Products of whole numbers are exact, so that nothing but the order of ties could differ."""
+    pytest.importorskip("numba")
+    from selfsup.search.bounded import bounded_search
+
+    bank, queries, k = whole_numbers(n, 2, seed=seed), whole_numbers(q, 2, seed=seed + 1), min(k, n)
+    similarity, indices = in_order(queries, bank, k)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("selfsup.search.neighbours.BANK_BLOCK", block)
+        forms = [
+            list(chunked_search(queries, bank, k, 1)),
+            list(bounded_search(queries, bank, k, 1 << 30)),
+        ]
+    for blocks in forms:
+        assert torch.equal(torch.cat([b.similarity for b in blocks]), similarity)
+        assert torch.equal(torch.cat([b.indices for b in blocks]), indices)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.integers(2, 80), st.integers(1, 100))
+def test_the_forms_of_each_device_agree_alone_and_when_k_exceeds_the_bank(
+    seed: int, n: int, k: int
+) -> None:
+    bank, found = whole_numbers(n, 2, seed=seed), []
+    for available in (True, False):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(compiled, "available", lambda a=available: a)
+            found.append(search(bank, bank, k, alone=True))
+    assert found[0][1].shape == (n, min(k, n - 1))
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=30))
+def test_keys_are_in_the_order_of_similarities_and_give_them_back(numbers: list[float]) -> None:
+    similarity = torch.tensor([numbers])
+    order = similarity.sort(dim=1, descending=True, stable=True).indices
+    keys = _keys(similarity, 5).sort(dim=1, descending=True).values
+    back, rows = _from_keys(keys)
+    assert torch.equal(rows, order + 5)
+    assert torch.equal(back, similarity.gather(1, order))
 
 
 def test_equal_similarities_come_by_place(form: str) -> None:
     bank = torch.tensor([[1.0, 0], [0, 1], [1, 0], [1, 0], [0, 1]])
-    _, places = found(torch.tensor([[1.0, 0]]), bank, 5)
-    assert places.tolist() == [[0, 2, 3, 1, 4]]
+    _, indices = search(torch.tensor([[1.0, 0]]), bank, 5)
+    assert indices.tolist() == [[0, 2, 3, 1, 4]]
 
 
 def test_a_bank_in_the_order_of_its_classes_hides_no_neighbour(form: str) -> None:
@@ -76,32 +133,32 @@ def test_a_bank_in_the_order_of_its_classes_hides_no_neighbour(form: str) -> Non
     centres = torch.randn(10, 8, generator=g)
     bank = torch.cat([centre + 0.1 * torch.randn(700, 8, generator=g) for centre in centres])
     queries = centres + 0.1 * torch.randn(10, 8, generator=g)
-    similar, _ = found(queries, bank, 200)
+    similarity, _ = search(queries, bank, 200)
     every = (queries @ bank.T).sort(dim=1, descending=True).values[:, :200]
-    torch.testing.assert_close(similar, every, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(similarity, every, rtol=1e-5, atol=1e-5)
 
 
 def test_a_sample_that_promises_too_much_does_not_lose_neighbours(form: str) -> None:
     # every row of the sample is near the query, all others are far
     bank = torch.zeros(8192, 2)
     bank[:: 8192 // 1024] = torch.tensor([1.0, 0.0])
-    similar, _ = found(torch.tensor([[1.0, 0.0]]), bank, 2000)
-    assert similar.sum() == 1024
+    similarity, _ = search(torch.tensor([[1.0, 0.0]]), bank, 2000)
+    assert similarity.sum() == 1024
 
 
 @pytest.mark.parametrize("twins", [False, True])
 def test_alone_a_row_is_not_its_own_neighbour(form: str, twins: bool) -> None:
     bank = whole_numbers(40, 2 if twins else 40, seed=3) + (0 if twins else 5 * torch.eye(40))
-    similar, places = found(bank, bank, 7, alone=True)
-    assert not (places == torch.arange(40)[:, None]).any()
+    similarity, indices = search(bank, bank, 7, alone=True)
+    assert not (indices == torch.arange(40)[:, None]).any()
     every = (bank @ bank.T).fill_diagonal_(-torch.inf)
-    assert torch.equal(similar, every.sort(dim=1, descending=True).values[:, :7])
+    assert torch.equal(similarity, every.sort(dim=1, descending=True).values[:, :7])
 
 
 def test_k_is_clipped_to_what_there_is(form: str) -> None:
     bank = torch.eye(4)
-    assert found(bank, bank, 9)[1].shape == (4, 4)
-    assert found(bank, bank, 9, alone=True)[1].shape == (4, 3)
+    assert search(bank, bank, 9)[1].shape == (4, 4)
+    assert search(bank, bank, 9, alone=True)[1].shape == (4, 3)
 
 
 def test_too_small_a_bank_is_an_error(form: str) -> None:
@@ -114,18 +171,18 @@ def test_euclidean_ranks_by_distance_wherever_the_rows_lie(form: str) -> None:
     bank, queries = torch.randn(300, 4, generator=g), torch.randn(20, 4, generator=g)
     for shift in (0.0, 1000.0):
         x, y = comparable(queries + shift, bank + shift, "euclidean")
-        _, places = found(x, y, 5)
-        apart = torch.cdist(
+        _, indices = search(x, y, 5)
+        distances = torch.cdist(
             (queries + shift).double(),
             (bank + shift).double(),
             compute_mode="donot_use_mm_for_euclid_dist",
         )
-        assert torch.equal(places, apart.argsort(1)[:, :5])
+        assert torch.equal(indices, distances.argsort(1)[:, :5])
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([2, 3, 8, 65, 128]))
-def test_a_product_has_the_same_bits_in_any_piece(rows: int, columns: int, width: int) -> None:
+def test_a_product_has_the_same_bits_in_any_block(rows: int, columns: int, width: int) -> None:
     g = torch.Generator().manual_seed(width)
     x, y = torch.randn(200, width, generator=g), torch.randn(300, width, generator=g)
     whole = products(x, y)
@@ -142,25 +199,6 @@ def test_features_that_are_no_numbers_are_an_error(metric: Any) -> None:
     broken[1, 1] = torch.nan
     with pytest.raises(ValueError, match=r"1 of 3 images \(bank\) are not finite"):
         comparable(torch.eye(3), broken, metric)
-
-
-def test_bytes_first_find_the_true_neighbours_in_exact_order() -> None:
-    g = torch.Generator().manual_seed(6)
-    x, z = comparable(
-        torch.randn(50, 24, generator=g), torch.randn(6000, 24, generator=g), "cosine"
-    )
-    exact = found(x, z, 100)
-    quick = found(x, z, 100, precision="int8")
-    hits = (exact[1][:, :, None] == quick[1][:, None, :]).any(2).float().mean()
-    assert hits > 0.999
-    assert (quick[0].diff(dim=1) <= 0).all()
-    torch.testing.assert_close(quick[0], (x @ z.T).gather(1, quick[1]))
-
-
-def test_bytes_need_numba(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled, "available", lambda: False)
-    with pytest.raises(ValueError, match=r"pip install 'selfsup\[fast\]'"):
-        list(nearest(torch.eye(3), torch.eye(3), 1, precision="int8"))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from launch import recipe
+from launch import called, recipe
 from pictures import folder
 
 from recipes import finetune_triplet
@@ -55,7 +55,7 @@ def test_a_run_made_to_collapse_is_stopped_within_200_steps(data: Path, tmp_path
 def test_a_collapsed_run_goes_on_where_it_is_only_warned_of(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     flags = ("--data", data, "--out", out, *FLAGS, "--optim.lr", "10", "--steps", "60")
-    done = recipe("recipes/finetune_triplet.py", *flags)
+    done = called("recipes/finetune_triplet.py", *flags)
     assert done.returncode == 0, done.stderr
     assert "warning: at step " in done.stdout
     assert states(out)[-1] == "collapsed"
@@ -66,7 +66,7 @@ def test_a_run_whose_miner_finds_nothing_starves_and_is_not_harmed(
 ) -> None:
     out = tmp_path / "run"
     mining = ("--method.miner", "semi-hard", "--method.margin", "1e-7", "--steps", "20")
-    done = recipe("recipes/finetune_triplet.py", "--data", data, "--out", out, *FLAGS, *mining)
+    done = called("recipes/finetune_triplet.py", "--data", data, "--out", out, *FLAGS, *mining)
     assert done.returncode == 0, done.stderr
     assert "starving" in states(out)
     assert "no triplet or pair of the batch has a loss to learn from" in done.stdout
@@ -74,7 +74,9 @@ def test_a_run_whose_miner_finds_nothing_starves_and_is_not_harmed(
     assert all(line["loss"] < 1e-6 for line in lines)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize(
+    "seed", [*range(5), *(pytest.param(seed, marks=pytest.mark.grid) for seed in range(5, 20))]
+)
 def test_a_healthy_run_never_raises_the_alarm(data: Path, tmp_path: Path, seed: int) -> None:
     finetune_triplet.main(
         finetune_triplet.Config(

@@ -50,7 +50,7 @@ def test_each_micro_batch_has_random_numbers_of_its_own_the_same_in_both_passes(
     expected = [seed_for(0, FIRST, f"network/{i}") for i in (0, 1)]
     assert seen == expected * 2
     monkeypatch.setattr("selfsup.training.step.world", lambda: (1, 2))
-    step._embed(batches[FIRST], 1, step._cut(16))
+    step._embed(batches[FIRST], 1, step._chunks(16))
     assert seen[-1] == seed_for(0, FIRST, "network/3")
 
 

@@ -138,7 +138,7 @@ def test_gradients_are_clipped_together_or_each_by_itself() -> None:
     ("setting", "told"),
     [
         ({"lr": 0.0}, "--optim.lr must be above 0"),
-        ({"warmup": 5.0}, "--optim.warmup is a share of the run below 1, not 5"),
+        ({"warmup": 5.0}, "--optim.warmup is a fraction of the run below 1, not 5"),
         ({"momentum": 1.0}, "--optim.momentum must be below 1"),
         ({"trust": 0.0}, "--optim.trust must be above 0"),
         ({"clip": -1.0}, "--optim.clip must be above 0, not -1"),
@@ -198,19 +198,19 @@ def test_the_plan_says_batch_negatives_rate_and_groups_in_80_columns() -> None:
     model, proxies = network()
     config = OptimConfig(name="lars", lr=0.3, weight_decay=1e-6, final_decay=1e-5, warmup=0.1)
     made = optimizer(model, config, loss_parameters=[proxies], factor=7.0)
-    told = plan(made, config, batch=4096, total=100, against=8190)
+    told = plan(made, config, batch=4096, total=100, negatives=8190)
     assert told.splitlines() == [
         "  batch      4096 images, 8,190 negatives for each embedding",
         "  rate       4.8 = 0.3 x 4096/256, after 10 of 100 steps, then a cosine to 0",
         "  lars       weights: 1 tensors, 6 numbers, decay 1e-06 to 1e-05",
         "  lars       biases and norms: 3 tensors, 6 numbers, no decay, not adapted",
-        "  lars       of the loss: 1 tensors, 8 numbers, no decay, rate x 7",
+        "  lars       loss parameters: 1 tensors, 8 numbers, no decay, rate x 7",
     ]
     constant_lr = optimizer(model, config, constant_lr=[model[0].bias])  # type: ignore[index]
-    told = plan(constant_lr, config, batch=4096, total=100, against=0)
+    told = plan(constant_lr, config, batch=4096, total=100, negatives=0)
     assert "constant-rate biases and norms: 1 tensors, 2 numbers, no decay" in told
     config = OptimConfig(lr=0.3, rule="sqrt")
-    told = plan(optimizer(model, config), config, batch=64, total=100, against=0)
+    told = plan(optimizer(model, config), config, batch=64, total=100, negatives=0)
     assert "64 images, no negatives" in told
     assert "0.15 = 0.3 x sqrt(64/256)" in told
 

@@ -16,6 +16,16 @@ from selfsup.training.step import frozen_running_stats
 GROUP = [name for name in METHODS if name.endswith("/group")]
 BATCH = [name for name in METHODS if name.endswith("/batch")]
 QUICK = ["dino/group", "proxies arcface/group", "byol own/batch"]
+MEMORIES = ["moco v2/group", "nnclr/group", "swav/group", "triplet/group", "pairs circle/group"]
+ONCE = {*QUICK, *MEMORIES, "simclr/group"}
+"""One of each kind: a teacher, batch norms, parameters of the loss, memories, none of these."""
+
+
+def cases(names: list[str]) -> list[Any]:
+    """Those of `ONCE`, and the others in the grid."""
+    return [name if name in ONCE else pytest.param(name, marks=pytest.mark.grid) for name in names]
+
+
 STATISTICS = ("running_", "num_batches_")
 Runs = dict[int, dict[str, Found]]
 
@@ -30,10 +40,11 @@ def difference(a: Found, b: Found) -> float:
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+def two(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """What two processes do with one and with two micro-batches each."""
     file = tmp_path_factory.mktemp("two") / "gradients.pt"
-    done = run(*torchrun(2), ROOT / "tests" / "workers" / "gradients.py", file)
+    script = ROOT / "tests" / "workers" / "gradients.py"
+    done = run(*torchrun(2), script, file, *chosen(request))
     assert done.returncode == 0, done.stderr
     made: dict[Any, Any] = torch.load(file, weights_only=True)
     assert made.pop("world") == 2
@@ -41,8 +52,13 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Runs:
 
 
 @pytest.fixture(scope="module")
-def one() -> Runs:
-    return {count: gradients(count) for count in (1, 2, 4)}
+def one(request: pytest.FixtureRequest) -> Runs:
+    return {count: gradients(count, chosen(request)) for count in (1, 2, 4)}
+
+
+def chosen(request: pytest.FixtureRequest) -> list[str]:
+    """The cases that this run of the tests looks at."""
+    return [name for name in METHODS if name in ONCE or request.config.getoption("--all")]
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +67,7 @@ def quick() -> Runs:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("step")
 @pytest.mark.parametrize("case", QUICK)
 def test_micro_batches_are_one_batch_but_for_batch_statistics(quick: Runs, case: str) -> None:
     apart = difference(quick[1][case], quick[4][case])
@@ -58,19 +75,22 @@ def test_micro_batches_are_one_batch_but_for_batch_statistics(quick: Runs, case:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", GROUP)
+@pytest.mark.xdist_group("step")
+@pytest.mark.parametrize("case", cases(GROUP))
 def test_four_micro_batches_are_one_batch(one: Runs, case: str) -> None:
     assert difference(one[1][case], one[4][case]) < 1e-12
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", BATCH)
+@pytest.mark.xdist_group("step")
+@pytest.mark.parametrize("case", cases(BATCH))
 def test_batch_statistics_are_of_the_micro_batch(one: Runs, case: str) -> None:
     assert difference(one[1][case], one[4][case]) > 1e-6
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", METHODS)
+@pytest.mark.xdist_group("step")
+@pytest.mark.parametrize("case", cases(list(METHODS)))
 def test_every_trained_parameter_has_a_gradient_and_they_are_not_zero(one: Runs, case: str) -> None:
     found = one[4][case]
     trained = {name for name in found.state if name in found.gradients}
@@ -83,9 +103,8 @@ def test_every_trained_parameter_has_a_gradient_and_they_are_not_zero(one: Runs,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "case", ["moco v2/group", "nnclr/group", "swav/group", "triplet/group", "pairs circle/group"]
-)
+@pytest.mark.xdist_group("step")
+@pytest.mark.parametrize("case", MEMORIES)
 def test_each_step_puts_its_batch_into_the_memory(one: Runs, case: str) -> None:
     for found in one.values():
         state = found[case].state
@@ -97,14 +116,16 @@ def test_each_step_puts_its_batch_into_the_memory(one: Runs, case: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("step")
 @pytest.mark.parametrize("micro_batches", [1, 2])
-@pytest.mark.parametrize("case", GROUP)
+@pytest.mark.parametrize("case", cases(GROUP))
 def test_two_processes_are_one(one: Runs, two: Runs, case: str, micro_batches: int) -> None:
     assert difference(one[1][case], two[micro_batches][case]) < 1e-12
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", METHODS)
+@pytest.mark.xdist_group("step")
+@pytest.mark.parametrize("case", cases(list(METHODS)))
 def test_micro_batches_are_virtual_processes_also_with_batch_norm(
     one: Runs, two: Runs, case: str
 ) -> None:

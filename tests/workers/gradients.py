@@ -30,7 +30,7 @@ from selfsup.doctor.certificate import Found, measure
 from selfsup.encoders.encoder import Encoder
 from selfsup.methods.byol import BYOL
 from selfsup.methods.method import Method
-from selfsup.methods.pair_ranking import USED, PairRanking
+from selfsup.methods.pair_ranking import USED_SETTINGS, PairRanking
 from selfsup.methods.proxy_ranking import ProxyRanking
 from selfsup.methods.simclr import SimCLR
 from selfsup.methods.swav import SwAV
@@ -57,8 +57,8 @@ def with_miner(miner: Miner) -> Callable[[Encoder], Method]:
 
 
 def with_loss(loss: PairLoss) -> Callable[[Encoder], Method]:
-    memory = MEMORY if "memory" in USED[loss] else MemoryConfig()
-    miner = "multi-similarity" if "miner" in USED[loss] else "all"
+    memory = MEMORY if "memory" in USED_SETTINGS[loss] else MemoryConfig()
+    miner = "multi-similarity" if "miner" in USED_SETTINGS[loss] else "all"
     return lambda e: PairRanking(
         e,
         PairsConfig(dim=8, loss=loss, memory=memory, miner=miner),  # type: ignore[arg-type]
@@ -117,7 +117,8 @@ def gradients(micro_batches: int, names: Iterable[str] = METHODS) -> dict[str, F
 if __name__ == "__main__":
     torch.set_num_threads(1)
     made: dict[Any, Any] = {
-        count: {name: tuple(found) for name, found in gradients(count).items()} for count in (1, 2)
+        count: {name: tuple(each) for name, each in gradients(count, sys.argv[2:]).items()}
+        for count in (1, 2)
     }
     made["world"] = distributed.world()[1]
     if distributed.is_main():

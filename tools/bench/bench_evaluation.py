@@ -1,16 +1,15 @@
-"""Time of evaluation beside lightly, faiss, pytorch-metric-learning and scikit-learn.
+"""Time of evaluation compared with lightly, faiss, pytorch-metric-learning and scikit-learn.
 
-    pip install -e '.[bench,fast]' && python tools/bench/bench_evaluation.py
+    pip install -e '.[bench]' && python tools/bench/bench_evaluation.py
 
 Two threads, all sides of a row in one process in shuffled rounds; a ratio is the median of the
-rounds' ratios. What each side finds is compared first: it is the same work.
+rounds' ratios. The results of the sides are compared first: it is the same work.
 """
 
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,8 +20,6 @@ from timing import Work, machine, paired, ratio
 from selfsup.core.cli import run as launch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torch import Tensor
 
 CLASSES, K = 100, 200
@@ -32,29 +29,16 @@ Sides = dict[str, Work]
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Time of evaluation beside its peers'."""
+    """Time of evaluation compared with its peers'."""
 
     rows: str = ""
     """Only rows whose name holds this text."""
     rounds: int = 7
-    """Of each row, after one that is not counted."""
+    """Rounds of each row, after one that is not counted."""
     threads: int = 2
-    """Of every side."""
+    """Threads of every side."""
     only: str = ""
     """For the tool's own use: hold a bank of so many rows and print the memory of a search."""
-
-
-@contextmanager
-def form(compiled: bool) -> "Iterator[None]":
-    """With numba's loops or without, as an install has them."""
-    from selfsup.core import compiled as module
-
-    before = module.available
-    module.available = lambda: compiled  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        module.available = before
 
 
 def blobs(n: int, q: int, d: int) -> "tuple[Tensor, Tensor, Tensor]":
@@ -94,37 +78,15 @@ def knn(n: int, q: int, d: int) -> Sides:
         votes = torch.zeros(len(near), CLASSES)
         return votes.scatter_add_(1, labels[which], (near / 0.1).exp()).argmax(1)
 
-    def ours(compiled: bool, precision: Any = "float32") -> Any:
-        with form(compiled):
-            return knn_votes(bank, labels, queries, votes=vote, precision=precision)[0]
+    def ours() -> Any:
+        return knn_votes(bank, labels, queries, votes=vote)[0]
 
-    sides: Sides = {
-        "default": partial(ours, False),
-        "fast": partial(ours, True),
-        "int8": partial(ours, True, "int8"),
-        "lightly": lightly,
-        "faiss": by_faiss,
-    }
-    found = {name: side() for name, side in sides.items()}
-    for name in ("default", "fast", "faiss", "lightly"):
-        assert float((found[name] != found["default"]).float().mean()) < 1e-3, name
-    told = float((found["int8"] == found["default"]).double().mean())
-    print(f"  int8: {recall(bank, queries):.6f} of the true neighbours, {told:.6f} of the votes")
+    sides: Sides = {"ours": ours, "lightly": lightly, "faiss": by_faiss}
+    predictions = {name: side() for name, side in sides.items()}
+    for name in ("faiss", "lightly"):
+        differing = (predictions[name] != predictions["ours"]).float().mean()
+        assert float(differing) < 1e-3, name
     return sides
-
-
-def recall(bank: "Tensor", queries: "Tensor") -> float:
-    """Share of the true neighbours that int8 finds."""
-    import torch
-
-    from selfsup.search.neighbours import nearest
-
-    both = [
-        torch.cat([part.places for part in nearest(queries, bank, K, precision=precision)])
-        for precision in ("float32", "int8")
-    ]
-    hits = [len(set(a) & set(b)) for a, b in zip(both[0].tolist(), both[1].tolist(), strict=True)]
-    return sum(hits) / (K * len(hits))
 
 
 def retrieval(n: int, d: int) -> Sides:
@@ -133,7 +95,7 @@ def retrieval(n: int, d: int) -> Sides:
     from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 
     from selfsup.evaluate.retrieval_figures import retrieval as search
-    from selfsup.search.sides import Side
+    from selfsup.search.gallery import Queries
 
     g = torch.Generator().manual_seed(0)
     labels = torch.randperm(n, generator=g) // 10
@@ -142,21 +104,18 @@ def retrieval(n: int, d: int) -> Sides:
     names = ("precision_at_1", "r_precision", "mean_average_precision_at_r")
     peer = AccuracyCalculator(include=names, device=torch.device("cpu"), k="max_bin_count")
 
-    def ours(compiled: bool) -> Any:
-        with form(compiled):
-            return search(Side(x, labels)).figures
+    def ours() -> Any:
+        return search(Queries(x, labels)).figures
 
     def pml() -> Any:
         return peer.get_accuracy(x, labels)
 
-    theirs = pml()
-    for compiled in (True, False):
-        found = ours(compiled)
-        means = [found[name].mean().item() for name in ("Recall@1", "R-precision", "MAP@R")]
-        apart = max(abs(a - theirs[b]) for a, b in zip(means, names, strict=True))
-        print(f"  differs from pytorch-metric-learning by at most {apart:.1e}")
-        assert apart < 1e-6
-    return {"default": partial(ours, False), "fast": partial(ours, True), "pml": pml}
+    theirs, figures = pml(), ours()
+    means = [figures[name].mean().item() for name in ("Recall@1", "R-precision", "MAP@R")]
+    difference = max(abs(a - theirs[b]) for a, b in zip(means, names, strict=True))
+    print(f"  differs from pytorch-metric-learning by at most {difference:.1e}")
+    assert difference < 1e-6
+    return {"ours": ours, "pml": pml}
 
 
 def probe(n: int, d: int, *, ill: bool) -> Sides:
@@ -173,18 +132,18 @@ def probe(n: int, d: int, *, ill: bool) -> Sides:
         x = x * torch.logspace(0, -2.5, d)
         x = x @ torch.linalg.qr(torch.randn(d, d, generator=g)).Q
     x = ((x - x.mean(0)) / x.std(0)).contiguous()
-    plain, y = x.numpy(), classes.numpy()
+    features, y = x.numpy(), classes.numpy()
 
     def ours() -> Any:
         return Problem(x, classes, 10).fit(1.0)
 
     def sklearn() -> Any:
-        return LogisticRegression(C=1.0, max_iter=5000).fit(plain, y)
+        return LogisticRegression(C=1.0, max_iter=5000).fit(features, y)
 
     fit, theirs = ours(), sklearn()
     weight, bias = torch.from_numpy(theirs.coef_), torch.from_numpy(theirs.intercept_)
     value = Problem(x, classes, 10)._at(weight.float(), bias.float(), 1 / n)[0]
-    right = float((fit.predict(x) == classes).double().mean()), theirs.score(plain, y)
+    right = float((fit.predict(x) == classes).double().mean()), theirs.score(features, y)
     print(f"  objective {fit.objective:.6f} of ours, {value:.6f} of theirs")
     print(f"  accuracy {right[0]:.4f} of ours, {right[1]:.4f} of theirs")
     return {"ours": ours, "sklearn": sklearn}
@@ -263,8 +222,8 @@ def main(config: Config) -> None:
         peers = [side for side in spent if side in PEERS]
         for side in spent:
             if side not in peers:
-                told = [f"{ratio(spent[side], spent[peer])} x {peer}" for peer in peers]
-                print(f"    {side}: {', '.join(told)}")
+                ratios = [f"{ratio(spent[side], spent[peer])} x {peer}" for peer in peers]
+                print(f"    {side}: {', '.join(ratios)}")
     if config.rows in "memory of k-NN, 1,280,000":
         done = subprocess.run(
             [sys.executable, __file__, "--only", "1280000"],

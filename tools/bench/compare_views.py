@@ -58,7 +58,7 @@ def train(config: Config, kind: str, seed: int, out: Path) -> None:
 
     from selfsup.config import EncoderConfig, KNNConfig, ViewsConfig
     from selfsup.data.open import open_source
-    from selfsup.evaluate.model import open_subject, train_and_test
+    from selfsup.evaluate.model import open_model, train_and_test
     from selfsup.evaluate.votes import knn_predict
 
     views = ViewsConfig(size=SIZE, strength=STRENGTH, interpolation="bilinear", blur=0.5)
@@ -85,7 +85,7 @@ def train(config: Config, kind: str, seed: int, out: Path) -> None:
             replaced.enter_context(patch("selfsup.training.loop.read_ahead", read))
         pretrain_simclr.main(settings)
     asked = KNNConfig(model=str(out), data=config.data, test=config.test, size=SIZE)
-    bank, test = train_and_test(open_subject(asked), asked, config.test, "")
+    bank, test = train_and_test(open_model(asked), asked, config.test, "")
     assert test is not None
     voted = knn_predict(bank.x, bank.labels, test.x, k=200, temperature=0.1)
     accuracy = (voted == test.labels).to(torch.float64).mean().item()

@@ -1,0 +1,329 @@
+"""What `import selfsup` offers: training, evaluation and search as ordinary calls.
+
+Each call takes the settings of its command as keywords, runs alone or under `accelerate launch`,
+and leaves the process as it was.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any, NamedTuple, cast, overload
+
+import yaml
+from torch import Tensor
+
+from selfsup.catalog import finetuning_recipe, pretraining_recipe
+from selfsup.config import ModelConfig
+from selfsup.core.errors import UserError, require
+from selfsup.core.numerics import normalize
+from selfsup.core.process_state import kept_process_state
+from selfsup.core.settings import from_keywords
+from selfsup.core.synonyms import refuse_keywords
+from selfsup.data.in_memory import data_settings
+from selfsup.encoders.bundle import Embedder, load_bundle
+from selfsup.encoders.encoder import Encoder
+
+
+class TrainedRun(PathLike[str]):
+    """A run folder: where a finished run keeps its encoder, settings, log and report."""
+
+    def __init__(self, folder: str | PathLike[str]) -> None:
+        """Point at a run folder; nothing is read yet."""
+        self.folder = Path(folder)
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
+    def __repr__(self) -> str:
+        return f"TrainedRun({str(self.folder)!r})"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All settings of the run, as in its config.yaml."""
+        settings: dict[str, Any] = yaml.safe_load((self.folder / "config.yaml").read_text())
+        return settings
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """The figures of each interval, as in its log.jsonl."""
+        return [json.loads(line) for line in (self.folder / "log.jsonl").read_text().splitlines()]
+
+    def load(self) -> Embedder:
+        """Load its encoder, see `selfsup.load`."""
+        return load(self)
+
+
+class Embedded(NamedTuple):
+    """Images as an encoder sees them."""
+
+    x: Tensor
+    """float32 [n, d], rows of length 1."""
+    names: list[str]
+    """What a person would call each image: its path, or its position."""
+    labels: list[str] | None
+    """The name of each image's class, or None where there are no labels."""
+
+
+@kept_process_state()
+def pretrain(
+    data: Any,
+    *,
+    out: str | PathLike[str],
+    method: Any = "simclr",
+    labels: Any = None,
+    **settings: Any,
+) -> TrainedRun:
+    """Pretrain an encoder on unlabelled images, or go on with the run in `out`.
+
+    Args:
+        data: a folder or whatever else `--data` takes, a torch Dataset, or a list of images.
+        out: the run folder. The same call with the same folder goes on where it stopped.
+        method: its name, as `selfsup pretrain --method` has it; or its Config, such as
+            `SimCLRConfig(temperature=0.1)`; or a dict, {"name": "simclr", "temperature": 0.1}.
+        labels: of images given as a list; for files, the manifest's column with the labels.
+        settings: every other flag, `epochs=100, batch=256, views={"size": 64}`; nested ones as a
+            Config object or a dict.
+
+    Raises:
+        UserError: a setting is unknown or does not fit, in one sentence.
+    """
+    name, method_settings = _named(method, "simclr")
+    recipe = pretraining_recipe(name)
+    _train(recipe, data, labels, {"out": out, "method": method_settings, **settings})
+    return TrainedRun(out)
+
+
+@kept_process_state()
+def finetune(
+    data: Any,
+    *,
+    out: str | PathLike[str],
+    init: Any = "",
+    loss: Any = "triplet",
+    miner: str | None = None,
+    labels: Any = None,
+    **settings: Any,
+) -> TrainedRun:
+    """Fine-tune an encoder on labelled images, for search, or go on with the run in `out`.
+
+    Args:
+        data: labelled images: a folder of folders or whatever else `--data` takes, a torch Dataset
+            of (image, label), or a list of images.
+        out: the run folder. The same call with the same folder goes on where it stopped.
+        init: the run whose encoder to start from; empty for random weights.
+        loss: its name, as `selfsup finetune --loss` has it, or a Config, such as
+            `TripletConfig(margin=0.1)`.
+        miner: which triplets or pairs of a batch to learn from; by default the loss's own.
+        labels: of images given as a list; for files, the manifest's column with the labels.
+        settings: every other flag; nested ones as a Config object or a dict.
+
+    Raises:
+        UserError: a setting is unknown or does not fit, in one sentence.
+    """
+    if isinstance(loss, str):
+        recipe, method_settings = finetuning_recipe(loss)
+    else:
+        name, method_settings = _named(loss, "triplet")
+        recipe, _ = finetuning_recipe(name)
+    if miner is not None:
+        require(hasattr(recipe.Config.method, "miner"), f"miner has no effect with loss {loss!r}")
+        require(isinstance(method_settings, Mapping), "a Config of a loss has its own miner")
+        method_settings = {**method_settings, "miner": miner}
+    if "method" in settings:
+        given = settings.pop("method")
+        require(isinstance(given, Mapping), "method must be a dict here; give a Config as loss")
+        method_settings = {**method_settings, **given}
+    _train(recipe, data, labels, {"out": out, "init": init, "method": method_settings, **settings})
+    return TrainedRun(out)
+
+
+def _named(method: Any, default: str) -> tuple[str, Any]:
+    """A method's name and its settings, given as a name, a dict or a Config."""
+    if isinstance(method, str):
+        return method, {}
+    if isinstance(method, Mapping):
+        return str(method.get("name", default)), dict(method)
+    require(hasattr(method, "name"), f"a method is a name, a dict or a Config, not {method!r}")
+    return str(method.name), method
+
+
+def _train(recipe: Any, data: Any, labels: Any, settings: dict[str, Any]) -> None:
+    refuse_keywords(settings, recipe.Config)
+    config = from_keywords(recipe.Config, {**data_settings("data", data, labels), **settings})
+    recipe.main(config)
+
+
+@kept_process_state()
+def load(model: Any, **settings: Any) -> Embedder:
+    """Load an encoder as a module from images to embeddings.
+
+    `selfsup.load("runs/b").embed(["a.jpg", "b.jpg"])` is float32 [2, d], rows of length 1; called
+    itself it takes a tensor of images, see `Embedder`.
+
+    Args:
+        model: a run, a bundle, a folder that timm loads, or a timm model name, whose weights are
+            random unless `weights` names a file or is "cached".
+        settings: `weights`, `size` and the other flags that choose a model.
+
+    Raises:
+        UserError: there is no such encoder.
+    """
+    if Path(fspath(model)).is_dir():
+        require(not settings, f"{model} is a folder, which has its own settings: {settings}")
+        return load_bundle(fspath(model))
+    from selfsup.evaluate.model import open_model
+
+    opened = open_model(_model_config(model, "", settings))
+    require(isinstance(opened.encoder, Encoder), f"{model} is a baseline without an encoder")
+    return Embedder(cast(Encoder, opened.encoder), opened.views, {})
+
+
+@kept_process_state()
+def embed(model: Any, data: Any, *, labels: Any = None, **settings: Any) -> Embedded:
+    """Embed images: float32 [n, d] of length 1, with their names and labels.
+
+    Args:
+        model: a run, a bundle, a folder that timm loads, or a timm model name.
+        data: images, labelled or not: a folder or whatever else `--data` takes, a torch Dataset, or
+            a list of images.
+        labels: of images given as a list; for files, the manifest's column with the labels.
+        settings: `split`, `size`, `batch`, `workers` and the other flags that choose a model.
+
+    Raises:
+        UserError: the images or the model cannot be opened.
+    """
+    from selfsup.evaluate.model import embed as embed_source
+    from selfsup.evaluate.model import open_images, open_model
+
+    config = _model_config(model, data, settings, labels)
+    opened = open_model(config)
+    source = open_images(opened, config.data, config.split, config)
+    features = embed_source(opened, source, config)
+    names = [source.name(position) for position in features.positions.tolist()]
+    classes = features.classes
+    named = None if source.labels is None else [classes[i] for i in features.labels.tolist()]
+    return Embedded(normalize(features.x), names, named)
+
+
+def _model_config(
+    model: Any, data: Any, settings: dict[str, Any], labels: Any = None
+) -> ModelConfig:
+    refuse_keywords(settings, ModelConfig)
+    return from_keywords(
+        ModelConfig, {"model": fspath(model), **data_settings("data", data, labels), **settings}
+    )
+
+
+class Hit(NamedTuple):
+    """A neighbour of a query."""
+
+    name: str
+    """What a person would call the image."""
+    similarity: float
+    """Cosine of the two embeddings."""
+    label: str | None
+    """The name of its class, if it has one."""
+
+
+@overload
+def search(
+    model: Any,
+    gallery: Any,
+    queries: str | PathLike[str],
+    *,
+    k: int = 12,
+    memory: str = "1GB",
+    **settings: Any,
+) -> list[Hit]: ...
+@overload
+def search(
+    model: Any, gallery: Any, queries: Any, *, k: int = 12, memory: str = "1GB", **settings: Any
+) -> list[list[Hit]]: ...
+@kept_process_state()
+def search(
+    model: Any, gallery: Any, queries: Any, *, k: int = 12, memory: str = "1GB", **settings: Any
+) -> list[Hit] | list[list[Hit]]:
+    """Find the nearest images of a gallery, exactly.
+
+    Args:
+        model: a run, a bundle, a folder that timm loads, or a timm model name.
+        gallery: images as in `embed`; or what `embed` returned for them, which saves time when a
+            gallery is searched again.
+        queries: the file of an image, for a list of hits; or several files, images as in `embed`,
+            or what `embed` returned for them, for a list of hits each.
+        k: neighbours of each query.
+        memory: what the search may hold beside the embeddings.
+        settings: as in `embed`, for gallery and queries.
+
+    Returns:
+        Hits of each query, the nearest first.
+
+    Raises:
+        UserError: something cannot be opened.
+    """
+    import torch
+
+    from selfsup.search.neighbours import nearest
+    from selfsup.search.products import bytes_of
+
+    bank = gallery if isinstance(gallery, Embedded) else embed(model, gallery, **settings)
+    single = isinstance(queries, str | PathLike)
+    x = _embed_queries(model, [queries] if single else queries, settings)
+    hits: list[list[Hit]] = []
+    with torch.inference_mode():
+        for block in nearest(x, bank.x, k, memory=bytes_of(memory)):
+            rows = zip(block.similarity.tolist(), block.indices.tolist(), strict=True)
+            hits += [[_hit(bank, *pair) for pair in zip(*row, strict=True)] for row in rows]
+    return hits[0] if single else hits
+
+
+def _embed_queries(model: Any, queries: Any, settings: dict[str, Any]) -> Tensor:
+    """Embed queries: those that are files by their paths."""
+    from selfsup.data.decode import read_bytes
+    from selfsup.data.sources import ImageSource
+    from selfsup.evaluate.model import embed as embed_source
+    from selfsup.evaluate.model import open_model
+
+    if isinstance(queries, Embedded):
+        return queries.x
+    files = isinstance(queries, Sequence) and all(isinstance(q, str | PathLike) for q in queries)
+    if not files or not queries:
+        return embed(model, queries, **settings).x
+    paths = [Path(query) for query in queries]
+    for path in paths:
+        require(path.is_file(), f"{path} is no file of an image; for a folder search with embed()")
+    config = _model_config(model, "", settings)
+    opened = open_model(config)
+    source = ImageSource(
+        lambda i: read_bytes(paths[i]),
+        list(map(str, paths)),
+        None,
+        [],
+        channels=opened.views.channels,
+    )
+    source.in_memory = True  # few images: reader processes would take longer to start
+    features = embed_source(opened, source, config)
+    if features.bad:
+        broken = set(range(len(paths))) - set(features.positions.tolist())
+        raise UserError(f"{paths[min(broken)]} cannot be read as an image")
+    return normalize(features.x)
+
+
+def _hit(bank: Embedded, similarity: float, index: int) -> Hit:
+    label = None if bank.labels is None else bank.labels[index]
+    return Hit(bank.names[index], similarity, label)
+
+
+__all__ = [
+    "Embedded",
+    "Embedder",
+    "Hit",
+    "TrainedRun",
+    "UserError",
+    "embed",
+    "finetune",
+    "load",
+    "pretrain",
+    "search",
+]

@@ -1,0 +1,91 @@
+"""Which recipe trains what: methods and ranking losses by name, read from the recipes folder."""
+
+import importlib
+import typing
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from selfsup.core.errors import UserError, did_you_mean
+
+PRETRAIN, FINETUNE = "pretrain_", "finetune_"
+
+
+def methods() -> list[str]:
+    """List the pretraining methods: `pretrain_moco_v2.py` is "moco-v2"."""
+    return _names(PRETRAIN)
+
+
+def losses() -> list[str]:
+    """List the ranking losses that a fine-tuning recipe has."""
+    return list(_losses())
+
+
+def recipe(name: str) -> Any:
+    """Import a recipe of this name, such as "pretrain-moco-v2"."""
+    return importlib.import_module(f"selfsup.recipes.{name.replace('-', '_')}")
+
+
+def recipes() -> list[str]:
+    """List all recipes by the names of their commands."""
+    return [
+        f"{start}{name}".replace("_", "-")
+        for start in (PRETRAIN, FINETUNE)
+        for name in _names(start)
+    ]
+
+
+def pretraining_recipe(method: str) -> Any:
+    """Find the recipe of a pretraining method.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    name = method.lower().replace("_", "-").replace(" ", "-")
+    if name not in methods():
+        raise UserError(
+            f"there is no method {method!r}{did_you_mean(name, methods())}; there are "
+            f"{', '.join(methods())}"
+        )
+    return recipe(f"pretrain-{name}")
+
+
+def finetuning_recipe(loss: str) -> tuple[Any, dict[str, Any]]:
+    """Find the recipe of a ranking loss, and the settings of its method that choose the loss.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    name = loss.lower().replace("_", "-").replace(" ", "-")
+    known = _losses()
+    if name not in known:
+        raise UserError(
+            f"there is no loss {loss!r}{did_you_mean(name, known)}; there are {', '.join(known)}"
+        )
+    family, settings = known[name]
+    return recipe(f"finetune-{family}"), dict(settings)
+
+
+def _names(start: str) -> list[str]:
+    spec = find_spec("selfsup.recipes")
+    assert spec is not None
+    (folder,) = spec.submodule_search_locations or [""]
+    files = sorted(Path(folder).glob(f"{start}*.py"))
+    return [file.stem.removeprefix(start).replace("_", "-") for file in files]
+
+
+@cache
+def _losses() -> dict[str, tuple[str, dict[str, Any]]]:
+    """Each loss with its family and settings; triplets are a family of losses of their own."""
+    known: dict[str, tuple[str, dict[str, Any]]] = {}
+    for family in sorted(_names(FINETUNE), key=lambda name: name != "triplet"):
+        method = type(recipe(f"finetune-{family}").Config.method)
+        default = method().loss
+        for loss in typing.get_args(typing.get_type_hints(method)["loss"]):
+            if family != "triplet":
+                known[loss] = family, {"loss": loss}
+            else:
+                name = family if loss == default else f"{family}-{loss}"
+                known[name] = family, {"loss": loss}
+    return known

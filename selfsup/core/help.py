@@ -1,0 +1,95 @@
+"""The short help of a command: the flags that matter first, each in one line."""
+
+import ast
+import dataclasses
+import inspect
+import sys
+import textwrap
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+WIDTH = 80
+
+
+def short_help(config: Any, first: Sequence[tuple[str, str]] = ()) -> str:
+    """Describe a command by `first` and the flags of its Config's `FIRST`, or by all its flags.
+
+    `first` are more flags, each with what it does. At most 80 columns wide, without torch.
+    """
+    flags = getattr(config, "FIRST", None) or [f.name for f in dataclasses.fields(config)]
+    rows = [*first, *(_row(config, flag) for flag in flags)]
+    column = min(26, max((len(row[0]) for row in rows), default=0)) + 4
+    lines = [*textwrap.wrap(str(config.__doc__).split("\n\n")[0], WIDTH), ""]
+    lines += [f"usage: {command_name()} [flags]", ""]
+    for flag, about in rows:
+        wrapped = textwrap.wrap(about, WIDTH - column) or [""]
+        head = f"  {flag}".ljust(column)
+        if len(head) > column:
+            lines.append(head.rstrip())
+            head = " " * column
+        lines.append(head + wrapped[0])
+        lines += [" " * column + line for line in wrapped[1:]]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "  --config FILE.yaml reads settings from a file; flags override it.",
+            "  --help-all lists every flag.",
+        ]
+    )
+
+
+def command_name() -> str:
+    """The command as it was typed: `selfsup knn`, or the name of a script."""
+    name = sys.argv[0]
+    return name if name.startswith("selfsup ") else f"python {Path(name).name}"
+
+
+def _row(config: Any, flag: str) -> tuple[str, str]:
+    """A flag as typed, and its first sentence with the default."""
+    owner, default = config, None
+    names = flag.split(".")
+    for name in names[:-1]:
+        default = getattr(owner if default is None else default, name)
+        owner = type(default)
+    name = names[-1]
+    if default is None:
+        field = next(f for f in dataclasses.fields(owner) if f.name == name)
+        value = field.default
+    else:
+        value = getattr(default, name)
+    about = _documentation(owner).get(name, "").split(". ")[0].rstrip(".:;")
+    hint = typing.get_type_hints(owner)[name]
+    if typing.get_origin(hint) is typing.Literal:
+        about = f"{about}: {', '.join(map(str, typing.get_args(hint)))}"
+    told = "needed" if value is dataclasses.MISSING else _default(value)
+    return f"--{flag.replace('_', '-')}", f"{about} ({told})" if told else about
+
+
+def _default(value: Any) -> str:
+    if value is None or value == "" or value == ():
+        return ""
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    return str(value)
+
+
+def _documentation(config: type) -> dict[str, str]:
+    """The strings below the fields of a dataclass and of those that it inherits from."""
+    about: dict[str, str] = {}
+    for owner in reversed(config.__mro__):
+        if not dataclasses.is_dataclass(owner):
+            continue
+        body = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for field, text in zip(body.body, body.body[1:], strict=False):
+            if (
+                isinstance(field, ast.AnnAssign)
+                and isinstance(field.target, ast.Name)
+                and isinstance(text, ast.Expr)
+                and isinstance(text.value, ast.Constant)
+            ):
+                about[field.target.id] = " ".join(str(text.value.value).split())
+    return about

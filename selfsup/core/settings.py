@@ -1,0 +1,177 @@
+"""Settings as dataclasses: made from plain values, checked against their types, and back."""
+
+import dataclasses
+import os
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeVar
+
+from selfsup.core.errors import UserError, did_you_mean
+
+C = TypeVar("C")
+Path = tuple[str, ...]
+"""Where a setting stands: ("optim", "lr")."""
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Return the settings as plain numbers, strings, lists and dictionaries."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, str):
+            return str(value)
+        return [plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+    return {key: plain(value) for key, value in dataclasses.asdict(config).items()}
+
+
+def from_keywords(config: type[C], values: Mapping[str, Any]) -> C:
+    """Make a Config from keywords; a nested one is a Config of its own, or a dict of some fields.
+
+    Raises:
+        UserError: a keyword is no setting, has a value of another type, or one is missing.
+    """
+    values = {k: os.fspath(v) if isinstance(v, os.PathLike) else v for k, v in values.items()}
+    plain = {key: value for key, value in values.items() if not _is_config(value)}
+    settings = checked(plain, config, place=_keyword)
+    hints = typing.get_type_hints(config)
+    for key in values.keys() - plain.keys():
+        if key not in hints:
+            raise UserError(f"unknown setting {key!r}{did_you_mean(key, hints)}")
+        if not isinstance(values[key], hints[key]):
+            raise UserError(
+                f"{key} must be a {hints[key].__name__} or a dict, not a "
+                f"{type(values[key]).__name__}"
+            )
+        settings[key] = values[key]
+    made: C = with_values(config, settings)
+    for field in dataclasses.fields(typing.cast(Any, config)):
+        if getattr(made, field.name) is dataclasses.MISSING:
+            raise UserError(f"{field.name} is needed: {field.name}=...")
+    return made
+
+
+def _keyword(path: Path) -> str:
+    """Where a wrong keyword stands: nothing at the top, `optim: ` within that one."""
+    return "".join(f"{name}: " for name in path[:-1])
+
+
+def _is_config(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
+
+
+def with_values(
+    config: Any, values: Mapping[str, Any], *, missing: Any = dataclasses.MISSING, base: Any = None
+) -> Any:
+    """Make a Config of the values, else those of `base` or its defaults, else `missing`."""
+    hints = typing.get_type_hints(config)
+    filled: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        default = field.default if base is None else getattr(base, field.name)
+        value = values.get(field.name, default)
+        if isinstance(value, dict):
+            value = with_values(hints[field.name], value, missing=missing, base=default)
+        filled[field.name] = missing if value is dataclasses.MISSING else value
+    return config(**filled)
+
+
+def checked(
+    values: Mapping[str, Any],
+    config: type,
+    *,
+    place: Callable[[Path], str],
+    strict: bool = True,
+    within: Path = (),
+) -> dict[str, Any]:
+    """Check each value against the Config's field and return it in the field's type.
+
+    Args:
+        values: plain values by name, nested ones as dictionaries.
+        config: a dataclass.
+        place: the start of an error's sentence: where the setting of this path was written.
+        strict: refuse unknown settings instead of leaving them out.
+        within: the path of `values` in the whole.
+
+    Raises:
+        UserError: a setting is unknown or has a value of another type.
+    """
+    hints = typing.get_type_hints(config)
+    result: dict[str, Any] = {}
+    for name, value in values.items():
+        path = (*within, str(name))
+        if name not in hints:
+            if not strict:
+                continue
+            raise UserError(
+                f"{place(path)}unknown setting {name!r}{did_you_mean(str(name), hints)}"
+            )
+        hint = hints[name]
+        if dataclasses.is_dataclass(hint):
+            if not isinstance(value, Mapping):
+                raise UserError(
+                    f"{place(path)}{name} must hold settings of its own, indented below it"
+                )
+            inner = typing.cast(type, hint)
+            result[name] = checked(value, inner, place=place, strict=strict, within=path)
+            continue
+        fits, result[name] = _convert(value, hint)
+        if not fits:
+            raise UserError(f"{place(path)}{name} must be {_describe(hint)}, not {value!r}")
+    return result
+
+
+def line_of(tree: Any, path: Path) -> int:
+    """Return the line of the setting at `path` in a YAML document's node tree, from 1."""
+    line = 0
+    for name in path:
+        for key, node in tree.value:
+            if str(key.value) == name:
+                line, tree = key.start_mark.line + 1, node
+                break
+    return line
+
+
+def _convert(value: Any, hint: Any) -> tuple[bool, Any]:
+    """Whether a plain value fits a field's type, and the value in that type."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        return _convert(value, inner[0])
+    if origin is Literal:
+        return value in inner, value
+    if origin in (types.UnionType, typing.Union):
+        options = (_convert(value, option) for option in inner)
+        return next((option for option in options if option[0]), (False, value))
+    if origin is tuple:
+        if inner[-1] is Ellipsis and isinstance(value, list | tuple):
+            inner = inner[:1] * len(value)
+        if not isinstance(value, list | tuple) or len(value) != len(inner):
+            return False, value
+        items = [_convert(item, kind) for item, kind in zip(value, inner, strict=True)]
+        return all(fits for fits, _ in items), tuple(item for _, item in items)
+    if hint is float:
+        if isinstance(value, str):  # YAML 1.1 reads 1e-4 as text
+            try:
+                return True, float(value)
+            except ValueError:
+                return False, value
+        return isinstance(value, int | float) and not isinstance(value, bool), value
+    if hint is str:
+        return isinstance(value, str), value  # images in memory are a kind of text, too
+    return type(value) is hint or (hint is types.NoneType and value is None), value
+
+
+def _describe(hint: Any) -> str:
+    """Name a type in words."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        return _describe(inner[0])
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, inner))
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(map(_describe, inner))
+    if origin is tuple:
+        return "a list of numbers" if inner[-1] is Ellipsis else f"a list of {len(inner)} numbers"
+    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+    return words.get(hint, "empty")

@@ -1,0 +1,49 @@
+"""Images given from Python, where settings hold a path."""
+
+from collections.abc import Sequence
+from os import PathLike, fspath
+from typing import Any
+
+from selfsup.core.errors import require
+
+
+class InMemory(str):
+    """Images and labels that stand in a Config like a path; as text it says what they are.
+
+    `open_source` makes a source of them, see `python_source` for what they may be.
+    """
+
+    images: Any
+    labels: Sequence[Any] | None
+    __slots__ = ("images", "labels")
+
+    def __new__(cls, images: Any, labels: Sequence[Any] | None = None) -> "InMemory":
+        """Hold images, such as a list or a torch Dataset."""
+        count = len(images) if hasattr(images, "__len__") else "unknown number of"
+        text = super().__new__(cls, f"{count} images from Python ({type(images).__name__})")
+        text.images, text.labels = images, labels
+        return text
+
+    def __deepcopy__(self, memo: Any) -> "InMemory":
+        return self  # a Config that is copied goes on with the same images
+
+
+def data_settings(name: str, data: Any, labels: Any = None) -> dict[str, Any]:
+    """Settings for the images `data`: a path as it is, others as `InMemory`.
+
+    Args:
+        name: of the setting, such as "data" or "test".
+        data: a path, or images.
+        labels: of files the name of a column, else a label for each image.
+
+    Raises:
+        UserError: labels do not fit the kind of data.
+    """
+    if isinstance(data, str | PathLike):
+        require(
+            labels is None or isinstance(labels, str),
+            "labels of files are the name of a column; images in memory take a list of labels",
+        )
+        path = data if isinstance(data, InMemory) else fspath(data)
+        return {name: path} | ({} if labels is None else {"labels": labels})
+    return {name: InMemory(data, labels)}

@@ -1,0 +1,137 @@
+"""The course of every evaluation: the model and each baseline are measured in the same way."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from selfsup.config import EvaluateConfig
+from selfsup.core.distributed import is_main
+from selfsup.core.errors import UserError, require
+from selfsup.core.settings import to_dict
+from selfsup.evaluate.intervals import Figure, figure
+from selfsup.evaluate.model import EvaluatedModel, open_baselines, open_model
+from selfsup.evaluate.results import NOT_IN_TRAIN, Evaluation, Figures, result_file
+from selfsup.search.products import bytes_of
+
+T = TypeVar("T")
+
+
+class Measurement(NamedTuple):
+    """The values of one model."""
+
+    values: dict[str, Tensor]
+    """A value for each image or query, by the figure's name: a figure is their mean."""
+    facts: dict[str, Any]
+    """What was chosen, left out and counted."""
+    numbers: dict[str, float] = {}  # noqa: RUF012  (never written to)
+    """Figures that are no mean over images."""
+    groups: Tensor | None = None
+    """The class of each value, where classes are resampled as a whole."""
+    without_leaks: Tensor | None = None
+    """bool, which values are of images that are not in train too."""
+
+
+def compare(
+    tool: str,
+    config: EvaluateConfig,
+    embed: Callable[[EvaluatedModel], T],
+    measure: Callable[[T], Measurement],
+    *,
+    notes: tuple[str, ...] = (),
+) -> Evaluation:
+    """Measure a model and its baselines.
+
+    Args:
+        tool: the kind of evaluation, for the table and the file.
+        config: of the model and its baselines.
+        embed: makes a model's features; every process takes part.
+        measure: makes values of them, on the main process alone.
+        notes: sentences below the table.
+
+    Raises:
+        UserError: the images do not fit; the first error is of the model itself.
+    """
+    bytes_of(config.memory)
+    require(config.resamples >= 0, f"--resamples must be 0 or more, not {config.resamples}")
+    model = open_model(config)
+    measured: dict[str, Measurement] = {}
+    for candidate in [model, *open_baselines(model, config)]:
+        features = embed(candidate)
+        if is_main():
+            taken = candidate.name in measured
+            name = f"{candidate.name} ({len(measured) + 1})" if taken else candidate.name
+            try:
+                measured[name] = measure(features)
+            except UserError:
+                raise
+            except ValueError as error:
+                raise UserError(f"{config.data}: {error}") from None
+    seeds = [embed(open_model(replace(config, model=run))) for run in config.seeds]
+    file = Path(config.out) if config.out else result_file(f"{tool}.json", model)
+    if not is_main():
+        return Evaluation(tool, model.name, file, to_dict(config))
+    first, *others = measured.values()
+    if seeds:
+        first.facts.update(_mean_over_seeds([first, *map(measure, seeds)]))
+    figures = {name: _figures(each, config) for name, each in measured.items()}
+    return Evaluation(
+        tool=tool,
+        model=model.name,
+        file=file,
+        settings=to_dict(config),
+        figures=figures.pop(model.name),
+        baselines=figures,
+        margins=_margins(first, others, config),
+        facts=first.facts,
+        notes=notes,
+    )
+
+
+def accuracy(predictions: Tensor, labels: Tensor) -> Tensor:
+    """1 where a prediction is right, else 0. float64."""
+    return (predictions == labels).to(torch.float64)
+
+
+def _mean_over_seeds(runs: list[Measurement]) -> dict[str, str]:
+    """Mean and deviation of each figure over runs that differ in their seed."""
+    facts = {}
+    for name in runs[0].values:
+        means = torch.stack([run.values[name].double().mean() for run in runs])
+        facts[f"{name} over {len(runs)} seeds"] = f"{means.mean():.3f} +- {means.std():.3f}"
+    return facts
+
+
+def _figures(measured: Measurement, config: EvaluateConfig) -> Figures:
+    """Every figure, and those over test images without leaks if there are any leaks."""
+    figures: Figures = {}
+    for name, values in measured.values.items():
+        figures[name] = _interval(values, measured.groups, config)
+    figures |= measured.numbers
+    rows = measured.without_leaks
+    if rows is not None and not bool(rows.all()) and bool(rows.any()):
+        groups = None if measured.groups is None else measured.groups[rows]
+        for name, values in measured.values.items():
+            figures[name + NOT_IN_TRAIN] = _interval(values[rows], groups, config)
+    return figures
+
+
+def _interval(values: Tensor, groups: Tensor | None, config: EvaluateConfig) -> Figure:
+    return figure(values, seed=config.seed, resamples=config.resamples, groups=groups)
+
+
+def _margins(
+    first: Measurement, others: list[Measurement], config: EvaluateConfig
+) -> dict[str, Figure]:
+    """How far each figure lies above the best of the others, image by image."""
+    margins = {}
+    for name, values in first.values.items():
+        same = [each.values[name] for each in others if name in each.values]
+        same = [each for each in same if each.shape == values.shape]
+        if same:
+            best = max(same, key=lambda each: float(each.double().mean()))
+            margins[name] = _interval(values.double() - best.double(), first.groups, config)
+    return margins

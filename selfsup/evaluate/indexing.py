@@ -1,0 +1,102 @@
+"""An index from images: embed what is new, add it to what is there, write the folder."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from selfsup.config import IndexConfig
+from selfsup.core.distributed import is_main
+from selfsup.core.errors import require
+from selfsup.core.numerics import normalize
+from selfsup.data.audit import digest
+from selfsup.encoders.bundle import load_bundle
+from selfsup.encoders.weights import fingerprint
+from selfsup.evaluate.model import EvaluatedModel, embed, open_images, open_model
+from selfsup.evaluate.results import result_file
+from selfsup.search import engines
+from selfsup.search import index as store
+from selfsup.search.index import Engine, Index, Rows
+
+
+@dataclass(frozen=True)
+class BuiltIndex:
+    """The index that was written, and how many images it lacks."""
+
+    index: Index
+    unreadable: int
+    """Images that could not be read and were left out."""
+
+
+def build_index(config: IndexConfig) -> BuiltIndex:
+    """Make an index of images, or add to one and take from one, and write it.
+
+    Every process embeds its slice; the main process writes.
+
+    Raises:
+        UserError: a setting, the model or the images do not fit, or the folder holds something
+            else.
+    """
+    require(bool(config.data) or bool(config.remove), "give --data, or names to --remove")
+    require(not (config.ann and config.qdrant), "--ann and --qdrant are two engines: choose one")
+    model = open_model(config)
+    folder = Path(config.out) if config.out else result_file("index", model)
+    index, unreadable = _open_or_start(config, model, folder), 0
+    if config.remove and is_main():
+        index = store.remove(index, config.remove)
+    if config.data:
+        embeddings, rows, unreadable = _embed_rows(config, model)
+        if is_main():
+            index = store.add(index, embeddings, rows)
+    if not is_main():
+        return BuiltIndex(index, unreadable)
+    engine: Engine = "usearch" if config.ann else "qdrant" if config.qdrant else index.engine
+    threshold = load_bundle(model.folder).threshold if model.folder else None
+    index = replace(index, engine=engine, where=config.qdrant or index.where, threshold=threshold)
+    store.write(index, engines.build)
+    return BuiltIndex(index, unreadable)
+
+
+def _open_or_start(config: IndexConfig, model: EvaluatedModel, folder: Path) -> Index:
+    """The index that is in the folder, or an empty one.
+
+    Raises:
+        UserError: the folder holds something else, or an index of other weights.
+    """
+    require(
+        model.folder is not None,
+        f"an index needs the folder of a run or a bundle, which search opens again; {config.model} "
+        "is none",
+    )
+    path = str(Path(config.model).resolve())
+    weights, size = fingerprint(model.encoder), model.views.size
+    if not config.add and not config.remove:
+        old = folder / "index.json"
+        require(
+            not folder.exists() or old.exists() or not any(folder.iterdir()),
+            f"{folder} exists and is no index; choose another --out",
+        )
+        index = store.empty(folder, path, weights, size)
+        return replace(index, writing=store.read(folder).writing) if old.exists() else index
+    index = store.read(folder)
+    require(
+        (index.weights, index.size) == (weights, size),
+        f"{folder} was made by {index.model} with other weights or another --size; make it again "
+        "without --add",
+    )
+    return replace(index, model=path)
+
+
+def _embed_rows(config: IndexConfig, model: EvaluatedModel) -> tuple[np.ndarray, Rows, int]:
+    """Embeddings of length 1, a line for each, and how many images could not be read."""
+    source = open_images(model, config.data, config.split, config)
+    features = embed(model, source, config)
+    data = str(Path(config.data).resolve()) if Path(config.data).exists() else config.data
+    rows: Rows = {name: [] for name in store.COLUMNS}
+    for position, label in zip(features.positions.tolist(), features.labels.tolist(), strict=True):
+        rows["name"].append(source.name(position))
+        rows["data"].append(data)
+        rows["split"].append(config.split)
+        rows["label"].append("" if label < 0 else features.classes[label])
+        rows["sha256"].append(digest(source.pixels(position), source.stored(position)))
+    return normalize(features.x).numpy(), rows, features.bad

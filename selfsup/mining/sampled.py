@@ -1,0 +1,116 @@
+"""Random mining: positives and negatives drawn with a given generator.
+
+A miner returns index tensors, anchors ascending, and has no gradient. It works on the whole global
+batch. Among equal distances any may be chosen.
+
+Shape letters: m embeddings, n anchors among them, d width, t triplets, r anchors of a block.
+"""
+
+import torch
+from torch import Tensor
+
+from selfsup.losses.measures import Distance
+from selfsup.losses.relations import Anchors, Relations, Triplets, join_triplets
+
+FARTHEST = 1.4  # just below sqrt 2, the usual distance of random directions
+
+
+@torch.no_grad()
+def random_triplets(
+    labels: Tensor, *, generator: torch.Generator, anchors: Anchors = None
+) -> Triplets:
+    """Draw one positive and one negative of each anchor, uniformly.
+
+    Anchors without a positive or without a negative are left out.
+
+    Args:
+        labels: [m] integers.
+        generator: on the CPU; the same state gives the same triplets on every process.
+        anchors: how many of the first rows are anchors (`Anchors`).
+
+    Returns:
+        Indices [t] of anchors, positives and negatives.
+
+    Example:
+        >>> g = torch.Generator().manual_seed(0)
+        >>> a, p, n = random_triplets(torch.tensor([0, 0, 1]), generator=g)
+        >>> a.tolist(), p.tolist(), n.tolist()  # the third row has no positive
+        ([0, 1], [1, 0], [2, 2])
+    """
+    relations = Relations(labels, anchors)
+    draws = torch.rand(relations.anchor_count, 2, generator=generator, dtype=torch.float64)
+    draws = draws.to(labels.device)
+    triplets = []
+    for block in relations.blocks():
+        positive, negative = relations.masks(block)
+        valid = (positive.any(1) & negative.any(1)).nonzero()[:, 0]
+        p, n = (
+            _pick(mask[valid].double(), draws[block][valid, i])
+            for i, mask in enumerate((positive, negative))
+        )
+        triplets.append((block.start + valid, p, n))
+    return join_triplets(triplets)
+
+
+@torch.no_grad()
+def distance_weighted(
+    embeddings: Tensor,
+    labels: Tensor,
+    *,
+    generator: torch.Generator,
+    cutoff: float = 0.5,
+    anchors: Anchors = None,
+) -> Triplets:
+    """Draw a negative for each positive pair, weighted by the inverse density of its distance.
+
+    Most distances of random points on the sphere are near sqrt 2. A negative at distance D is drawn
+    with weight 1 / q(D), q(D) = D^(d - 2) (1 - D^2 / 4)^((d - 3) / 2), so that all distances are
+    drawn equally often. Below the cutoff noise dominates: such distances count as the cutoff.
+
+    Source: Wu et al. 2017, https://arxiv.org/abs/1706.07567, section 4. As in the paper's code,
+    negatives beyond 1.4, which have no loss, are not drawn. An anchor that has only such negatives
+    draws among all of them uniformly.
+
+    Args:
+        embeddings: [m, d], in any scale; measured at length 1.
+        labels: [m] integers.
+        generator: on the CPU; the same state gives the same triplets on every process.
+        cutoff: smallest distance; shorter ones count as this.
+        anchors: how many of the first rows are anchors (`Anchors`).
+
+    Returns:
+        Indices [t] of anchors, positives and negatives.
+
+    Example:
+        >>> x, labels = torch.eye(3).repeat_interleave(2, 0), torch.tensor([0, 0, 1, 1, 2, 2])
+        >>> g = torch.Generator().manual_seed(0)
+        >>> a, p, n = distance_weighted(x, labels, generator=g)
+        >>> a.tolist(), p.tolist()
+        ([0, 1, 2, 3, 4, 5], [1, 0, 3, 2, 5, 4])
+    """
+    relations = Relations(labels, anchors)
+    distance = Distance("euclidean")
+    z = distance.prepare(embeddings)
+    width = z.shape[1]
+    triplets = []
+    for block, distances, positive, negative in relations.compare_blocks(z, distance):
+        clamped = distances.double().clamp(min=cutoff)
+        weight = -(width - 2) * clamped.log()
+        weight -= (width - 3) / 2 * (1 - clamped.square() / 4).clamp(min=1e-8).log()
+        near = negative & (distances < FARTHEST)
+        has_near = near.any(1, keepdim=True)
+        negative = torch.where(has_near, near, negative)
+        weight = weight.masked_fill(~has_near, 0).masked_fill(~negative, -torch.inf)
+        a, p = (positive & negative.any(1, keepdim=True)).nonzero().unbind(1)
+        draws = torch.rand(len(a), generator=generator, dtype=torch.float64).to(z.device)
+        n = _pick((weight - weight.amax(1, keepdim=True)).exp()[a], draws)
+        triplets.append((block.start + a, p, n))
+    return join_triplets(triplets)
+
+
+def _pick(weights: Tensor, draws: Tensor) -> Tensor:
+    """Pick a column of each row, with probability proportional to weight. [t, m], [t] -> [t]."""
+    sums = weights.cumsum(1)
+    place = torch.searchsorted(sums, (draws * sums[:, -1])[:, None], right=True)[:, 0]
+    last = weights.shape[1] - 1 - weights.flip(1).gt(0).to(torch.uint8).argmax(1)
+    return torch.minimum(place, last)  # a draw just below 1 may round to the very end

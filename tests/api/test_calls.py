@@ -1,0 +1,204 @@
+"""The public calls: in a script, in a notebook, twice in one process, and what they say."""
+
+import os
+import random
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from launch import ROOT, called, environment, kill_after, run, torchrun
+from pictures import folder
+from PIL import Image
+from workers.calls import SMALL
+
+import selfsup
+import selfsup.evaluate.calls  # what libraries do when imported is no part of a call
+from selfsup.config import SimCLRConfig, TripletConfig
+
+CALLS = ROOT / "tests" / "workers" / "calls.py"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return folder(tmp_path_factory.mktemp("data") / "images")
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> selfsup.TrainedRun:
+    out = tmp_path_factory.mktemp("runs") / "a"
+    return selfsup.pretrain(data, out=out, batch=8, **SMALL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_calls_work_in_a_script_on_any_number_of_processes(
+    data: Path, tmp_path: Path, processes: int
+) -> None:
+    start = [sys.executable] if processes == 1 else torchrun(processes)
+    done = run(*start, CALLS, data, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "k-NN, k 20, T 0.1" in done.stdout
+    assert done.stdout.count("embedded (24, 128) 24 class0") == processes
+    assert done.stdout.count("hit Hit(name='class0/0.png', similarity=") == processes
+    assert done.stdout.count("loaded (1, 128)") == processes
+    assert f"{processes} x cpu" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_the_calls_work_in_a_notebook_and_progress_moves(data: Path, tmp_path: Path) -> None:
+    from nbclient import NotebookClient
+    from nbformat.v4 import new_code_cell, new_notebook
+
+    lines = CALLS.read_text().replace("sys.argv[1]", repr(str(data)))
+    lines = lines.replace("sys.argv[2]", repr(str(tmp_path / "runs")))
+    again = "selfsup.pretrain(images, out=runs / 'c', method='dcl', batch=8, **SMALL)"
+    cells = [new_code_cell(source) for source in (lines, again)]
+    notebook = new_notebook(cells=cells)
+    kernel = {name: value for name, value in environment().items() if name != "PYTEST_XDIST_WORKER"}
+    NotebookClient(notebook, timeout=300, kernel_name="python3").execute(env=kernel)
+    text = "".join(
+        output.get("text", "") + output.get("data", {}).get("text/plain", "")
+        for cell in notebook.cells
+        for output in cell.outputs
+    )
+    assert "[####################] 4/4  left 00:00:00  loss" in text
+    assert "k-NN, k 20, T 0.1" in text
+    assert "hit Hit(name='class0/0.png'" in text
+    assert "TrainedRun(" in text
+
+
+def test_a_list_of_images_trains_as_their_folder_does(
+    data: Path, trained: selfsup.TrainedRun, tmp_path: Path
+) -> None:
+    images = [Image.open(file).convert("RGB") for file in sorted(data.rglob("*.png"))]
+    of_list = selfsup.pretrain(images, out=tmp_path / "list", batch=8, **SMALL)
+    assert [line["loss"] for line in of_list.log] == [line["loss"] for line in trained.log]
+    assert of_list.settings["data"] == "24 images from Python (list)"
+    labels = [file.parent.name for file in sorted(data.rglob("*.png"))]
+    z = selfsup.embed(of_list, images, labels=labels)
+    same = selfsup.embed(trained, data)
+    assert torch.equal(z.x, same.x)
+    assert z.labels == same.labels == labels
+    assert z.names[3] == "image 3"
+
+
+@pytest.mark.slow
+def test_a_run_on_a_data_set_goes_on_exactly_where_it_was_killed(tmp_path: Path) -> None:
+    script = ROOT / "tests" / "workers" / "dataset_run.py"
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    commands = [(sys.executable, script, out, "14") for out in (whole, killed)]
+    done = run(*commands[0])
+    assert done.returncode == 0, done.stderr
+    kill_after(random.randint(4, 11), commands[1], killed)
+    done = run(*commands[1])
+    assert done.returncode == 0, done.stderr
+    assert "going on from step" in done.stdout
+    last = [out / "checkpoints" / "step-00000014" / "model.safetensors" for out in (whole, killed)]
+    assert last[0].read_bytes() == last[1].read_bytes()
+
+
+def state() -> list[object]:
+    """What a call has to leave alone."""
+    return [
+        torch.get_rng_state().tolist(),
+        np.random.get_state()[1].tolist(),  # type: ignore[index]
+        random.getstate(),
+        torch.get_num_threads(),
+        torch.get_default_dtype(),
+        torch.is_grad_enabled(),
+        torch.are_deterministic_algorithms_enabled(),
+        list(map(str, warnings.filters)),
+        dict(os.environ),
+        torch.distributed.is_initialized(),
+    ]
+
+
+def test_calls_leave_the_process_as_it_was_and_can_be_repeated(
+    data: Path, tmp_path: Path, trained: selfsup.TrainedRun
+) -> None:
+    before = state()
+    run = selfsup.pretrain(data, out=tmp_path / "again", batch=8, **SMALL)
+    assert state() == before
+    assert [line["loss"] for line in run.log] == [line["loss"] for line in trained.log]
+    selfsup.evaluate.retrieval(run, data, resamples=10)
+    selfsup.search(run, data, data / "class0" / "0.png", k=2)
+    assert state() == before
+
+
+def test_a_method_is_a_name_a_dict_or_a_config(data: Path, tmp_path: Path) -> None:
+    ways: dict[str, Any] = {
+        "name": "simclr",
+        "dict": {"temperature": 0.3},
+        "config": SimCLRConfig(temperature=0.3),
+    }
+    runs = {
+        key: selfsup.pretrain(data, out=tmp_path / key, method=method, batch=8, **SMALL)
+        for key, method in ways.items()
+    }
+    temperature = {key: run.settings["method"]["temperature"] for key, run in runs.items()}
+    assert temperature == {"name": 0.2, "dict": 0.3, "config": 0.3}
+    loss = TripletConfig(margin=0.3, dim=8)
+    tuned = selfsup.finetune(
+        data, out=tmp_path / "t", loss=loss, **(SMALL | {"classes": 3, "images": 2})
+    )
+    assert tuned.settings["method"] == tuned.settings["method"] | {"name": "triplet", "margin": 0.3}
+    assert selfsup.load(tuned).embed([data / "class0" / "0.png"]).shape == (1, 8)
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "batch_size": ({"batch_size": 3}, "batch_size: here it is batch"),
+    "lr": ({"lr": 0.1}, 'lr: here it is optim={"lr": ...}'),
+    "type": ({"batch": "x"}, "batch must be a whole number, not 'x'"),
+    "guess": ({"epoch": 3}, "unknown setting 'epoch' (did you mean 'epochs'?)"),
+    "nested": ({"views": {"sise": 3}}, "views: unknown setting 'sise' (did you mean 'size'?)"),
+    "number": ({"optim": 3}, "optim must hold settings of its own"),
+    "method": ({"method": "simclear"}, "there is no method 'simclear' (did you mean 'simclr'?)"),
+    "steps": ({"steps": 0}, "--steps must be above 0, not 0"),
+    "keep": ({"keep": 0}, "--keep must be above 0, not 0"),
+    "log_every": ({"log_every": 0}, "--log-every must be above 0, not 0"),
+    "labels": ({"labels": [1, 2]}, "labels of files are the name of a column"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_wrong_call_raises_one_sentence(data: Path, tmp_path: Path, what: str) -> None:
+    settings, sentence = WRONG[what]
+    before = torch.get_rng_state()
+    with pytest.raises(selfsup.UserError) as caught:
+        selfsup.pretrain(data, out=tmp_path / "x", **(SMALL | {"batch": 8} | settings))
+    assert sentence in str(caught.value)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_sentence_is_the_one_that_the_command_prints(tmp_path: Path) -> None:
+    with pytest.raises(selfsup.UserError) as caught:
+        selfsup.pretrain(tmp_path / "imagse", out=tmp_path / "x")
+    flags = ("--data", tmp_path / "imagse", "--out", tmp_path / "x")
+    done = called("recipes/pretrain_simclr.py", *flags)
+    assert done.stderr.strip() == f"error: {caught.value}"
+
+
+def test_searching_takes_a_gallery_that_is_embedded_already(
+    data: Path, trained: selfsup.TrainedRun
+) -> None:
+    files = sorted(data.rglob("*.png"))[:2]
+    z = selfsup.embed(trained, data)
+    hits = selfsup.search(trained, z, files, k=3)
+    assert [hits[0][0].name, hits[1][0].name] == ["class0/0.png", "class0/1.png"]
+    alone = selfsup.search(trained, data, files[0], k=3)
+    assert [(hit.name, hit.label) for hit in hits[0]] == [(hit.name, hit.label) for hit in alone]
+    assert hits[0][0].similarity == pytest.approx(1, abs=1e-5)
+    assert selfsup.search(trained, z, z, k=1)[5][0].name == z.names[5]
+
+
+def test_every_public_name_is_there_with_a_docstring() -> None:
+    names = {"pretrain", "finetune", "embed", "search", "load", "evaluate", "UserError"}
+    assert names <= set(dir(selfsup))
+    for name in selfsup.__all__:
+        if name != "__version__":
+            assert getattr(selfsup, name).__doc__, name

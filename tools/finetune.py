@@ -1,0 +1,47 @@
+"""Fine-tune an encoder on labelled images, with any ranking loss.
+
+    selfsup finetune --data products/ --init runs/a --out runs/b --loss triplet --miner semi-hard
+    accelerate launch -m selfsup finetune --data products/ --init runs/a --out runs/b --loss arcface
+
+The losses are those of recipes/finetune_*.py: triplets, pairs and proxies.
+"""
+
+import sys
+
+from selfsup.catalog import finetuning_recipe, losses
+from selfsup.core.cli import attempt, leave, parse, take
+from selfsup.core.errors import require
+from selfsup.core.help import short_help
+
+DEFAULT = "triplet"
+
+
+def main(args: list[str]) -> None:
+    """Choose the recipe and run it with the other flags."""
+    from selfsup.tools.pretrain import method_of
+
+    args = list(args)
+    loss, miner = take(args, "--loss"), take(args, "--miner")
+    recipe, settings = finetuning_recipe(loss or method_of(args) or DEFAULT)
+    if {"-h", "--help"} & set(args):
+        first = [
+            ("--loss", f"One of {', '.join(losses())} ({DEFAULT})"),
+            ("--miner", "Which triplets or pairs of a batch to learn from (batch-hard; all)"),
+        ]
+        print(short_help(recipe.Config, first=first))
+        return
+    if miner is not None:
+        require(hasattr(recipe.Config.method, "miner"), f"--miner has no effect with --loss {loss}")
+        args += ["--method.miner", miner]
+    if loss is not None:
+        args += ["--method.loss", settings["loss"]]
+    recipe.main(parse(recipe.Config, args))
+
+
+def command() -> None:
+    """Run from the command line."""
+    leave(attempt(lambda: main(sys.argv[1:])))
+
+
+if __name__ == "__main__":
+    command()
