@@ -182,6 +182,10 @@ def _works_on_batches(step: KorniaStep, shape: Shape) -> bool:
         f"{FLAG}: {step.name} changes {side} to {' x '.join(map(str, new[1:]))}; use "
         "classes that keep the shape (--views.area sets the crops)",
     )
+    require(
+        torch.equal(step._apply_block(x[:1], [0]), single[0]),
+        f"{FLAG}: {step.name} gives another result each time it is applied",
+    )
     try:
         at_once = step._apply_block(x, range(TRIAL_VIEWS))
     except Exception:  # such as parameters of unequal length

@@ -160,6 +160,21 @@ def test_a_mistake_is_one_sentence_before_training(text: str, message: str) -> N
     assert "\n" not in str(raised.value)
 
 
+def test_a_class_that_draws_while_it_is_applied_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As noise did before kornia 0.9: not even the seed of a view would fix it."""
+
+    def unseeded(
+        self: ka.RandomInvert, input: torch.Tensor, *args: object, **kwargs: object
+    ) -> torch.Tensor:
+        return input * torch.rand(())
+
+    monkeypatch.setattr(ka.RandomInvert, "apply_transform", unseeded)
+    with pytest.raises(UserError, match="RandomInvert gives another result each time"):
+        check(with_kornia("{RandomInvert: {p: 0.75}}"))
+
+
 def test_a_class_has_to_fit_the_local_views_too() -> None:
     text = "{RandomCrop: {size: [32, 32]}}"
     check(with_kornia(text))
