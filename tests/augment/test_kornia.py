@@ -15,6 +15,7 @@ from selfsup.augment.draws import draw
 from selfsup.augment.kornia_steps import kornia_steps
 from selfsup.config import LocalViewsConfig, ViewsConfig
 from selfsup.core.errors import UserError
+from selfsup.report.views import describe_draws
 
 EXAMPLE = (
     "{RandomMotionBlur: {kernel_size: 3, angle: 35.0, direction: 0.5, p: 0.3}, "
@@ -131,6 +132,15 @@ def test_what_was_drawn_is_described_in_words() -> None:
     assert jpeg.describe(5, (3, 32, 32)) == jpeg.describe(5, (3, 32, 32))
     (noise,) = kornia_steps("{RandomGaussianNoise: {std: 0.1}}")
     assert noise.describe(5, (3, 32, 32)) == "RandomGaussianNoise"
+
+
+def test_a_sheet_of_views_lists_what_kornia_does_to_each_view() -> None:
+    config = with_kornia(EXAMPLE)
+    (draws,) = draw(config, 20, seed=0, step=0)
+    for i in range(20):
+        lines = describe_draws(draws, config, i, 1, None)
+        for name, seeds in zip(("RandomMotionBlur", "RandomJPEG"), draws.kornia, strict=True):
+            assert (name in lines) == bool(seeds[i, 1] >= 0)
 
 
 @pytest.mark.parametrize(
