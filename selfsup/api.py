@@ -265,14 +265,14 @@ def search(
     import torch
 
     from selfsup.search.neighbours import nearest
-    from selfsup.search.products import bytes_of
+    from selfsup.search.products import parse_bytes
 
     bank = gallery if isinstance(gallery, Embedded) else embed(model, gallery, **settings)
     single = isinstance(queries, str | PathLike)
     x = _embed_queries(model, [queries] if single else queries, settings)
     hits: list[list[Hit]] = []
     with torch.inference_mode():
-        for block in nearest(x, bank.x, k, memory=bytes_of(memory)):
+        for block in nearest(x, bank.x, k, memory=parse_bytes(memory)):
             rows = zip(block.similarity.tolist(), block.indices.tolist(), strict=True)
             hits += [[_hit(bank, *pair) for pair in zip(*row, strict=True)] for row in rows]
     return hits[0] if single else hits

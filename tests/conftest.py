@@ -1,7 +1,10 @@
 """Settings of the whole test run."""
 
+from typing import Any
+
 import pytest
 import torch
+from xdist.scheduler import LoadScopeScheduling
 
 from selfsup.core import compiled
 
@@ -21,6 +24,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     grids = [item for item in items if item.get_closest_marker("grid")]
     config.hook.pytest_deselected(items=grids)
     items[:] = [item for item in items if item not in grids]
+
+
+class Scheduler(LoadScopeScheduling):
+    """Give tests to whichever worker is free, but those of a file with a costly fixture to one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::")[0]
+        return file if file.endswith(TOGETHER) else nodeid
+
+
+TOGETHER = ("training/test_step.py", "doctor/test_certificate.py")
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduler:
+    """Called by xdist when there are workers."""
+    return Scheduler(config, log)
 
 
 @pytest.fixture(params=["torch", "numba"])

@@ -59,36 +59,36 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def figures(tool: str, *flags: Any, out: Path, cwd: Path = ROOT) -> dict[str, Any]:
     done = run(sys.executable, ROOT / "tools" / f"{tool}.py", *flags, "--out", out, cwd=cwd)
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(out.read_text())
-    return found
+    record: dict[str, Any] = json.loads(out.read_text())
+    return record
 
 
 def test_a_model_with_a_known_answer_gets_it_from_every_tool(known: Path, tmp_path: Path) -> None:
     """Raw pixels of plain colours: everything is right but the one image with a wrong label."""
     flags = ("--model", "pixels", "--data", known, "--size", "16", *ALONE)
-    found = figures("knn", *flags, "--k", "3", "5", out=tmp_path / "knn.json")
-    assert found["figures"]["k-NN, k 3, T 0.1"]["value"] == pytest.approx(19 / 20)
-    assert found["figures"]["k-NN, k 5, T 0.1"]["value"] == pytest.approx(19 / 20)
-    found = figures("retrieval", *flags, "--all", out=tmp_path / "ret.json")["figures"]
+    record = figures("knn", *flags, "--k", "3", "5", out=tmp_path / "knn.json")
+    assert record["figures"]["k-NN, k 3, T 0.1"]["value"] == pytest.approx(19 / 20)
+    assert record["figures"]["k-NN, k 5, T 0.1"]["value"] == pytest.approx(19 / 20)
+    record = figures("retrieval", *flags, "--all", out=tmp_path / "ret.json")["figures"]
     # image 3 finds none of its label first, and image 4 finds image 3
-    assert found["Recall@1"]["value"] == pytest.approx(18 / 20)
+    assert record["Recall@1"]["value"] == pytest.approx(18 / 20)
     # nine right ones see eight of theirs; ten of the other label nine of ten;
     # image 3 has its own group before it, and then one of its label
-    assert found["R-precision"]["value"] == pytest.approx((9 * r_of_nine() + 10 * 0.9 + 0.1) / 20)
-    found = figures("verify", *flags, out=tmp_path / "ver.json")["figures"]
-    assert 0.8 < found["AUC"] < 1
-    found = figures("health", *flags, "--views", "0", out=tmp_path / "hea.json")["figures"]
-    assert found["NMI of k-means"] > 0.6
+    assert record["R-precision"]["value"] == pytest.approx((9 * r_of_nine() + 10 * 0.9 + 0.1) / 20)
+    record = figures("verify", *flags, out=tmp_path / "ver.json")["figures"]
+    assert 0.8 < record["AUC"] < 1
+    record = figures("health", *flags, "--views", "0", out=tmp_path / "hea.json")["figures"]
+    assert record["NMI of k-means"] > 0.6
 
 
 def r_of_nine() -> float:
     """Of an image's 8 nearest in its group of 10, how many are not image 3: 7 or 8 of 8."""
     levels = [i * (i + 1) // 2 for i in range(10)]
-    found = []
+    record = []
     for i in set(range(10)) - {3}:
         others = sorted(set(range(10)) - {i}, key=lambda j: abs(levels[i] - levels[j]))
-        found.append(sum(j != 3 for j in others[:8]) / 8)
-    return sum(found) / 9
+        record.append(sum(j != 3 for j in others[:8]) / 8)
+    return sum(record) / 9
 
 
 def test_several_processes_have_the_figures_of_one(data: Path, model: Path, tmp_path: Path) -> None:
@@ -104,8 +104,8 @@ def test_several_processes_have_the_figures_of_one(data: Path, model: Path, tmp_
         out = ("--out", tmp_path / "two.json")
         two = recipe(f"tools/{tool}.py", *flags, *out, processes=2)
         assert two.returncode == 0, two.stderr
-        found = json.loads((tmp_path / "two.json").read_text())
-        assert found["figures"] == one["figures"]
+        record = json.loads((tmp_path / "two.json").read_text())
+        assert record["figures"] == one["figures"]
         assert two.stdout.count("written to") == 1
 
 
@@ -113,13 +113,13 @@ def test_every_figure_is_compared_with_baselines(data: Path, model: Path, tmp_pa
     flags = ("--model", model, "--data", data, "--test", data, "--k", "3")
     done = recipe("tools/knn.py", *flags, "--out", tmp_path / "knn.json", "--against", "test_vit")
     assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "knn.json").read_text())
+    record = json.loads((tmp_path / "knn.json").read_text())
     baselines = ["random", "pixels", "colours", "test_vit (random weights)"]
-    assert list(found["baselines"]) == baselines
+    assert list(record["baselines"]) == baselines
     name = "k-NN, k 3, T 0.1"
-    best = max(found["baselines"][each][name]["value"] for each in baselines)
-    margin = found["margins"][name]["value"]
-    assert margin == pytest.approx(found["figures"][name]["value"] - best)
+    best = max(record["baselines"][each][name]["value"] for each in baselines)
+    margin = record["margins"][name]["value"]
+    assert margin == pytest.approx(record["figures"][name]["value"] - best)
     assert "margin: over the best baseline" in done.stdout
     assert all(len(line) <= 80 for line in done.stdout.splitlines() if "written to" not in line)
 
@@ -132,10 +132,10 @@ def test_test_images_that_are_in_train_are_told_and_left_out(data: Path, tmp_pat
         new = folder(tmp_path / f"new{i}", classes=4, each=9)
         (both / kind / "new.png").write_bytes((new / kind / "8.png").read_bytes())
     flags = ("--model", "colours", "--data", data, "--test", both, "--k", "1", *ALONE)
-    found = figures("knn", *flags, out=tmp_path / "knn.json")
-    assert found["facts"]["leaked files"] == 3
-    assert found["facts"]["leaked by looks"] == 0
-    assert {"k-NN, k 1, T 0.1", "k-NN, k 1, T 0.1, not in train"} == found["figures"].keys()
+    record = figures("knn", *flags, out=tmp_path / "knn.json")
+    assert record["facts"]["leaked files"] == 3
+    assert record["facts"]["leaked by looks"] == 0
+    assert {"k-NN, k 1, T 0.1", "k-NN, k 1, T 0.1, not in train"} == record["figures"].keys()
 
 
 def test_re_identification_leaves_out_ones_own_camera(known: Path, tmp_path: Path) -> None:
@@ -153,14 +153,14 @@ def test_re_identification_leaves_out_ones_own_camera(known: Path, tmp_path: Pat
 
 def test_few_shots_labels_and_solvers(data: Path, model: Path, tmp_path: Path) -> None:
     flags = ("--model", model, "--data", data, "--test", data, *ALONE)
-    found = figures("knn", *flags, "--shots", "1", "3", "--k", "2", out=tmp_path / "knn.json")
-    assert {"k-NN, 1 of each class", "k-NN, 3 of each class"} <= found["figures"].keys()
-    assert "deviation of 5 draws of 1" in found["facts"]
+    record = figures("knn", *flags, "--shots", "1", "3", "--k", "2", out=tmp_path / "knn.json")
+    assert {"k-NN, 1 of each class", "k-NN, 3 of each class"} <= record["figures"].keys()
+    assert "deviation of 5 draws of 1" in record["facts"]
     share = ("--shares", "0.5", "1")
-    found = figures("linear", *flags, *share, out=tmp_path / "lin.json")
-    assert list(found["figures"])[:2] == ["linear probe, 50% of labels", "linear probe"]
-    found = figures("linear", *flags, "--solver", "sgd", out=tmp_path / "sgd.json")
-    assert "rate" in found["facts"]["linear probe"]
+    record = figures("linear", *flags, *share, out=tmp_path / "lin.json")
+    assert list(record["figures"])[:2] == ["linear probe, 50% of labels", "linear probe"]
+    record = figures("linear", *flags, "--solver", "sgd", out=tmp_path / "sgd.json")
+    assert "rate" in record["facts"]["linear probe"]
 
 
 def test_pairs_from_a_file(data: Path, model: Path, tmp_path: Path) -> None:
@@ -170,8 +170,8 @@ def test_pairs_from_a_file(data: Path, model: Path, tmp_path: Path) -> None:
     with pairs.open("w", newline="") as out:
         csv.writer(out).writerows([("first", "second", "same"), *rows])
     flags = ("--model", model, "--data", data, "--pairs", pairs, *ALONE)
-    found = figures("verify", *flags, out=tmp_path / "ver.json")
-    assert (found["facts"]["pairs of one label"], found["facts"]["of two"]) == (5, 6)
+    record = figures("verify", *flags, out=tmp_path / "ver.json")
+    assert (record["facts"]["pairs of one label"], record["facts"]["pairs of two labels"]) == (5, 6)
     pairs.write_text("first,second,same\nclass0/0.png,class0/9.png,1\n")
     done = recipe("tools/verify.py", *flags)
     assert done.returncode == 2
@@ -249,7 +249,7 @@ def test_an_index_is_made_searched_added_to_and_taken_from(
 def test_other_engines_find_what_the_exact_one_does(
     data: Path, model: Path, tmp_path: Path, engine: str
 ) -> None:
-    found = []
+    record = []
     for name in ("exact", engine):
         engines = {"ann": ["--ann"], "qdrant": ["--qdrant", f"{tmp_path}/db#faces"]}
         more = engines.get(name, [])
@@ -266,8 +266,8 @@ def test_other_engines_find_what_the_exact_one_does(
             search += more
         done = recipe("tools/search.py", *search)
         assert done.returncode == 0, done.stderr
-        found.append(done.stdout)
-    assert found[0] == found[1]
+        record.append(done.stdout)
+    assert record[0] == record[1]
 
 
 def test_a_bundle_has_all_that_an_embedding_needs(data: Path, model: Path, tmp_path: Path) -> None:
@@ -307,10 +307,10 @@ def test_a_baseline_of_the_same_name_does_not_take_a_models_place(
 ) -> None:
     shutil.copytree(model, tmp_path / "random")
     knn = ("--data", data, "--k", "1", "--baselines", "random")
-    found = figures("knn", "--model", "random", *knn, out=tmp_path / "a.json", cwd=tmp_path)
+    record = figures("knn", "--model", "random", *knn, out=tmp_path / "a.json", cwd=tmp_path)
     same = figures("knn", "--model", model, *knn, out=tmp_path / "b.json")
-    assert found["figures"] == same["figures"]
-    assert list(found["baselines"]) == ["random (2)"]
+    assert record["figures"] == same["figures"]
+    assert list(record["baselines"]) == ["random (2)"]
 
 
 def test_runs_of_other_seeds_give_a_mean_and_a_deviation(
@@ -322,12 +322,12 @@ def test_runs_of_other_seeds_give_a_mean_and_a_deviation(
     knn = ("--data", data, "--k", "3", *ALONE)
     name, means = "k-NN, k 3, T 0.1", []
     for run_of_seed in (model, tmp_path / "other"):
-        found = figures("knn", "--model", run_of_seed, *knn, out=tmp_path / "a.json")
-        means.append(found["figures"][name]["value"])
+        record = figures("knn", "--model", run_of_seed, *knn, out=tmp_path / "a.json")
+        means.append(record["figures"][name]["value"])
     seeds = ("--seeds", tmp_path / "other")
-    found = figures("knn", "--model", model, *knn, *seeds, out=tmp_path / "b.json")
+    record = figures("knn", "--model", model, *knn, *seeds, out=tmp_path / "b.json")
     expected = f"{np.mean(means):.3f} +- {np.std(means, ddof=1):.3f}"
-    assert found["facts"][f"{name} over 2 seeds"] == expected
+    assert record["facts"][f"{name} over 2 seeds"] == expected
 
 
 def test_broken_weights_end_with_one_sentence(data: Path, model: Path, tmp_path: Path) -> None:
@@ -348,8 +348,8 @@ def test_an_embedder_gives_the_embeddings_of_the_tools(
     expected = torch.from_numpy(np.load(tmp_path / "index" / "embeddings-1.npy"))
     embedder = selfsup.load(model)
     files = sorted(data.rglob("*.png"))
-    found = embedder.embed(files)
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    record = embedder.embed(files)
+    torch.testing.assert_close(record, expected, atol=1e-4, rtol=0)
     images = torch.stack([torch.from_numpy(np.array(decode(f))) for f in files])
     with torch.inference_mode():
         together = embedder(images.permute(0, 3, 1, 2))

@@ -3,11 +3,13 @@
     selfsup compare-methods --data data/cifar10/train.npz --test data/cifar10/test.npz
 
 Each method is first timed for a few steps, alone; the steps that fill its minutes are written to
-plan.json, so that the same command goes on where it stopped. Figures are of the last step, on test
-images that no choice was made by.
+plan.json, so that the same command continues where it stopped. Figures are of the last step, on
+test images that no choice depends on. Methods are the recipes `pretrain_*.py`.
 """
 
+import importlib
 import json
+import pkgutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -55,58 +57,58 @@ class Config:
     """Bootstrap samples behind each 95 % interval."""
 
 
-FAST = TeacherConfig(momentum=0.99)  # of a run of few thousand steps
-METHODS: dict[str, dict[str, Any]] = {
-    "simclr": {},
-    "dcl": {},
-    "moco_v2": {
+FAST = TeacherConfig(momentum=0.99)  # for a run of a few thousand steps
+CHANGES: dict[str, dict[str, Any]] = {
+    "moco-v2": {
         "method": MoCoV2Config(teacher=TeacherConfig(momentum=0.99, final=0.99)),
         "optim": OptimConfig(lr=0.12),
     },
-    "moco_v3": {},
-    "nnclr": {},
     "byol": {"method": BYOLConfig(teacher=FAST), "optim": replace(LARS, lr=3.0)},
     "simsiam": {"optim": OptimConfig(lr=0.12)},
-    "barlow_twins": {},
-    "vicreg": {},
-    "tico": {},
-    "swav": {},
     "dino": {
         "method": DINOConfig(prototypes=1024, teacher=replace(FAST, export="teacher")),
         "optim": OptimConfig(name="adamw", lr=2e-3, weight_decay=0.04, clip_each=3.0),
     },
-    "lejepa": {},
-    "supcon": {},
 }
-"""What differs from the recipe's defaults, for so short a run on small images."""
+"""Changes of a recipe's defaults, for so short a run on small images."""
 TIMED = 40  # steps, of which the second half is measured
 
 
 def main(config: Config) -> None:
-    """Run what is not there yet, and print the table."""
-    if config.only and config.only not in METHODS:
-        raise UserError(f"there is no method {config.only!r}{did_you_mean(config.only, METHODS)}")
+    """Run the methods that have no run yet, and print the table."""
+    names = method_names()
+    if config.only:
+        only = config.only.replace("_", "-")
+        if only not in names:
+            raise UserError(f"there is no method {config.only!r}{did_you_mean(only, names)}")
+        names = [only]
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
-    names = [config.only] if config.only else list(METHODS)
     plan = _plan(config, names)
-    found: dict[str, Any] = {"random weights": _figures(ENCODER.name, "random", config)}
+    figures: dict[str, Any] = {"random weights": _figures(ENCODER.name, "random", config)}
     for name in names:
         if not (out / name / "encoder" / "config.json").exists():
             _recipe(name).main(settings(name, config, out / name, steps=plan[name]["steps"]))
-        found[name] = plan[name] | _figures(str(out / name), name, config)
-    (out / "methods.json").write_text(json.dumps(found, indent=2) + "\n")
-    print(table(found))
+        figures[name] = plan[name] | _figures(str(out / name), name, config)
+    (out / "methods.json").write_text(json.dumps(figures, indent=2) + "\n")
+    print(table(figures))
+
+
+def method_names() -> list[str]:
+    """Names of the pretraining methods, from the files of recipes."""
+    from selfsup import recipes
+
+    modules = (module.name for module in pkgutil.iter_modules(recipes.__path__))
+    stems = (name.removeprefix("pretrain_") for name in modules if name.startswith("pretrain_"))
+    return sorted(stem.replace("_", "-") for stem in stems)
 
 
 def _recipe(name: str) -> Any:
-    import importlib
-
-    return importlib.import_module(f"selfsup.recipes.pretrain_{name}")
+    return importlib.import_module(f"selfsup.recipes.pretrain_{name.replace('-', '_')}")
 
 
 def settings(name: str, config: Config, out: Path, *, steps: int, log_every: int = 50) -> Any:
-    """The recipe's Config at this size: small images are not blurred, and all views are large."""
+    """The recipe's Config at this size: without blur and without small views."""
     recipe = _recipe(name).Config
     views: ViewsConfig = replace(
         recipe.views,
@@ -125,12 +127,12 @@ def settings(name: str, config: Config, out: Path, *, steps: int, log_every: int
         steps=steps,
         seed=config.seed,
         log_every=min(log_every, steps),
-        **METHODS[name],
+        **CHANGES.get(name, {}),
     )
 
 
 def _plan(config: Config, names: list[str]) -> dict[str, dict[str, Any]]:
-    """Images a second and steps of each method, timed where that has not been done."""
+    """Images a second and steps of each method; measured unless plan.json has them."""
     import tempfile
 
     file = Path(config.out) / "plan.json"
@@ -151,7 +153,7 @@ def _plan(config: Config, names: list[str]) -> dict[str, dict[str, Any]]:
 
 
 def _figures(model: str, name: str, config: Config) -> dict[str, Any]:
-    """k-NN and linear accuracy on the test images, kept in the folder of figures."""
+    """Measure k-NN and linear accuracy on the test images; saved in the folder of figures."""
     import torch
 
     from selfsup.evaluate.intervals import figure
@@ -161,16 +163,16 @@ def _figures(model: str, name: str, config: Config) -> dict[str, Any]:
 
     file = Path(config.out) / f"{name}.json"
     if file.exists():
-        kept: dict[str, Any] = json.loads(file.read_text())
-        return kept
-    asked = KNNConfig(
+        saved: dict[str, Any] = json.loads(file.read_text())
+        return saved
+    settings = KNNConfig(
         model=model, data=config.data, test=config.test, size=config.size, seed=config.seed
     )
-    bank, test = train_and_test(open_model(asked), asked, config.test, "")
+    bank, test = train_and_test(open_model(settings), settings, config.test, "")
     assert test is not None
     voted = knn_predict(bank.x, bank.labels, test.x, k=200, temperature=0.1)
     fitted = linear_probe(bank.x, bank.labels, test.x, seed=config.seed)
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         what: figure(
             (predicted == test.labels).to(torch.float64),
             seed=config.seed,
@@ -178,16 +180,16 @@ def _figures(model: str, name: str, config: Config) -> dict[str, Any]:
         )._asdict()
         for what, predicted in (("knn", voted), ("linear", fitted.predictions))
     }
-    found["converged"] = fitted.converged
-    file.write_text(json.dumps(found, indent=2) + "\n")
-    return found
+    figures["converged"] = fitted.converged
+    file.write_text(json.dumps(figures, indent=2) + "\n")
+    return figures
 
 
-def table(found: dict[str, dict[str, Any]]) -> str:
-    """In Markdown."""
+def table(figures: dict[str, dict[str, Any]]) -> str:
+    """Format the figures in Markdown."""
     lines = ["| method | images/s | steps | k-NN | linear |", "| --- | --- | --- | --- | --- |"]
-    for name, f in found.items():
-        cells = [name.replace("_", " "), f"{f.get('images_per_s', 0):.0f}", f"{f.get('steps', 0)}"]
+    for name, f in figures.items():
+        cells = [name.replace("-", " "), f"{f.get('images_per_s', 0):.0f}", f"{f.get('steps', 0)}"]
         for what in ("knn", "linear"):
             cells.append(f"{f[what]['value']:.3f} [{f[what]['low']:.3f}, {f[what]['high']:.3f}]")
         lines.append("| " + " | ".join(cells) + " |")

@@ -3,8 +3,8 @@
     selfsup doctor
     selfsup doctor --only byol --json
 
-First packages and devices. Then the certificate: each method's gradient, held by one or two
-processes in one or two micro-batches, in float32 and bfloat16, against that of one big batch.
+First packages and devices. Then the certificate: each method's gradient on one or two processes
+with one or two micro-batches, in float32 and bfloat16, against that of one big batch.
 """
 
 import json
@@ -32,21 +32,21 @@ class Config:
 
 
 def main(config: Config) -> None:
-    """Look, print, and end with status 1 where something is wrong."""
+    """Check, print, and exit with status 1 if something is wrong."""
     from selfsup.doctor.machine import devices, packages
 
-    found = packages()
-    usable = not any(p.problem for p in found if not p.extra)
-    only = _known(config.only) if usable else ""
-    record: dict[str, Any] = {"packages": [p._asdict() for p in found]}
+    checked = packages()
+    usable = not any(p.problem for p in checked if not p.extra)
+    only = _method_name(config.only) if usable else ""
+    record: dict[str, Any] = {"packages": [p._asdict() for p in checked]}
     if not config.json:
-        print(_packages(found))
+        print(_packages(checked))
     lines: list[Line] = []
     if usable:
         record["devices"] = devices()
         if not config.json:
-            told = (f"  {name:<11}{value}"[:80] for name, value in record["devices"].items())
-            print("devices", *told, sep="\n")
+            rows = (f"  {name:<11}{value}"[:80] for name, value in record["devices"].items())
+            print("devices", *rows, sep="\n")
             print("gradients against one big batch (largest relative error of any parameter)")
         try:
             lines = _certificate(only)
@@ -55,7 +55,7 @@ def main(config: Config) -> None:
         record["certificate"] = [plain(line) for line in lines]
         if not config.json:
             print(_table(lines) if lines else f"  {record['error']}")
-    broken = any(p.problem for p in found)
+    broken = any(p.problem for p in checked)
     wrong = broken or not lines or not all(line.passed for line in lines)
     record["passed"] = not wrong
     if config.json:
@@ -81,19 +81,19 @@ def _certificate(only: str) -> "list[Line]":
     return certificate([only] if only else CASES)
 
 
-def _known(only: str) -> str:
-    """The method's name as the certificate has it."""
+def _method_name(only: str) -> str:
+    """Check the name of a method, also written with spaces or underscores."""
     from selfsup.doctor.cases import CASES
 
-    name = only.replace("-", " ").replace("_", " ")
+    name = only.replace(" ", "-").replace("_", "-")
     if name and name not in CASES:
         raise UserError(f"there is no method {only!r}{did_you_mean(name, CASES)}")
     return name
 
 
-def _packages(found: "list[Package]") -> str:
+def _packages(checked: "list[Package]") -> str:
     rows = ["packages"]
-    for p in found:
+    for p in checked:
         extra = f" (for selfsup[{p.extra}])" if p.extra else ""
         what = p.problem or ("" if p.version else "is not installed")
         rows.append(f"  {p.name:<27}{p.version:<14}{what}{extra if not p.version else ''}")
@@ -101,15 +101,15 @@ def _packages(found: "list[Package]") -> str:
 
 
 def _table(lines: "list[Line]") -> str:
-    """A row for each method: float32 and bfloat16, each 1 x 2, 2 x 1 and 2 x 2."""
-    ways = list(dict.fromkeys((x.precision, x.processes, x.micro_batches) for x in lines))
+    """Format a row for each method: float32 and bfloat16, each 1 x 2, 2 x 1 and 2 x 2."""
+    columns = list(dict.fromkeys((x.precision, x.processes, x.micro_batches) for x in lines))
     names = {"no": "fp32", "bf16": "bf16"}
-    head = "".join(f"{f'{names[p]} {n}x{m}':>9}" for p, n, m in ways)
+    head = "".join(f"{f'{names[p]} {n}x{m}':>9}" for p, n, m in columns)
     rows = [f"  {'method':<13}{head}"]
     for name in dict.fromkeys(line.method for line in lines):
-        own = [line for line in lines if line.method == name]
-        cells = "".join(f"{line.error:>9.1e}" for line in own)
-        rows.append(f"  {name:<13}{cells}{'' if all(x.passed for x in own) else ' WRONG'}")
+        results = [line for line in lines if line.method == name]
+        cells = "".join(f"{line.error:>9.1e}" for line in results)
+        rows.append(f"  {name:<13}{cells}{'' if all(x.passed for x in results) else ' WRONG'}")
     used = " and ".join(f"{n} on {d}" for n, d in sorted({(x.processes, x.device) for x in lines}))
     rows.append(f"  2x1: two processes, one micro-batch each; processes: {used}")
     return "\n".join(rows)

@@ -35,29 +35,19 @@ class Config:
 
 
 def main(config: Config) -> None:
-    """Read the runs, write the page."""
-    from selfsup.core.errors import require
-    from selfsup.report.page import write_page
-    from selfsup.report.run import read_run, report
-    from selfsup.report.sections import image_sections
+    """Write the page and print its size."""
+    from selfsup.report.sections import write_report
 
-    require(bool(config.runs), "give a run folder")
-    require(config.most > 1, f"--most must be above 1, not {config.most}")
-    runs = [read_run(Path(folder)) for folder in config.runs]
-    more: list[str] = []
-    if len(runs) == 1:
-        more = image_sections(
-            runs[0],
-            data=config.data,
-            split=config.split,
-            labels=config.labels,
-            most=config.most,
-            tsne=config.map,
-            seed=config.seed,
-        )
-    default = runs[0].folder / "report.html" if len(runs) == 1 else Path("report.html")
-    out = Path(config.out) if config.out else default
-    write_page(out, report(runs, more))
+    out = write_report(
+        [Path(folder) for folder in config.runs],
+        out=Path(config.out) if config.out else None,
+        data=config.data,
+        split=config.split,
+        labels=config.labels,
+        most=config.most,
+        tsne=config.map,
+        seed=config.seed,
+    )
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
 
 

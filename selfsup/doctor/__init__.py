@@ -1,1 +1,1 @@
-"""Whether this machine can train, and whether every method has one gradient whatever held it."""
+"""Checks of this machine, and of every method's gradient on several processes."""

@@ -1,8 +1,8 @@
-"""Every method at a size that takes a fraction of a second, as the certificate and tests need it.
+"""Every method at a size that takes a fraction of a second, for the certificate and the tests.
 
-Norms are without batch statistics, so that the gradient does not depend on what held the batch.
-They are of all channels at once: of few, embeddings of different images would start nearly equal,
-and a loss that standardises them would magnify rounding.
+Norms have no batch statistics, so that the gradient does not depend on how the batch is split. They
+have one group of all channels: with small groups, embeddings of different images would start nearly
+equal, and a loss that standardises them would magnify rounding errors.
 """
 
 from collections.abc import Callable
@@ -11,6 +11,7 @@ from typing import NamedTuple
 from selfsup.config import (
     BarlowTwinsConfig,
     BYOLConfig,
+    DCLConfig,
     DINOConfig,
     EncoderConfig,
     LeJEPAConfig,
@@ -49,14 +50,14 @@ from selfsup.methods.triplet_ranking import Triplet
 from selfsup.methods.vicreg import VICReg
 
 CLASSES = 8
-QUEUE = 24  # rows of every memory: more than a batch, so that it is part full
+QUEUE = 24  # rows of every memory: more than a batch, so that it is partly full
 ONE_GROUP = EncoderConfig(
     args="{norm_layer: groupnorm1, channels: [16, 16, 16, 16], layers: [1, 1, 1, 1]}"
 )
 
 
 class Case(NamedTuple):
-    """A method on an encoder, and the views that it looks at."""
+    """A method on an encoder, and the views that it embeds."""
 
     make: Callable[[Encoder], Method]
     views: ViewsConfig
@@ -67,15 +68,14 @@ MANY = ViewsConfig(size=16, local=LocalViewsConfig(views=2, size=8))
 ONE = ViewsConfig(size=16, views=1)
 MEMORY = MemoryConfig(size=QUEUE, start=0.0)
 
-
 CASES: dict[str, Case] = {
     "simclr": Case(lambda e: SimCLR(e, SimCLRConfig(hidden=16, dim=8, norm="layer")), TWO),
-    "dcl": Case(lambda e: SimCLR(e, SimCLRConfig(loss="dcl", hidden=16, dim=8, norm="layer")), TWO),
-    "moco v2": Case(lambda e: MoCoV2(e, MoCoV2Config(queue=QUEUE, hidden=16, dim=8)), TWO),
-    "moco v3": Case(lambda e: MoCoV3(e, MoCoV3Config(hidden=16, dim=8, norm="layer")), TWO),
+    "dcl": Case(lambda e: SimCLR(e, DCLConfig(hidden=16, dim=8, norm="layer")), TWO),
+    "moco-v2": Case(lambda e: MoCoV2(e, MoCoV2Config(queue=QUEUE, hidden=16, dim=8)), TWO),
+    "moco-v3": Case(lambda e: MoCoV3(e, MoCoV3Config(hidden=16, dim=8, norm="layer")), TWO),
     "byol": Case(lambda e: BYOL(e, BYOLConfig(hidden=16, dim=8, norm="layer")), TWO),
     "simsiam": Case(lambda e: SimSiam(e, SimSiamConfig(hidden=16, dim=32, norm="layer")), TWO),
-    "barlow twins": Case(
+    "barlow-twins": Case(
         lambda e: BarlowTwins(e, BarlowTwinsConfig(scale=1.0, hidden=16, dim=8, norm="layer")), TWO
     ),
     "vicreg": Case(lambda e: VICReg(e, VICRegConfig(hidden=16, dim=8, norm="layer")), TWO),
@@ -107,3 +107,4 @@ CASES: dict[str, Case] = {
     "pairs": Case(lambda e: PairRanking(e, PairsConfig(dim=8, memory=MEMORY)), ONE),
     "proxies": Case(lambda e: ProxyRanking(e, ProxiesConfig(dim=8), classes=CLASSES), ONE),
 }
+"""By the name of the method, which is that of its Config and of its recipe."""

@@ -1,4 +1,4 @@
-"""The equivalence certificate: one gradient, however many processes and micro-batches held it."""
+"""The certificate: a method's gradient is the same on any number of processes and micro-batches."""
 
 import math
 import re
@@ -24,21 +24,21 @@ from selfsup.training.pretrain import local_batches
 from selfsup.training.step import Stepper
 
 BATCH = 16
-PATIENCE = 600  # seconds until processes count as stuck
-FIRST = 2  # the step to begin with: any but 0
+TIMEOUT = 600  # seconds until processes count as stuck
+FIRST = 2  # the first step, any but 0
 Precision = Literal["no", "bf16"]
 LIMITS: dict[Precision, float] = {"no": 1e-4, "bf16": 0.05}
 """Largest relative error that rounding explains: sums of float32 in another order, and of
-bfloat16, whose numbers have three digits. A wrong gradient is off by tenths."""
+bfloat16, whose numbers have three digits. A wrong gradient has an error of tenths."""
 
 
-class Found(NamedTuple):
-    """What a method did with some batches."""
+class Measurement(NamedTuple):
+    """Loss and gradient of a method after some batches."""
 
     loss: float
     gradients: dict[str, torch.Tensor]
     state: dict[str, torch.Tensor]
-    """The whole state in front of the last gradient: weights, teachers, queues, centres."""
+    """The whole state before the last gradient: weights, teachers, queues, centres."""
 
 
 def measure(
@@ -51,13 +51,13 @@ def measure(
     cases: Mapping[str, Case] = CASES,
     encoder: EncoderConfig = ONE_GROUP,
     stepper: Callable[..., Stepper] = Stepper,
-) -> dict[str, Found]:
-    """Train each method for `steps` steps of 16 images, then take one more gradient.
+) -> dict[str, Measurement]:
+    """Train each method for `steps` steps of 16 images, then compute one more gradient.
 
-    Each process takes its share of each batch in `micro_batches` parts. With a learning rate of 0
-    queues and centres fill and weights stay, so that gradients differ by their own rounding alone.
+    Each process splits its local batch into `micro_batches`. With a learning rate of 0 queues and
+    centres fill while weights stay, so that gradients differ only by their own rounding.
     """
-    found = {}
+    measurements = {}
     for name in names:
         step, batches = prepare(
             cases[name],
@@ -76,8 +76,8 @@ def measure(
         gradients = {
             n: p.grad.cpu().clone() for n, p in method.named_parameters() if p.grad is not None
         }
-        found[name] = Found(loss, gradients, state)
-    return found
+        measurements[name] = Measurement(loss, gradients, state)
+    return measurements
 
 
 def prepare(
@@ -89,9 +89,9 @@ def prepare(
     dtype: torch.dtype = torch.float32,
     stepper: Callable[..., Stepper] = Stepper,
 ) -> tuple[Stepper, Batches]:
-    """A new method with SGD, the same every time, and batches of 16 images in 8 classes for it."""
+    """Make a method with SGD, the same every time, and batches of 16 images in 8 classes."""
     coarse = np.random.default_rng(0).integers(0, 256, (64, 4, 4, 3), dtype=np.uint8)
-    images = coarse.repeat(5, 1).repeat(5, 2)  # of noise all embeddings would be nearly equal
+    images = coarse.repeat(5, 1).repeat(5, 2)  # embeddings of noise would be nearly equal
     labels = torch.arange(64) % CLASSES
     source = ArraySource(images, labels, [str(c) for c in range(CLASSES)])
     make, views = case
@@ -113,25 +113,25 @@ def prepare(
     return step, local_batches(source, sampler, views, 0)
 
 
-def error(found: Found, reference: Found) -> float:
+def error(measurement: Measurement, reference: Measurement) -> float:
     """The largest relative error of the gradient of any parameter.
 
-    |gradient - reference| / |reference| of each parameter; one whose own gradient is below a tenth
-    of all of them together is measured by that tenth: the gradient of a bias is a sum over the
-    batch in which nearly everything cancels, but for the rounding.
+    |gradient - reference| / |reference| of each parameter. Where the reference is below a tenth of
+    the norm of all gradients, the error is relative to that tenth: the gradient of a bias is a sum
+    over the batch in which nearly everything cancels, except rounding.
     """
-    whole = torch.stack([g.norm() for g in reference.gradients.values()]).norm()
-    assert found.gradients.keys() == reference.gradients.keys()
-    apart = [
-        (found.gradients[name] - g).norm() / g.norm().clamp(min=whole / 10)
+    total = torch.stack([g.norm() for g in reference.gradients.values()]).norm()
+    assert measurement.gradients.keys() == reference.gradients.keys()
+    errors = [
+        (measurement.gradients[name] - g).norm() / g.norm().clamp(min=total / 10)
         for name, g in reference.gradients.items()
     ]
-    worst = float(torch.stack(apart).max())  # of any that is no number, none
+    worst = float(torch.stack(errors).max())  # nan if any is
     return worst if math.isfinite(worst) else math.inf
 
 
 class Line(NamedTuple):
-    """A method held in one way."""
+    """A method in one configuration of processes, micro-batches and precision."""
 
     method: str
     processes: int
@@ -140,36 +140,37 @@ class Line(NamedTuple):
     device: str
     error: float
     loss: float
-    """How far the loss is off, relatively: a wrong gradient may have the right loss."""
+    """Relative error of the loss: a wrong gradient may have the right loss."""
     passed: bool
 
 
 def certificate(names: Iterable[str] = CASES, *, script: str = "") -> list[Line]:
-    """Each method on 1 and 2 processes with 1 and 2 micro-batches, in float32 and bfloat16.
+    """Certify each method on 1 and 2 processes with 1 and 2 micro-batches, in two precisions.
 
-    Each precision is held against one big batch of its own on the same device: a GPU for each
-    process, or the CPU where there are fewer. Processes are started as a run is, through torchrun.
+    Each precision is compared with one big batch in the same precision on the same device: a GPU
+    for each process, or the CPU where there are fewer. Processes start as those of a run,
+    through torchrun.
 
     Args:
         names: of methods.
         script: what the processes run; by default this file.
 
     Raises:
-        UserError: the processes did not end well; with the end of what they said.
+        UserError: a process failed; with the end of its output.
     """
     names = list(names)
     lines = []
     for precision in LIMITS:
-        made: dict[tuple[int, str], dict[int, dict[str, Found]]] = {}
+        runs: dict[tuple[int, str], dict[int, dict[str, Measurement]]] = {}
         for processes, micro_batches in ((1, 2), (2, 1), (2, 2)):
             device = "cuda" if torch.cuda.device_count() >= processes else "cpu"
             for count in (1, processes):
-                if (count, device) not in made:
-                    made[count, device] = _run(names, count, device, precision, script)
+                if (count, device) not in runs:
+                    runs[count, device] = _run(names, count, device, precision, script)
             for name in names:
-                found = made[processes, device][micro_batches][name]
+                measurement = runs[processes, device][micro_batches][name]
                 line = name, processes, micro_batches, precision, device
-                lines.append(_line(*line, found, made[1, device][1][name]))
+                lines.append(_line(*line, measurement, runs[1, device][1][name]))
     return sorted(lines, key=lambda line: (list(LIMITS).index(line.precision), line.method))
 
 
@@ -179,22 +180,22 @@ def _line(
     micro_batches: int,
     precision: Precision,
     device: str,
-    found: Found,
-    reference: Found,
+    measurement: Measurement,
+    reference: Measurement,
 ) -> Line:
-    off, limit = error(found, reference), LIMITS[precision]
-    loss = abs(found.loss - reference.loss) / max(abs(reference.loss), 1e-12)
-    passed = off <= limit and loss <= limit  # false of what is no number
-    return Line(name, processes, micro_batches, precision, device, off, loss, passed)
+    gradient, limit = error(measurement, reference), LIMITS[precision]
+    loss = abs(measurement.loss - reference.loss) / max(abs(reference.loss), 1e-12)
+    passed = gradient <= limit and loss <= limit  # false for nan
+    return Line(name, processes, micro_batches, precision, device, gradient, loss, passed)
 
 
 def _run(
     names: list[str], processes: int, device: str, precision: Precision, script: str
-) -> dict[int, dict[str, Found]]:
-    """What `processes` processes measured, by number of micro-batches."""
+) -> dict[int, dict[str, Measurement]]:
+    """Measure on `processes` processes, by number of micro-batches."""
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "found.pt"
+        file = Path(folder) / "measurements.pt"
         try:
             done = subprocess.run(
                 [*start, f"--nproc_per_node={processes}", script or __file__, str(file), *names],
@@ -202,37 +203,41 @@ def _run(
                 capture_output=True,
                 text=True,
                 check=False,
-                timeout=PATIENCE,
+                timeout=TIMEOUT,
             )
         except subprocess.TimeoutExpired:
             raise UserError(
-                f"{processes} processes on {device} were stuck for {PATIENCE} s"
+                f"{processes} processes on {device} were stuck for {TIMEOUT} s"
             ) from None
         if done.returncode or not file.exists():
-            told = _reason(done.stderr)
-            raise UserError(f"{processes} processes on {device} could not train: {told}")
-        made = torch.load(file, weights_only=True)
+            reason = _reason(done.stderr)
+            raise UserError(f"{processes} processes on {device} could not train: {reason}")
+        saved = torch.load(file, weights_only=True)
     return {
-        count: {name: Found(*each) for name, each in found.items()} for count, found in made.items()
+        count: {name: Measurement(*fields) for name, fields in by_name.items()}
+        for count, by_name in saved.items()
     }
 
 
-def _reason(said: str) -> str:
-    """The last error that a process told of itself, not what its launcher made of that."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+def _reason(stderr: str) -> str:
+    """The last error of a process itself, rather than the launcher's summary of it."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     errors = [
         line for line in lines if re.match(r"(\[rank\d+\]: )?[\w.]*(Error|Exception): ", line)
     ]
-    own = [line for line in errors if "ChildFailedError" not in line]
-    return (own or errors or lines or ["nothing"])[-1][:300]
+    process_errors = [line for line in errors if "ChildFailedError" not in line]
+    return (process_errors or errors or lines or ["nothing"])[-1][:300]
 
 
 def work(file: Path, names: list[str], stepper: Callable[..., Stepper] = Stepper) -> None:
-    """What one process of a certificate does; the first one writes what was found."""
+    """Measure on one process of a certificate; the main process saves the results."""
     torch.set_num_threads(1)
-    made = {count: measure(names, micro_batches=count, stepper=stepper) for count in (1, 2)}
+    runs = {count: measure(names, micro_batches=count, stepper=stepper) for count in (1, 2)}
     if distributed.is_main():
-        plain = {c: {n: tuple(f) for n, f in found.items()} for c, found in made.items()}
+        plain = {
+            count: {name: tuple(fields) for name, fields in by_name.items()}
+            for count, by_name in runs.items()
+        }
         torch.save(plain, file)
     distributed.finish()
 

@@ -1,6 +1,6 @@
-"""What this machine has: packages that import, devices, and how processes can talk.
+"""Packages and devices of this machine, and how its processes communicate.
 
-Imports no torch by itself, so that a broken one can be told.
+Imports no torch by itself, so that a broken one can be reported.
 """
 
 import importlib
@@ -19,7 +19,7 @@ EXTRAS = ("data", "track", "bench")
 
 
 class Package(NamedTuple):
-    """A package that selfsup stands on."""
+    """A package that selfsup depends on."""
 
     name: str
     version: str
@@ -31,18 +31,18 @@ class Package(NamedTuple):
 
 
 def packages() -> list[Package]:
-    """Every dependency, whether it is new enough and can be imported."""
+    """Check that every dependency is installed, new enough and can be imported."""
     try:
         needs = importlib.metadata.requires("selfsup") or []
     except importlib.metadata.PackageNotFoundError:
         return [Package("selfsup", "", "", "is not installed: pip install -e .")]
-    found = []
+    checked = []
     for text in needs:
         need = Requirement(text)
         extra = next((e for e in EXTRAS if need.marker and f'"{e}"' in str(need.marker)), "")
         if need.marker is None or extra:
-            found.append(_package(need, extra))
-    return found
+            checked.append(_package(need, extra))
+    return checked
 
 
 def _package(need: Requirement, extra: str) -> Package:
@@ -57,13 +57,13 @@ def _package(need: Requirement, extra: str) -> Package:
     try:
         importlib.import_module(MODULES.get(need.name, need.name.replace("-", "_")))
     except Exception as error:  # whatever a broken package raises is what a user has to know
-        told = " ".join(f"{type(error).__name__}: {error}".split())
-        return Package(need.name, version, extra, f"cannot be imported: {told[:200]}")
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        return Package(need.name, version, extra, f"cannot be imported: {reason[:200]}")
     return Package(need.name, version, extra, "")
 
 
 def devices() -> dict[str, str]:
-    """Python, processor, GPUs and the ways of processes to talk, each in a few words.
+    """Describe Python, processor, GPUs and the backends of processes, each in a few words.
 
     torch has to be importable.
     """
@@ -72,17 +72,17 @@ def devices() -> dict[str, str]:
 
     cpu = f"{os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    ways = [
+    backends = [
         name
-        for name, there in (
+        for name, available in (
             ("gloo", dist.is_available() and dist.is_gloo_available()),
             ("nccl", dist.is_available() and dist.is_nccl_available()),
         )
-        if there
+        if available
     ]
     return {
         "python": f"{platform.python_version()} on {sys.platform}, {platform.machine()}",
         "processor": f"{cpu}, {torch.get_num_threads()} threads",
         "gpus": ", ".join(gpus) or "none",
-        "processes": " and ".join(ways) or "torch was built without them",
+        "processes": " and ".join(backends) or "torch was built without them",
     }

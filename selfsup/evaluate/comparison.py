@@ -1,6 +1,6 @@
 """The course of every evaluation: the model and each baseline are measured in the same way."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -15,7 +15,7 @@ from selfsup.core.settings import to_dict
 from selfsup.evaluate.intervals import Figure, figure
 from selfsup.evaluate.model import EvaluatedModel, open_baselines, open_model
 from selfsup.evaluate.results import NOT_IN_TRAIN, Evaluation, Figures, result_file
-from selfsup.search.products import bytes_of
+from selfsup.search.products import parse_bytes
 
 T = TypeVar("T")
 
@@ -55,21 +55,10 @@ def compare(
     Raises:
         UserError: the images do not fit; the first error is of the model itself.
     """
-    bytes_of(config.memory)
+    parse_bytes(config.memory)
     require(config.resamples >= 0, f"--resamples must be 0 or more, not {config.resamples}")
     model = open_model(config)
-    measured: dict[str, Measurement] = {}
-    for candidate in [model, *open_baselines(model, config)]:
-        features = embed(candidate)
-        if is_main():
-            taken = candidate.name in measured
-            name = f"{candidate.name} ({len(measured) + 1})" if taken else candidate.name
-            try:
-                measured[name] = measure(features)
-            except UserError:
-                raise
-            except ValueError as error:
-                raise UserError(f"{config.data}: {error}") from None
+    measured = _measure_all([model, *open_baselines(model, config)], config, embed, measure)
     seeds = [embed(open_model(replace(config, model=run))) for run in config.seeds]
     file = Path(config.out) if config.out else result_file(f"{tool}.json", model)
     if not is_main():
@@ -89,6 +78,28 @@ def compare(
         facts=first.facts,
         notes=notes,
     )
+
+
+def _measure_all(
+    models: Sequence[EvaluatedModel],
+    config: EvaluateConfig,
+    embed: Callable[[EvaluatedModel], T],
+    measure: Callable[[T], Measurement],
+) -> dict[str, Measurement]:
+    """Values by the name of the model; a name that is taken gets a number. Empty but on main."""
+    measured: dict[str, Measurement] = {}
+    for model in models:
+        features = embed(model)
+        if not is_main():
+            continue
+        name = model.name if model.name not in measured else f"{model.name} ({len(measured) + 1})"
+        try:
+            measured[name] = measure(features)
+        except UserError:
+            raise
+        except ValueError as error:
+            raise UserError(f"{config.data}: {error}") from None
+    return measured
 
 
 def accuracy(predictions: Tensor, labels: Tensor) -> Tensor:

@@ -107,7 +107,7 @@ def extract(
     loader = DataLoader(
         chunks, sampler=range(len(chunks.chunks)), batch_size=None, num_workers=workers
     )
-    rows, bad = [], set()
+    rows, bad = [], set[int]()
     with torch.inference_mode(), untouched(encoder):
         for images, unreadable in loader:
             x = standardize(images.to(device).float() / 255, views.mean, views.std)
@@ -120,6 +120,15 @@ def extract(
         width = max(gather_objects(rows[0].shape[1] if rows else 0))
         x = gather_uneven(torch.cat(rows) if rows else torch.zeros(0, width), device)
         bad = set().union(*gather_objects(bad))
+    return _labelled(x, source, bad)
+
+
+def _labelled(x: Tensor, source: Source, bad: set[int]) -> Features:
+    """Leave out the rows of bad images and add the labels of the others.
+
+    Raises:
+        UserError: all images are bad, or a feature is not finite.
+    """
     good = torch.tensor([i for i in range(len(source)) if i not in bad], dtype=torch.int64)
     if len(good) == 0:
         raise UserError(f"none of the {len(source)} images can be read")

@@ -14,6 +14,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from selfsup.core.distributed import is_main
@@ -125,24 +126,28 @@ def _table(
 ) -> Table:
     """Rows of the first column's figures, with intervals; the other columns next to it."""
     table = Table(
-        title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True
+        title=escape(title),
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
     )
     table.add_column("figure", no_wrap=True)
     table.add_column("value [95 % interval]", justify="right", no_wrap=True)
     own, *others = columns.values()
     for name in list(columns)[1:]:
-        table.add_column(name, justify="right", overflow="fold")
+        table.add_column(escape(name), justify="right", overflow="fold")
     if margins:
         table.add_column("margin", justify="right", no_wrap=True)
     for row in rows:
         cells = [_value_cell(figures.get(row)) for figures in others]
         margin = [_margin_cell(margins.get(row))] if margins else []
-        table.add_row(row, _interval_cell(own[row]), *cells, *margin)
+        table.add_row(escape(row), _interval_cell(own[row]), *cells, *margin)
     return table
 
 
 def _interval_cell(value: Figure | float) -> str:
-    return str(value) if isinstance(value, Figure) else f"{value:.4g}"
+    return escape(str(value)) if isinstance(value, Figure) else f"{value:.4g}"
 
 
 def _value_cell(value: Figure | float | None) -> str:

@@ -42,7 +42,7 @@ def retrieval(
         queries: what is searched with.
         gallery: what is searched; None for leave-one-out among the queries.
         cuts: the k of Recall@k and precision@k.
-        metric: what is near.
+        metric: the similarity that ranks.
         memory: bytes to hold besides the features.
 
     Raises:
@@ -70,7 +70,7 @@ def retrieval_after_reranking(
     if size > memory:
         raise ValueError(f"re-ranking holds {size >> 20} MB of similarities; give more --memory")
     similarity = rerank(queries.x, None if gallery is None else gallery.x, memory=memory)
-    rules = MatchRules(queries.to(cpu), searched, alone=gallery is None)
+    rules = MatchRules(queries.to(cpu), searched, exclude_self=gallery is None)
     rankings = (
         Ranking(rows, rules.ranks(similarity[rows], rows))
         for rows in row_blocks(len(queries.x), 64)
@@ -85,7 +85,7 @@ def _collect(rankings: Iterable[Ranking], total: int, cuts: Sequence[int]) -> Re
     for ranking in rankings:
         matched = ranking.match_counts > 0
         which.append(matched.nonzero()[:, 0] + ranking.rows.start)
-        for name, values in figures_of(ranking.ranks[matched], cuts).items():
+        for name, values in figures_from_ranks(ranking.ranks[matched], cuts).items():
             blocks.setdefault(name, []).append(values)
     with_match = torch.cat(which) if which else torch.zeros(0, dtype=torch.int64)
     if len(with_match) == 0:
@@ -94,7 +94,7 @@ def _collect(rankings: Iterable[Ranking], total: int, cuts: Sequence[int]) -> Re
     return Retrieval(figures, with_match, total - len(with_match))
 
 
-def figures_of(ranks: Tensor, cuts: Sequence[int]) -> dict[str, Tensor]:
+def figures_from_ranks(ranks: Tensor, cuts: Sequence[int]) -> dict[str, Tensor]:
     """Compute figures of queries from the ranks of their matches.
 
     Recall@k: whether a match is among the k nearest (CMC at rank k for re-identification).

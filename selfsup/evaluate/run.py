@@ -33,7 +33,7 @@ from selfsup.evaluate.retrieval_figures import retrieval as search_figures
 from selfsup.evaluate.search_images import SearchImages, search_images
 from selfsup.evaluate.sgd_probe import sweep
 from selfsup.evaluate.votes import few_shot, knn_votes, votes_from
-from selfsup.search.products import bytes_of
+from selfsup.search.products import parse_bytes
 
 USUAL = ("R-precision", "MAP@R", "mAP")
 """Figures that a retrieval shows besides Recall@k, without --all."""
@@ -69,11 +69,11 @@ def _measure_knn(
     bank: Features, test: Features | None, config: KNNConfig, check: LeakCheck
 ) -> Measurement:
     """Accuracy of each vote, and with a few images of each class."""
-    votes, memory = votes_from(config), bytes_of(config.memory)
+    votes, memory = votes_from(config), parse_bytes(config.memory)
     queries = bank if test is None else test
     device = search_device(bank.x, queries.x)
-    x, asked = bank.x.to(device), None if test is None else test.x.to(device)
-    predictions = knn_votes(x, bank.labels, asked, votes=votes, memory=memory)
+    x, others = bank.x.to(device), None if test is None else test.x.to(device)
+    predictions = knn_votes(x, bank.labels, others, votes=votes, memory=memory)
     right = [accuracy(each, queries.labels) for each in predictions]
     values = {f"k-NN, {vote}": each for vote, each in zip(votes, right, strict=True)}
     facts: dict[str, Any] = {"bank": len(bank.x), "queries": len(queries.x)}
@@ -86,11 +86,11 @@ def _measure_knn(
         facts["chosen in train"] = str(votes[best])
     for shots in config.shots:
         assert test is not None
-        assert asked is not None
+        assert others is not None
         drawn = few_shot(
             x,
             bank.labels,
-            asked,
+            others,
             shots=shots,
             draws=config.draws,
             vote=votes[0],
@@ -191,11 +191,11 @@ def _measure_retrieval(
     check: LeakCheck,
 ) -> Measurement:
     """Figures of each query, and after re-ranking."""
-    asked = queries or gallery
-    device = search_device(gallery.features.x, asked.features.x)
-    x = asked.rows.to(device)
+    searching = queries or gallery
+    device = search_device(gallery.features.x, searching.features.x)
+    x = searching.rows.to(device)
     searched = None if queries is None else gallery.rows.to(device)
-    memory = bytes_of(config.memory)
+    memory = parse_bytes(config.memory)
     figures = search_figures(x, searched, cuts=config.cuts, metric=config.distance, memory=memory)
     values = _shown(figures, config)
     if config.rerank:
@@ -209,17 +209,17 @@ def _measure_retrieval(
         "unreadable": gallery.features.bad + (queries.features.bad if queries else 0),
         "interval": "over classes",
     }
-    without_leaks, leaked = check.without_leaks(asked.features)
+    without_leaks, leaked = check.without_leaks(searching.features)
     if without_leaks is not None:
         without_leaks = without_leaks[figures.queries]
-    groups = asked.rows.labels[figures.queries]
+    groups = searching.rows.labels[figures.queries]
     return Measurement(values, facts | leaked, groups=groups, without_leaks=without_leaks)
 
 
-def _shown(found: Retrieval, config: RetrievalConfig) -> dict[str, Tensor]:
+def _shown(searched: Retrieval, config: RetrievalConfig) -> dict[str, Tensor]:
     """The usual figures, or all."""
-    usual = {name for name in found.figures if name.startswith("Recall")} | set(USUAL)
-    return {name: each for name, each in found.figures.items() if config.all or name in usual}
+    usual = {name for name in searched.figures if name.startswith("Recall")} | set(USUAL)
+    return {name: each for name, each in searched.figures.items() if config.all or name in usual}
 
 
 def verify(config: VerifyConfig) -> Evaluation:
@@ -257,11 +257,11 @@ def _measure_verify(source: Source, features: Features, config: VerifyConfig) ->
     curve = verification.Curve(similarity, same)
     numbers = {"AUC": curve.auc, "EER": curve.eer}
     different = int((~same).sum())
-    facts = {"pairs of one label": int(same.sum()), "of two": different}
+    facts = {"pairs of one label": int(same.sum()), "pairs of two labels": different}
     for far in config.far:
         numbers[f"TAR at FAR {far:g}"] = curve.at_far(far).tar
         if far and far * different < 10:
-            facts[f"few pairs of two for FAR {far:g}"] = different
+            facts[f"few pairs of two labels for FAR {far:g}"] = different
     values = {}
     if len(pairs) >= config.folds >= 2:
         # pairs are listed by kind: unshuffled, folds would differ in their fraction of each

@@ -26,7 +26,7 @@ MEANING = {
     "std": "spread of each dimension: 1 on an even sphere, 0 when all embeddings are equal",
     "cosine": "mean similarity of two different images: near 1 everything looks the same",
     "hubness": "skewness of how often an image is a neighbour: above 2, few images are everyone's",
-    "never found": "fraction of images that are nobody's neighbour",
+    "anti-hubs": "fraction of images that are nobody's neighbour",
 }
 """Each sign in a sentence, for people."""
 
@@ -125,7 +125,7 @@ def hubness(x: Tensor, *, k: int = 10, memory: int = MEMORY) -> tuple[float, flo
     """
     z = normalize(x.float())
     counts = torch.zeros(len(z))
-    for block in nearest(z, z, k, alone=True, memory=memory):
+    for block in nearest(z, z, k, exclude_self=True, memory=memory):
         counts += torch.bincount(block.indices.flatten(), minlength=len(z))
     centred = counts.double() - counts.double().mean()
     spread = centred.square().mean().sqrt()
@@ -137,7 +137,7 @@ def health(x: Tensor) -> dict[str, float]:
     """Compute every sign that one embedding an image allows. [n, d]."""
     z = normalize(x.double())
     n, d = z.shape
-    skewness, never = hubness(x)
+    skewness, anti_hubs = hubness(x)
     return {
         "RankMe": rankme(x),
         "effective rank": effective_rank(x),
@@ -146,7 +146,7 @@ def health(x: Tensor) -> dict[str, float]:
         "std": float(z.std(0, correction=0).mean()) * d**0.5,
         "cosine": float((z.sum(0).square().sum() - z.square().sum()) / (n * (n - 1))),
         "hubness": skewness,
-        "never found": never,
+        "anti-hubs": anti_hubs,
     }
 
 

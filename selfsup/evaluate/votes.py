@@ -94,7 +94,7 @@ def knn_votes(
         ValueError: the bank is empty, or has one row where each is to be classified by the others;
             a feature is not finite.
     """
-    alone = queries is None
+    exclude_self = queries is None
     x, z = comparable(bank if queries is None else queries, bank, "cosine")
     classes, index = labels.cpu().unique(return_inverse=True)
     winners = torch.empty(len(votes), len(x), dtype=torch.int64)
@@ -102,7 +102,7 @@ def knn_votes(
     tied = torch.zeros(len(x), dtype=torch.bool)
     with single_threaded():
         # one more than votes: it shows whether several rows tie for the last place
-        for block in nearest(x, z, most + 1, alone=alone, memory=memory):
+        for block in nearest(x, z, most + 1, exclude_self=exclude_self, memory=memory):
             voters = index[block.indices]
             for vote, winner in zip(votes, winners, strict=True):
                 winner[block.rows] = _winner(block.similarity, voters, vote, len(classes))
@@ -113,10 +113,12 @@ def knn_votes(
         """Vote with the whole bank, where ties have to share a place."""
         rows = tied_rows[which]
         similarity = products(x[rows.to(x.device)], z).cpu()
-        if alone:
+        if exclude_self:
             similarity[torch.arange(len(rows)), rows] = -torch.inf
         for vote, winner in zip(votes, winners, strict=True):
-            winner[rows] = _winner_of_all(similarity, index, vote, len(classes), len(z) - alone)
+            winner[rows] = _winner_of_all(
+                similarity, index, vote, len(classes), len(z) - exclude_self
+            )
 
     run_jobs(job_slices(len(tied_rows), 256, memory // (16 * len(z))), vote_again)
     predictions: Tensor = classes[winners]

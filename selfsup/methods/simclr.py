@@ -19,7 +19,7 @@ from selfsup.methods.method import Method, TwoViews, Views, project_both_views
 
 
 class SimCLR(Method[TwoViews]):
-    """An encoder with a projector of two layers, thrown away after training."""
+    """An encoder with a projector of two layers, which is dropped after training."""
 
     def __init__(self, encoder: Encoder, config: SimCLRConfig) -> None:
         """The projector has a norm after both layers, as the paper's code has."""

@@ -45,7 +45,7 @@ class EmbeddedImages(NamedTuple):
 def with_neighbours(source: Source, features: Features) -> EmbeddedImages:
     """Find the nearest others of each image."""
     z = normalize(features.x)
-    blocks = list(nearest(z, z, 20, alone=True))
+    blocks = list(nearest(z, z, 20, exclude_self=True))
     similarity = torch.cat([block.similarity for block in blocks])
     indices = torch.cat([block.indices for block in blocks])
     return EmbeddedImages(source, features, similarity, indices)

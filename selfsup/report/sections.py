@@ -1,5 +1,6 @@
 """The sections of a report that need the run's images and its encoder."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from selfsup.augment.draws import draw
 from selfsup.config import TrainConfig
 from selfsup.core.cli import from_file
-from selfsup.core.errors import UserError
+from selfsup.core.errors import UserError, require
 from selfsup.data.loader import Batches
 from selfsup.data.open import open_source, training_source
 from selfsup.data.samplers import ShuffleSampler
@@ -92,11 +93,43 @@ def _neighbours_and_map(
     return sections(with_neighbours(source, features), seed=seed, tsne=tsne)
 
 
-def write_report(folder: Path) -> Path:
-    """Write the report.html of a run, with sections that take seconds."""
-    run = read_run(folder)
-    out = folder / "report.html"
-    write_page(out, report([run], image_sections(run)))
+def write_report(
+    folders: Sequence[Path],
+    *,
+    out: Path | None = None,
+    data: str = "",
+    split: str = "",
+    labels: str = "label",
+    most: int = 1000,
+    tsne: bool = False,
+    seed: int = 0,
+) -> Path:
+    """Write one page on a run, or on several side by side (without sections of images).
+
+    Args:
+        folders: run folders.
+        out: the page; by default report.html in the run's folder, or here for several.
+        data: images to show, labelled or not; by default those of the probe, else of training.
+        split: only the manifest's rows with this `split`.
+        labels: the manifest's column with the labels.
+        most: images that are embedded, at most.
+        tsne: lay the map out by t-SNE, which takes a minute; else by PCA.
+        seed: of the choice of images.
+
+    Raises:
+        UserError: a setting does not fit, a folder is no run, or the page cannot be written.
+    """
+    require(len(folders) > 0, "give a run folder")
+    require(most > 1, f"--most must be above 1, not {most}")
+    runs = [read_run(folder) for folder in folders]
+    images: list[str] = []
+    if len(runs) == 1:
+        images = image_sections(
+            runs[0], data=data, split=split, labels=labels, most=most, tsne=tsne, seed=seed
+        )
+    if out is None:
+        out = runs[0].folder / "report.html" if len(runs) == 1 else Path("report.html")
+    write_page(out, report(runs, images))
     return out
 
 
@@ -108,7 +141,7 @@ def report_finished(run: Run) -> None:
     if not run.main or not run.config.report:
         return
     try:
-        run.print_line(f"report in {write_report(run.folder)}")
+        run.print_line(f"report in {write_report([run.folder])}")
     except Exception as error:
         sentence = str(error).split("\n")[0]
         run.print_line(

@@ -22,7 +22,7 @@ BYTES_A_PRODUCT = 40  # float32, its int64 key, and what making and sorting keys
 
 
 def nearest(
-    queries: Tensor, bank: Tensor, k: int, *, alone: bool = False, memory: int = MEMORY
+    queries: Tensor, bank: Tensor, k: int, *, exclude_self: bool = False, memory: int = MEMORY
 ) -> Iterator[Neighbours]:
     """Find the rows of the bank with the largest products with each query, in order.
 
@@ -33,23 +33,23 @@ def nearest(
         queries: float32 [q, d], made by `comparable`.
         bank: float32 [n, d], made by `comparable`.
         k: neighbours of each query, clipped to the bank.
-        alone: query i is row i of the bank, and is not its own neighbour.
+        exclude_self: query i is row i of the bank, and is not its own neighbour.
         memory: bytes to hold besides the features.
 
     Raises:
         ValueError: the bank is too small for one neighbour.
     """
-    k = min(k, len(bank) - alone)
+    k = min(k, len(bank) - exclude_self)
     if k < 1:
         raise ValueError(f"{len(bank)} images are too few to find a neighbour")
     if queries.device.type == "cpu" and compiled.available():
         from selfsup.search.bounded import bounded_search
 
-        blocks = bounded_search(queries, bank, k + alone, memory)
+        blocks = bounded_search(queries, bank, k + exclude_self, memory)
     else:
-        blocks = chunked_search(queries, bank, k + alone, memory)
+        blocks = chunked_search(queries, bank, k + exclude_self, memory)
     for block in blocks:
-        yield _without_self(block) if alone else block
+        yield _without_self(block) if exclude_self else block
 
 
 def _without_self(block: Neighbours) -> Neighbours:

@@ -22,7 +22,7 @@ MEMORY = 1 << 30
 """Bytes that a search may hold besides the features, by default."""
 
 
-def bytes_of(text: str) -> int:
+def parse_bytes(text: str) -> int:
     """Parse a size like 2GB or 500MB.
 
     Raises:

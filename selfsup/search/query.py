@@ -75,11 +75,11 @@ def search_index(
         f"{index.model} has other weights than when the index was made: selfsup index again",
     )
     embedder.views = replace(embedder.views, size=index.size)
-    found = engines.search(index, _embed_files(embedder, queries), k, database=qdrant)
+    nearest = engines.search(index, _embed_files(embedder, queries), k, database=qdrant)
     threshold = index.threshold if threshold is None else threshold
     hits = [
         [_hit(index, row, cosine, threshold) for cosine, row in zip(*both, strict=True)]
-        for both in zip(found.similarity.tolist(), found.indices.tolist(), strict=True)
+        for both in zip(nearest.similarity.tolist(), nearest.indices.tolist(), strict=True)
     ]
     names = tuple(str(query) for query in queries)
     return SearchResult(index, names, hits, threshold, embedder.views.channels)

@@ -34,22 +34,28 @@ def rank_matches(
     Args:
         queries: what is searched with.
         gallery: what is searched; None for the queries themselves, each against all the others.
-        metric: what is near.
+        metric: the similarity that ranks.
         memory: bytes to hold besides the features.
 
     Raises:
         ValueError: the gallery is empty, or a feature is not finite.
     """
-    alone = gallery is None
+    exclude_self = gallery is None
     queries = queries.to(queries.x.device)
     gallery = queries if gallery is None else gallery.to(queries.x.device)
     if len(gallery.x) == 0:
         raise ValueError("the gallery is empty")
     x, y = comparable(queries.x, gallery.x, metric)
-    rules = MatchRules(queries, gallery, alone=alone)
+    rules = MatchRules(queries, gallery, exclude_self=exclude_self)
     on_cpu = x.device.type == "cpu"
     symmetric = metric == "cosine" and queries.cameras is None and queries.sequences is None
-    if alone and symmetric and 1 < rules.same_label.most <= FEW and on_cpu and compiled.available():
+    if (
+        exclude_self
+        and symmetric
+        and 1 < rules.same_label.most <= FEW
+        and on_cpu
+        and compiled.available()
+    ):
         from selfsup.search.symmetric_ranks import rank_among_themselves
 
         yield rank_among_themselves(y, queries.labels)
@@ -68,9 +74,9 @@ def rank_matches(
 class MatchRules:
     """Which gallery rows match a query, and which it skips."""
 
-    def __init__(self, queries: Queries, gallery: Gallery, *, alone: bool) -> None:
-        """Group the gallery; with `alone` the queries are the gallery, and skip themselves."""
-        self.queries, self.gallery, self.alone = queries, gallery, alone
+    def __init__(self, queries: Queries, gallery: Gallery, *, exclude_self: bool) -> None:
+        """Group the gallery; with `exclude_self` it is the queries, which skip themselves."""
+        self.queries, self.gallery, self.exclude_self = queries, gallery, exclude_self
         self.same_label = Members.build(gallery.labels, queries.labels)
         self.same_sequence = None
         if queries.sequences is not None and gallery.sequences is not None:
@@ -93,7 +99,7 @@ class MatchRules:
     def _skipped(self, places: Tensor, rows: slice) -> Tensor:
         """Rows of the query's label that it skips. [r, m]."""
         skipped = torch.zeros_like(places, dtype=torch.bool)
-        if self.alone:
+        if self.exclude_self:
             itself = torch.arange(rows.start, rows.stop, device=places.device)
             skipped |= places == itself[:, None]
         for of_query, of_gallery in (

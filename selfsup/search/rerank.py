@@ -67,7 +67,7 @@ def _itself_and_nearest(z: Tensor, k: int, memory: int) -> np.ndarray:
     own = torch.arange(len(z))[:, None]
     if k == 1:
         return own.numpy()
-    others = [block.indices for block in nearest(z, z, k - 1, alone=True, memory=memory)]
+    others = [block.indices for block in nearest(z, z, k - 1, exclude_self=True, memory=memory)]
     return torch.cat([own, torch.cat(others)], dim=1).numpy()
 
 

@@ -81,7 +81,7 @@ def keep(value, place, n, k, work, threshold, error_bound):  # type: ignore[no-u
     """
     work[:n] = value[:n]
     kth = _kth_largest(work[:n], k)
-    kept = 0
+    remaining = 0
     if error_bound >= 0:
         before = threshold[0]
         if threshold.itemsize == 2:
@@ -94,9 +94,9 @@ def keep(value, place, n, k, work, threshold, error_bound):  # type: ignore[no-u
         if threshold[0] < before:
             return OVERFLOW
         for i in range(n):
-            value[kept], place[kept] = value[i], place[i]
-            kept += value[i] >= threshold[0]
-        return kept if kept <= len(value) - k else OVERFLOW
+            value[remaining], place[remaining] = value[i], place[i]
+            remaining += value[i] >= threshold[0]
+        return remaining if remaining <= len(value) - k else OVERFLOW
     above = 0
     for i in range(n):
         above += value[i] > kth
@@ -104,10 +104,10 @@ def keep(value, place, n, k, work, threshold, error_bound):  # type: ignore[no-u
     for i in range(n):
         if value[i] > kth or (value[i] == kth and equal > 0):
             equal -= value[i] == kth
-            value[kept], place[kept] = value[i], place[i]
-            kept += 1
+            value[remaining], place[remaining] = value[i], place[i]
+            remaining += 1
     threshold[0] = kth
-    return kept
+    return remaining
 
 
 @kernel

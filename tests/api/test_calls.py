@@ -1,5 +1,6 @@
 """The public calls: in a script, in a notebook, twice in one process, and what they say."""
 
+import importlib
 import os
 import random
 import sys
@@ -52,13 +53,14 @@ def test_the_calls_work_in_a_script_on_any_number_of_processes(
 @pytest.mark.slow
 def test_the_calls_work_in_a_notebook_and_progress_moves(data: Path, tmp_path: Path) -> None:
     from nbclient import NotebookClient
-    from nbformat.v4 import new_code_cell, new_notebook
+
+    v4: Any = importlib.import_module("nbformat.v4")
 
     lines = CALLS.read_text().replace("sys.argv[1]", repr(str(data)))
     lines = lines.replace("sys.argv[2]", repr(str(tmp_path / "runs")))
     again = "selfsup.pretrain(images, out=runs / 'c', method='dcl', batch=8, **SMALL)"
-    cells = [new_code_cell(source) for source in (lines, again)]
-    notebook = new_notebook(cells=cells)
+    cells = [v4.new_code_cell(source) for source in (lines, again)]
+    notebook = v4.new_notebook(cells=cells)
     kernel = {name: value for name, value in environment().items() if name != "PYTEST_XDIST_WORKER"}
     NotebookClient(notebook, timeout=300, kernel_name="python3").execute(env=kernel)
     text = "".join(

@@ -12,44 +12,45 @@ import torch
 from launch import ROOT, run
 
 from selfsup.core.errors import UserError
-from selfsup.doctor.certificate import LIMITS, Found, Line, _line, certificate, error
+from selfsup.doctor.certificate import LIMITS, Line, Measurement, _line, certificate, error
 from selfsup.doctor.machine import Package, packages
 
 NAMES = ["simclr", "byol", "dino", "proxies"]
 
 
-def found(**gradients: Any) -> Found:
-    return Found(1.0, {name: torch.tensor(g) for name, g in gradients.items()}, {})
+def measurement(**gradients: Any) -> Measurement:
+    return Measurement(1.0, {name: torch.tensor(g) for name, g in gradients.items()}, {})
 
 
 def test_the_error_is_that_of_the_worst_parameter() -> None:
-    reference = found(a=[3.0, 4.0], b=[10.0, 0.0])
+    reference = measurement(a=[3.0, 4.0], b=[10.0, 0.0])
     assert error(reference, reference) == 0
-    assert error(found(a=[3.0, 4.5], b=[10.0, 0.1]), reference) == pytest.approx(0.1)
-    assert error(found(a=[3.0, 4.0], b=[10.0, 3.0]), reference) == pytest.approx(0.3)
+    assert error(measurement(a=[3.0, 4.5], b=[10.0, 0.1]), reference) == pytest.approx(0.1)
+    assert error(measurement(a=[3.0, 4.0], b=[10.0, 3.0]), reference) == pytest.approx(0.3)
 
 
 def test_a_parameter_with_hardly_a_gradient_is_measured_by_a_tenth_of_all() -> None:
-    reference = found(a=[0.0, 10.0], b=[1e-9])
-    assert error(found(a=[0.0, 10.0], b=[1e-3]), reference) == pytest.approx(1e-3, rel=1e-4)
+    reference = measurement(a=[0.0, 10.0], b=[1e-9])
+    assert error(measurement(a=[0.0, 10.0], b=[1e-3]), reference) == pytest.approx(1e-3, rel=1e-4)
 
 
 def test_a_gradient_that_is_no_number_is_an_infinite_error() -> None:
-    reference = found(a=[3.0, 4.0], b=[10.0, 0.0])
-    for broken in (found(a=[3.0, 4.0], b=[math.nan, 0.0]), found(a=[math.inf, 4.0], b=[10.0, 0.0])):
+    reference = measurement(a=[3.0, 4.0], b=[10.0, 0.0])
+    for a, b in ([3.0, 4.0], [math.nan, 0.0]), ([math.inf, 4.0], [10.0, 0.0]):
+        broken = measurement(a=a, b=b)
         assert error(broken, reference) == math.inf
         assert not line(broken, reference).passed
 
 
 def test_a_wrong_loss_does_not_pass_with_a_right_gradient() -> None:
-    reference = found(a=[3.0, 4.0])
+    reference = measurement(a=[3.0, 4.0])
     assert line(reference, reference).passed
     assert not line(reference._replace(loss=1.01), reference).passed
     assert not line(reference._replace(loss=math.nan), reference).passed
 
 
-def line(made: Found, reference: Found) -> Line:
-    return _line("x", 1, 2, "no", "cpu", made, reference)
+def line(result: Measurement, reference: Measurement) -> Line:
+    return _line("x", 1, 2, "no", "cpu", result, reference)
 
 
 @pytest.mark.slow
@@ -83,8 +84,8 @@ def test_a_wrong_way_is_caught_although_its_loss_is_right(
 def test_processes_that_cannot_train_are_told_in_their_own_words(tmp_path: Path) -> None:
     script = tmp_path / "broken.py"
     script.write_text("raise RuntimeError('out of memory on device 3')")
-    told = "1 processes on cpu could not train: .*RuntimeError: out of memory on device 3"
-    with pytest.raises(UserError, match=told):
+    message = "1 processes on cpu could not train: .*RuntimeError: out of memory on device 3"
+    with pytest.raises(UserError, match=message):
         certificate(["simclr"], script=str(script))
 
 
@@ -92,7 +93,7 @@ def test_processes_that_cannot_train_are_told_in_their_own_words(tmp_path: Path)
 def test_processes_that_hang_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "stuck.py"
     script.write_text("import time; time.sleep(60)")
-    monkeypatch.setattr("selfsup.doctor.certificate.PATIENCE", 2)
+    monkeypatch.setattr("selfsup.doctor.certificate.TIMEOUT", 2)
     with pytest.raises(UserError, match="1 processes on cpu"):
         certificate(["simclr"], script=str(script))
 

@@ -14,8 +14,8 @@ from selfsup.doctor import certificate as module
 from selfsup.doctor.cases import CASES
 from selfsup.doctor.certificate import (
     FIRST,
-    Found,
     Line,
+    Measurement,
     certificate,
     error,
     measure,
@@ -26,13 +26,13 @@ from selfsup.doctor.machine import packages
 from tools.doctor import plain
 
 
-def found(**gradients: Any) -> Found:
-    return Found(1.0, {name: torch.tensor(g) for name, g in gradients.items()}, {})
+def measurement(**gradients: Any) -> Measurement:
+    return Measurement(1.0, {name: torch.tensor(g) for name, g in gradients.items()}, {})
 
 
 def test_gradients_of_other_parameters_are_no_comparison() -> None:
     with pytest.raises(AssertionError):
-        error(found(a=[1.0], b=[1.0]), found(a=[1.0]))
+        error(measurement(a=[1.0], b=[1.0]), measurement(a=[1.0]))
 
 
 def test_each_way_is_held_against_one_big_batch_by_the_limit_of_its_precision(
@@ -44,7 +44,7 @@ def test_each_way_is_held_against_one_big_batch_by_the_limit_of_its_precision(
     def fake(names: list[str], processes: int, device: str, precision: str, script: str) -> Any:
         return {
             count: {
-                name: Found(
+                name: Measurement(
                     2.0 * (1 + lost[processes, count]),
                     {"w": torch.tensor([1 + off[processes, count]], dtype=torch.float64)},
                     {},
@@ -56,12 +56,12 @@ def test_each_way_is_held_against_one_big_batch_by_the_limit_of_its_precision(
 
     monkeypatch.setattr(module, "_run", fake)
     lines = certificate(["one"])
-    told = {(x.processes, x.micro_batches, x.precision): x for x in lines}
-    assert len(lines) == len(told) == 6
-    for (processes, count, _), line in told.items():
+    by_way = {(x.processes, x.micro_batches, x.precision): x for x in lines}
+    assert len(lines) == len(by_way) == 6
+    for (processes, count, _), line in by_way.items():
         assert line.error == pytest.approx(off[processes, count], abs=1e-9)
         assert line.loss == pytest.approx(lost[processes, count])
-    assert {way for way, line in told.items() if line.passed} == {
+    assert {way for way, line in by_way.items() if line.passed} == {
         (1, 2, "no"),
         (1, 2, "bf16"),
         (2, 1, "bf16"),
@@ -79,7 +79,7 @@ def test_processes_are_started_as_many_as_asked_and_in_the_precision_asked_for(
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr("subprocess.run", fake)
-    assert module._run(["one"], 2, "cpu", "bf16", "") == {1: {"one": Found(1.0, {}, {})}}
+    assert module._run(["one"], 2, "cpu", "bf16", "") == {1: {"one": Measurement(1.0, {}, {})}}
     ((command, precision),) = asked
     assert "--nproc_per_node=2" in command
     assert command[-3] == module.__file__
@@ -103,19 +103,19 @@ def test_json_has_no_infinity_and_no_nan() -> None:
 def test_a_process_measures_with_one_and_with_two_micro_batches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fake(names: list[str], *, micro_batches: int, **more: Any) -> dict[str, Found]:
-        return {name: Found(float(micro_batches), {}, {}) for name in names}
+    def fake(names: list[str], *, micro_batches: int, **more: Any) -> dict[str, Measurement]:
+        return {name: Measurement(float(micro_batches), {}, {}) for name in names}
 
     monkeypatch.setattr(module, "measure", fake)
-    work(tmp_path / "found.pt", ["one"])
-    made = torch.load(tmp_path / "found.pt", weights_only=True)
-    assert {count: each["one"][0] for count, each in made.items()} == {1: 1.0, 2: 2.0}
+    work(tmp_path / "measurements.pt", ["one"])
+    saved = torch.load(tmp_path / "measurements.pt", weights_only=True)
+    assert {count: each["one"][0] for count, each in saved.items()} == {1: 1.0, 2: 2.0}
 
 
 def test_what_is_measured_is_the_state_after_some_steps_and_the_gradient_of_the_next_batch() -> (
     None
 ):
-    queued = measure(["moco v2"], micro_batches=1, steps=2)["moco v2"]
+    queued = measure(["moco-v2"], micro_batches=1, steps=2)["moco-v2"]
     assert int(queued.state["queue.added"]) == 32
     step, batches = prepare(CASES["simclr"], lr=0.0)
     plain = measure(["simclr"], micro_batches=1, steps=2)["simclr"]

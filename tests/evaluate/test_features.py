@@ -53,20 +53,20 @@ class Spoiler(nn.Module):
 @pytest.mark.parametrize("batch", [1, 3, 7, 100])
 def test_each_image_is_embedded_once_in_order_for_any_batch_size(batch: int) -> None:
     source = colours(7)
-    found = extract(Pixels(), source, PLAIN, device=CPU, batch=batch)
+    features = extract(Pixels(), source, PLAIN, device=CPU, batch=batch)
     expected = (torch.arange(7) * 10 / 255)[:, None].expand(7, 3 * 8 * 8)
-    torch.testing.assert_close(found.x, expected)
+    torch.testing.assert_close(features.x, expected)
     assert source.labels is not None
-    assert torch.equal(found.labels, source.labels)
-    assert found.positions.tolist() == list(range(7))
-    assert (found.classes, found.bad) == (["cat", "dog"], 0)
+    assert torch.equal(features.labels, source.labels)
+    assert features.positions.tolist() == list(range(7))
+    assert (features.classes, features.bad) == (["cat", "dog"], 0)
 
 
 def test_channels_are_shifted_and_scaled_by_the_view() -> None:
     views = ViewsConfig(size=8, mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 2.0))
-    found = extract(Pixels(), colours(2), views, device=CPU).x[1].view(3, 8, 8)
+    pixels = extract(Pixels(), colours(2), views, device=CPU).x[1].view(3, 8, 8)
     for channel, (mean, std) in enumerate([(0.5, 0.5), (0.25, 0.25), (0.0, 2.0)]):
-        assert found[channel].mean().item() == pytest.approx((10 / 255 - mean) / std, abs=1e-5)
+        assert pixels[channel].mean().item() == pytest.approx((10 / 255 - mean) / std, abs=1e-5)
 
 
 def test_modes_and_batch_statistics_are_left_as_they_were() -> None:
@@ -83,9 +83,9 @@ def test_modes_and_batch_statistics_are_left_as_they_were() -> None:
 
 
 def test_features_are_float32_outside_of_any_graph() -> None:
-    found = extract(network().double().float(), colours(3), PLAIN, device=CPU)
-    assert found.x.dtype == torch.float32
-    assert not found.x.requires_grad
+    features = extract(network().double().float(), colours(3), PLAIN, device=CPU)
+    assert features.x.dtype == torch.float32
+    assert not features.x.requires_grad
 
 
 def test_an_encoder_that_writes_to_a_buffer_is_caught() -> None:
@@ -109,11 +109,11 @@ def test_unreadable_images_are_left_out_and_counted(tmp_path: Path) -> None:
     (tmp_path / "b" / "9.png").write_bytes(b"")
     source = open_source(str(tmp_path))  # a/0 a/1 a/2 b/1 b/3 b/9
     for batch in (1, 2, 10):
-        found = extract(Pixels(), source, PLAIN, device=CPU, batch=batch, workers=0)
-        assert found.bad == 2
-        assert found.positions.tolist() == [0, 2, 3, 4]
-        assert found.labels.tolist() == [0, 0, 1, 1]
-        red = found.x.view(4, 3, 64)[:, 0].mean(1) * 255
+        features = extract(Pixels(), source, PLAIN, device=CPU, batch=batch, workers=0)
+        assert features.bad == 2
+        assert features.positions.tolist() == [0, 2, 3, 4]
+        assert features.labels.tolist() == [0, 0, 1, 1]
+        red = features.x.view(4, 3, 64)[:, 0].mean(1) * 255
         torch.testing.assert_close(red, torch.tensor([0.0, 80.0, 40.0, 120.0]))
 
 
@@ -132,11 +132,11 @@ def test_images_without_labels_are_embedded_too() -> None:
 def test_a_histogram_tells_how_much_of_each_colour_there_is() -> None:
     red, dark = torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0.1, 0.1, 0.1])
     image = torch.stack([red, red, red, dark]).T.view(1, 3, 2, 2)
-    found = Colours()(image)[0]
-    assert found.shape == (512,)
-    assert found[7 * 64].item() == pytest.approx(0.75**0.5)
-    assert found[0].item() == pytest.approx(0.25**0.5)
-    assert found.square().sum().item() == pytest.approx(1.0)
+    histogram = Colours()(image)[0]
+    assert histogram.shape == (512,)
+    assert histogram[7 * 64].item() == pytest.approx(0.75**0.5)
+    assert histogram[0].item() == pytest.approx(0.25**0.5)
+    assert histogram.square().sum().item() == pytest.approx(1.0)
 
 
 def test_features_that_are_no_numbers_are_an_error() -> None:
@@ -197,9 +197,19 @@ def test_another_seed_splits_otherwise() -> None:
 def test_labels_of_two_sources_are_aligned_by_the_names_of_classes() -> None:
     rows = torch.arange(4)
     test = Features(torch.eye(4), torch.tensor([0, 1, 2, 0]), rows, ["ant", "cat", "dog"], 1)
-    found = test.with_classes(["bee", "cat", "dog"])
-    assert list(found.classes) == ["bee", "cat", "dog", "ant"]  # one that train lacks comes after
-    assert found.labels.tolist() == [3, 1, 2, 3]
-    assert [found.classes[i] for i in found.labels.tolist()] == ["ant", "cat", "dog", "ant"]
-    assert torch.equal(found.x, test.x)
-    assert found.bad == 1
+    renumbered = test.with_classes(["bee", "cat", "dog"])
+    assert list(renumbered.classes) == [
+        "bee",
+        "cat",
+        "dog",
+        "ant",
+    ]  # one that train lacks comes after
+    assert renumbered.labels.tolist() == [3, 1, 2, 3]
+    assert [renumbered.classes[i] for i in renumbered.labels.tolist()] == [
+        "ant",
+        "cat",
+        "dog",
+        "ant",
+    ]
+    assert torch.equal(renumbered.x, test.x)
+    assert renumbered.bad == 1

@@ -99,17 +99,17 @@ def test_re_ranking_is_as_the_authors_code_has_it(
     seed: int, n: int, ks: tuple[int, int], weight: float
 ) -> None:
     z = normalize(torch.randn(n, 5, generator=torch.Generator().manual_seed(seed)))
-    found = rerank(z[:4], z[4:], k1=ks[0], k2=ks[1], weight=weight)
+    similarity = rerank(z[:4], z[4:], k1=ks[0], k2=ks[1], weight=weight)
     expected = torch.tensor(oracle.rerank(z.double(), 4, *ks, weight))
-    torch.testing.assert_close(-found, expected.float(), rtol=0, atol=2e-5)
+    torch.testing.assert_close(-similarity, expected.float(), rtol=0, atol=2e-5)
 
 
 def test_re_ranking_of_queries_alone_is_that_of_a_gallery_without_others() -> None:
     z = normalize(torch.randn(12, 5, generator=torch.Generator().manual_seed(0)))
-    found = rerank(z, None, k1=4, k2=2)
-    assert found.shape == (12, 12)
+    similarity = rerank(z, None, k1=4, k2=2)
+    assert similarity.shape == (12, 12)
     both = rerank(z[:6], z[6:], k1=4, k2=2)
-    torch.testing.assert_close(found[:6, 6:], both)
+    torch.testing.assert_close(similarity[:6, 6:], both)
 
 
 @pytest.mark.parametrize("wrong", [{"k1": 0}, {"k2": 0}, {"weight": 1.5}])

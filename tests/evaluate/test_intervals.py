@@ -10,9 +10,9 @@ from selfsup.evaluate.intervals import Figure, figure
 
 def test_the_value_is_the_mean_and_lies_in_its_interval() -> None:
     values = torch.tensor([0.0, 1.0, 1.0, 0.25])
-    found = figure(values, seed=0, resamples=50)
-    assert found.value == 0.5625
-    assert found.low <= found.value <= found.high
+    interval = figure(values, seed=0, resamples=50)
+    assert interval.value == 0.5625
+    assert interval.low <= interval.value <= interval.high
 
 
 def test_the_interval_holds_the_true_rate_of_a_coin_about_95_times_in_100() -> None:
@@ -20,17 +20,17 @@ def test_the_interval_holds_the_true_rate_of_a_coin_about_95_times_in_100() -> N
     inside = 0
     for trial in range(200):
         coin = (torch.rand(100, generator=g) < 0.3).float()
-        found = figure(coin, seed=trial, resamples=200)
-        inside += found.low <= 0.3 <= found.high
+        interval = figure(coin, seed=trial, resamples=200)
+        inside += interval.low <= 0.3 <= interval.high
     assert 175 <= inside <= 199  # 190 expected, deviation 3; the percentile kind is a little narrow
 
 
 def test_the_width_is_that_of_a_normal_distribution_for_many_values() -> None:
     coin = torch.arange(400) % 2
-    found = figure(coin, seed=1, resamples=2000)
+    interval = figure(coin, seed=1, resamples=2000)
     expected = 2 * 1.96 * 0.5 / math.sqrt(400)
-    assert found.high - found.low == pytest.approx(expected, rel=0.1)
-    assert found.high - 0.5 == pytest.approx(0.5 - found.low, rel=0.2)
+    assert interval.high - interval.low == pytest.approx(expected, rel=0.1)
+    assert interval.high - 0.5 == pytest.approx(0.5 - interval.low, rel=0.2)
 
 
 def test_the_same_seed_gives_the_same_interval_and_another_gives_another() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from selfsup.core.numerics import normalize
 from selfsup.evaluate.votes import PROTOCOLS, Vote, few_shot, knn_predict, knn_votes
+from selfsup.search.neighbours import nearest
 from selfsup.search.products import products
 
 
@@ -50,8 +51,8 @@ def test_queries_get_the_class_with_the_largest_sum_of_weights(
 ) -> None:
     bank, labels = data(seed, n)
     queries, _ = data(seed + 1, 5)
-    found = knn_predict(bank, labels, queries, k=k, temperature=temperature)
-    for query, label in zip(queries, found.tolist(), strict=True):
+    predictions = knn_predict(bank, labels, queries, k=k, temperature=temperature)
+    for query, label in zip(queries, predictions.tolist(), strict=True):
         votes = votes_by_definition(bank, labels, query, k, temperature)
         assert votes[label] == pytest.approx(max(votes.values()), rel=1e-4)
 
@@ -62,10 +63,10 @@ def test_without_queries_each_row_is_classified_by_all_the_others(
     seed: int, n: int, k: int, temperature: float
 ) -> None:
     bank, labels = data(seed, n)
-    found = knn_predict(bank, labels, k=k, temperature=temperature)
+    predictions = knn_predict(bank, labels, k=k, temperature=temperature)
     for i in range(n):
         votes = votes_by_definition(bank, labels, bank[i], k, temperature, skip=i)
-        assert votes[int(found[i])] == pytest.approx(max(votes.values()), rel=1e-4)
+        assert votes[int(predictions[i])] == pytest.approx(max(votes.values()), rel=1e-4)
 
 
 def test_a_near_neighbour_outweighs_two_far_ones_only_when_the_temperature_is_low() -> None:
@@ -80,14 +81,16 @@ def test_only_k_neighbours_vote() -> None:
     bank = torch.tensor([at(5), at(20), at(20)])
     labels = torch.tensor([0, 1, 1])
     query = torch.tensor([at(0)])
-    found = [int(knn_predict(bank, labels, query, k=k, temperature=1.0)) for k in (1, 2, 3)]
-    assert found == [0, 0, 1]
+    predictions = [int(knn_predict(bank, labels, query, k=k, temperature=1.0)) for k in (1, 2, 3)]
+    assert predictions == [0, 0, 1]
 
 
 def test_the_direction_of_a_feature_counts_and_not_its_length() -> None:
     bank = torch.tensor([[0.01, 0.0], [60.0, 80.0]])
-    found = knn_predict(bank, torch.tensor([4, 9]), torch.tensor([[9.0, 1.0]]), k=1, temperature=1)
-    assert found.tolist() == [4]
+    predictions = knn_predict(
+        bank, torch.tensor([4, 9]), torch.tensor([[9.0, 1.0]]), k=1, temperature=1
+    )
+    assert predictions.tolist() == [4]
 
 
 def test_k_larger_than_the_bank_is_the_whole_bank() -> None:
@@ -102,8 +105,8 @@ def test_k_larger_than_the_bank_is_the_whole_bank() -> None:
 def test_a_row_does_not_vote_for_itself() -> None:
     # each row is nearest to one of the other class, and to itself if it were let
     bank = torch.tensor([at(0), at(1), at(90), at(91)])
-    found = knn_predict(bank, torch.tensor([0, 1, 0, 1]), k=1, temperature=0.1)
-    assert found.tolist() == [1, 0, 1, 0]
+    predictions = knn_predict(bank, torch.tensor([0, 1, 0, 1]), k=1, temperature=0.1)
+    assert predictions.tolist() == [1, 0, 1, 0]
 
 
 def test_equal_rows_are_neighbours_of_each_other() -> None:
@@ -127,9 +130,11 @@ def test_predictions_are_labels_of_the_bank_whatever_their_values() -> None:
     # float32 cannot tell 2**24 from 2**24 + 1
     bank = torch.tensor([at(0), at(40), at(80)])
     labels = torch.tensor([2**24 + 1, 2**24, -5])
-    found = knn_predict(bank, labels, torch.tensor([at(2), at(41), at(79)]), k=1, temperature=0.1)
-    assert found.dtype == torch.int64
-    assert torch.equal(found, labels)
+    predictions = knn_predict(
+        bank, labels, torch.tensor([at(2), at(41), at(79)]), k=1, temperature=0.1
+    )
+    assert predictions.dtype == torch.int64
+    assert torch.equal(predictions, labels)
 
 
 def test_a_bank_of_one_class_gives_that_class() -> None:
@@ -141,10 +146,10 @@ def test_a_bank_of_one_class_gives_that_class() -> None:
 def test_a_low_temperature_does_not_overflow() -> None:
     # exp(1 / 0.001) is infinite in float32
     bank = torch.tensor([at(0), at(10), at(10)])
-    found = knn_predict(
+    predictions = knn_predict(
         bank, torch.tensor([0, 1, 1]), torch.tensor([at(0.5)]), k=3, temperature=1e-3
     )
-    assert found.tolist() == [0]
+    assert predictions.tolist() == [0]
 
 
 @pytest.mark.parametrize("memory", [1, 3000, 1 << 20])
@@ -152,8 +157,8 @@ def test_the_memory_does_not_matter(form: str, memory: int) -> None:
     bank, labels = data(6, 20)
     for queries in (None, data(7, 11)[0]):
         whole = knn_predict(bank, labels, queries, k=5, temperature=0.1)
-        found = knn_predict(bank, labels, queries, k=5, temperature=0.1, memory=memory)
-        assert torch.equal(found, whole)
+        predictions = knn_predict(bank, labels, queries, k=5, temperature=0.1, memory=memory)
+        assert torch.equal(predictions, whole)
 
 
 @settings(max_examples=40, deadline=None)
@@ -166,10 +171,10 @@ def test_every_vote_is_as_defined_also_where_rows_share_the_last_place(data: Any
     labels = torch.randint(4, (n,), generator=g) + 2**25
     queries = bank if alone else torch.randint(-1, 2, (9, 2), generator=g).float()
     votes = [Vote(k, 0.1), Vote(1, 1.0), Vote(k + 3, 0.07)]
-    found = knn_votes(bank, labels, None if alone else queries, votes=votes)
+    predictions = knn_votes(bank, labels, None if alone else queries, votes=votes)
     similar = products(normalize(queries), normalize(bank)).tolist()
-    for vote, predictions in zip(votes, found, strict=True):
-        for i, predicted in enumerate(predictions.tolist()):
+    for vote, of_vote in zip(votes, predictions, strict=True):
+        for i, predicted in enumerate(of_vote.tolist()):
             met = [j for j in range(n) if not (alone and i == j)]
             theirs = oracle_votes(
                 [similar[i][j] for j in met], [int(labels[j]) for j in met], *vote
@@ -196,13 +201,15 @@ def test_few_shots_take_that_many_of_each_class_anew_each_time() -> None:
     labels = torch.arange(40) // 20
     queries = torch.tensor([at(0), at(39)])
     options: dict[str, Any] = {"draws": 6, "vote": Vote(1, 0.1), "seed": 0}
-    found = few_shot(bank, labels, queries, shots=1, **options)
-    assert found.tolist() == [[0, 1]] * 6
+    predictions = few_shot(bank, labels, queries, shots=1, **options)
+    assert predictions.tolist() == [[0, 1]] * 6
     between = torch.tensor([at(19.4)])
     drawn = few_shot(bank, labels, between, shots=1, **options)[:, 0].tolist()
     assert set(drawn) == {0, 1}  # which images are drawn decides
     assert few_shot(bank, labels, between, shots=1, **options)[:, 0].tolist() == drawn
     assert few_shot(bank, labels, between, shots=20, **options).tolist() == [[0]] * 6
+    little = few_shot(bank, labels, between, shots=1, memory=1, **options)[:, 0].tolist()
+    assert little == drawn
     with pytest.raises(ValueError, match="21 shots: class 0 has 20 images"):
         few_shot(bank, labels, queries, shots=21, **options)
 
@@ -211,8 +218,8 @@ def test_the_order_of_the_bank_does_not_matter() -> None:
     bank, labels = data(8, 20)
     queries, _ = data(9, 11)
     order = torch.randperm(20, generator=torch.Generator().manual_seed(1))
-    found = knn_predict(bank[order], labels[order], queries, k=5, temperature=0.1)
-    assert torch.equal(found, knn_predict(bank, labels, queries, k=5, temperature=0.1))
+    predictions = knn_predict(bank[order], labels[order], queries, k=5, temperature=0.1)
+    assert torch.equal(predictions, knn_predict(bank, labels, queries, k=5, temperature=0.1))
 
 
 @pytest.mark.parametrize(("n", "queries"), [(0, torch.ones(1, 2)), (1, None), (0, None)])
@@ -221,3 +228,17 @@ def test_a_bank_without_neighbours_is_an_error(n: int, queries: Tensor | None) -
         knn_predict(
             torch.ones(n, 2), torch.zeros(n, dtype=torch.int64), queries, k=1, temperature=1
         )
+
+
+def test_few_shots_search_within_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[int] = []
+
+    def watched(*args: Any, memory: int, **more: Any) -> Any:
+        given.append(memory)
+        return nearest(*args, memory=memory, **more)
+
+    monkeypatch.setattr("selfsup.evaluate.votes.nearest", watched)
+    bank, labels = data(1, 12)
+    vote = Vote(1, 0.1)
+    few_shot(bank, labels, bank, shots=1, draws=2, vote=vote, seed=0, memory=12345)
+    assert given == [12345, 12345]

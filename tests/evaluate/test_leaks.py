@@ -18,10 +18,10 @@ def noise(seed: int) -> np.ndarray:
 
 def test_equal_and_similar_images_are_found_and_others_are_not() -> None:
     brighter = np.clip(noise(1).astype(int) + 3, 0, 255).astype(np.uint8)
-    found = find_leaks(source(noise(0), noise(1)), source(noise(0), brighter, noise(2)))
-    assert found.exact.tolist() == [True, False, False]
-    assert found.near.tolist() == [True, True, False]
-    assert found.facts() == {"leaked files": 1, "leaked by looks": 1}
+    leaks = find_leaks(source(noise(0), noise(1)), source(noise(0), brighter, noise(2)))
+    assert leaks.exact.tolist() == [True, False, False]
+    assert leaks.near.tolist() == [True, True, False]
+    assert leaks.facts() == {"leaked files": 1, "leaked by looks": 1}
 
 
 def test_what_is_near_a_leak_is_none_itself() -> None:
@@ -32,5 +32,5 @@ def test_what_is_near_a_leak_is_none_itself() -> None:
 
 def test_even_images_look_like_nothing() -> None:
     plain = np.full((16, 16, 3), 50, np.uint8)
-    found = find_leaks(source(plain), source(plain + 1))
-    assert not torch.cat([found.exact, found.near]).any()
+    leaks = find_leaks(source(plain), source(plain + 1))
+    assert not torch.cat([leaks.exact, leaks.near]).any()

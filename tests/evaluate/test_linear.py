@@ -11,23 +11,23 @@ from torch import Tensor
 from selfsup.evaluate.linear_probe import STRENGTHS, linear_probe
 
 
-def blobs(seed: int, n: int, apart: float) -> tuple[Tensor, Tensor]:
-    """Three clouds of width 1 at distance `apart` from the origin, with scales that differ."""
+def blobs(seed: int, n: int, distance: float) -> tuple[Tensor, Tensor]:
+    """Three clouds of width 1 at `distance` from the origin, with scales that differ."""
     g = torch.Generator().manual_seed(seed)
     labels = torch.arange(n) % 3
-    x = torch.randn(n, 3, generator=g) + apart * torch.eye(3)[labels]
+    x = torch.randn(n, 3, generator=g) + distance * torch.eye(3)[labels]
     return x * torch.tensor([1.0, 100.0, 0.01]) + 5, labels
 
 
 def test_separable_classes_are_predicted_as_scikit_learn_does() -> None:
     train, labels = blobs(0, 36, 12.0)
     test, truth = blobs(1, 15, 12.0)
-    found = linear_probe(train, labels, test, seed=0)
+    probe = linear_probe(train, labels, test, seed=0)
     oracle = make_pipeline(StandardScaler(), LogisticRegression())
     expected = oracle.fit(train.numpy(), labels.numpy()).predict(test.numpy())
-    assert found.predictions.tolist() == expected.tolist() == truth.tolist()
-    assert found.predictions.dtype == torch.int64
-    assert found.converged
+    assert probe.predictions.tolist() == expected.tolist() == truth.tolist()
+    assert probe.predictions.dtype == torch.int64
+    assert probe.converged
 
 
 @pytest.mark.parametrize("strength", [0.001, 1.0])
@@ -36,26 +36,26 @@ def test_the_last_fit_is_on_all_of_the_training_images_with_the_chosen_strength(
 ) -> None:
     train, labels = blobs(2, 12, 1.0)  # so few that each image moves the border
     test, _ = blobs(3, 400, 1.0)
-    found = linear_probe(train, labels, test, seed=0, strengths=(strength,))
+    probe = linear_probe(train, labels, test, seed=0, strengths=(strength,))
     x = train.double()
     mean, std = x.mean(0), x.std(0)
     oracle = LogisticRegression(C=strength, max_iter=1000)
     oracle.fit(((x - mean) / std).numpy(), labels.numpy())
     expected = oracle.predict(((test.double() - mean) / std).numpy())
-    assert found.setting == strength
-    assert float(np.mean(found.predictions.numpy() == expected)) >= 0.99
+    assert probe.setting == strength
+    assert float(np.mean(probe.predictions.numpy() == expected)) >= 0.99
 
 
 def test_the_test_images_take_no_part_in_any_choice() -> None:
     train, labels = blobs(4, 39, 1.0)
     test, _ = blobs(5, 20, 1.0)
-    found = linear_probe(train, labels, test, seed=0)
+    probe = linear_probe(train, labels, test, seed=0)
     wild = torch.cat([test[:5], test[5:] * 1e3 - 7])
     other = linear_probe(train, labels, wild, seed=0)
-    assert other.setting == found.setting
-    assert torch.equal(other.predictions[:5], found.predictions[:5])
+    assert other.setting == probe.setting
+    assert torch.equal(other.predictions[:5], probe.predictions[:5])
     alone = linear_probe(train, labels, test[:1], seed=0)
-    assert torch.equal(alone.predictions, found.predictions[:1])
+    assert torch.equal(alone.predictions, probe.predictions[:1])
 
 
 def test_the_strength_is_the_one_that_does_best_on_held_out_images() -> None:
@@ -66,8 +66,8 @@ def test_the_strength_is_the_one_that_does_best_on_held_out_images() -> None:
     train[:, 0] = (labels == 2).float() * 4 + torch.randn(
         40, generator=torch.Generator().manual_seed(1)
     )
-    found = linear_probe(train, labels, train, seed=0, strengths=(1e-9, 1.0))
-    assert found.setting == 1.0
+    probe = linear_probe(train, labels, train, seed=0, strengths=(1e-9, 1.0))
+    assert probe.setting == 1.0
 
 
 def test_of_equally_good_strengths_the_first_which_regularises_most_is_taken() -> None:
@@ -79,18 +79,18 @@ def test_labels_may_be_any_integers() -> None:
     train, labels = blobs(0, 36, 12.0)
     test, truth = blobs(1, 15, 12.0)
     names = torch.tensor([40, 7, 2**24 + 1])
-    found = linear_probe(train, names[labels], test, seed=0)
-    assert torch.equal(found.predictions, names[truth])
+    probe = linear_probe(train, names[labels], test, seed=0)
+    assert torch.equal(probe.predictions, names[truth])
 
 
 def test_a_feature_that_never_changes_does_no_harm() -> None:
     train, labels = blobs(0, 36, 12.0)
     test, truth = blobs(1, 15, 12.0)
     dead = torch.ones(36, 1), torch.ones(15, 1)
-    found = linear_probe(
+    probe = linear_probe(
         torch.cat([train, dead[0]], 1), labels, torch.cat([test, dead[1]], 1), seed=0
     )
-    assert torch.equal(found.predictions, truth)
+    assert torch.equal(probe.predictions, truth)
 
 
 def test_progress_is_told_of_every_fit() -> None:

@@ -36,7 +36,7 @@ def test_the_objective_is_as_low_as_scikit_learn_gets_it(
     ill: bool, strength: float, c: int
 ) -> None:
     x, y = data(300, 8, c, ill=ill)
-    found = Problem(x, y, c).fit(strength)
+    fit = Problem(x, y, c).fit(strength)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of ill-conditioned features it does not converge
         peer = LogisticRegression(C=strength, max_iter=2000, tol=1e-6, solver="newton-cg")
@@ -48,9 +48,9 @@ def test_the_objective_is_as_low_as_scikit_learn_gets_it(
         theirs = objective(2 * weight, 2 * bias, x, y, strength_of_peer)
     else:
         theirs = objective(weight, bias, x, y, strength)
-    ours = objective(found.weight, found.bias, x, y, strength)
-    assert found.converged
-    assert found.objective == pytest.approx(ours, rel=1e-5)
+    ours = objective(fit.weight, fit.bias, x, y, strength)
+    assert fit.converged
+    assert fit.objective == pytest.approx(ours, rel=1e-5)
     assert ours <= theirs * (1 + 1e-4) + 1e-6
 
 
@@ -113,11 +113,11 @@ def test_heads_at_once_are_heads_one_by_one() -> None:
 def test_a_sweep_takes_the_rate_that_does_best_on_held_out_images() -> None:
     x, y = data(600, 6, 3, ill=False)
     names = torch.tensor([5, 2**24 + 1, 9])
-    found = sweep(x[:500], names[y[:500]], x[500:], seed=0, rates=(0.05, 1e38), epochs=5, batch=64)
-    assert found.setting == 0.05
-    assert (found.predictions == names[y[500:]]).double().mean() > 0.5
+    probe = sweep(x[:500], names[y[:500]], x[500:], seed=0, rates=(0.05, 1e38), epochs=5, batch=64)
+    assert probe.setting == 0.05
+    assert (probe.predictions == names[y[500:]]).double().mean() > 0.5
     again = sweep(x[:500], names[y[:500]], x[500:], seed=0, rates=(0.05, 1e38), epochs=5, batch=64)
-    assert torch.equal(again.predictions, found.predictions)
+    assert torch.equal(again.predictions, probe.predictions)
 
 
 def test_the_test_images_take_no_part_in_a_sweep() -> None:

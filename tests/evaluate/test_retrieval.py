@@ -40,8 +40,8 @@ NAMES = {
 
 def similarities(a: Tensor, b: Tensor, kind: Kind) -> list[list[float]]:
     if kind == "cosine":
-        found: list[list[float]] = products(normalize(a), normalize(b)).tolist()
-        return found  # rounded as they are, since rounding decides what is tied
+        result: list[list[float]] = products(normalize(a), normalize(b)).tolist()
+        return result  # rounded as they are, since rounding decides what is tied
     return [[-float((x - y).square().sum()) for y in b.double()] for x in a.double()]
 
 
@@ -75,11 +75,13 @@ def agrees_with_definitions(
         with pytest.raises(ValueError, match="has a match"):
             retrieval(queries, gallery, metric=kind, memory=memory)
         return
-    found = retrieval(queries, gallery, metric=kind, memory=memory)
-    assert found.queries.tolist() == list(expected)
-    assert found.left_out == len(queries.x) - len(expected)
+    result = retrieval(queries, gallery, metric=kind, memory=memory)
+    assert result.queries.tolist() == list(expected)
+    assert result.left_out == len(queries.x) - len(expected)
     for theirs, ours in NAMES.items():
-        assert found.figures[ours].tolist() == pytest.approx([f[theirs] for f in expected.values()])
+        assert result.figures[ours].tolist() == pytest.approx(
+            [f[theirs] for f in expected.values()]
+        )
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=SAME_FORM)
@@ -122,11 +124,11 @@ def test_more_rows_than_a_tile_are_counted_alike_in_both_forms(
     g = torch.Generator().manual_seed(0)
     labels = torch.randperm(1300, generator=g) // 4
     x = torch.randint(-2, 3, (1300, 5), generator=g).float() + 0.5
-    found = []
+    result = []
     for available in (True, False):
         monkeypatch.setattr("selfsup.core.compiled.available", lambda a=available: a)
-        found.append(next(iter(rank_matches(Queries(x, labels), None, memory=1 << 40))).ranks)
-    (part,) = [found[0]]
+        result.append(next(iter(rank_matches(Queries(x, labels), None, memory=1 << 40))).ranks)
+    (part,) = [result[0]]
     whole = torch.cat([r.ranks for r in rank_matches(Queries(x, labels), None)])
     assert torch.equal(part, whole)
 
@@ -143,13 +145,13 @@ def on_a_line(places: list[float], labels: list[int]) -> Retrieval:
 def test_five_images_on_a_line_give_what_a_person_works_out(form: str) -> None:
     # A at 0, 1 and 10; B at 3 and 4.4. Neighbours of 0: A B B A; of 1: A B B A; of 10: B B A A;
     # of 3: B A A A; of 4.4: B A A A
-    found = on_a_line([0, 1, 10, 3, 4.4], [0, 0, 0, 1, 1]).figures
-    assert found["Recall@1"].tolist() == [1, 1, 0, 1, 1]
-    assert found["Recall@2"].tolist() == [1, 1, 0, 1, 1]
-    assert found["Recall@4"].tolist() == [1, 1, 1, 1, 1]
-    assert found["R-precision"].tolist() == [0.5, 0.5, 0.0, 1.0, 1.0]
-    assert found["MAP@R"].tolist() == [0.5, 0.5, 0.0, 1.0, 1.0]
-    assert found["mAP"].tolist() == pytest.approx([0.75, 0.75, (1 / 3 + 2 / 4) / 2, 1, 1])
+    result = on_a_line([0, 1, 10, 3, 4.4], [0, 0, 0, 1, 1]).figures
+    assert result["Recall@1"].tolist() == [1, 1, 0, 1, 1]
+    assert result["Recall@2"].tolist() == [1, 1, 0, 1, 1]
+    assert result["Recall@4"].tolist() == [1, 1, 1, 1, 1]
+    assert result["R-precision"].tolist() == [0.5, 0.5, 0.0, 1.0, 1.0]
+    assert result["MAP@R"].tolist() == [0.5, 0.5, 0.0, 1.0, 1.0]
+    assert result["mAP"].tolist() == pytest.approx([0.75, 0.75, (1 / 3 + 2 / 4) / 2, 1, 1])
 
 
 def test_map_at_r_counts_an_early_match_more_than_a_late_one(form: str) -> None:
@@ -162,23 +164,23 @@ def test_map_at_r_counts_an_early_match_more_than_a_late_one(form: str) -> None:
 
 def test_queries_without_a_match_are_left_out_and_counted_but_stay_neighbours(form: str) -> None:
     # the lonely image at 1 is nearest to both others
-    found = on_a_line([0, 1, 2.5, 50], [7, 3, 7, 4])
-    assert found.left_out == 2
-    assert found.figures["Recall@1"].tolist() == [0, 0]
-    assert found.figures["Recall@2"].tolist() == [1, 1]
+    result = on_a_line([0, 1, 2.5, 50], [7, 3, 7, 4])
+    assert result.left_out == 2
+    assert result.figures["Recall@1"].tolist() == [0, 0]
+    assert result.figures["Recall@2"].tolist() == [1, 1]
 
 
 def test_a_collapsed_model_finds_nothing_whatever_the_order_of_images(form: str) -> None:
-    found = retrieval(Queries(torch.ones(12, 4), torch.arange(12) // 3)).figures
-    assert found["Recall@8"].sum() == 0
-    assert found["MAP@R"].sum() == 0
+    result = retrieval(Queries(torch.ones(12, 4), torch.arange(12) // 3)).figures
+    assert result["Recall@8"].sum() == 0
+    assert result["MAP@R"].sum() == 0
 
 
 def test_twins_of_another_class_come_before_a_match(form: str) -> None:
     x = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    found = retrieval(Queries(x, torch.tensor([0, 0, 1, 1]))).figures
-    assert found["Recall@1"].tolist() == [0, 0, 0, 0]
-    assert found["Recall@2"].tolist() == [1, 1, 0, 0]
+    result = retrieval(Queries(x, torch.tensor([0, 0, 1, 1]))).figures
+    assert result["Recall@1"].tolist() == [0, 0, 0, 0]
+    assert result["Recall@2"].tolist() == [1, 1, 0, 0]
 
 
 @pytest.mark.slow
@@ -209,8 +211,8 @@ def test_figures_are_those_of_the_reference_vectors(form: str, hard: bool) -> No
     x = torch.tensor(inputs["E_hard" if hard else "E"])
     key = "retrieval_hard_norm_self_excluded" if hard else "retrieval_norm_self_excluded"
     expected = VECTORS["metrics"][key]
-    found = retrieval(Queries(x, torch.tensor(inputs["labels"]))).figures
-    means = {name: values.mean().item() for name, values in found.items()}
+    result = retrieval(Queries(x, torch.tensor(inputs["labels"]))).figures
+    means = {name: values.mean().item() for name, values in result.items()}
     theirs = expected["peer"]
     assert means["MAP@R"] == pytest.approx(theirs["mean_average_precision_at_r"], abs=1e-6)
     assert means["mAP"] == pytest.approx(theirs["mean_average_precision"], abs=1e-6)
@@ -224,13 +226,13 @@ def test_camera_filtered_figures_are_those_of_the_reference_vectors(form: str) -
     inputs, expected = VECTORS["inputs"], VECTORS["metrics"]["reid_camera_filtered"]
     x, labels, cameras = (torch.tensor(inputs[name]) for name in ("E_hard", "labels", "cameras"))
     sides = [Queries(x[rows], labels[rows], cameras[rows]) for rows in (slice(12), slice(12, None))]
-    found = retrieval(sides[0], sides[1], cuts=range(1, 11))
-    skipped = set(range(12)) - set(found.queries.tolist())
+    result = retrieval(sides[0], sides[1], cuts=range(1, 11))
+    skipped = set(range(12)) - set(result.queries.tolist())
     assert sorted(skipped) == expected["skipped_queries"]
-    cmc = [found.figures[f"Recall@{k}"].mean().item() for k in range(1, 11)]
+    cmc = [result.figures[f"Recall@{k}"].mean().item() for k in range(1, 11)]
     assert cmc == pytest.approx(expected["cmc"], abs=1e-6)
-    assert found.figures["mAP"].mean().item() == pytest.approx(expected["mAP"], abs=1e-6)
-    market = found.figures["mAP (trapezoid)"].mean().item()
+    assert result.figures["mAP"].mean().item() == pytest.approx(expected["mAP"], abs=1e-6)
+    market = result.figures["mAP (trapezoid)"].mean().item()
     assert market == pytest.approx(expected["mAP_market_trapezoid"], abs=1e-6)
 
 
@@ -249,23 +251,23 @@ def test_an_empty_gallery_is_an_error() -> None:
 def test_random_features_have_the_r_precision_of_chance() -> None:
     g = torch.Generator().manual_seed(4)
     queries = Queries(torch.randn(40, 3, generator=g), torch.arange(40) % 2)
-    found = float(retrieval(queries).figures["R-precision"].mean())
-    assert math.isclose(found, 19 / 39, abs_tol=0.1)
+    result = float(retrieval(queries).figures["R-precision"].mean())
+    assert math.isclose(result, 19 / 39, abs_tol=0.1)
 
 
 def test_figures_after_re_ranking_are_of_the_re_ranked_order() -> None:
     g = torch.Generator().manual_seed(1)
     labels = torch.randint(4, (24,), generator=g)
     x = normalize(torch.randn(24, 4, generator=g) + torch.eye(4)[labels])
-    apart = rerank_by_the_paper(x.double(), 8, 20, 6, 0.3)
-    found = retrieval_after_reranking(
+    distances = rerank_by_the_paper(x.double(), 8, 20, 6, 0.3)
+    result = retrieval_after_reranking(
         Queries(x[:8], labels[:8]), Gallery(x[8:], labels[8:])
     ).figures
     for i in range(8):
         match = (labels[8:] == labels[i]).tolist()
-        expected = retrieval_of_query([-d for d in apart[i]], match, [True] * 16, CUTS)
+        expected = retrieval_of_query([-d for d in distances[i]], match, [True] * 16, CUTS)
         assert expected is not None
-        assert found["mAP"][i].item() == pytest.approx(expected["ap"])
+        assert result["mAP"][i].item() == pytest.approx(expected["ap"])
 
 
 def test_re_ranking_among_queries_leaves_each_out_of_its_own_gallery() -> None:
@@ -274,8 +276,8 @@ def test_re_ranking_among_queries_leaves_each_out_of_its_own_gallery() -> None:
     assert retrieval_after_reranking(Queries(x, labels)).figures["mAP"].tolist() == [1.0] * 24
     lonely = torch.arange(24)
     lonely[1] = 0
-    found = retrieval_after_reranking(Queries(x, lonely))
-    assert (found.queries.tolist(), found.left_out) == ([0, 1], 22)
+    result = retrieval_after_reranking(Queries(x, lonely))
+    assert (result.queries.tolist(), result.left_out) == ([0, 1], 22)
 
 
 def test_re_ranking_that_does_not_fit_says_how_much_it_holds() -> None:

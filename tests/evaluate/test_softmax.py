@@ -21,17 +21,17 @@ def test_value_and_gradient_are_autograds(
         x.double() @ wide[0].T + wide[1], classes, reduction="sum"
     )
     by_weight, by_bias = torch.autograd.grad(expected, wide)
-    found = cross_entropy(x, classes, weight, bias)
-    assert found.loss == pytest.approx(expected.item(), rel=1e-6, abs=1e-6)
-    torch.testing.assert_close(found.by_weight.double(), by_weight, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(found.by_bias.double(), by_bias, rtol=1e-5, atol=1e-5)
+    summed = cross_entropy(x, classes, weight, bias)
+    assert summed.loss == pytest.approx(expected.item(), rel=1e-6, abs=1e-6)
+    torch.testing.assert_close(summed.by_weight.double(), by_weight, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(summed.by_bias.double(), by_bias, rtol=1e-5, atol=1e-5)
 
 
 def test_huge_logits_do_not_overflow(form: str) -> None:
     x, classes = torch.tensor([[1.0], [-1.0]]), torch.tensor([0, 0])
-    found = cross_entropy(x, classes, torch.tensor([[1e4], [0.0]]), torch.zeros(2))
-    assert found.loss == pytest.approx(1e4)
-    assert found.by_weight.tolist() == [[1.0], [-1.0]]
+    summed = cross_entropy(x, classes, torch.tensor([[1e4], [0.0]]), torch.zeros(2))
+    assert summed.loss == pytest.approx(1e4)
+    assert summed.by_weight.tolist() == [[1.0], [-1.0]]
 
 
 def test_threads_change_nothing_but_the_order_of_sums(form: str) -> None:

@@ -26,10 +26,10 @@ def test_rates_are_those_of_counting_also_with_ties(
 ) -> None:
     scores, same = [float(s) for s, _ in pairs], [truth for _, truth in pairs]
     curve = Curve(torch.tensor(scores), torch.tensor(same))
-    found = curve.at_far(target)
+    point = curve.at_far(target)
     tar, _, far = tar_at_far(scores, same, target)
-    assert (found.tar, found.far) == pytest.approx((tar, far))
-    assert found.far <= target
+    assert (point.tar, point.far) == pytest.approx((tar, far))
+    assert point.far <= target
     assert curve.auc == pytest.approx(auc(scores, same))
     assert curve.auc == pytest.approx(roc_auc_score(same, scores))
     assert curve.eer == pytest.approx(eer(scores, same))
@@ -48,8 +48,8 @@ def test_each_fold_has_its_threshold_from_the_others(
     pairs: list[tuple[int, bool]], folds: int
 ) -> None:
     scores, same = [float(s) for s, _ in pairs], [truth for _, truth in pairs]
-    found = fold_accuracies(torch.tensor(scores), torch.tensor(same), folds)
-    assert found.tolist() == pytest.approx(kfold_accuracy(scores, same, folds))
+    accuracies = fold_accuracies(torch.tensor(scores), torch.tensor(same), folds)
+    assert accuracies.tolist() == pytest.approx(kfold_accuracy(scores, same, folds))
     assert best_accepted(torch.tensor(scores), torch.tensor(same)) == best_threshold(scores, same)
 
 
@@ -58,14 +58,14 @@ def test_rates_are_those_of_the_reference_vectors(target: str) -> None:
     x = normalize(torch.tensor(VECTORS["inputs"]["E"], dtype=torch.float64))
     labels = torch.tensor(VECTORS["inputs"]["labels"])
     pairs, same = label_pairs(labels, most=10**6, seed=0)
-    apart = (x[pairs[:, 0]] - x[pairs[:, 1]]).square().sum(1)
+    distances = (x[pairs[:, 0]] - x[pairs[:, 1]]).square().sum(1)
     expected = VECTORS["metrics"]["verification_all_pairs_sqL2_norm"]
     assert int(same.sum()) == expected["num_pos"]
     assert int((~same).sum()) == expected["num_neg"]
-    found = Curve(-apart, same).at_far(float(target))
+    point = Curve(-distances, same).at_far(float(target))
     theirs = expected["tar_at_far"][target]
-    assert -found.threshold == pytest.approx(theirs["threshold"], abs=1e-9)
-    assert (found.tar, found.far) == pytest.approx((theirs["TAR"], theirs["FAR"]))
+    assert -point.threshold == pytest.approx(theirs["threshold"], abs=1e-9)
+    assert (point.tar, point.far) == pytest.approx((theirs["TAR"], theirs["FAR"]))
 
 
 def test_pairs_of_one_kind_alone_are_an_error() -> None:

@@ -162,16 +162,16 @@ def test_info_nce_and_decoupled_losses_are_the_papers_formulas(
     x, y = a.tolist(), b.tolist()
     queue = two_views(q, d, seed + 1)[0] if q else None
     rows = None if queue is None else queue.tolist()
-    found = info_nce(a, b, temperature=temperature, queue=queue).item()
-    assert found == pytest.approx(oracle.info_nce(x, y, temperature, rows), rel=1e-9, abs=1e-9)
+    actual = info_nce(a, b, temperature=temperature, queue=queue).item()
+    assert actual == pytest.approx(oracle.info_nce(x, y, temperature, rows), rel=1e-9, abs=1e-9)
     if n == 1:
         with pytest.raises(ValueError, match="one image has no negatives"):
             dcl(a, b, temperature=temperature)
         return
-    found = dcl(a, b, temperature=temperature).item()
-    assert found == pytest.approx(oracle.dcl(x, y, temperature), rel=1e-9, abs=1e-9)
-    found = dclw(a, b, temperature=temperature, sigma=0.4).item()
-    assert found == pytest.approx(oracle.dclw(x, y, temperature, 0.4), rel=1e-9, abs=1e-9)
+    actual = dcl(a, b, temperature=temperature).item()
+    assert actual == pytest.approx(oracle.dcl(x, y, temperature), rel=1e-9, abs=1e-9)
+    actual = dclw(a, b, temperature=temperature, sigma=0.4).item()
+    assert actual == pytest.approx(oracle.dclw(x, y, temperature, 0.4), rel=1e-9, abs=1e-9)
 
 
 def test_the_gradients_of_info_nce_and_dcl_are_those_of_finite_differences() -> None:
@@ -187,9 +187,9 @@ def test_the_gradients_of_info_nce_and_dcl_are_those_of_finite_differences() -> 
 def test_the_weights_of_dclw_have_no_gradient() -> None:
     a, b = (view.requires_grad_() for view in two_views(3, 4))
     # With the weights at 1, which a large sigma makes them, the gradient is that of dcl.
-    found = torch.autograd.grad(dclw(a, b, temperature=0.3, sigma=1e9), (a, b))
+    actual = torch.autograd.grad(dclw(a, b, temperature=0.3, sigma=1e9), (a, b))
     expected = torch.autograd.grad(dcl(a, b, temperature=0.3), (a, b))
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(actual, expected)
 
 
 @pytest.mark.parametrize("n", [2, 8])
@@ -208,16 +208,16 @@ def test_collapsed_batches_of_views_score_their_chance_without_gradient(n: int) 
         torch.testing.assert_close(gradient, torch.zeros_like(gradient), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("kept", [0, 10**6])
+@pytest.mark.parametrize("cached", [0, 10**6])
 @pytest.mark.parametrize("side", [1, 3, 4, 100])
 def test_blocks_of_the_symmetric_matrix_change_nothing(
-    side: int, kept: int, monkeypatch: pytest.MonkeyPatch
+    side: int, cached: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a, b = (view.requires_grad_() for view in two_views(5, 4))
     expected = oracle.nt_xent(a.tolist(), b.tolist(), 0.2)
     whole = torch.autograd.grad(nt_xent(a, b, temperature=0.2), (a, b))
     monkeypatch.setattr(symmetric, "BLOCK_ROWS", side)
-    monkeypatch.setattr(symmetric, "CACHED_BLOCKS", kept)
+    monkeypatch.setattr(symmetric, "CACHED_BLOCKS", cached)
     loss = nt_xent(a, b, temperature=0.2)
     assert loss.item() == pytest.approx(expected, abs=1e-12)
     torch.testing.assert_close(torch.autograd.grad(loss, (a, b)), whole, rtol=0, atol=1e-13)

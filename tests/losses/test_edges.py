@@ -44,10 +44,10 @@ def test_the_gradient_of_dclw_is_that_of_its_formula_with_its_weights_held_fixed
     ]
     weights = torch.tensor([2 - e / (sum(pull) / 4) for e in pull], dtype=torch.float64)
     expected = dcl(a, b, temperature=0.3) - ((weights - 1) * F.cosine_similarity(a, b) / 0.3).mean()
-    found = dclw(a, b, temperature=0.3, sigma=0.4)
-    assert found.item() == pytest.approx(expected.item())
+    actual = dclw(a, b, temperature=0.3, sigma=0.4)
+    assert actual.item() == pytest.approx(expected.item())
     torch.testing.assert_close(
-        torch.autograd.grad(found, (a, b)), torch.autograd.grad(expected, (a, b))
+        torch.autograd.grad(actual, (a, b)), torch.autograd.grad(expected, (a, b))
     )
 
 
@@ -120,14 +120,14 @@ def test_the_pairs_of_some_anchors_give_the_loss_of_these_anchors(
     near = [(i, j) for i in range(n) for j in mining.positives(MIXED, i)]
     far = [(i, j) for i in range(n) for j in mining.negatives(MIXED, i)]
     (a, p), (b, q) = (torch.tensor(side).T for side in (near, far))
-    found = ours(x, torch.tensor(MIXED), Pairs(a, p, b, q))
-    assert found.item() == pytest.approx(theirs(x.tolist(), MIXED, n))
+    actual = ours(x, torch.tensor(MIXED), Pairs(a, p, b, q))
+    assert actual.item() == pytest.approx(theirs(x.tolist(), MIXED, n))
 
 
 @pytest.mark.parametrize("normalize", [True, False])
 def test_n_pairs_angular_passes_its_settings_to_both_parts(normalize: bool) -> None:
     x = normal(7, 3, 5)
-    found = n_pairs_angular(
+    actual = n_pairs_angular(
         x,
         torch.tensor(MIXED),
         normalize=normalize,
@@ -138,7 +138,7 @@ def test_n_pairs_angular_passes_its_settings_to_both_parts(normalize: bool) -> N
     )
     expected = oracle.npairs(x.tolist(), MIXED, normalize, 0.4, 0.3)
     expected += 1.5 * oracle.angular_npairs(x.tolist(), MIXED, 38)
-    assert found.item() == pytest.approx(expected)
+    assert actual.item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("few", [16, 0])
@@ -160,11 +160,11 @@ def test_windows_count_the_triplets_above_zero(
 
 def test_semi_hard_windows_are_a_mean_over_their_own_triplets_whatever_the_reduction() -> None:
     x = normal(7, 3, 6)
-    found = triplet_windows(
+    actual = triplet_windows(
         x, torch.tensor(MIXED), distance=UNIT, margin=0.7, semi_hard=True, active_only=False
     )[0]
     expected = oracle.semi_hard_all(x.tolist(), MIXED, "euclidean", True, 0.7, "active")
-    assert found.item() == pytest.approx(expected)
+    assert actual.item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("few", [16, 0])
@@ -232,8 +232,8 @@ def test_a_label_without_a_proxy_is_refused_with_the_numbers(labels: list[int]) 
 def test_the_highest_label_may_be_that_of_the_last_proxy() -> None:
     x, w = normal(2, 2, 0), normal(4, 2, 1)
     expected = oracle.cosface(x.tolist(), [0, 3], w.tolist(), 0.3, 8)
-    found = cosface(x, torch.tensor([0, 3]), w, margin=0.3, scale=8)
-    assert found.item() == pytest.approx(expected)
+    actual = cosface(x, torch.tensor([0, 3]), w, margin=0.3, scale=8)
+    assert actual.item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -0.5])

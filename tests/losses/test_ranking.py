@@ -14,7 +14,7 @@ import selfsup.losses.row_blocks
 from selfsup.losses import triplet
 from selfsup.losses.measures import Similarity
 
-PROXIED = ("arcface", "cosface", "proxy-anchor")  # which their proxies pull apart
+PROXIED = ("arcface", "cosface", "proxy-anchor")  # whose proxies separate them
 MIXED = [0, 1, 0, 2, 1, 0, 3]  # classes of three, two, two, and one alone
 
 
@@ -42,12 +42,12 @@ def same_answer(ours: object, theirs: object, x: Tensor, y: list[int], n: int | 
     try:
         expected = theirs(x.tolist(), y, n)  # type: ignore[operator]
     except ValueError:
-        with pytest.raises(ValueError, match=r".") as told:
+        with pytest.raises(ValueError, match=r".") as error:
             ours(x, torch.tensor(y), n)  # type: ignore[operator]
-        assert len(str(told.value).split()) > 5
+        assert len(str(error.value).split()) > 5
         return
-    found = ours(x, torch.tensor(y), n)  # type: ignore[operator]
-    assert found.item() == pytest.approx(expected, rel=1e-9, abs=1e-9)
+    actual = ours(x, torch.tensor(y), n)  # type: ignore[operator]
+    assert actual.item() == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -69,10 +69,10 @@ def test_multi_similarity_of_mined_pairs_is_the_papers(
     x, labels, anchors = batch
     try:
         expected = oracle.multi_similarity(x.tolist(), labels, 2, 50, 0.5, 0.1, anchors)
-        found = mined_multi_similarity(x, torch.tensor(labels), anchors)
+        actual = mined_multi_similarity(x, torch.tensor(labels), anchors)
     except ValueError:
         return  # nothing was mined, which the method counts
-    assert found.item() == pytest.approx(expected, rel=1e-9, abs=1e-9)
+    assert actual.item() == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
 @pytest.mark.slow
@@ -147,10 +147,10 @@ def test_half_precision_under_autocast_is_measured_in_float32(name: str) -> None
     expected = CASES[name].ours(x.float(), labels, None)
     leaf = x.clone().requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = CASES[name].ours(leaf, labels, None)
-    assert found.dtype == torch.float32
-    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
-    assert torch.autograd.grad(found, leaf)[0].isfinite().all()
+        actual = CASES[name].ours(leaf, labels, None)
+    assert actual.dtype == torch.float32
+    assert actual.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert torch.autograd.grad(actual, leaf)[0].isfinite().all()
 
 
 @pytest.mark.parametrize("name", [n for n in CASES if "n-pairs" not in n])
@@ -180,14 +180,14 @@ def test_log_sums_of_nothing_are_minus_infinity_and_0() -> None:
     assert total.tolist() == [1000.0, -math.inf]
     one_more = selfsup.losses.row_blocks.log_1_plus_sum_exp(x)
     assert one_more.tolist() == [1000.0, 0.0]
-    for found in (total, one_more):
-        (gradient,) = torch.autograd.grad(found.sum(), x, retain_graph=True)
+    for actual in (total, one_more):
+        (gradient,) = torch.autograd.grad(actual.sum(), x, retain_graph=True)
         assert gradient.tolist() == [[1.0, 0.0], [0.0, 0.0]]
 
 
 def test_rows_of_different_weight_have_the_gradient_of_their_weighted_sum() -> None:
     x, weight = normal(7, 3, 1).requires_grad_(), torch.arange(7.0, dtype=torch.float64)
-    found = []
+    gradients = []
     for in_forward in (True, False):
         terms = selfsup.losses.row_blocks.map_rows(
             x,
@@ -196,7 +196,7 @@ def test_rows_of_different_weight_have_the_gradient_of_their_weighted_sum() -> N
             lambda values, block: values.exp().sum(1),
             gradient_in_forward=in_forward,
         )
-        found.append(torch.autograd.grad((terms * weight).sum(), x)[0])
+        gradients.append(torch.autograd.grad((terms * weight).sum(), x)[0])
     (expected,) = torch.autograd.grad(((x @ x.T).exp().sum(1) * weight).sum(), x)
-    torch.testing.assert_close(found[0], expected)
-    torch.testing.assert_close(found[1], expected)
+    torch.testing.assert_close(gradients[0], expected)
+    torch.testing.assert_close(gradients[1], expected)

@@ -131,9 +131,9 @@ def test_sinkhorn_is_the_papers_algorithm(
 ) -> None:
     n, k, seed = size
     scores = normal(n, k, seed=seed)
-    found = sinkhorn(scores, epsilon=epsilon, rounds=rounds)
+    actual = sinkhorn(scores, epsilon=epsilon, rounds=rounds)
     expected = torch.tensor(oracle.sinkhorn(rows(scores), epsilon, rounds), dtype=torch.float64)
-    assert torch.allclose(found, expected, rtol=0, atol=1e-10)
+    assert torch.allclose(actual, expected, rtol=0, atol=1e-10)
 
 
 @given(sizes, st.integers(2, 5), st.integers(1, 2), st.booleans())
@@ -389,8 +389,8 @@ def test_one_view_predicts_nothing() -> None:
 def test_neighbours_are_those_of_the_highest_cosine(size: tuple[int, int, int]) -> None:
     n, d, seed = size
     z, support = normal(n, d, seed=seed), normal(7, d, seed=seed + 1)
-    found = nearest_rows(z, support)
-    for row, best in zip(length_1(z), found, strict=True):
+    actual = nearest_rows(z, support)
+    for row, best in zip(length_1(z), actual, strict=True):
         cosines = [sum(x * y for x, y in zip(row, s, strict=True)) for s in length_1(support)]
         assert torch.equal(best, support[cosines.index(max(cosines))])
     assert nearest_rows(z, support[:0]) is z

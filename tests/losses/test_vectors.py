@@ -195,26 +195,26 @@ def mined(name: str) -> set[tuple[int, ...]]:
     return set(zip(*MINERS[name]["indices"], strict=True))
 
 
-def found(triplets: tuple[Tensor, ...]) -> set[tuple[int, ...]]:
+def index_set(triplets: tuple[Tensor, ...]) -> set[tuple[int, ...]]:
     return set(zip(*(index.tolist() for index in triplets), strict=True))
 
 
 def test_miners_choose_what_the_reference_chooses() -> None:
     x, y = rows("E", torch.float32), torch.tensor(VECTORS["inputs"]["labels"])
     unit, raw = Distance(), Distance(normalize=False)
-    assert found(batch_hard(x, y, distance=unit)) == mined("batch_hard_norm")
-    assert found(batch_hard(x, y, distance=raw)) == mined("batch_hard_raw")
-    assert found(semi_hard_all(x, y, distance=unit, margin=0.2)) == mined("semihard_norm_m0.2")
+    assert index_set(batch_hard(x, y, distance=unit)) == mined("batch_hard_norm")
+    assert index_set(batch_hard(x, y, distance=raw)) == mined("batch_hard_raw")
+    assert index_set(semi_hard_all(x, y, distance=unit, margin=0.2)) == mined("semihard_norm_m0.2")
     for positive, name in (
         ("hardest", "batch_easyhard_pos-hard_neg-semihard_norm"),
         ("easiest", "batch_easyhard_default_norm"),
     ):
         a, p, n = batch_easy_hard(x, y, distance=unit, positive=positive, negative="semi-hard")  # type: ignore[arg-type]
-        assert found((a, p, a, n)) == mined(name)
+        assert index_set((a, p, a, n)) == mined(name)
     a, p, b, n = MINERS["multisimilarity_eps0.1"]["indices"]
     pairs = multi_similarity_pairs(x, y, epsilon=0.1)
-    assert found((pairs.positive_anchor, pairs.positive)) == set(zip(a, p, strict=True))
-    assert found((pairs.negative_anchor, pairs.negative)) == set(zip(b, n, strict=True))
+    assert index_set((pairs.positive_anchor, pairs.positive)) == set(zip(a, p, strict=True))
+    assert index_set((pairs.negative_anchor, pairs.negative)) == set(zip(b, n, strict=True))
 
 
 def test_among_ties_any_may_be_chosen_and_the_loss_is_the_same() -> None:
@@ -224,5 +224,5 @@ def test_among_ties_any_may_be_chosen_and_the_loss_is_the_same() -> None:
     reference = tuple(torch.tensor(i) for i in MINERS["batch_hard_TIES_grid"]["indices"])
     a, p, n = reference
     expected = triplet_margin(x, (a, p, n), distance=raw, margin=0.2)
-    found = triplet_margin(x, batch_hard(x, y, distance=raw), distance=raw, margin=0.2)
-    assert found.item() == expected.item()
+    actual = triplet_margin(x, batch_hard(x, y, distance=raw), distance=raw, margin=0.2)
+    assert actual.item() == expected.item()

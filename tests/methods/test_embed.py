@@ -43,19 +43,19 @@ def test_fields_are_of_the_view_and_the_network_they_are_named_after(case: str) 
         expected = [z]
         if case == "dino":
             expected.append(torch.stack([method.teacher(one), method.teacher(two)], 1))
-    elif case in ("byol", "moco v3"):
+    elif case in ("byol", "moco-v3"):
         expected = [predicted(one), predicted(two), method.teacher(one), method.teacher(two)]
     elif case in ("simsiam", "nnclr"):
         expected = [predicted(one), predicted(two), student(one), student(two)]
-    elif case in ("moco v2", "tico"):
+    elif case in ("moco-v2", "tico"):
         expected = [student(one), method.teacher(two)]
     else:
         expected = [alone(one), alone(two)]
-    found = method.embed(groups)
-    assert len(found) == len(expected)
-    for field, value, of in zip(found._fields, found, expected, strict=True):
+    actual = method.embed(groups)
+    assert len(actual) == len(expected)
+    for field, value, of in zip(actual._fields, actual, expected, strict=True):
         torch.testing.assert_close(value, of, msg=field)
-        keys = case in ("moco v2", "tico") and field == "second"
+        keys = case in ("moco-v2", "tico") and field == "second"
         target = keys or field.endswith("target") or field == "teacher"
         assert value.requires_grad != target, field
     if case == "lejepa":

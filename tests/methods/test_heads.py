@@ -38,7 +38,7 @@ from selfsup.methods.tico import TiCo
 from selfsup.methods.vicreg import VICReg
 
 
-def told(head: nn.Module) -> str:
+def describe(head: nn.Module) -> str:
     """Layers in words: widths; + bias; batch or layer, with * a learnt scale; the activation."""
     words = []
     for layer in head.children():
@@ -70,12 +70,12 @@ def told(head: nn.Module) -> str:
 def test_a_layer_before_a_norm_has_no_bias_and_the_end_is_as_asked(
     norm: Norm | None, end: Literal["linear", "unbiased", "norm", "scaleless"], expected: str
 ) -> None:
-    assert told(mlp(4, 5, 3, norm=norm, end=end)) == expected
+    assert describe(mlp(4, 5, 3, norm=norm, end=end)) == expected
 
 
 def test_the_activation_is_the_one_that_was_asked_for_between_all_layers() -> None:
     head = mlp(4, 5, 6, 3, norm="batch", activation=nn.GELU)
-    assert told(head) == "4-5 batch* gelu 5-6 batch* gelu 6-3+"
+    assert describe(head) == "4-5 batch* gelu 5-6 batch* gelu 6-3+"
 
 
 TWO, THREE = "4-6 layer* relu 6-8", "4-6 layer* relu 6-6 layer* relu 6-8"
@@ -114,5 +114,5 @@ HEADS: dict[str, tuple[Callable[[], Any], str, str]] = {
 def test_heads_are_those_of_the_papers(name: str) -> None:
     make, projector, predictor = HEADS[name]
     method = make()
-    assert told(method.projector) == projector
-    assert told(getattr(method, "predictor", nn.Sequential())) == predictor
+    assert describe(method.projector) == projector
+    assert describe(getattr(method, "predictor", nn.Sequential())) == predictor

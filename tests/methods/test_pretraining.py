@@ -54,7 +54,7 @@ def views(z: Tensor) -> list[Rows]:
     return [rows(z[:, view]) for view in range(z.shape[1])]
 
 
-def found(method: Method, embeddings: Any, info: StepInfo = HALF, labels: Any = None) -> float:
+def loss_of(method: Method, embeddings: Any, info: StepInfo = HALF, labels: Any = None) -> float:
     return method.double().loss(embeddings, labels, info).item()
 
 
@@ -64,19 +64,19 @@ ROWS = tuple(map(rows, FOUR))
 
 
 def test_byol_sums_both_directions() -> None:
-    value = found(BYOL(encoder(), BYOLConfig(hidden=4, dim=4)), FOUR)
+    value = loss_of(BYOL(encoder(), BYOLConfig(hidden=4, dim=4)), FOUR)
     a, b, c, d = ROWS
     assert value == pytest.approx(oracle.cosine_regression(a, d) + oracle.cosine_regression(b, c))
 
 
 def test_simsiam_is_the_mean_of_both_directions() -> None:
-    value = found(SimSiam(encoder(), SimSiamConfig(hidden=4, dim=4)), FOUR)
+    value = loss_of(SimSiam(encoder(), SimSiamConfig(hidden=4, dim=4)), FOUR)
     a, b, c, d = ROWS
     assert value == pytest.approx((oracle.negative_cosine(a, d) + oracle.negative_cosine(b, c)) / 2)
 
 
 def test_moco_v3_is_its_algorithm() -> None:
-    value = found(MoCoV3(encoder(), MoCoV3Config(hidden=4, dim=4, temperature=0.3)), FOUR)
+    value = loss_of(MoCoV3(encoder(), MoCoV3Config(hidden=4, dim=4, temperature=0.3)), FOUR)
     a, b, c, d = ROWS
     assert value == pytest.approx(oracle.moco_v3(a, b, c, d, 0.3))
 
@@ -85,45 +85,45 @@ def test_moco_v2_tells_queries_from_the_queue_in_order_of_age() -> None:
     method = MoCoV2(encoder(), MoCoV2Config(hidden=4, dim=4, queue=8, temperature=0.3)).double()
     pair = TwoViews(A, B)
     first = ranking.info_nce(rows(A), rows(B), 0.3)
-    assert found(method, pair) == pytest.approx(first)  # no queue yet: the batch's own keys
+    assert loss_of(method, pair) == pytest.approx(first)  # no queue yet: the batch's own keys
     method.after_step(pair, None, HALF)
-    assert found(method, pair) == pytest.approx(ranking.info_nce(rows(A), rows(B), 0.3, rows(B)))
+    assert loss_of(method, pair) == pytest.approx(ranking.info_nce(rows(A), rows(B), 0.3, rows(B)))
     method.after_step(TwoViews(A, C), None, HALF)
-    kept = [*rows(B)[-2:], *rows(C)]  # eight of twelve keys: the oldest are gone
-    assert found(method, pair) == pytest.approx(ranking.info_nce(rows(A), rows(B), 0.3, kept))
+    queued = [*rows(B)[-2:], *rows(C)]  # eight of twelve keys: the oldest are gone
+    assert loss_of(method, pair) == pytest.approx(ranking.info_nce(rows(A), rows(B), 0.3, queued))
 
 
 def test_nnclr_takes_neighbours_from_the_queue_of_first_views() -> None:
     method = NNCLR(encoder(), NNCLRConfig(hidden=4, dim=4, queue=16, temperature=0.3)).double()
     a, b, c, d = ROWS
     alone = (oracle.contrast(c, b, 0.3) + oracle.contrast(d, a, 0.3)) / 2
-    assert found(method, FOUR) == pytest.approx(alone)
+    assert loss_of(method, FOUR) == pytest.approx(alone)
     method.after_step(Predictions(A, B, D, C), None, HALF)
-    assert found(method, FOUR) == pytest.approx(oracle.nnclr(a, b, c, d, d, 0.3))
+    assert loss_of(method, FOUR) == pytest.approx(oracle.nnclr(a, b, c, d, d, 0.3))
 
 
 def test_barlow_twins_and_vicreg_have_their_weights() -> None:
     a, b, *_ = ROWS
     barlow = BarlowTwinsConfig(hidden=4, dim=4, off_diagonal=0.3, scale=0.7)
-    assert found(BarlowTwins(encoder(), barlow), TwoViews(A, B)) == pytest.approx(
+    assert loss_of(BarlowTwins(encoder(), barlow), TwoViews(A, B)) == pytest.approx(
         oracle.barlow_twins(a, b, 0.3, 0.7)
     )
     config = VICRegConfig(hidden=4, dim=4, invariance=2.0, variance=3.0, covariance=0.5)
-    assert found(VICReg(encoder(), config), TwoViews(A, B)) == pytest.approx(
+    assert loss_of(VICReg(encoder(), config), TwoViews(A, B)) == pytest.approx(
         oracle.vicreg(a, b, 2.0, 3.0, 0.5)
     )
 
 
 def test_simclr_with_dcl_leaves_the_positive_out() -> None:
     config = SimCLRConfig(hidden=4, dim=4, loss="dcl", temperature=0.3)
-    value = found(SimCLR(encoder(), config), TwoViews(A, B))
+    value = loss_of(SimCLR(encoder(), config), TwoViews(A, B))
     assert value == pytest.approx(ranking.dcl(rows(A), rows(B), 0.3))
 
 
 def test_supcon_takes_both_views_of_a_class_as_positives() -> None:
     labels = torch.tensor([0, 1, 0, 2, 1, 0])
     method = SupCon(encoder(), SupConConfig(hidden=4, dim=4, temperature=0.3))
-    value = found(method, TwoViews(A, B), labels=labels)
+    value = loss_of(method, TwoViews(A, B), labels=labels)
     expected = ranking.supcon(rows(A) + rows(B), labels.tolist() * 2, 0.3)
     assert value == pytest.approx(expected)
     with pytest.raises(UserError, match="SupCon needs labels"):
@@ -142,8 +142,8 @@ def test_swav_uses_its_queue_from_its_start_on_and_keeps_prototypes_at_length_1(
     layer = method.prototypes.detach()
     assert torch.allclose(layer.norm(dim=1), torch.ones(5, dtype=torch.float64))
     alone = oracle.swav(views(z), rows(layer), 0.3, 0.2, 2)
-    assert found(method, AllViews(z), StepInfo(4, 10, 0)) == pytest.approx(alone)
-    late = found(method, AllViews(z), HALF)
+    assert loss_of(method, AllViews(z), StepInfo(4, 10, 0)) == pytest.approx(alone)
+    late = loss_of(method, AllViews(z), HALF)
     assert late != pytest.approx(alone)
     codes: list[Rows] = []  # the oracle has one queue for both code views: each by itself
     for view in (0, 1):
@@ -189,7 +189,7 @@ def test_dino_centres_sharpens_and_follows() -> None:
     taught = scores(teachers, method.teacher_prototypes)
     learnt = scores(students, method.prototypes.detach())
     centre = method.centre.tolist()
-    value = found(method, BottleneckRows(students, teachers), StepInfo(5, 20, 0))
+    value = loss_of(method, BottleneckRows(students, teachers), StepInfo(5, 20, 0))
     assert value == pytest.approx(oracle.dino(learnt, taught, centre, 0.3, 0.15))
     layer = method.teacher_prototypes.clone()
     method.after_step(BottleneckRows(students, teachers), None, HALF)
@@ -204,8 +204,8 @@ def test_lejepa_draws_directions_of_its_step_and_centres_on_the_large_views() ->
     g = StepInfo(5, 10, 3).generator("slices")
     directions = torch.randn(7, 4, generator=g, dtype=torch.float64)
     expected = oracle.lejepa(views(z), rows(directions), 2, 0.2)
-    assert found(method, AllViews(z), StepInfo(5, 10, 3)) == pytest.approx(expected)
-    assert found(method, AllViews(z), StepInfo(6, 10, 3)) != pytest.approx(expected)
+    assert loss_of(method, AllViews(z), StepInfo(5, 10, 3)) == pytest.approx(expected)
+    assert loss_of(method, AllViews(z), StepInfo(6, 10, 3)) != pytest.approx(expected)
 
 
 def test_tico_carries_its_second_moment_on() -> None:
@@ -213,7 +213,7 @@ def test_tico_carries_its_second_moment_on() -> None:
     covariance: Rows = [[0.0] * 4 for _ in range(4)]
     for one, other in ((A, B), (C, D)):
         value, moved = oracle.tico(rows(one), rows(other), covariance, 0.8, 5.0)
-        assert found(method, TwoViews(one, other)) == pytest.approx(value)
+        assert loss_of(method, TwoViews(one, other)) == pytest.approx(value)
         method.after_step(TwoViews(one, other), None, HALF)
         assert torch.allclose(method.second_moment, torch.tensor(moved).double())
         covariance = moved
@@ -297,6 +297,6 @@ WRONG: dict[str, tuple[Callable[[], Method], str]] = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_settings_that_make_no_sense_are_refused_by_name(name: str) -> None:
-    make, told = WRONG[name]
-    with pytest.raises(UserError, match=told):
+    make, message = WRONG[name]
+    with pytest.raises(UserError, match=message):
         make()

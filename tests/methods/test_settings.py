@@ -63,8 +63,8 @@ def by_loops(
     if config.loss == "soft":
         return sum(math.log(1 + math.exp(gap)) for gap in gaps) / len(gaps)
     hinges = [max(0.0, gap + config.margin) for gap in gaps]
-    kept = [hinge for hinge in hinges if hinge > 0] if config.active_only else hinges
-    return sum(kept) / len(kept)
+    active = [hinge for hinge in hinges if hinge > 0] if config.active_only else hinges
+    return sum(active) / len(active)
 
 
 @pytest.mark.parametrize("swap", [False, True])
@@ -106,7 +106,7 @@ def test_the_angular_hinge_has_the_degrees_that_were_set() -> None:
 def chosen_by(miner: Miner, margin: float) -> list[tuple[int, int, int]]:
     """What each miner is named after, of the batch with its memory behind it."""
     d = distances(MANY, "euclidean", True)
-    found = []
+    triplets = []
     for a in range(7):
         near = sorted((d[a][p], p) for x, p, _ in set(all_triplets(ALL, 7)) if x == a)
         far = sorted((d[a][n], n) for x, _, n in set(all_triplets(ALL, 7)) if x == a)
@@ -117,8 +117,8 @@ def chosen_by(miner: Miner, margin: float) -> list[tuple[int, int, int]]:
         ):
             most = d_ap + margin if miner == "semi-hard" else math.inf
             beyond = [n for d_an, n in far if miner == "batch-hard" or d_ap < d_an < most]
-            found += [(a, p, n) for n in beyond[:1]]
-    return found
+            triplets += [(a, p, n) for n in beyond[:1]]
+    return triplets
 
 
 @pytest.mark.parametrize("miner", ["batch-hard", "semi-hard", "easy-positive", "hard-positive"])
@@ -195,8 +195,8 @@ def test_a_memory_is_compared_with_from_its_start_on() -> None:
     methods: tuple[Triplet | PairRanking, ...] = (triplets, pairs)
     for method, before, after in zip(methods, alone, behind, strict=True):
         remembering(method)
-        found = [loss_of(method, StepInfo(step, 10, 0)) for step in (4, 5, 6)]
-        assert found == pytest.approx([before, after, after])
+        actual = [loss_of(method, StepInfo(step, 10, 0)) for step in (4, 5, 6)]
+        assert actual == pytest.approx([before, after, after])
 
 
 def test_signs_of_triplets_are_their_definition() -> None:
@@ -216,13 +216,13 @@ def test_signs_of_triplets_are_their_definition() -> None:
         )
         assert signs["from_margin"] == pytest.approx(abs(mean - flat))
         for name, alike in (("positive", True), ("negative", False)):
-            apart = [
+            pair_distances = [
                 d[i][j]
                 for i in range(7)
                 for j in range(7)
                 if i != j and (LABELS[i] == LABELS[j]) == alike
             ]
-            assert signs[name] == pytest.approx(sum(apart) / len(apart))
+            assert signs[name] == pytest.approx(sum(pair_distances) / len(pair_distances))
 
 
 def test_signs_of_a_batch_without_triplets_say_that_nothing_is_learnt() -> None:
@@ -235,10 +235,10 @@ def test_signs_of_a_batch_without_triplets_say_that_nothing_is_learnt() -> None:
 def test_signs_of_mined_pairs_count_the_anchors_that_have_any() -> None:
     config = PairsConfig(dim=WIDTH, miner="multi-similarity", epsilon=-0.9)
     sides = multi_similarity_pairs(ROWS, LABELS, -0.9)
-    share = len({a for side in sides for a, _ in side}) / 7
-    assert 0 < share < 5 / 7
+    fraction = len({a for side in sides for a, _ in side}) / 7
+    assert 0 < fraction < 5 / 7
     signs = PairRanking(encoder(), config).signs(OneView(X), torch.tensor(LABELS), HALF)
-    assert (signs["active"], signs["skipped"]) == pytest.approx((share, 1 - share))
+    assert (signs["active"], signs["skipped"]) == pytest.approx((fraction, 1 - fraction))
     every = PairRanking(encoder(), PairsConfig(dim=WIDTH))
     signs = every.signs(OneView(X), torch.tensor(LABELS), HALF)
     assert not {"active", "skipped"} & signs.keys()  # without a miner nothing is left out
@@ -288,8 +288,8 @@ ALONE = ("lifted", "n-pairs", "angular", "n-pairs-angular")
 def test_a_loss_of_pairs_has_the_settings_of_its_section(loss: PairLoss) -> None:
     expected = PAPERS[loss](ROWS, LABELS, None)
     assert expected > 0
-    found = loss_of(pairs_of(loss))
-    assert found == pytest.approx(expected)
+    actual = loss_of(pairs_of(loss))
+    assert actual == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("loss", [name for name in PAPERS if name not in ALONE])
@@ -324,10 +324,10 @@ def test_losses_that_take_mined_pairs_leave_the_others_out() -> None:
         ),
         "circle": circle(X, labels, margin=0.3, gamma=9, pairs=pairs),
     }
-    for loss, found in expected.items():
-        assert found.item() != pytest.approx(PAPERS[loss](ROWS, LABELS, None))
+    for loss, value in expected.items():
+        assert value.item() != pytest.approx(PAPERS[loss](ROWS, LABELS, None))
         method = pairs_of(loss, miner="multi-similarity", epsilon=-0.2)  # type: ignore[arg-type]
-        assert loss_of(method) == pytest.approx(found.item())
+        assert loss_of(method) == pytest.approx(value.item())
 
 
 def test_losses_without_pairs_to_choose_refuse_a_miner_and_those_of_tuples_a_memory() -> None:

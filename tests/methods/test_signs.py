@@ -29,8 +29,8 @@ def test_signs_are_their_definition() -> None:
     x = sphere(9, 4) + 0.5
     z = [[value / math.hypot(*row) for value in row] for row in x.tolist()]
     centred = np.array(z) - np.mean(z, axis=0)
-    share = np.linalg.svd(centred, compute_uv=False)
-    share = share / share.sum()
+    fractions = np.linalg.svd(centred, compute_uv=False)
+    fractions = fractions / fractions.sum()
     cosines = [
         sum(p * q for p, q in zip(z[i], z[j], strict=True))
         for i in range(9)
@@ -39,7 +39,9 @@ def test_signs_are_their_definition() -> None:
     ]
     signs = collapse_signs(x)
     assert signs["std"] == pytest.approx(np.std(z, axis=0).mean() * 2, rel=1e-6)
-    assert signs["rank"] == pytest.approx(math.exp(-(share * np.log(share)).sum()), rel=1e-6)
+    assert signs["rank"] == pytest.approx(
+        math.exp(-(fractions * np.log(fractions)).sum()), rel=1e-6
+    )
     assert signs["cosine"] == pytest.approx(sum(cosines) / len(cosines), rel=1e-6)
 
 
@@ -103,16 +105,16 @@ def test_signs_of_bfloat16_under_autocast_are_those_of_float32() -> None:
 def test_pair_signs_are_mean_distances_of_one_class_and_of_two() -> None:
     x, labels = sphere(7, 3), [0, 1, 0, 2, 1, 0, 3]
     for distance in (Distance(), Distance("squared", normalize=False), Distance("cosine")):
-        apart = distance.matrix(x, x).tolist()
+        distances = distance.matrix(x, x).tolist()
         means = []
         for alike in (True, False):
-            found = [
-                apart[i][j]
+            pair_distances = [
+                distances[i][j]
                 for i in range(7)
                 for j in range(7)
                 if i != j and (labels[i] == labels[j]) == alike
             ]
-            means.append(sum(found) / len(found))
+            means.append(sum(pair_distances) / len(pair_distances))
         signs = pair_signs(x, torch.tensor(labels), distance)
         assert [signs["positive"], signs["negative"]] == pytest.approx(means)
 

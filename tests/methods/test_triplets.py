@@ -27,56 +27,56 @@ def method(**settings: object) -> Triplet:
     return Triplet(Encoder(Rows()), TripletConfig(dim=2, **settings))  # type: ignore[arg-type]
 
 
-def signs(made: Triplet, x: Tensor, labels: Tensor = LABELS) -> dict[str, float]:
-    return made.signs(OneView(x), labels, NOW)
+def signs(ranking: Triplet, x: Tensor, labels: Tensor = LABELS) -> dict[str, float]:
+    return ranking.signs(OneView(x), labels, NOW)
 
 
 def test_classes_far_apart_have_nothing_active() -> None:
     for miner in ("batch-hard", "batch-all", "semi-hard", "semi-hard-all"):
-        found = signs(method(miner=miner), APART)
-        assert found["active"] == 0, miner
-        assert found["positive"] < 0.02
-        assert found["negative"] == pytest.approx(math.sqrt(2), abs=0.02)
+        figures = signs(method(miner=miner), APART)
+        assert figures["active"] == 0, miner
+        assert figures["positive"] < 0.02
+        assert figures["negative"] == pytest.approx(math.sqrt(2), abs=0.02)
 
 
 def test_mixed_classes_are_active_and_their_loss_is_told_from_the_margin() -> None:
     mixed = torch.tensor([0, 1, 0, 1])
-    found = signs(method(), APART, mixed)
-    assert found["active"] == 1
-    assert found["skipped"] == 0
+    figures = signs(method(), APART, mixed)
+    assert figures["active"] == 1
+    assert figures["skipped"] == 0
     # hardest positive at about sqrt 2, nearest negative at about 0.01
-    assert found["from_margin"] == pytest.approx(math.sqrt(2) - 0.01, abs=0.02)
+    assert figures["from_margin"] == pytest.approx(math.sqrt(2) - 0.01, abs=0.02)
     assert signs(method(miner="batch-all"), APART, mixed)["active"] == 1
 
 
 def test_an_angular_hinge_of_nothing_is_seen_to_starve() -> None:
-    made = method(loss="angular")
-    assert made.loss(OneView(APART), LABELS, NOW) == 0
-    found = signs(made, APART)
-    assert found["active"] == 0
-    assert "from_margin" not in found
+    ranking = method(loss="angular")
+    assert ranking.loss(OneView(APART), LABELS, NOW) == 0
+    figures = signs(ranking, APART)
+    assert figures["active"] == 0
+    assert "from_margin" not in figures
 
 
 def test_negatives_in_the_memory_count_as_active() -> None:
-    made = method(memory=MemoryConfig(size=4, start=0.0))
-    assert signs(made, APART)["active"] == 0
-    made.after_step(OneView(APART), torch.tensor([7, 7, 7, 7]), NOW)  # others, right there
-    assert made.loss(OneView(APART), LABELS, NOW) > 0
-    assert signs(made, APART)["active"] > 0.9
+    ranking = method(memory=MemoryConfig(size=4, start=0.0))
+    assert signs(ranking, APART)["active"] == 0
+    ranking.after_step(OneView(APART), torch.tensor([7, 7, 7, 7]), NOW)  # others, right there
+    assert ranking.loss(OneView(APART), LABELS, NOW) > 0
+    assert signs(ranking, APART)["active"] > 0.9
 
 
 def test_before_its_start_a_memory_is_not_looked_at() -> None:
-    made = method(memory=MemoryConfig(size=4, start=0.6))
-    made.after_step(OneView(APART), torch.tensor([7, 7, 7, 7]), NOW)
-    assert made.loss(OneView(APART), LABELS, NOW) == 0
-    assert made.loss(OneView(APART), LABELS, NOW._replace(step=6)) > 0
+    ranking = method(memory=MemoryConfig(size=4, start=0.6))
+    ranking.after_step(OneView(APART), torch.tensor([7, 7, 7, 7]), NOW)
+    assert ranking.loss(OneView(APART), LABELS, NOW) == 0
+    assert ranking.loss(OneView(APART), LABELS, NOW._replace(step=6)) > 0
 
 
 def test_the_first_miner_hands_over_at_the_switch() -> None:
-    made = method(first="semi-hard", miner="batch-hard", switch=0.5, margin=0.01)
+    ranking = method(first="semi-hard", miner="batch-hard", switch=0.5, margin=0.01)
     mixed = torch.tensor([0, 1, 0, 1])
-    assert made.loss(OneView(APART), mixed, NOW._replace(step=4)) < 0.02
-    assert made.loss(OneView(APART), mixed, NOW) > 1
+    assert ranking.loss(OneView(APART), mixed, NOW._replace(step=4)) < 0.02
+    assert ranking.loss(OneView(APART), mixed, NOW) > 1
 
 
 @pytest.mark.parametrize("miner", ["batch-hard", "batch-all", "semi-hard-all", "random"])
@@ -88,16 +88,16 @@ def test_embeddings_that_are_no_numbers_show_in_the_loss(miner: str) -> None:
 def test_a_head_that_is_there_is_kept_unless_another_width_is_asked_for() -> None:
     class Model(nn.Module):
         num_classes = 0
-        made: tuple[int, ...] = ()
+        widths: tuple[int, ...] = ()
 
         def reset_classifier(self, dim: int) -> None:
             self.num_classes = dim
-            self.made = (*self.made, dim)
+            self.widths = (*self.widths, dim)
 
     encoder = Encoder(Model())
     for asked, width in ((0, 0), (None, 128), (None, 128), (32, 32), (None, 32)):
         encoder.give_head(asked)
         assert encoder.model.num_classes == width
-    assert encoder.model.made == (128, 32)
+    assert encoder.model.widths == (128, 32)
     with pytest.raises(ValueError, match="must be 0 or more"):
         encoder.give_head(-1)

@@ -42,10 +42,10 @@ def batches(draw: st.DrawFn) -> tuple[Tensor, list[int], int]:
 
 def as_set(triplets: Triplets) -> set[tuple[int, int, int]]:
     a, p, n = (index.tolist() for index in triplets)
-    found = set(zip(a, p, n, strict=True))
-    assert len(found) == len(a)  # none twice
+    unique = set(zip(a, p, n, strict=True))
+    assert len(unique) == len(a)  # none twice
     assert a == sorted(a)
-    return found
+    return unique
 
 
 @settings(max_examples=60, deadline=None)
@@ -65,9 +65,9 @@ def test_semi_hard_miners_are_their_definition(
     assert triplets <= expected
     by_loops = {(a, p): d for a, p, d in oracle.semi_hard_nearest(*loops, margin, anchors)}
     assert {(a, p) for a, p, _ in triplets} == by_loops.keys()
-    apart = oracle.distances(x.tolist(), distance.kind, distance.normalize)
+    distances = oracle.distances(x.tolist(), distance.kind, distance.normalize)
     for a, p, n in triplets:
-        assert apart[a][n] == pytest.approx(by_loops[a, p], abs=1e-9)
+        assert distances[a][n] == pytest.approx(by_loops[a, p], abs=1e-9)
 
 
 @settings(max_examples=60, deadline=None)
@@ -78,25 +78,25 @@ def test_extremes_are_their_definition(
     x, labels, anchors = batch
     assume(x.shape[1] > 1)
     y, loops = torch.tensor(labels), (x.tolist(), labels, distance.kind, distance.normalize)
-    apart = oracle.distances(x.tolist(), distance.kind, distance.normalize)
+    distances = oracle.distances(x.tolist(), distance.kind, distance.normalize)
     hard = as_set(batch_hard(x, y, distance=distance, anchors=anchors))
-    check(hard, oracle.batch_hard(*loops, anchors), apart)
+    check(hard, oracle.batch_hard(*loops, anchors), distances)
     easy = batch_easy_hard(
         x, y, distance=distance, positive="easiest", negative="semi-hard", anchors=anchors
     )
-    found = [(a, p, n) for a, p, n in oracle.easy_positive(*loops, anchors) if n is not None]
-    check(as_set(easy), found, apart)
+    expected = [(a, p, n) for a, p, n in oracle.easy_positive(*loops, anchors) if n is not None]
+    check(as_set(easy), expected, distances)
 
 
 def check(
     triplets: set[tuple[int, int, int]],
     expected: list[tuple[int, float, float]],
-    apart: list[list[float]],
+    distances: list[list[float]],
 ) -> None:
     """The same anchors, and positives and negatives at the same distances."""
     assert sorted(a for a, _, _ in triplets) == [a for a, _, _ in expected]
     for (a, p, n), (_, near, far) in zip(sorted(triplets), expected, strict=True):
-        assert (apart[a][p], apart[a][n]) == pytest.approx((near, far), abs=1e-9)
+        assert (distances[a][p], distances[a][n]) == pytest.approx((near, far), abs=1e-9)
 
 
 @settings(max_examples=40, deadline=None)
@@ -108,8 +108,8 @@ def test_batch_all_lists_every_valid_triplet_once(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(selfsup.losses.row_blocks, "BLOCK_SIZE", 1)
         patch.setattr(selfsup.losses.row_blocks, "MIN_ROWS", least)
-        found = as_set(all_triplets(torch.tensor(labels), anchors=anchors))
-    assert found == set(oracle.all_triplets(labels, anchors))
+        triplets = as_set(all_triplets(torch.tensor(labels), anchors=anchors))
+    assert triplets == set(oracle.all_triplets(labels, anchors))
 
 
 @settings(max_examples=60, deadline=None)
@@ -134,14 +134,14 @@ def test_random_triplets_are_uniform_over_what_is_valid() -> None:
     drawn: Counter[tuple[int, int, int]] = Counter()
     rounds = 3000
     for _ in range(rounds):
-        found = as_set(random_triplets(LABELS, generator=g))
-        assert {a for a, _, _ in found} == {0, 1, 2, 4, 5}  # each once
-        drawn.update(found)
+        triplets = as_set(random_triplets(LABELS, generator=g))
+        assert {a for a, _, _ in triplets} == {0, 1, 2, 4, 5}  # each once
+        drawn.update(triplets)
     valid = Counter(a for a, _, _ in oracle.all_triplets(LABELS.tolist()))
     assert drawn.keys() == set(oracle.all_triplets(LABELS.tolist()))
     for (a, _, _), count in drawn.items():
-        share = 1 / valid[a]
-        assert abs(count / rounds - share) < 5 * math.sqrt(share * (1 - share) / rounds)
+        fraction = 1 / valid[a]
+        assert abs(count / rounds - fraction) < 5 * math.sqrt(fraction * (1 - fraction) / rounds)
 
 
 @pytest.mark.slow
@@ -157,9 +157,9 @@ def test_distance_weighted_negatives_are_met_by_the_papers_weights() -> None:
         assert list(zip(a.tolist(), p.tolist(), strict=True)) == positive_pairs()
         drawn.update(zip(a.tolist(), n.tolist(), strict=True))
     for i, times in asked.items():
-        for j, share in enumerate(weights[i]):
-            error = math.sqrt(share * (1 - share) / (rounds * times))
-            assert abs(drawn[i, j] / (rounds * times) - share) <= 5 * error
+        for j, fraction in enumerate(weights[i]):
+            error = math.sqrt(fraction * (1 - fraction) / (rounds * times))
+            assert abs(drawn[i, j] / (rounds * times) - fraction) <= 5 * error
 
 
 def positive_pairs() -> list[tuple[int, int]]:
@@ -191,7 +191,7 @@ def test_draws_are_a_function_of_the_generator_alone() -> None:
 def test_a_batch_without_triplets_gives_none(labels: list[int]) -> None:
     y, x, d = torch.tensor(labels), torch.eye(3)[: len(labels)], Distance()
     g = torch.Generator()
-    for found in (
+    for triplets in (
         batch_hard(x, y, distance=d),
         semi_hard(x, y, distance=d, margin=1),
         semi_hard_all(x, y, distance=d, margin=1),
@@ -200,7 +200,7 @@ def test_a_batch_without_triplets_gives_none(labels: list[int]) -> None:
         distance_weighted(x, y, generator=g),
         multi_similarity_pairs(x, y, epsilon=0.1)[:3],
     ):
-        assert [index.tolist() for index in found] == [[], [], []]
+        assert [index.tolist() for index in triplets] == [[], [], []]
 
 
 def test_equal_rows_in_float32_are_no_semi_hard_negatives() -> None:

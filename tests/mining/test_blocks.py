@@ -49,8 +49,8 @@ def test_miners_find_the_same_in_blocks_of_a_few_rows(
     whole = mined(x, labels, anchors)
     monkeypatch.setattr(selfsup.losses.row_blocks, "BLOCK_SIZE", 1)
     monkeypatch.setattr(selfsup.losses.row_blocks, "MIN_ROWS", 1)
-    for name, found in mined(x, labels, anchors).items():
-        pairs = zip(found, whole[name], strict=True)
+    for name, actual in mined(x, labels, anchors).items():
+        pairs = zip(actual, whole[name], strict=True)
         if name == "multi-similarity":  # two sides
             assert all(torch.equal(i, j) for i, j in pairs), name
         else:
@@ -63,10 +63,10 @@ def test_batch_hard_of_a_large_class_is_its_definition_too(anchors: int | None) 
     x, labels = normal(78, 3, 0), [0] * 30 + [1] * 6 + [0] * 40 + [2, 3]
     a, p, n = batch_hard(x, torch.tensor(labels), distance=UNIT, anchors=anchors)
     expected = oracle.batch_hard(x.tolist(), labels, "euclidean", True, anchors)
-    apart = oracle.distances(x.tolist(), "euclidean", True)
+    distances = oracle.distances(x.tolist(), "euclidean", True)
     assert a.tolist() == [i for i, _, _ in expected]
     for i, j, k, (_, far, near) in zip(a.tolist(), p.tolist(), n.tolist(), expected, strict=True):
-        assert (apart[i][j], apart[i][k]) == pytest.approx((far, near), abs=1e-12)
+        assert (distances[i][j], distances[i][k]) == pytest.approx((far, near), abs=1e-12)
 
 
 def test_the_nearest_negative_is_found_where_float32_products_cannot_tell() -> None:
@@ -83,9 +83,9 @@ def test_the_nearest_negative_is_found_where_float32_products_cannot_tell() -> N
     y = torch.tensor([*labels, *labels[::3]])  # each anchor's positive is opposite
     raw = Distance(normalize=False)
     a, _, n = batch_hard(x, y, distance=raw)
-    apart = torch.cdist(x.double(), x.double(), compute_mode="donot_use_mm_for_euclid_dist")
-    nearest = apart.masked_fill(y[:, None] == y, torch.inf).min(1)[0][a]
-    torch.testing.assert_close(apart[a, n], nearest, rtol=0, atol=1e-7)
+    distances = torch.cdist(x.double(), x.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    nearest = distances.masked_fill(y[:, None] == y, torch.inf).min(1)[0][a]
+    torch.testing.assert_close(distances[a, n], nearest, rtol=0, atol=1e-7)
 
 
 def test_semi_hard_without_an_upper_bound_leaves_out_pairs_without_a_farther_negative() -> None:

@@ -34,7 +34,7 @@ def hardest_by_loops(
     rows: list[list[float]], labels: list[int], distance: Distance
 ) -> list[tuple[int, float, float]]:
     """Each valid anchor, the distance to its farthest positive and to its nearest negative."""
-    found = []
+    triplets = []
     for i, row in enumerate(rows):
         positives: list[float] = []
         negatives: list[float] = []
@@ -43,8 +43,8 @@ def hardest_by_loops(
                 same = labels[i] == labels[j]
                 (positives if same else negatives).append(between(row, other, distance))
         if positives and negatives:
-            found.append((i, max(positives), min(negatives)))
-    return found
+            triplets.append((i, max(positives), min(negatives)))
+    return triplets
 
 
 # Points of a small grid: equal rows and equal distances are common.
@@ -94,9 +94,9 @@ def test_an_image_alone_in_its_class_is_a_negative_but_no_anchor() -> None:
 
 @pytest.mark.parametrize("labels", [[4, 4, 4], [0, 1, 2]])
 def test_a_batch_of_one_class_or_of_singletons_has_no_triplets(labels: list[int]) -> None:
-    found = batch_hard(torch.eye(3), torch.tensor(labels), distance=Distance())
-    assert [indices.tolist() for indices in found] == [[], [], []]
-    assert {indices.dtype for indices in found} == {torch.int64}
+    triplets = batch_hard(torch.eye(3), torch.tensor(labels), distance=Distance())
+    assert [indices.tolist() for indices in triplets] == [[], [], []]
+    assert {indices.dtype for indices in triplets} == {torch.int64}
 
 
 def test_an_equal_row_is_a_positive_but_a_row_is_never_its_own() -> None:
@@ -125,5 +125,5 @@ def test_normalising_changes_which_positive_is_farthest() -> None:
 
 def test_mining_keeps_no_graph() -> None:
     x = torch.eye(4).requires_grad_()
-    found = batch_hard(x, torch.tensor([0, 0, 1, 1]), distance=Distance())
-    assert not any(indices.requires_grad for indices in found)
+    triplets = batch_hard(x, torch.tensor([0, 0, 1, 1]), distance=Distance())
+    assert not any(indices.requires_grad for indices in triplets)

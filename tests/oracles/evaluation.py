@@ -17,7 +17,7 @@ def knn_votes(
 ) -> dict[int, float]:
     """Sum of exp(s / temperature) per label over the k nearest (InstDisc, Wu et al. 2018).
 
-    Rows tied at the k-th place share the places left; k is clipped to the number of rows.
+    Rows tied at the k-th place divide the remaining places; k is clipped to the number of rows.
     """
     k = min(k, len(similar))
     last = sorted(similar, reverse=True)[k - 1]
@@ -26,8 +26,8 @@ def knn_votes(
     votes: dict[int, float] = {}
     for s, label in zip(similar, labels, strict=True):
         if s >= last:
-            share = 1.0 if s > last else places / tied
-            votes[label] = votes.get(label, 0.0) + share * math.exp(s / temperature)
+            fraction = 1.0 if s > last else places / tied
+            votes[label] = votes.get(label, 0.0) + fraction * math.exp(s / temperature)
     return votes
 
 
@@ -83,7 +83,7 @@ def trapezoid(ranks: list[int]) -> float:
 
 
 def accepted(scores: list[float], same: list[bool], threshold: float, of: bool) -> float:
-    """The share of the pairs whose `same` is `of` that are accepted: TAR if true, FAR if not."""
+    """The fraction of the pairs whose `same` is `of` that are accepted: TAR if true, FAR if not."""
     chosen = [s for s, t in zip(scores, same, strict=True) if t == of]
     return sum(s >= threshold for s in chosen) / len(chosen)
 
@@ -134,7 +134,7 @@ def eer(scores: list[float], same: list[bool]) -> float:
 
 
 def correct(scores: list[float], same: list[bool], threshold: float) -> int:
-    """How many pairs are told right."""
+    """Number of pairs that are classified correctly."""
     return sum((s >= threshold) == t for s, t in zip(scores, same, strict=True))
 
 

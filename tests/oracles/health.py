@@ -79,10 +79,10 @@ def alpha_req(features: Rows, first: int = 1, last: int | None = None) -> float:
     both included. All weigh the same (Stringer et al. 2019 weigh by 1 / rank, over 11 to 500).
     """
     values = [s * s for s in centred_singular_values(features)]
-    kept = [v for v in values if v > 1e-12 * values[0]]
-    ranks = list(range(first, min(last or len(kept), len(kept)) + 1))
+    significant = [v for v in values if v > 1e-12 * values[0]]
+    ranks = list(range(first, min(last or len(significant), len(significant)) + 1))
     x = [math.log(rank) for rank in ranks]
-    y = [math.log(kept[rank - 1]) for rank in ranks]
+    y = [math.log(significant[rank - 1]) for rank in ranks]
     mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
     cross = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True))
     return -cross / sum((a - mean_x) ** 2 for a in x)
@@ -154,7 +154,7 @@ def std_per_dimension(features: Rows) -> float:
 
 
 def hubness(similar: Rows, k: int) -> tuple[float, float]:
-    """Skewness of N_k and the share of rows with N_k = 0 (Radovanovic et al. 2010).
+    """Skewness of N_k and the fraction of rows with N_k = 0 (Radovanovic et al. 2010).
 
     N_k: how many other rows have a row among their k nearest; of equal ones the lower index is
     nearer. Population skewness; 0 if every N_k is the same. k is clipped to n - 1.

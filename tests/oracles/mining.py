@@ -143,12 +143,12 @@ def batch_hard(
     Anchors without a positive or without a negative are left out.
     """
     d = distances(x, kind, normalize)
-    found = []
+    chosen = []
     for a in anchor_rows(labels, anchors):
         pos, neg = positives(labels, a), negatives(labels, a)
         if pos and neg:
-            found.append((a, max(d[a][p] for p in pos), min(d[a][n] for n in neg)))
-    return found
+            chosen.append((a, max(d[a][p] for p in pos), min(d[a][n] for n in neg)))
+    return chosen
 
 
 def semi_hard_nearest(
@@ -159,13 +159,13 @@ def semi_hard_nearest(
     Every ordered positive pair; those without such a negative are left out.
     """
     d = distances(x, kind, normalize)
-    found = []
+    chosen = []
     for a in anchor_rows(labels, anchors):
         for p in positives(labels, a):
             far = [d[a][n] for n in negatives(labels, a) if d[a][p] < d[a][n] < d[a][p] + margin]
             if far:
-                found.append((a, p, min(far)))
-    return found
+                chosen.append((a, p, min(far)))
+    return chosen
 
 
 def semi_hard_triplets(
@@ -186,14 +186,14 @@ def easy_positive(
     authors' code and pytorch-metric-learning do). Anchors need a positive and a negative.
     """
     d = distances(x, kind, normalize)
-    found: list[tuple[int, float, float | None]] = []
+    chosen: list[tuple[int, float, float | None]] = []
     for a in anchor_rows(labels, anchors):
         pos, neg = positives(labels, a), negatives(labels, a)
         if pos and neg:
             nearest = min(d[a][p] for p in pos)
             farther = [d[a][n] for n in neg if d[a][n] > nearest]
-            found.append((a, nearest, min(farther) if farther else None))
-    return found
+            chosen.append((a, nearest, min(farther) if farther else None))
+    return chosen
 
 
 def distance_weights(

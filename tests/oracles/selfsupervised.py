@@ -143,10 +143,10 @@ def swav(
     of the mean over images of -sum_k q_k log softmax(s/T)_k. The queue only shapes the codes.
     """
     tables = [[[cosine(x, c) for c in prototypes] for x in view] for view in z]
-    kept = [[cosine(x, c) for c in prototypes] for x in queue or []]
+    queued = [[cosine(x, c) for c in prototypes] for x in queue or []]
     terms = []
     for code in range(codes):
-        q = sinkhorn(tables[code] + kept, epsilon, rounds)[: len(z[code])]
+        q = sinkhorn(tables[code] + queued, epsilon, rounds)[: len(z[code])]
         others = [tables[view] for view in range(len(z)) if view != code]
         terms.append(mean([soft_cross_entropy(q, s, temperature) for s in others]))
     return mean(terms)

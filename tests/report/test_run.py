@@ -149,7 +149,7 @@ def test_kinds_of_points_differ_in_shape_where_colours_run_out() -> None:
 
 
 def source_of(n: int) -> tuple[ArraySource, Features]:
-    """Two groups that are far apart, image 0 with the label of the other."""
+    """Two distant groups, image 0 with the label of the other."""
     labels = torch.arange(n) % 2
     x = torch.eye(2)[labels] + 0.01 * torch.randn(n, 2, generator=torch.Generator().manual_seed(0))
     labels = labels.clone()

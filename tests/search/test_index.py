@@ -46,9 +46,9 @@ def test_adding_and_removing_are_those_of_a_dictionary(steps: list[tuple[bool, l
         elif not adds and set(names) <= expected.keys():
             index = remove(index, names)
             expected = {k: v for k, v in expected.items() if k not in names}
-    found = dict(zip(index.rows["name"], index.embeddings.tolist(), strict=True))
-    assert len(found) == len(index) == len(expected)
-    assert found == expected
+    embeddings = dict(zip(index.rows["name"], index.embeddings.tolist(), strict=True))
+    assert len(embeddings) == len(index) == len(expected)
+    assert embeddings == expected
 
 
 def test_images_of_one_name_in_two_places_are_two() -> None:
@@ -61,9 +61,9 @@ def test_what_is_written_is_read_and_older_writings_are_gone(tmp_path: Path) -> 
         names = ["a", "b"][: turn + 1] if turn < 2 else ["c"]
         begun = empty(tmp_path, "m", "w", 8) if turn == 0 else read(tmp_path)
         write(add(begun, vectors(names, turn), rows_of(names)), nothing)
-    found = read(tmp_path)
-    assert found.rows["name"] == ["a", "b", "c"]
-    assert (found.model, found.weights, found.size, found.engine) == ("m", "w", 8, "exact")
+    stored = read(tmp_path)
+    assert stored.rows["name"] == ["a", "b", "c"]
+    assert (stored.model, stored.weights, stored.size, stored.engine) == ("m", "w", 8, "exact")
     assert sorted(f.name for f in tmp_path.iterdir()) == [
         "embeddings-3.npy",
         "images-3.parquet",
@@ -79,10 +79,10 @@ def test_a_writing_that_is_cut_short_leaves_the_old_index(tmp_path: Path) -> Non
 
     with pytest.raises(KeyboardInterrupt):
         write(add(read(tmp_path), vectors(["b"], 1), rows_of(["b"])), killed)
-    found = read(tmp_path)
-    assert found.rows["name"] == ["a"]
-    assert np.array_equal(found.embeddings, vectors(["a"], 0))
-    write(add(found, vectors(["c"], 1), rows_of(["c"])), nothing)
+    stored = read(tmp_path)
+    assert stored.rows["name"] == ["a"]
+    assert np.array_equal(stored.embeddings, vectors(["a"], 0))
+    write(add(stored, vectors(["c"], 1), rows_of(["c"])), nothing)
     assert read(tmp_path).rows["name"] == ["a", "c"]
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from selfsup.core import compiled
 from selfsup.core.errors import UserError
 from selfsup.search.neighbours import _from_keys, _keys, chunked_search, nearest
-from selfsup.search.products import bytes_of, comparable, products
+from selfsup.search.products import comparable, parse_bytes, products
 
 SAME_FORM = [HealthCheck.function_scoped_fixture]
 
@@ -62,10 +62,10 @@ def in_order(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def test_a_bank_in_blocks_gives_the_same(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     monkeypatch.setattr("selfsup.search.neighbours.BANK_BLOCK", block)
     bank, queries = whole_numbers(5000 if block > 7 else 30, 4, seed=0), whole_numbers(9, 4, seed=1)
-    (found,) = chunked_search(queries, bank, 20, 1 << 30)
+    (neighbours,) = chunked_search(queries, bank, 20, 1 << 30)
     similarity, indices = in_order(queries, bank, 20)
-    assert torch.equal(found.similarity, similarity)
-    assert torch.equal(found.indices, indices)
+    assert torch.equal(neighbours.similarity, similarity)
+    assert torch.equal(neighbours.indices, indices)
 
 
 @settings(max_examples=60, deadline=None)
@@ -101,14 +101,14 @@ def test_the_forms_of_each_device_give_the_same_neighbours_also_with_ties(
 def test_the_forms_of_each_device_agree_alone_and_when_k_exceeds_the_bank(
     seed: int, n: int, k: int
 ) -> None:
-    bank, found = whole_numbers(n, 2, seed=seed), []
+    bank, results = whole_numbers(n, 2, seed=seed), []
     for available in (True, False):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(compiled, "available", lambda a=available: a)
-            found.append(search(bank, bank, k, alone=True))
-    assert found[0][1].shape == (n, min(k, n - 1))
-    assert torch.equal(found[0][0], found[1][0])
-    assert torch.equal(found[0][1], found[1][1])
+            results.append(search(bank, bank, k, exclude_self=True))
+    assert results[0][1].shape == (n, min(k, n - 1))
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=30))
@@ -149,7 +149,7 @@ def test_a_sample_that_promises_too_much_does_not_lose_neighbours(form: str) -> 
 @pytest.mark.parametrize("twins", [False, True])
 def test_alone_a_row_is_not_its_own_neighbour(form: str, twins: bool) -> None:
     bank = whole_numbers(40, 2 if twins else 40, seed=3) + (0 if twins else 5 * torch.eye(40))
-    similarity, indices = search(bank, bank, 7, alone=True)
+    similarity, indices = search(bank, bank, 7, exclude_self=True)
     assert not (indices == torch.arange(40)[:, None]).any()
     every = (bank @ bank.T).fill_diagonal_(-torch.inf)
     assert torch.equal(similarity, every.sort(dim=1, descending=True).values[:, :7])
@@ -158,12 +158,12 @@ def test_alone_a_row_is_not_its_own_neighbour(form: str, twins: bool) -> None:
 def test_k_is_clipped_to_what_there_is(form: str) -> None:
     bank = torch.eye(4)
     assert search(bank, bank, 9)[1].shape == (4, 4)
-    assert search(bank, bank, 9, alone=True)[1].shape == (4, 3)
+    assert search(bank, bank, 9, exclude_self=True)[1].shape == (4, 3)
 
 
 def test_too_small_a_bank_is_an_error(form: str) -> None:
     with pytest.raises(ValueError, match="1 images are too few"):
-        list(nearest(torch.ones(1, 2), torch.ones(1, 2), 1, alone=True))
+        list(nearest(torch.ones(1, 2), torch.ones(1, 2), 1, exclude_self=True))
 
 
 def test_euclidean_ranks_by_distance_wherever_the_rows_lie(form: str) -> None:
@@ -206,10 +206,10 @@ def test_features_that_are_no_numbers_are_an_error(metric: Any) -> None:
     [("2GB", 2 << 30), ("500mb", 500 << 20), ("1.5 k", 1536), ("77", 77), ("1TB", 1 << 40)],
 )
 def test_sizes_are_read_as_people_write_them(text: str, expected: int) -> None:
-    assert bytes_of(text) == expected
+    assert parse_bytes(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "GB", "-1GB", "2 apples", "0"])
 def test_other_sizes_are_an_error(text: str) -> None:
     with pytest.raises(UserError, match="--memory must read like 2GB"):
-        bytes_of(text)
+        parse_bytes(text)

@@ -11,7 +11,7 @@ import pytest
 from launch import ROOT, called, kill_after, logged, recipe_command, run, torchrun
 from pictures import folder
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("resume")]
+pytestmark = pytest.mark.slow
 
 STEPS = 14
 TINY = (

@@ -10,13 +10,13 @@ from workers.gradients import METHODS, STEPS, gradients
 
 from selfsup.doctor.cases import QUEUE
 from selfsup.doctor.certificate import BATCH as SIZE
-from selfsup.doctor.certificate import Found
+from selfsup.doctor.certificate import Measurement
 from selfsup.training.step import frozen_running_stats
 
 GROUP = [name for name in METHODS if name.endswith("/group")]
 BATCH = [name for name in METHODS if name.endswith("/batch")]
 QUICK = ["dino/group", "proxies arcface/group", "byol own/batch"]
-MEMORIES = ["moco v2/group", "nnclr/group", "swav/group", "triplet/group", "pairs circle/group"]
+MEMORIES = ["moco-v2/group", "nnclr/group", "swav/group", "triplet/group", "pairs circle/group"]
 ONCE = {*QUICK, *MEMORIES, "simclr/group"}
 """One of each kind: a teacher, batch norms, parameters of the loss, memories, none of these."""
 
@@ -27,10 +27,10 @@ def cases(names: list[str]) -> list[Any]:
 
 
 STATISTICS = ("running_", "num_batches_")
-Runs = dict[int, dict[str, Found]]
+Runs = dict[int, dict[str, Measurement]]
 
 
-def difference(a: Found, b: Found) -> float:
+def difference(a: Measurement, b: Measurement) -> float:
     """Largest difference of any gradient, weight or buffer, over the largest gradient or 1."""
     pairs = [(a.gradients, b.gradients), (a.state, b.state)]
     assert all(x.keys() == y.keys() for x, y in pairs)
@@ -48,7 +48,9 @@ def two(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     assert done.returncode == 0, done.stderr
     made: dict[Any, Any] = torch.load(file, weights_only=True)
     assert made.pop("world") == 2
-    return {c: {name: Found(*each) for name, each in found.items()} for c, found in made.items()}
+    return {
+        c: {name: Measurement(*each) for name, each in found.items()} for c, found in made.items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,6 @@ def quick() -> Runs:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("step")
 @pytest.mark.parametrize("case", QUICK)
 def test_micro_batches_are_one_batch_but_for_batch_statistics(quick: Runs, case: str) -> None:
     apart = difference(quick[1][case], quick[4][case])
@@ -75,21 +76,18 @@ def test_micro_batches_are_one_batch_but_for_batch_statistics(quick: Runs, case:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("step")
 @pytest.mark.parametrize("case", cases(GROUP))
 def test_four_micro_batches_are_one_batch(one: Runs, case: str) -> None:
     assert difference(one[1][case], one[4][case]) < 1e-12
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("step")
 @pytest.mark.parametrize("case", cases(BATCH))
 def test_batch_statistics_are_of_the_micro_batch(one: Runs, case: str) -> None:
     assert difference(one[1][case], one[4][case]) > 1e-6
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("step")
 @pytest.mark.parametrize("case", cases(list(METHODS)))
 def test_every_trained_parameter_has_a_gradient_and_they_are_not_zero(one: Runs, case: str) -> None:
     found = one[4][case]
@@ -103,7 +101,6 @@ def test_every_trained_parameter_has_a_gradient_and_they_are_not_zero(one: Runs,
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("step")
 @pytest.mark.parametrize("case", MEMORIES)
 def test_each_step_puts_its_batch_into_the_memory(one: Runs, case: str) -> None:
     for found in one.values():
@@ -116,7 +113,6 @@ def test_each_step_puts_its_batch_into_the_memory(one: Runs, case: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("step")
 @pytest.mark.parametrize("micro_batches", [1, 2])
 @pytest.mark.parametrize("case", cases(GROUP))
 def test_two_processes_are_one(one: Runs, two: Runs, case: str, micro_batches: int) -> None:
@@ -124,7 +120,6 @@ def test_two_processes_are_one(one: Runs, two: Runs, case: str, micro_batches: i
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("step")
 @pytest.mark.parametrize("case", cases(list(METHODS)))
 def test_micro_batches_are_virtual_processes_also_with_batch_norm(
     one: Runs, two: Runs, case: str
@@ -134,7 +129,7 @@ def test_micro_batches_are_virtual_processes_also_with_batch_norm(
         assert difference(still(virtual), still(real)) < 1e-12
 
 
-def still(found: Found) -> Found:
+def still(found: Measurement) -> Measurement:
     kept = {n: x for n, x in found.state.items() if not n.split(".")[-1].startswith(STATISTICS)}
     return found._replace(state=kept)
 

@@ -1,11 +1,13 @@
 """The public calls, as a script of a user's: `calls.py IMAGES RUNS`."""
 
+import functools
 import sys
 from pathlib import Path
 from typing import Any
 
 import selfsup
 
+line = functools.partial(print, flush=True)  # lines of two processes must not be cut
 SMALL: dict[str, Any] = {
     "encoder": {
         "args": "{stem_type: deep, stem_width: 4, channels: [8, 8, 8, 8], layers: [1, 1, 1, 1]}"
@@ -26,10 +28,10 @@ if __name__ == "__main__":
         out=runs / "b",
         **(SMALL | {"classes": 3, "images": 2}),
     )
-    print(selfsup.evaluate.knn(run, images, test=images, resamples=10))
+    line(selfsup.evaluate.knn(run, images, test=images, resamples=10))
     z = selfsup.embed(run, images)
-    print("embedded", tuple(z.x.shape), len(z.names), z.labels and z.labels[0])
+    line("embedded", tuple(z.x.shape), len(z.names), z.labels and z.labels[0])
     (query, *_) = sorted(images.rglob("*.png"))
     hits = selfsup.search(run, images, query, k=3)
-    print("hit", hits[0])
-    print("loaded", tuple(selfsup.load(runs / "b").embed([query]).shape))
+    line("hit", hits[0])
+    line("loaded", tuple(selfsup.load(runs / "b").embed([query]).shape))

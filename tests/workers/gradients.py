@@ -26,7 +26,7 @@ from selfsup.config import (
 from selfsup.config.finetuning import Miner, PairLoss
 from selfsup.core import distributed
 from selfsup.doctor.cases import CASES, CLASSES, MEMORY, ONE, ONE_GROUP, TWO, Case
-from selfsup.doctor.certificate import Found, measure
+from selfsup.doctor.certificate import Measurement, measure
 from selfsup.encoders.encoder import Encoder
 from selfsup.methods.byol import BYOL
 from selfsup.methods.method import Method
@@ -97,9 +97,9 @@ METHODS: dict[str, Case] = {
 }
 
 
-def gradients(micro_batches: int, names: Iterable[str] = METHODS) -> dict[str, Found]:
+def gradients(micro_batches: int, names: Iterable[str] = METHODS) -> dict[str, Measurement]:
     """{"simclr/group": what it does, ...}, in float64."""
-    found: dict[str, Found] = {}
+    found: dict[str, Measurement] = {}
     for name in names:
         made = measure(
             [name],

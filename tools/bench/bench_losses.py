@@ -4,7 +4,7 @@
 
 Forward and backward, two threads, width 128, normalised Euclidean or cosine. All candidates of a
 row run in one process in shuffled rounds; the ratio is the median of the rounds' ratios. Memory is
-the most that a fresh process holds above what it held before the call.
+the peak of a fresh process above its memory before the call.
 """
 
 import statistics
@@ -24,7 +24,7 @@ from selfsup.core.errors import UserError
 
 WIDTH = 128
 THREADS = 2
-SMALL = 64  # a call at this size loads what libraries load once, before memory is measured
+SMALL = 64  # a call at this size loads libraries, before memory is measured
 Loss = Callable[..., Any]
 
 
@@ -32,9 +32,9 @@ class Row(NamedTuple):
     """One comparison: losses of n embeddings and labels, ours first."""
 
     n: int
-    each: int
+    class_size: int
     """Embeddings of a class."""
-    sides: dict[str, Loss]
+    losses: dict[str, Loss]
     views: int = 1
     """Tensors that the embeddings come in."""
 
@@ -48,20 +48,20 @@ class Config:
     rounds: int = 7
     """Of each row, after one that is not counted."""
     memory: bool = True
-    """Measure memory too, each in a process of its own."""
+    """Measure memory too, each in a fresh process."""
     only: str = ""
-    """For the tool's own use: print the memory of this row's side, as ROW/SIDE."""
+    """Internal: print the memory of one loss, as ROW/LOSS."""
 
 
-def work_of(row: Row, side: str, n: int) -> Work:
-    """Forward and backward of n random rows."""
+def make_work(row: Row, name: str, n: int) -> Work:
+    """Make a function that runs forward and backward of n random rows."""
     import torch
 
     g = torch.Generator().manual_seed(0)
     shape = n // row.views, WIDTH
     leaves = [torch.randn(shape, generator=g).requires_grad_() for _ in range(row.views)]
-    y = torch.arange(n // row.each).repeat_interleave(row.each)
-    loss = row.sides[side]
+    y = torch.arange(n // row.class_size).repeat_interleave(row.class_size)
+    loss = row.losses[name]
 
     def work() -> None:
         for leaf in leaves:
@@ -72,18 +72,18 @@ def work_of(row: Row, side: str, n: int) -> Work:
 
 
 def rows() -> dict[str, Row]:
-    """Every comparison by name."""
+    """All comparisons by name."""
     import torch
     from lightly.loss import DCLLoss, NTXentLoss
 
     from selfsup.losses.contrastive import dcl, nt_xent
 
     def views(loss: Callable[[Any, Any], Any], *, half: bool = False) -> Loss:
-        def of(a: Any, b: Any, labels: Any) -> Any:
+        def loss_of_views(a: Any, b: Any, labels: Any) -> Any:
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
                 return loss(a, b)
 
-        return of
+        return loss_of_views
 
     ours = partial(nt_xent, temperature=0.1)
     lightly = NTXentLoss(temperature=0.1)
@@ -102,11 +102,11 @@ def rows() -> dict[str, Row]:
         "NT-Xent, 8192 images": Row(16384, 2, plain, 2),
         "NT-Xent, 32768 images": Row(65536, 2, {"ours": views(ours)}, 2),
         "DCL, 4096 images": Row(8192, 2, decoupled, 2),
-        **labelled_rows(),
+        **rows_with_labels(),
     }
 
 
-def labelled_rows() -> dict[str, Row]:
+def rows_with_labels() -> dict[str, Row]:
     """Comparisons with pytorch-metric-learning."""
     from pytorch_metric_learning import distances, losses, miners
 
@@ -127,10 +127,10 @@ def labelled_rows() -> dict[str, Row]:
         "ours": lambda a, b, y: info_nce(a, b, temperature=0.1),
         "pml": lambda a, b, y: one_way(a, b),
     }
-    of_triplets = partial(triplet_margin, distance=d, margin=0.2, active_only=True)
+    triplet_loss = partial(triplet_margin, distance=d, margin=0.2, active_only=True)
     return {
         "InfoNCE, 1024 images": Row(2048, 2, info, 2),
-        # the peer asks for 69 GB
+        # the peer needs 69 GB
         "InfoNCE, 4096 images": Row(8192, 2, {"ours": info["ours"]}, 2),
         "SupCon, 4096": Row(
             4096, 4, {"ours": partial(supcon, temperature=0.1), "pml": losses.SupConLoss(0.1)}
@@ -155,7 +155,7 @@ def labelled_rows() -> dict[str, Row]:
             4096,
             4,
             {
-                "ours": lambda x, y: of_triplets(x, batch_hard(x, y, distance=d)),
+                "ours": lambda x, y: triplet_loss(x, batch_hard(x, y, distance=d)),
                 "pml": lambda x, y: margin(x, y, hard(x, y)),
             },
         ),
@@ -171,10 +171,10 @@ def labelled_rows() -> dict[str, Row]:
     }
 
 
-def peak_megabytes(row: str, side: str) -> float:
-    """Of one call in a fresh process."""
+def peak_megabytes(row: str, loss: str) -> float:
+    """Measure the memory of one call in a fresh process."""
     done = subprocess.run(
-        [sys.executable, __file__, "--only", f"{row}/{side}"],
+        [sys.executable, __file__, "--only", f"{row}/{loss}"],
         capture_output=True,
         text=True,
         check=True,
@@ -183,19 +183,19 @@ def peak_megabytes(row: str, side: str) -> float:
 
 
 def measure_memory(only: str) -> float:
-    """How much more than before a call holds at most, in megabytes."""
-    name, side = only.rsplit("/", 1)
+    """Measure the peak memory of a call above the memory before it, in megabytes."""
+    name, loss = only.rsplit("/", 1)
     row = rows()[name]
-    work_of(row, side, SMALL)()
-    work = work_of(row, side, row.n)
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+    make_work(row, loss, SMALL)()
+    work = make_work(row, loss, row.n)
+    Path("/proc/self/clear_refs").write_text("5")  # reset the high-water mark
     before = _status("VmRSS")
     work()
     return (_status("VmHWM") - before) / 1024
 
 
 def _status(name: str) -> int:
-    """A figure of this process in kilobytes, as Linux keeps it."""
+    """Read a figure of this process in kilobytes, from Linux."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line.split()[1] for line in lines if line.startswith(name)))
 
@@ -208,7 +208,7 @@ def main(config: Config) -> None:
         import lightly.loss  # noqa: F401
         import pytorch_metric_learning  # noqa: F401
     except ImportError:
-        raise UserError("the peers are not there: pip install 'selfsup[bench]'") from None
+        raise UserError("the peers are not installed: pip install 'selfsup[bench]'") from None
     torch.set_num_threads(THREADS)
     warnings.simplefilter("ignore")
     if config.only:
@@ -219,8 +219,8 @@ def main(config: Config) -> None:
     for name, row in rows().items():
         if config.rows not in name:
             continue
-        sides = {side: work_of(row, side, row.n) for side in row.sides}
-        spent = paired(sides, config.rounds)
+        works = {loss: make_work(row, loss, row.n) for loss in row.losses}
+        spent = paired(works, config.rounds)
         mine, *peer = spent.values()
         cells = [statistics.median(mine) * 1e3]
         if peer:
@@ -231,10 +231,10 @@ def main(config: Config) -> None:
             + "".join(f"{c:7.1f}" for c in cells[2:])
         )
         if config.memory:
-            held = [peak_megabytes(name, side) for side in sides]
-            line = f"{line:62s}" + "".join(f"{m:9.0f}" for m in held)
+            memory = [peak_megabytes(name, loss) for loss in row.losses]
+            line = f"{line:62s}" + "".join(f"{m:9.0f}" for m in memory)
             if peer:
-                line += f"{held[1] / max(held[0], 0.1):6.0f}"
+                line += f"{memory[1] / max(memory[0], 0.1):6.0f}"
         print(line, flush=True)
 
 

@@ -3,8 +3,8 @@
     python tools/bench/bench_memory.py
 
 SimCLR with a ResNet-18 and 96-pixel images: a batch of 256 at once, and one of 4,096 in
-micro-batches of 256, each in a process of its own. Then, with an encoder so small that 4,096 images
-fit at once, the gradient of both ways.
+micro-batches of 256, each in a fresh process. Then the gradient of both, with an encoder so small
+that 4,096 images fit at once.
 """
 
 import json
@@ -35,7 +35,7 @@ class Config:
     large: int = 4096
     """The batch that does not."""
     work: str = ""
-    """What one process measures; for this tool's own use."""
+    """Internal: what one process measures, as JSON."""
 
 
 NO_BATCH_STATISTICS = EncoderConfig(
@@ -44,40 +44,41 @@ NO_BATCH_STATISTICS = EncoderConfig(
 
 
 def main(config: Config) -> None:
-    """Measure each in a process of its own and print."""
+    """Measure each in a fresh process and print."""
     if config.work:
         print(json.dumps(_work(json.loads(config.work))))
         return
-    named = {"encoder": config.encoder, "size": config.size}
+    encoder = {"encoder": config.encoder, "size": config.size}
     for batch, micro in ((config.small, None), (config.large, config.small)):
-        found = _child({**named, "batch": batch, "micro": micro})
+        result = _run_process({**encoder, "batch": batch, "micro": micro})
         how = "at once" if micro is None else f"in micro-batches of {micro}"
-        told = f"peak {found['peak']:.0f} MB, {found['before']:.0f} before the step"
-        print(f"{config.encoder}, batch {batch} {how}: {told}, {found['seconds']:.1f} s")
-    found = _child({"batch": config.large, "micro": config.small, "size": 16, "both": True})
+        memory = f"peak {result['peak']:.0f} MB, {result['before']:.0f} before the step"
+        print(f"{config.encoder}, batch {batch} {how}: {memory}, {result['seconds']:.1f} s")
+    task = {"batch": config.large, "micro": config.small, "size": 16, "both": True}
+    result = _run_process(task)
     print(
         f"small encoder, batch {config.large}: largest difference of any gradient "
-        f"{found['difference']:.1e} of {found['largest']:.1e} (float64)"
+        f"{result['difference']:.1e} of {result['largest']:.1e} (float64)"
     )
 
 
-def _child(asked: dict[str, Any]) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--work", json.dumps(asked)]
+def _run_process(task: dict[str, Any]) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--work", json.dumps(task)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
-def _work(asked: dict[str, Any]) -> dict[str, Any]:
-    if asked.get("both"):
-        one, other = (_gradient(asked | {"micro": micro})[0] for micro in (None, asked["micro"]))
-        apart = max(float((a - b).abs().max()) for a, b in zip(one, other, strict=True))
-        return {"difference": apart, "largest": max(float(a.abs().max()) for a in one)}
-    return _gradient(asked)[1]
+def _work(task: dict[str, Any]) -> dict[str, Any]:
+    if not task.get("both"):
+        return _gradient(task)[1]
+    at_once, split = (_gradient(task | {"micro": micro})[0] for micro in (None, task["micro"]))
+    differences = [float((a - b).abs().max()) for a, b in zip(at_once, split, strict=True)]
+    return {"difference": max(differences), "largest": max(float(a.abs().max()) for a in at_once)}
 
 
-def _gradient(asked: dict[str, Any]) -> "tuple[list[Tensor], dict[str, float]]":
-    """One step's gradient, and the most memory that the process has had."""
+def _gradient(task: dict[str, Any]) -> "tuple[list[Tensor], dict[str, float]]":
+    """Compute the gradient of one step, with its time and the peak memory of the process."""
     import numpy as np
     import torch
 
@@ -89,21 +90,21 @@ def _gradient(asked: dict[str, Any]) -> "tuple[list[Tensor], dict[str, float]]":
     from selfsup.training.pretrain import local_batches
     from selfsup.training.step import Stepper
 
-    batch, size = asked["batch"], asked["size"]
+    batch, size = task["batch"], task["size"]
     coarse = np.random.default_rng(0).integers(0, 256, (batch, 4, 4, 3), dtype=np.uint8)
     source = ArraySource(coarse.repeat(size // 4, 1).repeat(size // 4, 2), None, [])
     torch.manual_seed(0)
     encoder, head = NO_BATCH_STATISTICS, SimCLRConfig(norm="layer")
-    if "encoder" in asked:
-        encoder, head = EncoderConfig(name=asked["encoder"]), replace(head, norm="batch")
+    if "encoder" in task:
+        encoder, head = EncoderConfig(name=task["encoder"]), replace(head, norm="batch")
     method = SimCLR(build(encoder, size), head)
     views = ViewsConfig(size=size)
     step = Stepper(
         distributed.start(),
-        method if "encoder" in asked else method.double(),
+        method if "encoder" in task else method.double(),
         torch.optim.SGD(method.parameters(), lr=0.1),
         views=views,
-        micro_batch=asked["micro"],
+        micro_batch=task["micro"],
         seed=0,
         total=10,
     )
@@ -116,7 +117,7 @@ def _gradient(asked: dict[str, Any]) -> "tuple[list[Tensor], dict[str, float]]":
 
 
 def _peak() -> float:
-    """The most memory that this process has had, in megabytes."""
+    """Peak memory of this process, in megabytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
