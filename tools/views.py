@@ -58,7 +58,7 @@ def main(config: Config, flags: list[str]) -> None:
 
 
 def recipe_config(method: str, args: list[str]) -> Any:
-    """The settings that the method's recipe would have with these flags."""
+    """Parse the settings of the method's recipe from these flags."""
     from selfsup.catalog import pretraining_recipe
 
     return parse(pretraining_recipe(method).Config, ["--out", "", *args])  # it runs nowhere

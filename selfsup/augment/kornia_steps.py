@@ -179,8 +179,12 @@ def _works_on_batches(step: KorniaStep, shape: Shape) -> bool:
     new = tuple(single[0].shape[1:])
     require(
         new == shape,
-        f"{FLAG}: {step.name} changes {side} to {' x '.join(map(str, new[1:]))}; only classes "
-        "that keep the shape fit, and --views.area crops",
+        f"{FLAG}: {step.name} changes {side} to {' x '.join(map(str, new[1:]))}; use "
+        "classes that keep the shape (--views.area sets the crops)",
+    )
+    require(
+        torch.equal(step._apply_block(x[:1], [0]), single[0]),
+        f"{FLAG}: {step.name} gives another result each time it is applied",
     )
     try:
         at_once = step._apply_block(x, range(TRIAL_VIEWS))

@@ -15,6 +15,7 @@ from selfsup.augment.draws import draw
 from selfsup.augment.kornia_steps import kornia_steps
 from selfsup.config import LocalViewsConfig, ViewsConfig
 from selfsup.core.errors import UserError
+from selfsup.report.views import describe_draws
 
 EXAMPLE = (
     "{RandomMotionBlur: {kernel_size: 3, angle: 35.0, direction: 0.5, p: 0.3}, "
@@ -133,6 +134,15 @@ def test_what_was_drawn_is_described_in_words() -> None:
     assert noise.describe(5, (3, 32, 32)) == "RandomGaussianNoise"
 
 
+def test_a_sheet_of_views_lists_what_kornia_does_to_each_view() -> None:
+    config = with_kornia(EXAMPLE)
+    (draws,) = draw(config, 20, seed=0, step=0)
+    for i in range(20):
+        lines = describe_draws(draws, config, i, 1, None)
+        for name, seeds in zip(("RandomMotionBlur", "RandomJPEG"), draws.kornia, strict=True):
+            assert (name in lines) == bool(seeds[i, 1] >= 0)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -158,6 +168,21 @@ def test_a_mistake_is_one_sentence_before_training(text: str, message: str) -> N
     with pytest.raises(UserError, match=f"^--views.kornia.* {message}") as raised:
         check(with_kornia(text))
     assert "\n" not in str(raised.value)
+
+
+def test_a_class_that_draws_while_it_is_applied_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As noise did before kornia 0.9: not even the seed of a view would fix it."""
+
+    def unseeded(
+        self: ka.RandomInvert, input: torch.Tensor, *args: object, **kwargs: object
+    ) -> torch.Tensor:
+        return input * torch.rand(())
+
+    monkeypatch.setattr(ka.RandomInvert, "apply_transform", unseeded)
+    with pytest.raises(UserError, match="RandomInvert gives another result each time"):
+        check(with_kornia("{RandomInvert: {p: 0.75}}"))
 
 
 def test_a_class_has_to_fit_the_local_views_too() -> None:
