@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast, overload
 import yaml
 from torch import Tensor
 
-from selfsup.catalog import finetuning_recipe, pretraining_recipe
+from selfsup.catalog import finetuning_recipe, pipeline_views, pretraining_recipe
 from selfsup.config import ModelConfig
 from selfsup.core.errors import UserError, require
 from selfsup.core.numerics import normalize
@@ -71,6 +71,7 @@ def pretrain(
     *,
     out: str | PathLike[str],
     method: Any = "simclr",
+    pipeline: str = "",
     labels: Any = None,
     **settings: Any,
 ) -> TrainedRun:
@@ -81,6 +82,7 @@ def pretrain(
         out: the run folder. The same call with the same folder goes on where it stopped.
         method: its name, as `selfsup pretrain --method` has it; or its Config, such as
             `SimCLRConfig(temperature=0.1)`; or a dict, {"name": "simclr", "temperature": 0.1}.
+        pipeline: the name of ready views, such as "factory", in place of the method's.
         labels: of images given as a list; for files, the manifest's column with the labels.
         settings: every other flag, `epochs=100, batch=256, views={"size": 64}`; nested ones as a
             Config object or a dict.
@@ -90,7 +92,8 @@ def pretrain(
     """
     name, method_settings = _named(method, "simclr")
     recipe = pretraining_recipe(name)
-    _train(recipe, data, labels, {"out": out, "method": method_settings, **settings})
+    settings |= {"out": out, "method": method_settings}
+    _train(recipe, data, labels, settings, pipeline)
     return TrainedRun(out)
 
 
@@ -102,6 +105,7 @@ def finetune(
     init: Any = "",
     loss: Any = "triplet",
     miner: str | None = None,
+    pipeline: str = "",
     labels: Any = None,
     **settings: Any,
 ) -> TrainedRun:
@@ -115,6 +119,7 @@ def finetune(
         loss: its name, as `selfsup finetune --loss` has it, or a Config, such as
             `TripletConfig(margin=0.1)`.
         miner: which triplets or pairs of a batch to learn from; by default the loss's own.
+        pipeline: the name of ready views, such as "reid", in place of the usual ones.
         labels: of images given as a list; for files, the manifest's column with the labels.
         settings: every other flag; nested ones as a Config object or a dict.
 
@@ -134,7 +139,8 @@ def finetune(
         given = settings.pop("method")
         require(isinstance(given, Mapping), "method must be a dict here; give a Config as loss")
         method_settings = {**method_settings, **given}
-    _train(recipe, data, labels, {"out": out, "init": init, "method": method_settings, **settings})
+    settings |= {"out": out, "init": init, "method": method_settings}
+    _train(recipe, data, labels, settings, pipeline)
     return TrainedRun(out)
 
 
@@ -148,9 +154,11 @@ def _named(method: Any, default: str) -> tuple[str, Any]:
     return str(method.name), method
 
 
-def _train(recipe: Any, data: Any, labels: Any, settings: dict[str, Any]) -> None:
+def _train(recipe: Any, data: Any, labels: Any, settings: dict[str, Any], pipeline: str) -> None:
     refuse_keywords(settings, recipe.Config)
-    config = from_keywords(recipe.Config, {**data_settings("data", data, labels), **settings})
+    defaults = {"views": pipeline_views(pipeline, recipe)} if pipeline else {}
+    values = {**data_settings("data", data, labels), **settings}
+    config = from_keywords(recipe.Config, values, defaults)
     recipe.main(config)
 
 

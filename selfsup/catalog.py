@@ -1,12 +1,15 @@
-"""Which recipe trains what: methods and ranking losses by name, read from the recipes folder."""
+"""Which recipe trains what: methods, ranking losses and pipelines of views by name."""
 
 import importlib
 import typing
+from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from selfsup.config import ViewsConfig
+from selfsup.config.pipelines import PIPELINES
 from selfsup.core.errors import UserError, did_you_mean
 
 PRETRAIN, FINETUNE = "pretrain_", "finetune_"
@@ -65,6 +68,22 @@ def finetuning_recipe(loss: str) -> tuple[Any, dict[str, Any]]:
         )
     family, settings = known[name]
     return recipe(f"finetune-{family}"), dict(settings)
+
+
+def pipeline_views(name: str, recipe: Any) -> ViewsConfig:
+    """Take the changes of a named pipeline, with the number and size of a recipe's views.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    known = name.lower().replace("_", "-").replace(" ", "-")
+    if known not in PIPELINES:
+        raise UserError(
+            f"there is no pipeline {name!r}{did_you_mean(known, PIPELINES)}; there are "
+            f"{', '.join(PIPELINES)}"
+        )
+    views: ViewsConfig = recipe.Config.views
+    return replace(PIPELINES[known], size=views.size, views=views.views, local=views.local)
 
 
 def _names(start: str) -> list[str]:

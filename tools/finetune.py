@@ -8,7 +8,7 @@ The losses are those of recipes/finetune_*.py: triplets, pairs and proxies.
 
 import sys
 
-from selfsup.catalog import finetuning_recipe, losses
+from selfsup.catalog import finetuning_recipe, losses, pipeline_views
 from selfsup.core.cli import attempt, leave, parse, take
 from selfsup.core.errors import require
 from selfsup.core.help import short_help
@@ -18,15 +18,16 @@ DEFAULT = "triplet"
 
 def main(args: list[str]) -> None:
     """Choose the recipe and run it with the other flags."""
-    from selfsup.tools.pretrain import method_of
+    from selfsup.tools.pretrain import PIPELINE_HELP, method_of
 
     args = list(args)
-    loss, miner = take(args, "--loss"), take(args, "--miner")
+    loss, miner, pipeline = (take(args, flag) for flag in ("--loss", "--miner", "--pipeline"))
     recipe, settings = finetuning_recipe(loss or method_of(args) or DEFAULT)
     if {"-h", "--help"} & set(args):
         first = [
             ("--loss", f"One of {', '.join(losses())} ({DEFAULT})"),
             ("--miner", "Which triplets or pairs of a batch to learn from (batch-hard; all)"),
+            PIPELINE_HELP,
         ]
         print(short_help(recipe.Config, first=first))
         return
@@ -35,7 +36,8 @@ def main(args: list[str]) -> None:
         args += ["--method.miner", miner]
     if loss is not None:
         args += ["--method.loss", settings["loss"]]
-    recipe.main(parse(recipe.Config, args))
+    defaults = {} if pipeline is None else {"views": pipeline_views(pipeline, recipe)}
+    recipe.main(parse(recipe.Config, args, defaults))
 
 
 def command() -> None:

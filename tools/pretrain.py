@@ -10,11 +10,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from selfsup.catalog import methods, pretraining_recipe
+from selfsup.catalog import methods, pipeline_views, pretraining_recipe
+from selfsup.config.pipelines import PIPELINES
 from selfsup.core.cli import attempt, leave, parse, take
 from selfsup.core.help import short_help
 
 DEFAULT = "simclr"
+PIPELINE_HELP = ("--pipeline", f"Ready views in place of the method's: {', '.join(PIPELINES)}")
 
 
 def main(args: list[str]) -> None:
@@ -22,11 +24,13 @@ def main(args: list[str]) -> None:
     args = list(args)
     method = take(args, "--method") or method_of(args) or DEFAULT
     recipe = pretraining_recipe(method)
+    pipeline = take(args, "--pipeline")
     if {"-h", "--help"} & set(args):
-        first = ("--method", f"One of {', '.join(methods())} ({DEFAULT})")
-        print(short_help(recipe.Config, first=[first]))
+        method_help = ("--method", f"One of {', '.join(methods())} ({DEFAULT})")
+        print(short_help(recipe.Config, first=[method_help, PIPELINE_HELP]))
         return
-    recipe.main(parse(recipe.Config, args))
+    defaults = {} if pipeline is None else {"views": pipeline_views(pipeline, recipe)}
+    recipe.main(parse(recipe.Config, args, defaults))
 
 
 def method_of(args: list[str]) -> str | None:

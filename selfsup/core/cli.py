@@ -7,7 +7,7 @@ import dataclasses
 import os
 import sys
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -56,8 +56,8 @@ def attempt(work: Callable[[], None]) -> int:
     return 0
 
 
-def parse(config: type[C], args: Sequence[str]) -> C:
-    """Make a Config from `args`: flags first, then the file of `--config`, then defaults.
+def parse(config: type[C], args: Sequence[str], defaults: Mapping[str, Any] | None = None) -> C:
+    """Make a Config from `args`: flags first, then the file of `--config`, then `defaults`.
 
     Raises:
         UserError: the file is missing, is no YAML, or has a key or value that does not fit; or a
@@ -71,7 +71,8 @@ def parse(config: type[C], args: Sequence[str]) -> C:
     file = take(args, "--config")
     values = read_settings(Path(file), config) if file is not None else {}
     refuse_synonyms(args, config)
-    default: C = with_values(config, values, missing=tyro.MISSING)
+    base = with_values(config, defaults or {})
+    default: C = with_values(config, values, missing=tyro.MISSING, base=base)
     about = f"{config.__doc__}\n\n--config FILE.yaml reads settings from a file; flags override it."
     args = ["--help" if arg == "--help-all" else arg for arg in args]
     return tyro.cli(config, args=args, default=default, description=about)

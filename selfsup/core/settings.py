@@ -27,8 +27,12 @@ def to_dict(config: Any) -> dict[str, Any]:
     return {key: plain(value) for key, value in dataclasses.asdict(config).items()}
 
 
-def from_keywords(config: type[C], values: Mapping[str, Any]) -> C:
+def from_keywords(
+    config: type[C], values: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
+) -> C:
     """Make a Config from keywords; a nested one is a Config of its own, or a dict of some fields.
+
+    `defaults` take the place of the Config's own.
 
     Raises:
         UserError: a keyword is no setting, has a value of another type, or one is missing.
@@ -46,7 +50,7 @@ def from_keywords(config: type[C], values: Mapping[str, Any]) -> C:
                 f"{type(values[key]).__name__}"
             )
         settings[key] = values[key]
-    made: C = with_values(config, settings)
+    made: C = with_values(config, settings, base=with_values(config, defaults or {}))
     for field in dataclasses.fields(typing.cast(Any, config)):
         if getattr(made, field.name) is dataclasses.MISSING:
             raise UserError(f"{field.name} is needed: {field.name}=...")

@@ -28,10 +28,15 @@ class KNNProbe:
         self.config = config
         self.views = views
 
-    def __call__(self, step: int, encoder: Encoder) -> None:
-        """Log leave-one-out accuracy every `config.every` steps; training is not changed by it."""
+    def __call__(self, step: int, encoder: Encoder) -> float | None:
+        """Log and return leave-one-out accuracy every `config.every` steps, None at others.
+
+        Training is not changed by it.
+        """
         if self.source is None or step % self.config.every:
-            return
+            return None
         features = extract(encoder, self.source, self.views, device=self.run.accelerator.device)
         predictions = knn_predict(features.x, features.labels, k=self.config.k, temperature=0.1)
-        self.run.log(step, {"knn": (predictions == features.labels).float().mean().item()})
+        accuracy = (predictions == features.labels).float().mean().item()
+        self.run.log(step, {"knn": accuracy})
+        return accuracy

@@ -7,7 +7,7 @@ from pathlib import Path
 from selfsup.augment.check import check
 from selfsup.augment.draws import Change, draw
 from selfsup.config import PretrainConfig, TrainConfig, ViewsConfig
-from selfsup.core.distributed import world
+from selfsup.core.distributed import wait, world
 from selfsup.core.errors import require
 from selfsup.data.audit import read_audit, training_units
 from selfsup.data.loader import Batches, Sampler
@@ -140,6 +140,7 @@ def export(run: Run, method: Method, views: ViewsConfig) -> None:
     """Write the method's encoder into the run folder, which completes the run."""
     if run.main:
         export_encoder(method.exported, run.folder / "encoder", views)
+    wait()  # every process may load it now
     run.print_line(f"encoder in {run.folder / 'encoder'}")
     if run.config.track:
         run.accelerator.end_training()

@@ -77,7 +77,8 @@ class Run:
             return
         if not any((self.folder / "checkpoints").glob("step-*")):
             return  # nothing was computed with the old settings that is still there
-        old = flat(yaml.safe_load(file.read_text()))
+        stored = flat(yaml.safe_load(file.read_text()))
+        old = defaults_of(self.config) | stored  # settings that are newer than the run
         new = flat(settings)
         changed = [
             key for key in new if key.split(".")[0] not in MAY_CHANGE and old.get(key) != new[key]
@@ -203,6 +204,11 @@ def about() -> dict[str, str]:
         **{name: version(name) for name in ("torch", "timm", "accelerate", "numpy")},
         "selfsup": __version__,
     }
+
+
+def defaults_of(config: TrainConfig) -> dict[str, Any]:
+    """Flatten the default settings of this kind of run."""
+    return flat(to_dict(type(config)(data="", out="")))
 
 
 def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
