@@ -8,10 +8,12 @@ import pkgutil
 import pytest
 import torch
 
+import selfsup.augment
+import selfsup.data
 import selfsup.losses
 import selfsup.mining
 
-ROOMS = [selfsup.losses, selfsup.mining]
+ROOMS = [selfsup.augment, selfsup.data, selfsup.losses, selfsup.mining]
 """Rooms whose public functions all have an example."""
 MODULES = [
     f"{room.__name__}.{module.name}"

@@ -11,7 +11,7 @@ Nothing here knows of networks or losses.
 """
 
 from selfsup.data.open import open_source
-from selfsup.data.python_source import python_source
+from selfsup.data.python_objects import python_source
 from selfsup.data.samplers import PKSampler, ShuffleSampler, UnitSampler, WeightedSampler
 from selfsup.data.sources import Source
 

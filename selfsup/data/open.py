@@ -11,7 +11,7 @@ from selfsup.data.hub import cifar10, hugging_face, torchvision
 from selfsup.data.in_memory import InMemory
 from selfsup.data.mixture import Mixture
 from selfsup.data.pack import packed
-from selfsup.data.python_source import python_source
+from selfsup.data.python_objects import python_source
 from selfsup.data.shards import tars
 from selfsup.data.sources import Source
 from selfsup.data.tables import folder, manifest

@@ -1,4 +1,4 @@
-"""Random views by one call, and the examples of this room and of the data room."""
+"""Random views by one call, and the examples at the door of this room and of the data room."""
 
 import doctest
 import importlib
@@ -69,11 +69,8 @@ def test_images_that_do_not_fit_are_one_sentence(images: Any, message: str) -> N
         random_views(images, CONFIG, seed=0)
 
 
-@pytest.mark.parametrize(
-    "module",
-    ["augment", "augment.views", "data", "data.open", "data.python_source", "data.samplers"],
-)
-def test_the_examples_in_docstrings_are_true(module: str) -> None:
-    results = doctest.testmod(importlib.import_module(f"selfsup.{module}"))
+@pytest.mark.parametrize("room", ["augment", "data"])
+def test_the_example_of_a_room_is_true(room: str) -> None:
+    results = doctest.testmod(importlib.import_module(f"selfsup.{room}"))
     assert results.attempted > 0
     assert results.failed == 0

@@ -16,7 +16,7 @@ from selfsup.config import ViewsConfig
 from selfsup.core.errors import UserError
 from selfsup.data.audit import audit
 from selfsup.data.loader import read_ahead
-from selfsup.data.python_source import python_source
+from selfsup.data.python_objects import python_source
 from selfsup.data.samplers import ShuffleSampler
 from selfsup.data.sources import Source
 from selfsup.training.pretrain import local_batches
