@@ -40,7 +40,7 @@ def packages() -> list[Package]:
     for text in needs:
         need = Requirement(text)
         extra = next((e for e in EXTRAS if need.marker and f'"{e}"' in str(need.marker)), "")
-        if need.marker is None or extra:
+        if extra or need.marker is None or need.marker.evaluate():
             checked.append(_package(need, extra))
     return checked
 
