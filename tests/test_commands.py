@@ -405,6 +405,7 @@ def test_methods_are_compared_in_equal_time_and_go_on_where_they_stopped(
     assert again.stdout.splitlines()[-4:] == table
 
 
+@pytest.mark.grid
 def test_the_memory_benchmark_compares_both_ways(tmp_path: Path) -> None:
     flags = ("--encoder", "test_resnet", "--size", "32", "--small", "8", "--large", "32")
     done = recipe("tools/bench/bench_memory.py", *flags)
@@ -445,6 +446,33 @@ def test_the_wheel_has_recipes_and_tools(tmp_path: Path) -> None:
         done = run(*command, cwd=tmp_path, PYTHONPATH=str(tmp_path / "site"))
         assert done.returncode == 0, done.stderr
         assert "usage:" in done.stdout
+
+
+PROCESSES: dict[str, tuple[list[str], str]] = {
+    "audit": (["--data", "{data}", "--out", "{tmp}/audit.json"], "24: 24 can be read"),
+    "pack": (["--data", "{data}", "--out", "{tmp}/x.pack", "--format", "raw"], "24 images"),
+    "views": (["--data", "{data}", "--page", "{tmp}/v.html", "--views.size", "16"], "16 images"),
+    "knn": (["--model", "{run}", "--data", "{data}", "--out", "{tmp}/k.json"], "k-NN, k 20"),
+    "linear": (["--model", "{run}", "--data", "{data}", "--out", "{tmp}/l.json"], "linear probe"),
+    "verify": (["--model", "{run}", "--data", "{data}", "--out", "{tmp}/v.json"], "AUC"),
+    "bundle": (["{run}", "{tmp}/bundle"], "{tmp}/bundle"),
+    "report": (["{run}", "--out", "{tmp}/r.html"], "{tmp}/r.html"),
+}
+"""Each tool once as a process of its own, with a word of what it prints; other tests have the
+others."""
+
+
+@pytest.mark.parametrize("tool", PROCESSES)
+def test_a_tool_runs_as_a_process_of_its_own(
+    data: Path, pretrained: Path, tmp_path: Path, tool: str
+) -> None:
+    flags, word = PROCESSES[tool]
+    places = {"data": data, "run": pretrained, "tmp": tmp_path}
+    if tool == "views":
+        flags = [*flags, "--batch", "16"]
+    done = run(sys.executable, "-m", "selfsup", tool, *(flag.format(**places) for flag in flags))
+    assert done.returncode == 0, done.stderr
+    assert word.format(**places) in done.stdout.replace("\n", "")
 
 
 def test_an_audit_a_pack_and_views_from_the_command_line(data: Path, tmp_path: Path) -> None:
