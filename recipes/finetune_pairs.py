@@ -1,10 +1,12 @@
-"""Fine-tune an encoder for retrieval with a loss of pairs: each anchor against all others.
+"""Fine-tune an image encoder for retrieval with a loss of pairs: each anchor with all others.
 
+    selfsup finetune --data products/ --init runs/simclr --out runs/b \
+        --loss multi-similarity --miner multi-similarity
     accelerate launch recipes/finetune_pairs.py --data products/ --init runs/simclr --out runs/b \
         --method.loss multi-similarity --method.miner multi-similarity
 
 Losses: contrastive, lifted, generalized-lifted, multi-similarity, supcon, nt-xent (with labels),
-circle, n-pairs, angular, n-pairs-angular. recipes/README.md has what each reaches.
+circle, n-pairs, angular, n-pairs-angular. recipes/README.md has the results of each.
 """
 
 from dataclasses import dataclass, replace
@@ -32,9 +34,9 @@ def main(config: Config) -> None:
     run = Run(config)
     method = PairRanking(starting_encoder(config), config.method)
     if config.method.loss in ("n-pairs", "n-pairs-angular") and config.images > 2:
-        run.print_line(f"{config.method.loss} looks at 2 images of each class: try --images 2")
+        run.print_line(f"{config.method.loss} uses 2 images of each class: try --images 2")
 
-    # An ordinary loop: what you want done on the way goes in its body.
+    # An ordinary loop: add to its body what should happen between steps.
     for _ in finetune_steps(run, method, config):
         pass
 

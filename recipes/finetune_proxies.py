@@ -1,10 +1,11 @@
-"""Fine-tune an encoder for retrieval with proxies: one learnt row for each class.
+"""Fine-tune an image encoder for retrieval with proxies: one learnt vector for each class.
 
-    accelerate launch recipes/finetune_proxies.py --data products/ --init runs/simclr \
-        --out runs/b --method.loss arcface
+    selfsup finetune --data products/ --init runs/simclr --out runs/b --loss arcface
+    accelerate launch recipes/finetune_proxies.py --data products/ --init runs/simclr --out runs/b \
+        --method.loss arcface
 
-Losses: proxy-anchor, arcface, cosface. recipes/README.md has what each reaches. The proxies have
-a learning rate of their own (--method.lr), are saved in checkpoints and thrown away at the end.
+Losses: proxy-anchor, arcface, cosface. recipes/README.md has the results of each. The proxies have
+their own learning rate (--method.lr); they are saved in checkpoints and not exported.
 """
 
 from dataclasses import dataclass, replace
@@ -33,7 +34,7 @@ def main(config: Config) -> None:
     source, _ = labelled(config)
     method = ProxyRanking(starting_encoder(config), config.method, classes=len(source.classes))
 
-    # An ordinary loop: what you want done on the way goes in its body.
+    # An ordinary loop: add to its body what should happen between steps.
     for _ in finetune_steps(run, method, config):
         pass
 

@@ -1,10 +1,11 @@
-"""Fine-tune an encoder for retrieval: triplet loss, batch-hard mining (Hermans et al. 2017).
+"""Fine-tune an image encoder for retrieval with triplets, batch-hard (Hermans et al. 2017).
 
+    selfsup finetune --data products/ --init runs/simclr --out runs/b --loss triplet
     accelerate launch recipes/finetune_triplet.py --data products/ --init runs/simclr --out runs/b
 
 Labels are the names of sub-folders or a manifest's column. The embedding head is exported with the
-encoder, so every tool and timm itself load embeddings. Other miners (--method.miner): semi-hard,
-semi-hard-all, batch-all, random, easy-positive, hard-positive, distance-weighted; other losses
+encoder, so that every tool and timm load embeddings. Other miners (--method.miner): semi-hard,
+semi-hard-all, batch-all, random, easy-positive, hard-positive, distance-weighted. Other losses
 (--method.loss): soft margin, angular hinge.
 """
 
@@ -33,7 +34,7 @@ def main(config: Config) -> None:
     run = Run(config)
     method = Triplet(starting_encoder(config), config.method)
 
-    # An ordinary loop: what you want done on the way goes in its body.
+    # An ordinary loop: add to its body what should happen between steps.
     for _ in finetune_steps(run, method, config):
         pass
 

@@ -1,5 +1,6 @@
 """Pretrain an image encoder with Barlow Twins (Zbontar et al. 2021) on unlabelled images.
 
+    selfsup pretrain --method barlow-twins --data images/ --out runs/barlow_twins
     accelerate launch recipes/pretrain_barlow_twins.py --data images/ --out runs/barlow_twins
 
 In the paper: ResNet-50, 1,000 epochs of 2,048 images, LARS at 0.2: 73.2 % on ImageNet with a linear
@@ -23,7 +24,7 @@ class Config(PretrainConfig):
 
 
 def main(config: Config) -> None:
-    """Train, look on the way if asked to, export."""
+    """Train, evaluate k-NN on the way if --probe.data is set, export."""
     from selfsup.encoders.encoder import build_for
     from selfsup.evaluate.probe import KNNProbe
     from selfsup.methods.barlow_twins import BarlowTwins
@@ -35,7 +36,7 @@ def main(config: Config) -> None:
     method = BarlowTwins(build_for(config.encoder, config.views), config.method)
     probe = KNNProbe(run, config.probe, config.views)
 
-    # An ordinary loop: what you want done on the way goes in its body.
+    # An ordinary loop: add to its body what should happen between steps.
     for step in pretrain_steps(run, method, config):
         probe(step, method.exported)
 

@@ -1,5 +1,6 @@
-"""Pretrain an image encoder with DCL (Yeh et al. 2022) on a folder of unlabelled images.
+"""Pretrain an image encoder with DCL (Yeh et al. 2022) on unlabelled images.
 
+    selfsup pretrain --method dcl --data images/ --out runs/dcl
     accelerate launch recipes/pretrain_dcl.py --data images/ --out runs/dcl
 
 SimCLR without the positive in the denominator, for small batches. In the paper: ResNet-50, 200
@@ -22,7 +23,7 @@ class Config(PretrainConfig):
 
 
 def main(config: Config) -> None:
-    """Train, look on the way if asked to, export."""
+    """Train, evaluate k-NN on the way if --probe.data is set, export."""
     from selfsup.encoders.encoder import build_for
     from selfsup.evaluate.probe import KNNProbe
     from selfsup.methods.simclr import SimCLR
@@ -34,7 +35,7 @@ def main(config: Config) -> None:
     method = SimCLR(build_for(config.encoder, config.views), config.method)
     probe = KNNProbe(run, config.probe, config.views)
 
-    # An ordinary loop: what you want done on the way goes in its body.
+    # An ordinary loop: add to its body what should happen between steps.
     for step in pretrain_steps(run, method, config):
         probe(step, method.exported)
 

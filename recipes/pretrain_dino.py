@@ -1,5 +1,6 @@
-"""Pretrain an image encoder with DINO (Caron et al. 2021) on a folder of unlabelled images.
+"""Pretrain an image encoder with DINO (Caron et al. 2021) on unlabelled images.
 
+    selfsup pretrain --method dino --data images/ --out runs/dino
     accelerate launch recipes/pretrain_dino.py --data images/ --out runs/dino
 
 In the paper: ViT-S/16, 800 epochs of 1,024 images, AdamW at 0.0005: 77.0 % on ImageNet with a
@@ -25,7 +26,7 @@ class Config(PretrainConfig):
 
 
 def main(config: Config) -> None:
-    """Train, look on the way if asked to, export."""
+    """Train, evaluate k-NN on the way if --probe.data is set, export."""
     from selfsup.encoders.encoder import build_for
     from selfsup.evaluate.probe import KNNProbe
     from selfsup.methods.dino import DINO
@@ -37,7 +38,7 @@ def main(config: Config) -> None:
     method = DINO(build_for(config.encoder, config.views), config.method)
     probe = KNNProbe(run, config.probe, config.views)
 
-    # An ordinary loop: what you want done on the way goes in its body.
+    # An ordinary loop: add to its body what should happen between steps.
     for step in pretrain_steps(run, method, config):
         probe(step, method.exported)
 

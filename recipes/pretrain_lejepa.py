@@ -1,9 +1,10 @@
 """Pretrain an image encoder with LeJEPA (Balestriero & LeCun 2025) on unlabelled images.
 
+    selfsup pretrain --method lejepa --data images/ --out runs/lejepa
     accelerate launch recipes/pretrain_lejepa.py --data images/ --out runs/lejepa
 
-In the paper: ViT-H/14, 100 epochs, AdamW with a decay
-of 0.05 (0.0005 for ResNets): 79 % on ImageNet with a linear probe.
+In the paper: ViT-H/14, 100 epochs, AdamW with a decay of 0.05 (0.0005 for ResNets): 79 % on
+ImageNet with a linear probe.
 """
 
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ class Config(PretrainConfig):
 
 
 def main(config: Config) -> None:
-    """Train, look on the way if asked to, export."""
+    """Train, evaluate k-NN on the way if --probe.data is set, export."""
     from selfsup.encoders.encoder import build_for
     from selfsup.evaluate.probe import KNNProbe
     from selfsup.methods.lejepa import LeJEPA
@@ -36,7 +37,7 @@ def main(config: Config) -> None:
     method = LeJEPA(encoder, config.method, large=config.views.views)
     probe = KNNProbe(run, config.probe, config.views)
 
-    # An ordinary loop: what you want done on the way goes in its body.
+    # An ordinary loop: add to its body what should happen between steps.
     for step in pretrain_steps(run, method, config):
         probe(step, method.exported)
 

@@ -1,5 +1,6 @@
-"""Pretrain an image encoder with MoCo v2 (Chen et al. 2020) on a folder of unlabelled images.
+"""Pretrain an image encoder with MoCo v2 (Chen et al. 2020) on unlabelled images.
 
+    selfsup pretrain --method moco-v2 --data images/ --out runs/moco_v2
     accelerate launch recipes/pretrain_moco_v2.py --data images/ --out runs/moco_v2
 
 In the paper: ResNet-50, 800 epochs of 256 images, SGD at 0.03, a queue of 65,536: 71.1 % on
@@ -23,7 +24,7 @@ class Config(PretrainConfig):
 
 
 def main(config: Config) -> None:
-    """Train, look on the way if asked to, export."""
+    """Train, evaluate k-NN on the way if --probe.data is set, export."""
     from selfsup.encoders.encoder import build_for
     from selfsup.evaluate.probe import KNNProbe
     from selfsup.methods.moco import MoCoV2
@@ -35,7 +36,7 @@ def main(config: Config) -> None:
     method = MoCoV2(build_for(config.encoder, config.views), config.method)
     probe = KNNProbe(run, config.probe, config.views)
 
-    # An ordinary loop: what you want done on the way goes in its body.
+    # An ordinary loop: add to its body what should happen between steps.
     for step in pretrain_steps(run, method, config):
         probe(step, method.exported)
 

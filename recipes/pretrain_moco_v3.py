@@ -1,9 +1,10 @@
-"""Pretrain an image encoder with MoCo v3 (Chen et al. 2021) on a folder of unlabelled images.
+"""Pretrain an image encoder with MoCo v3 (Chen et al. 2021) on unlabelled images.
 
+    selfsup pretrain --method moco-v3 --data images/ --out runs/moco_v3
     accelerate launch recipes/pretrain_moco_v3.py --data images/ --out runs/moco_v3
 
 In the paper: ResNet-50, 300 epochs of 4,096 images, LARS at 0.3: 72.8 % on ImageNet with a linear
-probe. For a ViT take --method.temperature 0.2 and --optim.name adamw.
+probe. For a ViT use --method.temperature 0.2 and --optim.name adamw.
 """
 
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ class Config(PretrainConfig):
 
 
 def main(config: Config) -> None:
-    """Train, look on the way if asked to, export."""
+    """Train, evaluate k-NN on the way if --probe.data is set, export."""
     from selfsup.encoders.encoder import build_for
     from selfsup.evaluate.probe import KNNProbe
     from selfsup.methods.moco import MoCoV3
@@ -35,7 +36,7 @@ def main(config: Config) -> None:
     method = MoCoV3(build_for(config.encoder, config.views), config.method)
     probe = KNNProbe(run, config.probe, config.views)
 
-    # An ordinary loop: what you want done on the way goes in its body.
+    # An ordinary loop: add to its body what should happen between steps.
     for step in pretrain_steps(run, method, config):
         probe(step, method.exported)
 

@@ -1,10 +1,10 @@
-"""Pretrain an image encoder with SimCLR (Chen et al. 2020) on a folder of unlabelled images.
+"""Pretrain an image encoder with SimCLR (Chen et al. 2020) on unlabelled images.
 
+    selfsup pretrain --method simclr --data images/ --out runs/simclr
     accelerate launch recipes/pretrain_simclr.py --data images/ --out runs/simclr
-    accelerate launch recipes/pretrain_simclr.py --config runs/simclr/config.yaml --out runs/b
 
-The defaults suit a ResNet-18 and 96-pixel images on one GPU. In the paper: ResNet-50, 1,000 epochs
-of 4,096 images, LARS at 0.3: 69.3 % on ImageNet with a linear probe.
+The defaults are for a ResNet-18 and 96-pixel images on one GPU. In the paper: ResNet-50, 1,000
+epochs of 4,096 images, LARS at 0.3: 69.3 % on ImageNet with a linear probe.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Config(PretrainConfig):
 
 
 def main(config: Config) -> None:
-    """Train, look on the way if asked to, export."""
+    """Train, evaluate k-NN on the way if --probe.data is set, export."""
     from selfsup.encoders.encoder import build_for
     from selfsup.evaluate.probe import KNNProbe
     from selfsup.methods.simclr import SimCLR
@@ -35,7 +35,7 @@ def main(config: Config) -> None:
     method = SimCLR(build_for(config.encoder, config.views), config.method)
     probe = KNNProbe(run, config.probe, config.views)
 
-    # An ordinary loop: what you want done on the way goes in its body.
+    # An ordinary loop: add to its body what should happen between steps.
     for step in pretrain_steps(run, method, config):
         probe(step, method.exported)
 

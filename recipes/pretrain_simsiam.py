@@ -1,5 +1,6 @@
-"""Pretrain an image encoder with SimSiam (Chen & He 2021) on a folder of unlabelled images.
+"""Pretrain an image encoder with SimSiam (Chen & He 2021) on unlabelled images.
 
+    selfsup pretrain --method simsiam --data images/ --out runs/simsiam
     accelerate launch recipes/pretrain_simsiam.py --data images/ --out runs/simsiam
 
 In the paper: ResNet-50, 100 epochs of 256 images, SGD at 0.05: 68.1 % on ImageNet with a linear
@@ -23,7 +24,7 @@ class Config(PretrainConfig):
 
 
 def main(config: Config) -> None:
-    """Train, look on the way if asked to, export."""
+    """Train, evaluate k-NN on the way if --probe.data is set, export."""
     from selfsup.encoders.encoder import build_for
     from selfsup.evaluate.probe import KNNProbe
     from selfsup.methods.simsiam import SimSiam
@@ -35,7 +36,7 @@ def main(config: Config) -> None:
     method = SimSiam(build_for(config.encoder, config.views), config.method)
     probe = KNNProbe(run, config.probe, config.views)
 
-    # An ordinary loop: what you want done on the way goes in its body.
+    # An ordinary loop: add to its body what should happen between steps.
     for step in pretrain_steps(run, method, config):
         probe(step, method.exported)
 

@@ -1,9 +1,10 @@
 """Pretrain an image encoder with SupCon (Khosla et al. 2020) on labelled images.
 
+    selfsup pretrain --method supcon --data images/ --out runs/supcon
     accelerate launch recipes/pretrain_supcon.py --data images/ --out runs/supcon
 
-The images need labels: sub-folders, or a column of a manifest. In the paper: ResNet-50, 700 epochs
-of 6,144 images, with a linear probe: 78.7 % on ImageNet.
+Labels are the names of sub-folders or a manifest's column. In the paper: ResNet-50, 700 epochs of
+6,144 images: 78.7 % on ImageNet with a linear probe.
 """
 
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ class Config(PretrainConfig):
 
 
 def main(config: Config) -> None:
-    """Train, look on the way if asked to, export."""
+    """Train, evaluate k-NN on the way if --probe.data is set, export."""
     from selfsup.encoders.encoder import build_for
     from selfsup.evaluate.probe import KNNProbe
     from selfsup.methods.supcon import SupCon
@@ -34,7 +35,7 @@ def main(config: Config) -> None:
     method = SupCon(build_for(config.encoder, config.views), config.method)
     probe = KNNProbe(run, config.probe, config.views)
 
-    # An ordinary loop: what you want done on the way goes in its body.
+    # An ordinary loop: add to its body what should happen between steps.
     for step in pretrain_steps(run, method, config):
         probe(step, method.exported)
 

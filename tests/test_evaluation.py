@@ -290,7 +290,7 @@ def test_a_bundle_has_all_that_an_embedding_needs(data: Path, model: Path, tmp_p
     assert a == b
     done = called("tools/bundle.py", model, data)
     assert done.returncode == 2
-    assert "exists and is no bundle" in done.stderr
+    assert "exists and is not a bundle" in done.stderr
 
 
 def test_an_index_is_not_searched_with_other_weights(

@@ -1,7 +1,6 @@
 """Every setting, with its default, unit and source: frozen dataclasses that import no torch.
 
-They live apart from what they set so that help comes without loading the libraries that do the
-work.
+They are separate from the code that they configure, so that --help does not have to load torch.
 """
 
 from selfsup.config.evaluation import (

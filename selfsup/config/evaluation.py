@@ -20,102 +20,105 @@ Baseline = Literal["random", "pixels", "colours"]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Which encoder, on which images."""
+    """Settings of the model and of the images."""
 
     model: str
-    """A run folder, a bundle, a folder that timm loads, a timm model name, or a baseline: "pixels"
-    or "colours"."""
+    """The encoder: a run folder, a bundle, a folder that timm loads, a timm model name, or one of
+    the baselines "pixels" and "colours"."""
     data: str
     """Images: a folder, a manifest (.csv, .jsonl, .parquet), arrays (.npz, .npy), shards (.tar), a
     .pack, a Hugging Face data set on disk, cifar10, or torchvision:NAME:FOLDER."""
     split: str = ""
-    """Only the manifest's rows with this `split`, or a torchvision data set's train or test."""
+    """Use only the manifest's rows with this `split`, or torchvision's "train" or "test"."""
     labels: str = "label"
-    """The manifest's column with the labels."""
+    """Column of the manifest with the labels."""
     weights: str = ""
-    """For a timm model name: a file of its weights, or "cached" for pretrained weights that already
-    lie on this machine; empty: random weights."""
+    """Weights of a timm model: a file, or "cached" for pretrained weights that are already on this
+    machine; empty: random weights."""
     checkpoint: str = ""
-    """For a timm model name: a checkpoint of another project, see --format."""
+    """Checkpoint of another project for a timm model, see --format."""
     format: Format = ""
-    """Who wrote the checkpoint, which says how its tensors are called."""
+    """Project that wrote the checkpoint; it determines the names of the tensors."""
     teacher: bool = False
-    """Take a checkpoint's moving average instead of the network that was trained."""
+    """Use the checkpoint's moving average (EMA) instead of the trained network."""
     encoder_args: str = ""
-    """For a timm model name: more arguments for timm.create_model as YAML."""
+    """More arguments of timm.create_model for a timm model, as YAML."""
     size: int | None = None
-    """Side of the images in pixels; by default the one the model was trained with."""
+    """Side of the images in pixels; by default the size that the model was trained with."""
     batch: int = 256
-    """Images at a time through the network."""
+    """Number of images in one forward pass."""
     workers: int | None = None
-    """Processes that read images; by default 0 for arrays, else 2."""
+    """Reader processes; by default 0 for arrays, 2 for other data."""
     seed: int = 0
-    """Of splits, the bootstrap and random weights."""
+    """Seed of splits, of the bootstrap and of random weights."""
     memory: str = "1GB"
-    """What a search may hold beside the features."""
+    """Memory that a search may use in addition to the features."""
     out: str = ""
-    """What to write; by default in the run folder, or here for other models."""
+    """File or folder to write; by default in the run folder, or in the current folder for other
+    models."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(ModelConfig):
-    """What every evaluation has that ends in a table."""
+    """Settings of every evaluation whose result is a table."""
 
     against: tuple[str, ...] = ()
-    """More models for the table: like --model, or NAME=FILE for a timm model with weights."""
+    """More models for the table, written as --model, or NAME=FILE for a timm model with weights."""
     seeds: tuple[str, ...] = ()
-    """Further runs of the same settings with other seeds: for the mean and deviation over all."""
+    """More runs with the same settings and other seeds, for a mean and a standard deviation."""
     baselines: tuple[Baseline, ...] = ("random", "pixels", "colours")
-    """What a figure has to beat: the same encoder with random weights, the raw pixels, a histogram
-    of colours."""
+    """Baselines: the same encoder with random weights, raw pixels, and a histogram of colours."""
     resamples: int = 1000
-    """Bootstrap samples behind each 95 % interval."""
+    """Number of bootstrap samples for each 95 % interval."""
     leaks: bool = True
-    """Look for test images that are in train too, by their bytes and by their looks."""
+    """Search for test images that are also in train: equal files and similar images."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class KNNConfig(EvaluateConfig):
-    """Weighted k-nearest-neighbour classification of frozen features."""
+    """Classify frozen features by a weighted vote of the k nearest neighbours."""
 
     FIRST = ("model", "data", "test", "test_split", "k", "temperature", "against", "shots", "out")
     test: str = ""
-    """Other labelled images to classify; empty: each image by all the others."""
+    """Labelled images to classify; empty: each image of --data is classified by all others."""
     test_split: str = ""
-    """Like split, for the images to classify; given alone, it is of the same data."""
+    """Like --split, for the images to classify; without --test, it selects images of --data."""
     k: tuple[int, ...] = (20,)
-    """Neighbours that vote; of several each is reported, from one search."""
+    """Number of neighbours that vote. With several numbers, a result for each."""
     temperature: tuple[float, ...] = (0.1,)
-    """Divides the cosine in a vote's weight exp(cosine / temperature); each with each k."""
+    """Temperature of the votes, whose weights are exp(cosine / temperature). With several numbers,
+    a result for each of them with each k."""
     protocol: Literal["", "lightly", "dino", "moco"] = ""
-    """Take k and temperature as that project does: 200 and 0.1 (lightly, moco), 10, 20, 100, 200
-    and 0.07 (dino)."""
+    """Use the k and temperature of a project. lightly and moco: 200 and 0.1. dino: 10, 20, 100, 200
+    and 0.07."""
     shots: tuple[int, ...] = ()
-    """Also with only so many labelled images of each class."""
+    """Also evaluate with only this number of labelled images of each class."""
     draws: int = 5
-    """Of those images, for the mean and the deviation."""
+    """Number of random choices of those images, for a mean and a standard deviation."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LinearConfig(EvaluateConfig):
-    """A linear classifier on frozen features."""
+    """Train and evaluate a linear classifier on frozen features."""
 
     FIRST = ("model", "data", "test", "test_split", "solver", "shares", "against", "out")
     test: str = ""
-    """Other labelled images to classify; empty: a fifth of each class, kept apart."""
+    """Labelled images to classify; empty: a fifth of each class of --data, held out."""
     test_split: str = ""
-    """Like split, for the images to classify; given alone, it is of the same data."""
+    """Like --split, for the images to classify; without --test, it selects images of --data."""
     solver: Literal["logistic", "sgd"] = "logistic"
-    """logistic regression with C chosen among 45, or SGD with the learning rate chosen among 13."""
+    """Logistic regression with the best of 45 values of C, or SGD with the best of 13 learning
+    rates."""
     shares: tuple[float, ...] = (1.0,)
-    """Of the training labels: 0.01 0.1 1 answers how many labels are needed."""
+    """Fractions of the training labels to use, a result for each. 0.01 0.1 1 shows how many labels
+    are needed."""
     epochs: int = 10
-    """Of SGD."""
+    """Number of epochs of SGD."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetrievalConfig(EvaluateConfig):
-    """Search: Recall@k, R-precision, MAP@R, mAP; with queries or each image against the others."""
+    """Evaluate search: Recall@k, R-precision, MAP@R, mAP."""
 
     FIRST = (
         "model",
@@ -130,66 +133,68 @@ class RetrievalConfig(EvaluateConfig):
         "out",
     )
     queries: str = ""
-    """Other labelled images to search with; empty: each image searches all the others."""
+    """Labelled query images; empty: each image of --data is a query for all others."""
     queries_split: str = ""
-    """Like split, for the queries; given alone, it is of the same data."""
+    """Like --split, for the queries; without --queries, it selects images of --data."""
     distance: Literal["cosine", "euclidean"] = "cosine"
-    """How neighbours are ranked."""
+    """Distance that ranks the gallery."""
     cuts: tuple[int, ...] = (1, 2, 4, 8)
-    """The k of Recall@k (CMC at rank k) and precision@k."""
+    """Values of k in Recall@k (CMC at rank k) and precision@k."""
     camera: str = ""
-    """The column with the camera: a query does not meet its own label under its own camera."""
+    """Column with the camera. For each query, images of the same label and the same camera are left
+    out of the gallery."""
     sequence: str = ""
-    """The column with the sequence: a query meets nothing of its own."""
+    """Column with the sequence. For each query, images of the same sequence are left out of the
+    gallery."""
     junk: str = ""
-    """The column that marks gallery images to leave out: by 1, true, yes or junk."""
+    """Column that marks gallery images to leave out, with the value 1, true, yes or junk."""
     rerank: bool = False
-    """Also after k-reciprocal re-ranking."""
+    """Also report the figures after k-reciprocal re-ranking."""
     all: bool = False
-    """Every figure, not only the usual ones."""
+    """Report all figures, not only the usual ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyConfig(EvaluateConfig):
-    """Are two images of the same thing: ROC, EER, accept rates, and the threshold to use."""
+    """Evaluate whether two images show the same thing: ROC, EER, accept rates, threshold."""
 
     FIRST = ("model", "data", "pairs", "far", "keep", "against", "out")
     pairs: str = ""
-    """A .csv of pairs: first, second (paths as in the data) and same (1 or 0); empty: pairs made
-    from the labels."""
+    """A .csv of pairs with columns first, second (paths as in the data) and same (1 or 0); empty:
+    random pairs by their labels."""
     most: int = 100000
-    """Pairs of one label, and of two, that are made from labels."""
+    """Largest number of random pairs with equal labels, and with different labels."""
     far: tuple[float, ...] = (0.1, 0.01, 0.001)
-    """False accept rates to report the true accept rate at."""
+    """False accept rates at which the true accept rate is reported."""
     keep: float = 0.01
-    """The one whose threshold is kept with the run, for search and bundles."""
+    """False accept rate whose threshold is saved with the run, for search and bundles."""
     folds: int = 10
-    """Of the accuracy with a threshold from the other folds."""
+    """Number of folds for the accuracy; the threshold of each fold comes from the other folds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HealthConfig(EvaluateConfig):
-    """What embeddings show without labels: spread, rank, hubs; and clusters if there are labels."""
+    """Measure embeddings without labels: spread, rank, hubs; and clusters if there are labels."""
 
     FIRST = ("model", "data", "views", "most", "against", "out")
     views: int = 4
-    """Of each image, for LiDAR and alignment; below 2 for neither."""
+    """Number of views of each image, for LiDAR and alignment. Below 2, both are left out."""
     most: int = 10000
-    """Images that are looked at."""
+    """Largest number of images to use."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class IndexConfig(ModelConfig):
-    """Embed images once, so that they can be searched; `--out` is by default RUN/index."""
+    """Embed images for later searches; `--out` is RUN/index by default."""
 
     data: str = ""
-    """Images to put in: a folder, a manifest, arrays, shards, a .pack..."""
+    """Images to add to the index: a folder, a manifest, arrays, shards, a .pack..."""
     add: bool = False
-    """Keep what is in the index; images of the same name are replaced."""
+    """Add to an existing index; images with the same name are replaced."""
     remove: tuple[str, ...] = ()
-    """Names of images to take out."""
+    """Names of images to remove from the index."""
     ann: bool = False
-    """Search approximately, by usearch: for galleries of millions; needs 'selfsup[ann]'."""
+    """Search approximately, for galleries of millions of images; needs 'selfsup[ann]' (usearch)."""
     qdrant: str = ""
-    """Also write to this vector database and search there: PATH#COLLECTION for an embedded one, or
+    """Vector database to write to and to search in, PATH#COLLECTION for an embedded one or
     URL#COLLECTION; needs 'selfsup[qdrant]'."""

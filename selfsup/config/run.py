@@ -9,130 +9,131 @@ from selfsup.config.views import EncoderConfig, ViewsConfig
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """How weights move. Biases and norms are never decayed."""
+    """The optimizer and its schedules. Biases and norms have no weight decay."""
 
     name: Literal["sgd", "adamw", "lars"] = "sgd"
-    """SGD with momentum, AdamW, or LARS (for batches of thousands; biases and norms are neither
-    decayed nor adapted)."""
+    """Optimizer: SGD with momentum, AdamW, or LARS for batches of thousands of images. LARS does
+    not adapt the rate of biases and norms."""
     lr: float = 0.12
-    """Peak learning rate at a batch of 256 (0.12: lightly's for CIFAR)."""
+    """Peak learning rate for a batch of 256 images (0.12: lightly's for CIFAR)."""
     rule: Literal["linear", "sqrt", "none"] = "linear"
-    """How it grows with the batch: like it, like its square root, or not."""
+    """How the learning rate scales with the batch size: linearly, with its square root, or not."""
     momentum: float = 0.9
-    """Of SGD and LARS; AdamW uses its usual 0.9 and 0.999."""
+    """Momentum of SGD and LARS. AdamW always has its usual 0.9 and 0.999."""
     trust: float = 0.001
-    """LARS: a step's length as a share of the weight's own, at a rate of 1."""
+    """Trust coefficient of LARS. It is the length of a step as a fraction of the length of the
+    weight tensor, at a learning rate of 1."""
     weight_decay: float = 5e-4
-    """Decay of weights (lightly's for CIFAR)."""
+    """Weight decay (0.0005: lightly's for CIFAR)."""
     final_decay: float | None = None
-    """Decay at the end of the run, reached by a cosine; by default the same."""
+    """Weight decay at the end of the run, reached by a cosine; by default it stays constant."""
     clip: float | None = None
-    """Longest gradient, over all weights together; by default any."""
+    """Largest norm of the gradient of all weights; by default gradients are not clipped."""
     clip_each: float | None = None
-    """Longest gradient of each weight tensor by itself; by default any."""
+    """Largest norm of the gradient of each weight tensor; by default gradients are not clipped."""
     warmup: float = 0.05
-    """Share of the run over which the learning rate rises from 0."""
+    """Fraction of the run in which the learning rate rises linearly from 0."""
 
 
 LARS = OptimConfig(name="lars", lr=1.0, rule="sqrt", weight_decay=1e-6)
-"""For methods that the papers train with LARS: 1 at 256 images, 4 at 4,096, where they have 3 to 5
-(SimCLR's square-root rule, appendix B.1, has 1.2 and 4.8)."""
+"""For methods that are trained with LARS in their papers. The learning rate is 1 for 256 images and
+4 for 4,096. Papers have 3 to 5 for 4,096; SimCLR's square-root rule (appendix B.1) has 1.2 for 256
+and 4.8 for 4,096."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeConfig:
-    """k-NN accuracy on labelled images while training."""
+    """Evaluation during training: k-NN accuracy on labelled images."""
 
     data: str = ""
-    """Labelled images to look at; empty: no probe."""
+    """Labelled images for k-NN accuracy during training; empty: no such evaluation."""
     labels: str = "label"
-    """The manifest's column with the labels."""
+    """Column of the manifest with the labels."""
     every: int = 1000
-    """Steps between two looks."""
+    """Steps between two evaluations."""
     k: int = 20
-    """Neighbours that vote."""
+    """Number of nearest neighbours that vote."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """What every training run has."""
+    """Settings of every training run."""
 
     data: str
     """Images: a folder, a manifest (.csv, .jsonl, .parquet), arrays (.npz, .npy), shards (.tar),
-    a .pack, a Hugging Face data set on disk, cifar10, torchvision:NAME:FOLDER; or several,
-    "A + B" or "A * 3 + B * 1" with their shares of a batch."""
+    a .pack, a Hugging Face data set on disk, cifar10, torchvision:NAME:FOLDER. Several are written
+    "A + B", or "A * 3 + B * 1" for a batch with three images of A for each image of B."""
     out: str
-    """The run folder. The same command with the same folder goes on where it stopped."""
+    """The run folder. The same command with the same folder resumes the run."""
     split: str = ""
-    """Only the manifest's rows with this `split`, or a torchvision data set's train or test."""
+    """Use only the manifest's rows with this `split`, or torchvision's "train" or "test"."""
     labels: str = "label"
-    """The manifest's column with the labels."""
+    """Column of the manifest with the labels."""
     encoder: EncoderConfig = EncoderConfig()
     views: ViewsConfig = ViewsConfig()
     optim: OptimConfig = OptimConfig()
     epochs: int = 200
-    """Times that training sees every image."""
+    """Number of times that training uses every image."""
     steps: int | None = None
-    """Length of the run in steps, in place of epochs."""
+    """Length of the run in steps, instead of epochs."""
     micro_batch: int | None = None
-    """Images at a time through the network; smaller saves memory, the result is the same but for
-    batch statistics."""
+    """Number of images in one forward pass of a process; by default all of its batch. Fewer images
+    need less memory. The result is the same, except that batch norms use fewer images."""
     sync_bn: bool = False
-    """Batch-norm statistics over all processes (GPUs only)."""
+    """Compute batch-norm statistics over all processes (GPUs only)."""
     seed: int = 0
-    """Everything random follows from it."""
+    """Seed of all random numbers."""
     workers: int | None = None
-    """Processes that read images, for each training process; by default 0 for arrays, else 2."""
+    """Reader processes for each training process; by default 0 for arrays, 2 for other data."""
     max_bad: float = 0.01
-    """Stop when more than this share of the images cannot be read."""
+    """Largest fraction of unreadable images; the run stops if there are more."""
     log_every: int = 20
     """Steps between two lines of the log."""
     save_every: int = 500
     """Steps between two checkpoints."""
     keep: int = 2
-    """Checkpoints that stay on disk."""
+    """Number of newest checkpoints to keep on disk."""
     on_collapse: Literal["warn", "stop"] = "warn"
-    """What to do when the embeddings have collapsed or nothing is left to learn from: say so, or
-    stop the run."""
+    """Print a warning or stop the run when embeddings collapse or no triplet is active."""
     report: bool = True
-    """Write report.html at the end of the run; tools/report.py writes a longer one at any time."""
+    """Write report.html at the end of the run. tools/report.py writes a longer one at any time."""
     track: str = ""
     """Also log to this tracker of accelerate: tensorboard, wandb, mlflow, trackio..."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(TrainConfig):
-    """Pretraining without labels."""
+    """Settings of pretraining, which needs no labels."""
 
     FIRST = (
         *("data", "out", "encoder.name", "views.size", "epochs", "batch", "optim.lr", "workers"),
         *("seed", "probe.data"),
     )
     batch: int = 256
-    """Images of one step, over all processes."""
+    """Number of images in one step, over all processes."""
     audit: str = ""
-    """What tools/audit.py wrote of these images: the bad ones are left out from the start."""
+    """File that tools/audit.py wrote for these images; the unreadable ones are left out."""
     mask_duplicates: bool = False
-    """Near duplicates of the audit count as one image: each epoch sees one of them, so that they
-    are never each other's negatives within a batch."""
+    """Use one image of each group of near duplicates in an epoch, as found by the audit. Otherwise
+    near duplicates can be negatives of each other in a batch."""
     probe: ProbeConfig = ProbeConfig()
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig(TrainConfig):
-    """Fine-tuning with labels, on batches of P classes x K images."""
+    """Settings of fine-tuning with labels, on batches of P classes x K images."""
 
     FIRST = (
         *("data", "init", "out", "encoder.name", "views.size", "epochs", "classes", "images"),
         *("optim.lr", "seed"),
     )
     init: str = ""
-    """The run whose encoder to start from, or a folder that timm loads; empty: random weights."""
+    """Run folder with the encoder to start from, or a folder that timm loads; empty: random."""
     views: ViewsConfig = FINETUNE
     optim: OptimConfig = OptimConfig(name="adamw", lr=1e-3, weight_decay=0.01)
     epochs: int = 50
-    """Times that training sees every image."""
+    """Number of times that training uses every image."""
     classes: int = 16
-    """Classes in a batch: the P of P x K."""
+    """Number of classes in a batch: the P of P x K."""
     images: int = 4
-    """Images of each class in a batch: the K of P x K."""
+    """Number of images of each class in a batch: the K of P x K."""

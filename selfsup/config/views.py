@@ -8,31 +8,35 @@ Interpolation = Literal["bilinear", "bicubic"]
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """The network that is trained and kept."""
+    """The network that is trained and exported."""
 
     name: str = "resnet18"
-    """A timm model name; `timm.list_models()` has over a thousand."""
+    """Name of a timm model; `timm.list_models()` lists more than a thousand."""
     stem: Literal["auto", "standard", "small"] = "auto"
-    """First layers: timm's own (standard) or for small images (ResNet: 3 x 3, stride 1, no pooling;
-    ViT and ConvNeXt: finer patches). auto takes small at 64 pixels and below where there is one."""
+    """First layers: those of timm (standard), or layers for small images (small). The small stem of
+    a ResNet is a 3 x 3 convolution with stride 1, without pooling; that of a ViT or ConvNeXt has
+    smaller patches. "auto" uses it for images up to 64 pixels, if the model has one."""
     args: str = ""
-    """Further arguments of timm.create_model as YAML: "{channels: [32, 64, 128, 256]}"."""
+    """More arguments of timm.create_model as YAML: "{channels: [32, 64, 128, 256]}"."""
     weights: str = ""
-    """Start from this file (.safetensors, or .pth without code in it); empty: random weights."""
+    """File with the weights to start from, .safetensors or .pth; empty: random weights. A .pth file
+    must not contain code."""
     channels_last: bool = True
-    """Memory layout of images: with bfloat16 on a CPU 1.6 to 2.2 times faster for ResNets."""
+    """Use the channels-last memory layout for images. With bfloat16 on a CPU it makes ResNets 1.6
+    to 2.2 times faster."""
     compile: bool = False
-    """Run through torch.compile: 13 to 104 s to start and 0 to 4 % faster where measured (CPU)."""
+    """Use torch.compile. Measured on a CPU: 13 to 104 s longer to start, 0 to 4 % faster steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SecondViewConfig:
-    """Settings of the second view that differ from the first; None: the same."""
+    """Settings in which the second view differs from the first; None: the same value."""
 
     blur: float | None = None
-    """Probability of a blur (0.1 beside 1.0 in BYOL, appendix B)."""
+    """Probability of a blur in the second view (BYOL, appendix B: 0.1, and 1.0 in the first)."""
     solarize: float | None = None
-    """Probability of inverting values from 128 up (0.2 beside 0 in BYOL)."""
+    """Probability of inverting values of 128 and more in the second view (BYOL: 0.2, 0 in the
+    first)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +48,11 @@ class LocalViewsConfig:
     size: int | None = None
     """Side in pixels; by default half of `--views.size`."""
     area: tuple[float, float] = (0.05, 0.4)
-    """Fraction of the image's area that a local crop covers, drawn uniformly."""
+    """Smallest and largest fraction of the image's area in a local crop, drawn uniformly."""
     blur: float = 0.5
     """Probability of a blur."""
     solarize: float = 0.0
-    """Probability of inverting values from 128 up."""
+    """Probability of inverting values of 128 and more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,58 +64,61 @@ class ViewsConfig:
     views: int = 2
     """Number of views of each image in a step."""
     area: tuple[float, float] = (0.08, 1.0)
-    """Fraction of the image's area that a crop covers, drawn uniformly."""
+    """Smallest and largest fraction of the image's area in a crop, drawn uniformly."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    """Width over height of a crop, drawn uniformly in its logarithm."""
+    """Smallest and largest width / height of a crop; its logarithm is drawn uniformly."""
     interpolation: Interpolation = "bicubic"
-    """How a crop is resized; always antialiased (bicubic in SimCLR's code, bilinear in lightly)."""
+    """Interpolation for resizing a crop, always antialiased. SimCLR's code has bicubic, lightly
+    bilinear."""
     flip: float = 0.5
     """Probability of a left-right flip."""
     quarter_turn: float = 0.0
-    """Probability of a rotation by 90, 180 or 270 degrees (for images without an up)."""
+    """Probability of a rotation by 90, 180 or 270 degrees, for images such as microscopy or aerial
+    photographs."""
     rotate: float = 0.0
-    """Probability of a rotation by any angle; corners become black."""
+    """Probability of a rotation by any angle; the corners become black."""
     degrees: float = 30.0
-    """Largest such angle, to either side."""
+    """Largest angle of a rotation, in degrees, in both directions."""
     jitter: float = 0.8
-    """Probability of the four colour changes, in random order."""
+    """Probability of changing brightness, contrast, saturation and hue, in random order."""
     strength: float = 1.0
-    """Scales the four colour changes (SimCLR: 1.0; for CIFAR 0.5)."""
+    """Factor of the four colour changes (SimCLR: 1.0; 0.5 for CIFAR)."""
     brightness: float = 0.8
-    """Factor from 1 - this to 1 + this, at strength 1."""
+    """Largest change of brightness: its factor is from 1 - value to 1 + value, at strength 1."""
     contrast: float = 0.8
-    """Factor from 1 - this to 1 + this, at strength 1."""
+    """Largest change of contrast: its factor is from 1 - value to 1 + value, at strength 1."""
     saturation: float = 0.8
-    """Factor from 1 - this to 1 + this, at strength 1."""
+    """Largest change of saturation: its factor is from 1 - value to 1 + value, at strength 1."""
     hue: float = 0.2
-    """Shift from -this to this in turns of the colour wheel, at strength 1."""
+    """Largest shift of the hue in both directions, at strength 1; a value of 1 is a full turn of
+    the colour wheel."""
     gain: float = 0.0
-    """Separate factor of each channel, from 1 - this to 1 + this, at strength 1, after the four
-    changes: for images whose channels are not red, green and blue."""
+    """Largest change of each channel: its factor is from 1 - value to 1 + value, at strength 1. It
+    follows the four colour changes; for images whose channels are not red, green and blue."""
     grey: float = 0.2
-    """Probability of dropping the colour."""
+    """Probability of converting a view to grey."""
     blur: float = 0.5
-    """Probability of a Gaussian blur; its kernel is a tenth of the side, made odd."""
+    """Probability of a Gaussian blur. The kernel's side is a tenth of the view's, made odd."""
     sigma: tuple[float, float] = (0.1, 2.0)
-    """Width of the blur in pixels, drawn uniformly."""
+    """Smallest and largest standard deviation of the blur in pixels, drawn uniformly."""
     solarize: float = 0.0
-    """Probability of inverting values from 128 up (BYOL)."""
+    """Probability of inverting values of 128 and more (BYOL)."""
     kornia: str = ""
-    """Classes of kornia.augmentation that keep an image's shape, as YAML, after the steps above:
-    "{RandomJPEG: {jpeg_quality: [30, 90], p: 0.2}}"."""
+    """More augmentations: classes of kornia.augmentation as YAML, applied after the steps above,
+    such as "{RandomJPEG: {jpeg_quality: [30, 90], p: 0.2}}". They must keep an image's shape."""
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    """Subtracted from each channel, of values in [0, 1] (ImageNet's). As many as channels: 3 reads
-    every image as RGB, another number takes images that have it (--views.saturation, hue and grey
-    0)."""
+    """Mean of each channel, subtracted from values in [0, 1] (default: ImageNet's). It also sets
+    the number of channels. With 3 values every image is read as RGB. Another number needs images
+    with that many channels, and --views.saturation, hue and grey 0."""
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    """Divides each channel (ImageNet's)."""
+    """Standard deviation of each channel, which divides its values (default: ImageNet's)."""
     erase: float = 0.0
-    """Probability of erasing a rectangle to the mean (Zhong et al. 2017; 0.5 for
+    """Probability of replacing a rectangle by the mean (Zhong et al. 2017; 0.5 for
     re-identification)."""
     erase_area: tuple[float, float] = (0.02, 0.33)
-    """Fraction of the view's area that is erased, drawn uniformly."""
+    """Smallest and largest fraction of the view's area in that rectangle, drawn uniformly."""
     erase_ratio: tuple[float, float] = (0.3, 3.3)
-    """Width over height of the erased rectangle, drawn uniformly in its logarithm."""
+    """Smallest and largest width / height of that rectangle; its logarithm is drawn uniformly."""
     second: SecondViewConfig = SecondViewConfig()
     local: LocalViewsConfig = LocalViewsConfig()
 

@@ -1,1 +1,1 @@
-"""Encoders: timm models without a classifier, weights that others trained, exported folders."""
+"""Encoders: timm models without a classifier, pretrained weights, export and bundles."""

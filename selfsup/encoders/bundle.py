@@ -1,8 +1,8 @@
-"""A bundle: one folder with all that turns an image into an embedding and into an answer.
+"""Bundles: one folder with an encoder and everything that is needed to use it.
 
 encoder/       config.json and model.safetensors for timm
 bundle.json    preprocessing, normalisation, distance, threshold, figures
-model.onnx     the same network for other runtimes, if it was asked for
+model.onnx     the same network for other runtimes, with --onnx
 
 Shape letters: b images, c channels, h and w of an image, s side in pixels, d width.
 """
@@ -27,18 +27,24 @@ from selfsup.core.errors import UserError
 from selfsup.core.numerics import normalize
 from selfsup.core.version import __version__
 from selfsup.data.decode import decode
-from selfsup.encoders.encoder import Encoder, crop_share, export, load
+from selfsup.encoders.encoder import Encoder, crop_fraction, export, load
 
-FORMAT = 1
-CHECKED = (1, 2, 5)  # batch sizes that an ONNX file is compared with torch on
-CLOSE = 1e-4  # the most that one of its embeddings may differ
+FORMAT = 1  # version of bundle.json
+CHECKED_BATCHES = (1, 2, 5)  # batch sizes at which an ONNX file is compared with torch
+MAX_DIFFERENCE = 1e-4  # of any number in the embeddings of the two
 
 
 class Embedder(nn.Module):
-    """Images to embeddings, everything between included."""
+    """A module from images to embeddings, preprocessing included."""
 
     def __init__(self, encoder: Encoder, views: ViewsConfig, facts: dict[str, Any]) -> None:
-        """Of an encoder, its evaluation view, and what the bundle says besides."""
+        """Put together an encoder and its preprocessing, in evaluation mode.
+
+        Args:
+            encoder: the network.
+            views: settings of the evaluation view: size, interpolation, mean and std.
+            facts: the content of bundle.json.
+        """
         super().__init__()
         self.encoder = encoder
         self.views = views
@@ -47,23 +53,23 @@ class Embedder(nn.Module):
 
     @property
     def threshold(self) -> float | None:
-        """Cosine above which two images are of the same thing, or None if nobody measured it."""
-        found = self.facts.get("threshold")
-        return None if found is None else float(found)
+        """Cosine above which two images show the same thing; None if it was not measured."""
+        threshold = self.facts.get("threshold")
+        return None if threshold is None else float(threshold)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Embeddings of length 1.
+        """Compute embeddings of length 1.
 
         Args:
-            images: uint8 [b, c, h, w], of any one size: the shorter side is resized and the centre
-                cut; or floats in [0, 1] that are [b, c, s, s] already.
+            images: uint8 [b, c, h, w] of any size: the shorter side is resized and the centre is
+                cropped. Or floats in [0, 1] that already have the encoder's size, [b, c, s, s].
 
         Returns:
             float32 [b, d].
         """
         if images.dtype == torch.uint8:
             size = self.views.size
-            boxes = CenterBoxes(len(images), crop_share(size)).resolve(*images.shape[2:])
+            boxes = CenterBoxes(len(images), crop_fraction(size)).resolve(*images.shape[2:])
             rows = images.cpu().permute(0, 2, 3, 1)
             crops = resized_array_crops(rows, boxes, size, self.views.interpolation)[:, 0]
             images = crops.to(images.device).float() / 255
@@ -72,10 +78,16 @@ class Embedder(nn.Module):
 
     @torch.inference_mode()
     def embed(self, files: Sequence[str | Path]) -> Tensor:
-        """Embeddings of image files, float32 [b, d].
+        """Compute embeddings of image files.
+
+        Args:
+            files: b paths of images.
+
+        Returns:
+            float32 [b, d], rows of length 1.
 
         Raises:
-            BadImage: one cannot be read.
+            BadImage: a file cannot be read as an image.
         """
         device = next(self.parameters()).device
         rows = []
@@ -86,10 +98,13 @@ class Embedder(nn.Module):
 
 
 def load_bundle(folder: str | Path) -> Embedder:
-    """The module of a bundle, or of a finished run.
+    """Load the module of a bundle or of a finished run.
+
+    Args:
+        folder: the bundle or the run folder.
 
     Raises:
-        UserError: it is neither, or of a newer version.
+        UserError: the folder is neither, or a newer version of selfsup wrote it.
     """
     folder = Path(folder)
     encoder, views = load(folder)
@@ -102,46 +117,50 @@ def load_bundle(folder: str | Path) -> Embedder:
             raise UserError(f"{file} cannot be read: {error}") from None
         if facts.get("format", 0) > FORMAT:
             raise UserError(
-                f"{folder} was written by a newer selfsup (format {facts['format']}, known "
-                f"{FORMAT}): pip install -U selfsup"
+                f"{folder} has format {facts['format']} of a newer selfsup; this version reads up "
+                f"to format {FORMAT}. Use pip install -U selfsup"
             )
-    return Embedder(encoder, views, facts | {"threshold": threshold_of(folder)})
+    return Embedder(encoder, views, facts | {"threshold": read_threshold(folder)})
 
 
-def threshold_of(run: Path) -> float | None:
-    """What tools/verify.py found for a run, or what a bundle came with."""
+def read_threshold(run: Path) -> float | None:
+    """Read the threshold that tools/verify.py measured for a run, or that a bundle contains."""
     for name, keys in (("verify.json", ("facts", "threshold")), ("bundle.json", ("threshold",))):
         try:
-            found = json.loads((run / name).read_text())
+            value = json.loads((run / name).read_text())
             for key in keys:
-                found = found[key]
-            return float(found)
+                value = value[key]
+            return float(value)
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return None
 
 
 def write_bundle(run: Path, out: Path, *, onnx: bool = False) -> dict[str, float]:
-    """Write a run's bundle aside and put it in place when it is whole.
+    """Write the bundle of a run.
+
+    It is written to a temporary folder and renamed at the end, so that `out` is never incomplete.
 
     Args:
-        run: a finished run; figures and the threshold are what tools wrote beside it.
-        out: the new folder.
-        onnx: also write model.onnx, and compare it.
+        run: a finished run, with the figures and the threshold that tools wrote to its folder.
+        out: the new folder, or a bundle to replace.
+        onnx: also write model.onnx, and compare it with torch.
 
     Returns:
-        The largest difference of an ONNX embedding, for each batch size it was compared on.
+        The largest difference between an embedding of ONNX and of torch, by batch size. Empty
+        without `onnx`.
 
     Raises:
-        UserError: the run is not whole, the folder holds something else, or ONNX is missing.
+        UserError: the run is not finished, `out` contains something else, or a package for ONNX
+            is missing.
     """
     encoder, views = load(run)
     taken = out.exists() and not (out / "bundle.json").exists()
     if taken and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} exists and is no bundle; choose another --out")
-    aside = out.with_name(f".{out.name}.part")
-    shutil.rmtree(aside, ignore_errors=True)
-    export(encoder, aside / "encoder", views)
+        raise UserError(f"{out} exists and is not a bundle. Choose another --out")
+    temporary = out.with_name(f".{out.name}.part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    export(encoder, temporary / "encoder", views)
     facts = {
         "format": FORMAT,
         "selfsup": __version__,
@@ -150,42 +169,52 @@ def write_bundle(run: Path, out: Path, *, onnx: bool = False) -> dict[str, float
         "embeddings": "scaled to length 1",
         "preprocessing": {
             "size": views.size,
-            "share of the shorter side": crop_share(views.size),
+            "share of the shorter side": crop_fraction(views.size),
             "interpolation": views.interpolation,
             "mean": views.mean,
             "std": views.std,
         },
-        "threshold": threshold_of(run),
+        "threshold": read_threshold(run),
         "figures": _figures(run),
     }
-    (aside / "bundle.json").write_text(json.dumps(facts, indent=2) + "\n")
-    apart = export_onnx(Embedder(encoder, views, facts), aside / "model.onnx") if onnx else {}
+    (temporary / "bundle.json").write_text(json.dumps(facts, indent=2) + "\n")
+    differences: dict[str, float] = {}
+    if onnx:
+        differences = export_onnx(Embedder(encoder, views, facts), temporary / "model.onnx")
     shutil.rmtree(out, ignore_errors=True)
-    aside.rename(out)
-    return apart
+    temporary.rename(out)
+    return differences
 
 
 def _figures(run: Path) -> dict[str, Any]:
-    """What tools measured: their figures, facts and which images they were of."""
-    found: dict[str, Any] = {}
+    """Collect the figures, facts and settings that tools wrote to a run or a bundle."""
+    records: dict[str, Any] = {}
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        found |= json.loads((run / "bundle.json").read_text())["figures"]  # of a bundle
+        records |= json.loads((run / "bundle.json").read_text())["figures"]  # `run` is a bundle
     for file in sorted(run.glob("*.json")):
         try:
             record = json.loads(file.read_text())
-            found[file.stem] = {key: record[key] for key in ("figures", "facts", "settings")}
+            records[file.stem] = {key: record[key] for key in ("figures", "facts", "settings")}
         except (OSError, ValueError, KeyError, TypeError):
-            continue  # not one of ours
-    return found
+            continue  # no result of a tool
+    return records
 
 
 def export_onnx(embedder: Embedder, file: Path) -> dict[str, float]:
-    """Write the network and compare it with torch; the largest difference for each batch size.
+    """Export the network to ONNX and compare its embeddings with torch's.
 
-    Input `images`: float32 [b, c, s, s] in [0, 1]; output `embeddings`: [b, d] of length 1.
+    The file's input `images` is float32 [b, c, s, s] in [0, 1]; its output `embeddings` is [b, d],
+    rows of length 1.
+
+    Args:
+        embedder: the module to export.
+        file: the new .onnx file.
+
+    Returns:
+        The largest difference of any number in the embeddings, by batch size.
 
     Raises:
-        UserError: a package is missing, the network cannot be exported, or it differs.
+        UserError: a package is missing, or the embeddings differ by more than `MAX_DIFFERENCE`.
     """
     try:
         import onnxruntime
@@ -195,7 +224,7 @@ def export_onnx(embedder: Embedder, file: Path) -> dict[str, float]:
     views = embedder.views
     shape = views.channels, views.size, views.size
     embedder.encoder.channels_last = False
-    images = torch.rand(max(CHECKED), *shape, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(max(CHECKED_BATCHES), *shape, generator=torch.Generator().manual_seed(0))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
@@ -210,12 +239,16 @@ def export_onnx(embedder: Embedder, file: Path) -> dict[str, float]:
             verbose=False,
         )
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    apart = {}
-    for size in CHECKED:
+    differences = {}
+    for size in CHECKED_BATCHES:
         with torch.inference_mode():
             expected = embedder(images[:size]).numpy()
-        (found,) = session.run(None, {"images": images[:size].numpy()})
-        apart[str(size)] = float(np.abs(found - expected).max())
-    if max(apart.values()) > CLOSE:
-        raise UserError(f"the ONNX file differs from torch by {max(apart.values()):.2g}")
-    return apart
+        (embeddings,) = session.run(None, {"images": images[:size].numpy()})
+        differences[str(size)] = float(np.abs(embeddings - expected).max())
+    largest = max(differences.values())
+    if largest > MAX_DIFFERENCE:
+        raise UserError(
+            f"embeddings of the ONNX file differ from torch's by {largest:.2g}, more than "
+            f"{MAX_DIFFERENCE:.0e}. Leave --onnx out, or use another encoder"
+        )
+    return differences

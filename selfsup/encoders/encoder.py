@@ -1,4 +1,7 @@
-"""The encoder: a timm model without its classifier, its small-image stem, loading and export."""
+"""The encoder: a timm model without its classifier, with a stem for small images; load and export.
+
+Shape letters: b images, s side in pixels.
+"""
 
 import json
 from pathlib import Path
@@ -11,17 +14,22 @@ from torch import Tensor, nn
 
 from selfsup.config import EncoderConfig, Interpolation, ViewsConfig
 from selfsup.core.errors import UserError, did_you_mean, require
-from selfsup.encoders.weights import fill
+from selfsup.encoders.weights import load_weights
 
 SMALL = 64
 """Views up to this side, in pixels, get the small stem by default."""
 
 
 class Encoder(nn.Module):
-    """Images [b, 3, s, s] to features [b, dim]."""
+    """A network from images [b, 3, s, s] to features [b, dim]."""
 
     def __init__(self, model: nn.Module, *, channels_last: bool = True) -> None:
-        """Wrap a timm model that ends in features or in an embedding."""
+        """Wrap a timm model.
+
+        Args:
+            model: ends in features, or in a linear layer that makes an embedding.
+            channels_last: memory layout of weights and images.
+        """
         super().__init__()
         self.model: Any = model
         self.channels_last = channels_last
@@ -33,11 +41,14 @@ class Encoder(nn.Module):
         """Width of the features."""
         return int(self.model.num_classes or self.model.head_hidden_size)
 
-    def give_head(self, dim: int | None) -> None:
-        """End in a new linear embedding of that width, unless it is 0 or there already; in place.
+    def set_head(self, dim: int | None) -> None:
+        """Set the width of the embedding head, in place. A head of another width is replaced.
 
-        None keeps the head that is there, else makes one of 128. It is the model's last layer, so
-        it is exported with the rest.
+        The head is a linear layer at the end of the model, so it is exported with the model.
+
+        Args:
+            dim: width of the embedding. 0 adds no head. None keeps an existing head, or adds one
+                of width 128.
 
         Raises:
             UserError: the width is below 0.
@@ -49,32 +60,39 @@ class Encoder(nn.Module):
             self.model.reset_classifier(dim)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features of images, [b, 3, s, s] -> [b, dim]."""
+        """Compute the features of images, [b, 3, s, s] -> [b, dim]."""
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         features: Tensor = self.model(images)
         return features
 
 
-def build(config: EncoderConfig, size: int, *others: int, channels: int = 3) -> Encoder:
-    """A new encoder for images of `size` pixels, and of `others` besides.
+def build(config: EncoderConfig, size: int, *more_sizes: int, channels: int = 3) -> Encoder:
+    """Build a new encoder.
+
+    Args:
+        config: name, stem and weights.
+        size: side of the images in pixels; it decides on the stem.
+        more_sizes: further sides that the encoder must accept.
+        channels: of the images.
 
     Raises:
-        UserError: timm has no such model, or not with these arguments, or the weights do not fit.
+        UserError: timm has no such model, the model does not accept these arguments or sizes, or
+            the weights do not match.
     """
     if not timm.is_model(config.name):
-        near = did_you_mean(config.name, timm.list_models())
-        raise UserError(f"timm has no model {config.name!r}{near}")
-    name, args = _stem(config, size)
+        suggestion = did_you_mean(config.name, timm.list_models())
+        raise UserError(f"timm has no model {config.name!r}{suggestion}")
+    name, args = _name_and_arguments(config, size)
     if channels != 3:
         args["in_chans"] = channels
     try:
-        model = timm.create_model(name, num_classes=0, **(args | _extra(config.args)))
+        model = timm.create_model(name, num_classes=0, **(args | _parse_arguments(config.args)))
     except (TypeError, AssertionError, ValueError) as error:
         raise UserError(f"timm cannot make {config.name} with {args}: {error}") from None
-    _takes(model, config.name, size, *others, channels=channels)
+    _check_sizes(model, config.name, size, *more_sizes, channels=channels)
     if config.weights:
-        fill(model, Path(config.weights), config.name)
+        load_weights(model, Path(config.weights), config.name)
     encoder = Encoder(model, channels_last=config.channels_last)
     if config.compile:
         encoder.model.compile()
@@ -82,12 +100,12 @@ def build(config: EncoderConfig, size: int, *others: int, channels: int = 3) -> 
 
 
 def build_for(config: EncoderConfig, views: ViewsConfig) -> Encoder:
-    """A new encoder for views of these sizes and channels; see `build`."""
+    """Build a new encoder for views of these sizes and channels; see `build`."""
     return build(config, *views.sizes, channels=views.channels)
 
 
-def _takes(model: Any, name: str, *sizes: int, channels: int) -> None:
-    """Refuse a model that does not take images of these sizes: most ViT take but one."""
+def _check_sizes(model: Any, name: str, *sizes: int, channels: int) -> None:
+    """Raise a UserError if the model does not accept images of these sizes: most ViT accept one."""
     if len(sizes) == 1 and not hasattr(model, "patch_embed"):
         return
     training = model.training
@@ -102,7 +120,8 @@ def _takes(model: Any, name: str, *sizes: int, channels: int) -> None:
     model.train(training)
 
 
-def _extra(text: str) -> dict[str, Any]:
+def _parse_arguments(text: str) -> dict[str, Any]:
+    """Parse arguments of timm.create_model that are written as YAML."""
     try:
         args = yaml.safe_load(text) or {}
     except yaml.YAMLError:
@@ -112,16 +131,16 @@ def _extra(text: str) -> dict[str, Any]:
     return args
 
 
-def _stem(config: EncoderConfig, size: int) -> tuple[str, dict[str, Any]]:
-    """The model's name and arguments for images of that size."""
+def _name_and_arguments(config: EncoderConfig, size: int) -> tuple[str, dict[str, Any]]:
+    """Choose the name and the arguments for timm.create_model, for images of that size."""
     entry = timm.model_entrypoint(config.name)
     family = entry.__module__.rsplit(".", 1)[-1]
     small = config.stem == "small" or (config.stem == "auto" and size <= SMALL)
     args: dict[str, Any] = {}
-    made_for = timm.get_pretrained_cfg(config.name)
+    pretrained = timm.get_pretrained_cfg(config.name)
     if family in ("vision_transformer", "deit", "eva"):
-        args |= {"img_size": size, "dynamic_img_size": True}  # small views beside large ones
-    elif made_for is not None and made_for.fixed_input_size:
+        args |= {"img_size": size, "dynamic_img_size": True}  # accepts local views too
+    elif pretrained is not None and pretrained.fixed_input_size:
         args["img_size"] = size
     if not small:
         return config.name, args
@@ -133,15 +152,15 @@ def _stem(config: EncoderConfig, size: int) -> tuple[str, dict[str, Any]]:
         return config.name, args | {"patch_size": 2 if size > 32 else 1}
     if config.stem == "small":
         raise UserError(
-            f"{config.name} has no small stem here (ResNet, ViT and ConvNeXt have); "
-            "use --encoder.stem standard"
+            f"{config.name} has no small stem; only ResNet, ViT and ConvNeXt have one. "
+            "Use --encoder.stem standard"
         )
     return config.name, args
 
 
 @timm.models.register_model
 def small_stem_resnet(pretrained: bool = False, base: str = "resnet18", **kwargs: Any) -> Any:
-    """Any ResNet of timm's with the stem for small images: 3 x 3, stride 1, no pooling.
+    """Build any ResNet of timm with the stem for small images: 3 x 3, stride 1, no pooling.
 
     Source: He et al. 2016, section 4.2, as SimCLR uses it on CIFAR-10 (appendix B.9).
     """
@@ -168,15 +187,20 @@ def _plain(config: Any) -> dict[str, Any]:
 
 
 def export(encoder: Encoder, folder: Path, views: ViewsConfig) -> None:
-    """Write config.json and model.safetensors that `timm.create_model("local-dir:...")` loads.
+    """Write config.json and model.safetensors for `timm.create_model("local-dir:...")`.
 
-    The preprocessing in the configuration is the evaluation view: the shorter side resized to
-    size / crop_pct and its centre cut.
+    The preprocessing in config.json is the evaluation view: the shorter side is resized to
+    size / crop_pct and the centre is cropped.
+
+    Args:
+        encoder: the network.
+        folder: where the two files go.
+        views: size, interpolation, mean and std of the evaluation view.
     """
     preprocessing = {
         "input_size": (views.channels, views.size, views.size),
         "interpolation": views.interpolation,
-        "crop_pct": crop_share(views.size),
+        "crop_pct": crop_fraction(views.size),
         "crop_mode": "center",
         "mean": views.mean,
         "std": views.std,
@@ -195,27 +219,30 @@ def export(encoder: Encoder, folder: Path, views: ViewsConfig) -> None:
     )
 
 
-def crop_share(size: int) -> float:
-    """Share of the shorter side that the evaluation view keeps: 224 of 256; all of small images."""
+def crop_fraction(size: int) -> float:
+    """Return the fraction of the shorter side in the evaluation view's centre crop.
+
+    224 of 256 pixels, as usual on ImageNet; 1 for sizes up to 64, where the border matters.
+    """
     return 1.0 if size <= SMALL else 0.875
 
 
 def evaluation_view(settings: dict[str, Any], size: int) -> ViewsConfig:
-    """What timm's preprocessing settings say of a model, at that size."""
+    """Translate timm's preprocessing settings into a view of that size."""
     kind: Interpolation = "bicubic" if settings.get("interpolation") == "bicubic" else "bilinear"
     mean, std = tuple(settings["mean"]), tuple(settings["std"])
     return ViewsConfig(size=size, interpolation=kind, mean=mean, std=std)
 
 
 def load(folder: Path, *, blank: bool = False) -> tuple[Encoder, ViewsConfig]:
-    """An exported encoder and the view it was trained for.
+    """Load an exported encoder and its evaluation view.
 
     Args:
         folder: a run folder or a bundle with `encoder/`, or a folder with timm's config.json.
-        blank: random weights instead of its own.
+        blank: use random weights instead of the exported ones.
 
     Raises:
-        UserError: there is no encoder, or its files do not fit together.
+        UserError: there is no encoder, or its files do not match.
     """
     inner = folder / "encoder" if (folder / "encoder" / "config.json").is_file() else folder
     try:
@@ -225,8 +252,8 @@ def load(folder: Path, *, blank: bool = False) -> tuple[Encoder, ViewsConfig]:
         model = timm.create_model(f"local-dir:{inner}", pretrained=not blank)
     except FileNotFoundError:
         unfinished = (folder / "checkpoints").is_dir()
-        why = "its run has not finished" if unfinished else "no encoder/config.json"
-        raise UserError(f"{folder} holds no exported encoder: {why}") from None
+        reason = "its run has not finished" if unfinished else "no encoder/config.json"
+        raise UserError(f"{folder} holds no exported encoder: {reason}") from None
     except (KeyError, ValueError, RuntimeError, OSError) as error:
         raise UserError(f"{inner} cannot be loaded: {' '.join(str(error).split())[:300]}") from None
     return Encoder(model), views

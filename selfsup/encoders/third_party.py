@@ -1,4 +1,12 @@
-"""Checkpoints of other projects in timm's names; only tensors are read, never code."""
+"""Load checkpoints of other projects into timm models; only tensors are read, never code.
+
+Three steps, each a table by format. Example: the tensor of MoCo v2's file that is stored as
+`state_dict` / `module.encoder_q.layer1.0.conv1.weight`:
+
+1. Locations: the tensors are in the file's entry "state_dict".
+2. Prefixes: "encoder_q." marks the encoder; the projection head and the queue are left out.
+3. Rules: regular expressions turn the remaining name into timm's, here `layer1.0.conv1.weight`.
+"""
 
 import re
 from pathlib import Path
@@ -12,8 +20,9 @@ from selfsup.core.errors import UserError
 from selfsup.encoders.weights import read_file
 
 Rules = list[tuple[str, str]]
+"""Pairs of a regular expression and its replacement, applied to a name in this order."""
 
-PLACES: dict[str, tuple[str, ...]] = {
+LOCATIONS: dict[str, tuple[str, ...]] = {
     "lightly": ("state_dict",),
     "solo": ("state_dict",),
     "moco": ("state_dict", "model"),
@@ -24,9 +33,10 @@ PLACES: dict[str, tuple[str, ...]] = {
     "torchvision": ("model", "state_dict"),
     "efficientnet": ("state_dict",),
 }
-"""Where a file keeps the trained network's tensors, if not at its top; the first that is there."""
-TEACHER_PLACES = {"dino": ("teacher",), "timm": ("state_dict_ema", "model_ema")}
-STUDENT_PLACES = {"dino": ("student",)}
+"""The entries that may hold the trained network's tensors, with dots between nested entries. The
+first that exists is used; without any, the top level of the file."""
+TEACHER_LOCATIONS = {"dino": ("teacher",), "timm": ("state_dict_ema", "model_ema")}
+STUDENT_LOCATIONS = {"dino": ("student",)}
 PREFIXES: dict[str, tuple[str, ...]] = {
     "lightly": ("backbone.", "student_backbone.", "query_backbone."),
     "solo": ("backbone.", "encoder."),
@@ -38,7 +48,8 @@ PREFIXES: dict[str, tuple[str, ...]] = {
     "torchvision": (),
     "efficientnet": (),
 }
-"""Of the encoder among the rest of a method; the first that any tensor has."""
+"""Prefixes of the encoder's tensors, to separate them from those of heads and queues. The first
+that any tensor has is used."""
 TEACHER_PREFIXES: dict[str, tuple[str, ...]] = {
     "lightly": ("teacher_backbone.", "backbone_momentum.", "backbone."),
     "solo": ("momentum_backbone.", "momentum_encoder."),
@@ -49,22 +60,25 @@ TEACHER_PREFIXES: dict[str, tuple[str, ...]] = {
         for inner in ("module.0.", "0.")
     ),
 }
-WITHIN = ("vit.", "_model.", "_features.", "wrapped_model._model.", "wrapped_model._features.")
-"""What wraps the network once more, in lightly and lightly-train."""
+WRAPPER_PREFIXES = (
+    *("vit.", "_model.", "_features."),
+    *("wrapped_model._model.", "wrapped_model._features."),
+)
+"""Prefixes of further wrappers around the network, in lightly and lightly-train."""
 
-SEQUENCE: Rules = [
+SEQUENTIAL_RESNET: Rules = [
     (r"^0\.", "conv1."),
     (r"^1\.", "bn1."),
     *((rf"^{i + 3}\.(?=\d)", f"layer{i}.") for i in (1, 2, 3, 4)),
 ]
-"""A torchvision ResNet as nn.Sequential of its children."""
-SHORT_SEQUENCE: Rules = [
+"""A torchvision ResNet whose children are in an nn.Sequential: names start with their position."""
+SMALL_SEQUENTIAL_RESNET: Rules = [
     (r"^0\.", "conv1."),
     (r"^1\.", "bn1."),
     *((rf"^{i + 1}\.(?=\d)", f"layer{i}.") for i in (1, 2, 3, 4)),
     (r"\.shortcut\.", ".downsample."),
 ]
-"""Lightly's small-image ResNet, the same way."""
+"""Lightly's ResNet for small images in an nn.Sequential: it has no pooling, so positions differ."""
 TORCHVISION: Rules = [
     (r"^conv_proj\.", "patch_embed.proj."),
     (r"^class_token$", "cls_token"),
@@ -77,7 +91,8 @@ TORCHVISION: Rules = [
     (r"\.mlp\.(?:0|linear_1)\.", ".mlp.fc1."),
     (r"\.mlp\.(?:3|linear_2)\.", ".mlp.fc2."),
 ]
-"""Its transformers; a ResNet's names are timm's. VISSL's transformers share two."""
+"""Torchvision's vision transformers; its ResNets have timm's names already. Two of the rules also
+apply to VISSL's transformers."""
 MM: Rules = [
     (r"^patch_embed\.projection\.", "patch_embed.proj."),
     (r"^pre_norm\.", "norm_pre."),
@@ -90,12 +105,13 @@ MM: Rules = [
     (r"\.ffn\.(?:layers\.0\.0|w12)\.", ".mlp.fc1."),
     (r"\.ffn\.(?:layers\.1|w3)\.", ".mlp.fc2."),
 ]
-"""Transformers of MMSelfSup and MMPretrain."""
+"""Vision transformers of MMSelfSup and MMPretrain."""
 DINOV2: Rules = [
     (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),
     (r"\.mlp\.w12\.", ".mlp.fc1."),
     (r"\.mlp\.w3\.", ".mlp.fc2."),
 ]
+"""DINOv2's vision transformers: blocks in chunks, and other names in SwiGLU layers."""
 RULES: dict[str, Rules] = {
     "lightly": TORCHVISION,
     "solo": [],
@@ -105,9 +121,9 @@ RULES: dict[str, Rules] = {
     "mmselfsup": MM,
     "timm": [],
     "torchvision": TORCHVISION,
-    "efficientnet": [],
+    "efficientnet": [],  # renamed later, since its rules depend on the timm model
 }
-EFFICIENT: Rules = [
+EFFICIENTNET: Rules = [
     (r"^_conv_stem\.", "conv_stem."),
     (r"^_bn0\.", "bn1."),
     (r"^_conv_head\.", "conv_head."),
@@ -116,95 +132,105 @@ EFFICIENT: Rules = [
     (r"\._se_reduce\.", ".se.conv_reduce."),
     (r"\._se_expand\.", ".se.conv_expand."),
 ]
-"""EfficientNet-PyTorch, but for the places and layers of its blocks, see `foreign`."""
-WIDENED: Rules = [
+"""EfficientNet-PyTorch's layers, without those that depend on the block: see
+`_rename_efficientnet`."""
+INVERTED_RESIDUAL: Rules = [
     (r"\._expand_conv\.", ".conv_pw."),
     (r"\._project_conv\.", ".conv_pwl."),
     (r"\._bn0\.", ".bn1."),
     (r"\._bn1\.", ".bn2."),
     (r"\._bn2\.", ".bn3."),
 ]
-"""Layers of a block that widens first."""
-PLAIN: Rules = [(r"\._project_conv\.", ".conv_pw."), (r"\._bn1\.", ".bn1."), (r"\._bn2\.", ".bn2.")]
-"""Layers of one that does not."""
+"""Layers of an inverted bottleneck with an expansion convolution."""
+DEPTHWISE_SEPARABLE: Rules = [
+    (r"\._project_conv\.", ".conv_pw."),
+    (r"\._bn1\.", ".bn1."),
+    (r"\._bn2\.", ".bn2."),
+]
+"""Layers of a block without an expansion convolution."""
 
-
-Named = dict[str, Tensor]
+NamedTensors = dict[str, Tensor]
 HEAD = re.compile(r"(?:fc|heads?|classifier|head_dist|prototypes|linear|mask_token)\b")
+"""Start of the names of heads and of the mask token, which an encoder does not have."""
 Stem = Literal["small", "standard"]
 
 
 class Match(NamedTuple):
-    """How a checkpoint fitted."""
+    """How many tensors of a checkpoint match a network."""
 
     matched: int
-    """Tensors of the network that it filled."""
+    """Number of the network's tensors that were loaded."""
     missing: list[str]
-    """Tensors of the network that it does not have in that shape."""
+    """Names of the network's tensors that the checkpoint does not have in the same shape."""
     unused: list[str]
-    """Tensors of the checkpoint's encoder that the network does not have."""
+    """Names of the checkpoint's encoder tensors that the network does not have."""
 
     def __str__(self) -> str:
-        """For a table."""
-        told = f"{self.matched} of {self.matched + len(self.missing)} tensors"
+        """A cell of a table: "75 of 100 tensors; not layer4.0.conv1.weight, ..."."""
+        text = f"{self.matched} of {self.matched + len(self.missing)} tensors"
         if self.missing:
-            told += f"; not {', '.join(self.missing[:3])}{'...' if len(self.missing) > 3 else ''}"
-        return told
+            text += f"; not {', '.join(self.missing[:3])}{'...' if len(self.missing) > 3 else ''}"
+        return text
 
 
-def read_foreign(file: Path, format: Format, *, teacher: bool = False) -> Named:
-    """The encoder's tensors in timm's names, without heads.
+def read_third_party(file: Path, format: Format, *, teacher: bool = False) -> NamedTensors:
+    """Read the encoder's tensors from a checkpoint of another project.
 
     Args:
         file: the checkpoint.
-        format: who wrote it.
-        teacher: the moving average instead of the trained network.
+        format: the project that wrote it.
+        teacher: read the moving average (EMA) instead of the trained network.
+
+    Returns:
+        Tensors by timm's names, without heads. With format "timm", all tensors; with
+        "efficientnet", in its own names, which `load_third_party` translates.
 
     Raises:
-        UserError: it cannot be read, or has no such network in it.
+        UserError: the file cannot be read, or has no such network in it.
     """
-    found = _place(read_file(file), format, teacher)
-    if not isinstance(found, dict):
+    content = _find_tensors(read_file(file), format, teacher)
+    if not isinstance(content, dict):
         raise UserError(f"{file} holds no named tensors")
-    named = {re.sub(r"^(?:module\.|_orig_mod\.)+", "", str(k)): v for k, v in found.items()}
+    named = {re.sub(r"^(?:module\.|_orig_mod\.)+", "", str(k)): v for k, v in content.items()}
     named = {key: value for key, value in named.items() if isinstance(value, Tensor)}
-    wanted = PREFIXES[format]
+    encoder_prefixes = PREFIXES[format]
     if teacher and format in TEACHER_PREFIXES:
-        wanted = TEACHER_PREFIXES[format]
-        if not any(key.startswith(wanted) for key in named):
-            raise UserError(f"{file} has no moving average: none of {', '.join(wanted)}")
-    for prefixes in (wanted, WITHIN):
-        named = _inside(named, prefixes)
-    return named if format == "timm" else _in_timms_names(named, format)
+        encoder_prefixes = TEACHER_PREFIXES[format]
+        if not any(key.startswith(encoder_prefixes) for key in named):
+            raise UserError(f"{file} has no moving average: none of {', '.join(encoder_prefixes)}")
+    for prefixes in (encoder_prefixes, WRAPPER_PREFIXES):
+        named = _select_prefix(named, prefixes)
+    return named if format == "timm" else _rename_to_timm(named, format)
 
 
-def _place(found: Any, format: Format, teacher: bool) -> Any:
-    """The part of a file with the tensors."""
-    own = (TEACHER_PLACES if teacher else STUDENT_PLACES).get(format, ())
-    for place in (*own, *PLACES[format]):
-        at = found
-        for part in place.split("."):
-            at = at.get(part) if isinstance(at, dict) else None
-        if isinstance(at, dict):
-            return at
-    return found
+def _find_tensors(content: Any, format: Format, teacher: bool) -> Any:
+    """Return the entry of a file that holds the tensors, or the whole content."""
+    first = (TEACHER_LOCATIONS if teacher else STUDENT_LOCATIONS).get(format, ())
+    for location in (*first, *LOCATIONS[format]):
+        entry = content
+        for key in location.split("."):
+            entry = entry.get(key) if isinstance(entry, dict) else None
+        if isinstance(entry, dict):
+            return entry
+    return content
 
 
-def _inside(named: Named, prefixes: tuple[str, ...]) -> Named:
-    """What stands below the first prefix that any name has, or all."""
+def _select_prefix(named: NamedTensors, prefixes: tuple[str, ...]) -> NamedTensors:
+    """Keep the tensors with the first prefix that occurs, without it; all if none occurs."""
     for prefix in prefixes:
-        inner = {k.removeprefix(prefix): v for k, v in named.items() if k.startswith(prefix)}
-        if inner:
-            return inner
+        selected = {k.removeprefix(prefix): v for k, v in named.items() if k.startswith(prefix)}
+        if selected:
+            return selected
     return named
 
 
-def _in_timms_names(named: Named, format: Format) -> Named:
+def _rename_to_timm(named: NamedTensors, format: Format) -> NamedTensors:
+    """Translate names into timm's and drop heads."""
     rules = RULES[format]
     if any(re.match(r"4\.0\.conv1", key) for key in named):
-        rules = SEQUENCE
+        rules = SEQUENTIAL_RESNET
     elif any(re.match(r"2\.0\.conv1", key) for key in named):
-        rules = SHORT_SEQUENCE
+        rules = SMALL_SEQUENTIAL_RESNET
     renamed = {}
     for key, value in named.items():
         for pattern, name in rules:
@@ -213,7 +239,8 @@ def _in_timms_names(named: Named, format: Format) -> Named:
             renamed[key] = value
     registers = renamed.pop("register_tokens", None)
     if registers is not None and {"cls_token", "pos_embed"} <= renamed.keys():
-        # DINOv2: timm gives the class token no position there, so that it is added beforehand
+        # DINOv2 adds a position to the class token. timm does not where there are register
+        # tokens, so the position is added to the token's weight here.
         position = renamed["pos_embed"]
         renamed["reg_token"] = registers
         renamed["cls_token"] = renamed["cls_token"] + position[:, :1]
@@ -221,65 +248,83 @@ def _in_timms_names(named: Named, format: Format) -> Named:
     return renamed
 
 
-def fill_foreign(model: nn.Module, named: Named, file: Path, format: Format) -> Match:
-    """Load tensors into a timm model, in place, and set what their shapes do not tell.
+def load_third_party(model: nn.Module, named: NamedTensors, file: Path, format: Format) -> Match:
+    """Load tensors of another project into a timm model, in place.
+
+    Position embeddings of another image size are resampled. Settings that tensors do not contain
+    (numbers of heads, paddings, activations) are changed to the project's.
+
+    Args:
+        model: the timm model.
+        named: tensors from `read_third_party`.
+        file: the checkpoint, for the error message.
+        format: the project that wrote it.
+
+    Returns:
+        Which tensors of the model and of the checkpoint matched.
 
     Raises:
-        UserError: none of them fits.
+        UserError: no tensor matches.
     """
-    named = _efficient(named, model) if "_conv_stem.weight" in named else named
-    own = model.state_dict()
+    named = _rename_efficientnet(named, model) if "_conv_stem.weight" in named else named
+    state = model.state_dict()
     position = named.get("pos_embed")
-    if position is not None and "pos_embed" in own and position.shape != own["pos_embed"].shape:
+    if position is not None and "pos_embed" in state and position.shape != state["pos_embed"].shape:
         prefix = int(getattr(model, "num_prefix_tokens", 1))
         tokens = 0 if getattr(model, "no_embed_class", False) else prefix
         size = getattr(model, "patch_embed").grid_size  # noqa: B009  (no attribute of nn.Module's)
-        moved = resample_abs_pos_embed(position, new_size=size, num_prefix_tokens=tokens)
-        named = {**named, "pos_embed": moved}
-    fitting = {k: v for k, v in named.items() if k in own and own[k].shape == v.shape}
-    if not fitting:
+        resampled = resample_abs_pos_embed(position, new_size=size, num_prefix_tokens=tokens)
+        named = {**named, "pos_embed": resampled}
+    matching = {k: v for k, v in named.items() if k in state and state[k].shape == v.shape}
+    if not matching:
         names = ", ".join(list(named)[:3])
         raise UserError(
-            f"no tensor of {file} fits the model, of {len(named)} such as {names}; is --format "
-            f"{format} right, and the model of its kind?"
+            f"no tensor of {file} fits the model; it has {len(named)} tensors such as {names}. "
+            f"Check --format {format} and the model's name"
         )
-    model.load_state_dict(fitting, strict=False)
-    _set_what_shapes_do_not_tell(model, format, named)
-    counters = {key for key in own if key.endswith("num_batches_tracked")}
-    missing = [key for key in own if key not in fitting and key not in counters]
+    model.load_state_dict(matching, strict=False)
+    _apply_project_settings(model, format, named)
+    counters = {key for key in state if key.endswith("num_batches_tracked")}
+    missing = [key for key in state if key not in matching and key not in counters]
     return Match(
-        len(own.keys() - counters) - len(missing),
+        len(state.keys() - counters) - len(missing),
         missing,
-        [k for k in named if k not in fitting and k not in counters and not HEAD.match(k)],
+        [k for k in named if k not in matching and k not in counters and not HEAD.match(k)],
     )
 
 
-def _efficient(named: Named, model: Any) -> Named:
-    """EfficientNet-PyTorch's names in timm's: its blocks are one list, timm's have stages."""
-    places = [(s, i) for s, stage in enumerate(model.blocks) for i in range(len(stage))]
-    widened = {key.split(".")[1] for key in named if "._expand_conv." in key}
-    found = {}
+def _rename_efficientnet(named: NamedTensors, model: Any) -> NamedTensors:
+    """Translate EfficientNet-PyTorch's names into timm's.
+
+    EfficientNet-PyTorch counts all blocks in one list, timm counts them within stages: if the first
+    stage has one block, `_blocks.1` is timm's `blocks.1.0`.
+    """
+    positions = [(s, i) for s, stage in enumerate(model.blocks) for i in range(len(stage))]
+    expanding = {key.split(".")[1] for key in named if "._expand_conv." in key}
+    renamed = {}
     for key, value in named.items():
-        rules: Rules = list(EFFICIENT)
+        rules: Rules = list(EFFICIENTNET)
         block = re.match(r"_blocks\.(\d+)\.", key)
-        if block and int(block[1]) < len(places):
-            stage, place = places[int(block[1])]
-            rules = [*EFFICIENT, *(WIDENED if block[1] in widened else PLAIN)]
-            rules.append((r"^_blocks\.\d+\.", f"blocks.{stage}.{place}."))
+        if block and int(block[1]) < len(positions):
+            stage, index = positions[int(block[1])]
+            rules += INVERTED_RESIDUAL if block[1] in expanding else DEPTHWISE_SEPARABLE
+            rules.append((r"^_blocks\.\d+\.", f"blocks.{stage}.{index}."))
         for pattern, name in rules:
             key = re.sub(pattern, name, key)
         if not key.startswith("_fc."):
-            found[key] = value
-    return found
+            renamed[key] = value
+    return renamed
 
 
-def _set_what_shapes_do_not_tell(model: Any, format: Format, named: Named) -> None:
-    """Heads, paddings and activations in which a project's network differs from timm's."""
+def _apply_project_settings(model: Any, format: Format, named: NamedTensors) -> None:
+    """Set heads, paddings and activations to the project's, in place, where timm's differ."""
     stem = named.get("conv1.weight")
     if format == "solo" and stem is not None and stem.shape[-1] == 3:
         model.conv1.padding = (2, 2)  # solo-learn's stem for CIFAR
     if format == "lightly" and stem is not None and stem.shape[-1] == 3:
-        model.act1 = nn.Identity()  # children of its ResNetGenerator, whose ReLU is in forward
+        # lightly takes only the child modules of its ResNet; the ReLU after the stem is a call in
+        # its forward and gets lost
+        model.act1 = nn.Identity()
     if format == "moco" and getattr(model, "embed_dim", 0) == 384:
         for module in model.modules():  # MoCo v3's ViT-S has twelve heads, timm's six
             if hasattr(module, "num_heads"):
@@ -287,7 +332,7 @@ def _set_what_shapes_do_not_tell(model: Any, format: Format, named: Named) -> No
                 module.scale = 32**-0.5
 
 
-def stem_of(named: Named) -> Stem:
-    """Which stem the tensors have: a ResNet's 3 x 3 is the one for small images."""
+def detect_stem(named: NamedTensors) -> Stem:
+    """Detect a ResNet's stem from its first convolution: 3 x 3 is the one for small images."""
     first: Tensor | None = named.get("conv1.weight")
     return "small" if first is not None and first.shape[-1] == 3 else "standard"

@@ -1,4 +1,4 @@
-"""Weight files: the one function that reads them, and how they are matched to a network."""
+"""Weight files: read them without running code, and load them into a network."""
 
 import argparse
 import hashlib
@@ -16,69 +16,82 @@ from torch import Tensor, nn
 
 from selfsup.core.errors import UserError
 
-WRAPPERS = ("state_dict", "model", "teacher", "student")  # where files of weights keep them
+WRAPPERS = ("state_dict", "model", "teacher", "student")  # entries of a file that hold the weights
 PREFIXES = ("module.", "_orig_mod.", "model.", "encoder.", "backbone.")
 
-PLAIN: list[Any] = [
+SAFE_TYPES: list[Any] = [
     argparse.Namespace,
     np.dtype,
     scalar,
-    (scalar, "numpy.core.multiarray.scalar"),  # as numpy 1 wrote it
+    (scalar, "numpy.core.multiarray.scalar"),  # its name in files from numpy 1
     *(type(np.dtype(kind)) for kind in ("f8", "f4", "f2", "i8", "i4", "?")),
 ]
-"""What files of training hold beside tensors that is data and nothing else: flags and numbers."""
+"""Types besides tensors that a torch file may contain: flags and numbers, which cannot run code."""
 
-BROKEN = (
+READ_ERRORS = (
     *(safetensors.SafetensorError, RuntimeError, OSError, EOFError, ValueError),
     *(IndexError, KeyError, TypeError, AttributeError, struct.error),
 )
-"""What torch's readers raise of a damaged file."""
+"""Exceptions of torch's readers for a damaged file."""
 
 
 def read_file(file: Path) -> Any:
-    """What a .safetensors file or a torch file holds; code in a pickle is never run.
+    """Read a .safetensors file or a torch file; code in a pickle is never run.
+
+    Args:
+        file: its path; every suffix other than .safetensors is read as a torch file.
+
+    Returns:
+        The content: usually a dictionary, with tensors on the CPU.
 
     Raises:
-        UserError: there is no such file, or it holds more than plain data.
+        UserError: the file does not exist, is damaged, or contains more than tensors and
+            `SAFE_TYPES`.
     """
     try:
         if file.suffix == ".safetensors":
             return safetensors.torch.load_file(file)
-        with torch.serialization.safe_globals(PLAIN):
+        with torch.serialization.safe_globals(SAFE_TYPES):
             return torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{file} does not exist") from None
     except pickle.UnpicklingError as error:
         if "Unsupported operand" in str(error):
-            raise UserError(f"{file} is no file of weights, or damaged") from None
+            raise UserError(f"{file} is not a file of weights, or it is damaged") from None
         raise UserError(
-            f"{file} is a pickle with more than tensors in it{_strangers(file)}; it was not "
-            "opened, because that can run code; save the state_dict alone, best as .safetensors"
+            f"{file} is a pickle with more than tensors in it{_unsafe_names(file)}. It was not "
+            "opened, because that can run code. Save only the state_dict, best as .safetensors"
         ) from None
-    except BROKEN as error:
+    except READ_ERRORS as error:
         first = str(error).split("\n")[0]
-        raise UserError(f"{file} is no file of weights: {first}") from None
+        raise UserError(f"{file} is not a file of weights: {first}") from None
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
-    """The tensors of a file, see `read_file`.
+    """Read the named tensors of a file, also from below a "state_dict" or another wrapper.
+
+    Args:
+        file: see `read_file`.
+
+    Returns:
+        Tensors by the names in the file.
 
     Raises:
-        UserError: there is no such file, or it holds something other than named tensors.
+        UserError: the file cannot be read, or contains something other than named tensors.
     """
-    found = read_file(file)
+    content = read_file(file)
     for wrapper in WRAPPERS:
-        if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
-            found = found[wrapper]
-    if not isinstance(found, dict) or not all(
-        isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items()
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not isinstance(content, dict) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()
     ):
         raise UserError(f"{file} holds no named tensors")
-    return found
+    return content
 
 
 def fingerprint(model: nn.Module) -> str:
-    """sha256 of a network's tensors and of their names."""
+    """Compute the sha256 of a network's tensors and of their names, in hexadecimal digits."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode())
@@ -86,37 +99,43 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def fill(model: nn.Module, file: Path, name: str) -> None:
-    """Load a file's weights into `model`, all of them or none.
+def load_weights(model: nn.Module, file: Path, name: str) -> None:
+    """Load a file's weights into `model`, in place: all tensors of the model or none.
 
-    Prefixes of wrappers are taken off; tensors that the model does not have (a classifier, a
-    projector) are passed over.
+    Prefixes of wrappers are removed. Tensors that the model does not have (a classifier, a
+    projector) are ignored.
+
+    Args:
+        model: the network.
+        file: see `read_file`.
+        name: the model's name, for the error message.
 
     Raises:
         UserError: a tensor of the model is missing in the file or has another shape.
     """
-    given = {_bare(key): value for key, value in read_weights(file).items()}
-    wanted = model.state_dict()
-    matched = {k: given[k] for k, v in wanted.items() if k in given and given[k].shape == v.shape}
-    if len(matched) < len(wanted):
-        first = next(key for key in wanted if key not in matched)
-        told = f"shape {list(given[first].shape)}" if first in given else "missing"
+    loaded = {_without_prefixes(key): value for key, value in read_weights(file).items()}
+    state = model.state_dict()
+    matched = {k: loaded[k] for k, v in state.items() if k in loaded and loaded[k].shape == v.shape}
+    if len(matched) < len(state):
+        first = next(key for key in state if key not in matched)
+        problem = f"shape {list(loaded[first].shape)}" if first in loaded else "missing"
         raise UserError(
-            f"{file} matches {len(matched)} of {len(wanted)} tensors of {name}; the first that "
-            f"does not is {first}: {told}, needed {list(wanted[first].shape)}"
+            f"{file} matches {len(matched)} of {len(state)} tensors of {name}. The first that "
+            f"does not match is {first}: {problem}, needed {list(state[first].shape)}"
         )
     model.load_state_dict(matched)
 
 
-def _bare(key: str) -> str:
+def _without_prefixes(key: str) -> str:
+    """Remove prefixes until none is left: "module.encoder.fc.bias" -> "fc.bias"."""
     prefix = next((p for p in PREFIXES if key.startswith(p)), None)
-    return key if prefix is None else _bare(key[len(prefix) :])
+    return key if prefix is None else _without_prefixes(key[len(prefix) :])
 
 
-def _strangers(file: Path) -> str:
-    """The first names in a pickle that stand for code."""
+def _unsafe_names(file: Path) -> str:
+    """List the first names in a pickle that stand for code, for the error message."""
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(file)
-    except (ValueError, RuntimeError, OSError):  # of the old format they cannot be listed
+    except (ValueError, RuntimeError, OSError):  # torch cannot list those of its old file format
         return ""
     return f" ({', '.join(names[:3])}{'...' if len(names) > 3 else ''})" if names else ""

@@ -21,7 +21,7 @@ from selfsup.config.pipelines import SIMCLR
 from selfsup.core.distributed import gather_objects, gather_uneven, local_slice, world
 from selfsup.core.errors import UserError
 from selfsup.data.sources import Source
-from selfsup.encoders.encoder import crop_share
+from selfsup.encoders.encoder import crop_fraction
 
 
 class Features(NamedTuple):
@@ -62,7 +62,7 @@ class _Chunks(Dataset[tuple[Tensor, dict[int, str]]]):
 
     def __getitem__(self, i: int) -> tuple[Tensor, dict[int, str]]:
         chunk = self.chunks[i]
-        boxes = CenterBoxes(len(chunk), crop_share(self.views.size))
+        boxes = CenterBoxes(len(chunk), crop_fraction(self.views.size))
         cut = CropSpec(boxes, self.views.size, self.views.interpolation)
         crops = self.source.crops(chunk, cut)
         return crops.images[0][:, 0], crops.bad

@@ -17,7 +17,13 @@ from selfsup.core.seeds import seed_for
 from selfsup.data.open import open_source
 from selfsup.data.sources import Source
 from selfsup.encoders.encoder import Encoder, build, evaluation_view, load
-from selfsup.encoders.third_party import Named, Stem, fill_foreign, read_foreign, stem_of
+from selfsup.encoders.third_party import (
+    NamedTensors,
+    Stem,
+    detect_stem,
+    load_third_party,
+    read_third_party,
+)
 from selfsup.evaluate.baselines import Colours, Pixels
 from selfsup.evaluate.features import Features, extract
 
@@ -104,18 +110,18 @@ def _encoder_config(config: ModelConfig, weights: str, stem: Stem = "standard") 
     return EncoderConfig(name=config.model, args=config.encoder_args, stem=stem, weights=weights)
 
 
-def _stem(config: ModelConfig, named: Named) -> Stem:
+def _stem(config: ModelConfig, named: NamedTensors) -> Stem:
     """The stem of a ResNet by the shapes of its tensors; other networks have the standard one."""
     family = timm.model_entrypoint(config.model).__module__.rsplit(".", 1)[-1]
-    return stem_of(named) if family == "resnet" else "standard"
+    return detect_stem(named) if family == "resnet" else "standard"
 
 
 def _third_party(config: ModelConfig, format: Format) -> tuple[Encoder, str]:
     """Build a timm model with the tensors of another project's checkpoint; and how they fitted."""
     file = Path(config.checkpoint)
-    named = read_foreign(file, format, teacher=config.teacher)
+    named = read_third_party(file, format, teacher=config.teacher)
     encoder = build(_encoder_config(config, "", _stem(config, named)), config.size or 224)
-    match = fill_foreign(encoder.model, named, file, format)
+    match = load_third_party(encoder.model, named, file, format)
     return encoder, f"{file.name}, {match}"
 
 

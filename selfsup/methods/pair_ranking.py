@@ -53,7 +53,7 @@ class PairRanking(Method[OneView]):
             require(value > 0, f"--method.{name} must be above 0, not {value}")
         require_angle("n-pairs.degrees", config.n_pairs.degrees)
         self.encoder = encoder
-        self.encoder.give_head(config.dim)
+        self.encoder.set_head(config.dim)
         self.config = config
         self.distance = Distance(config.distance, config.normalize)
         self.memory = Memory(config.memory.size, encoder.dim, start=config.memory.start)

@@ -34,7 +34,7 @@ class ProxyRanking(Method[OneView]):
         require_positive(config, "lr")
         refuse_unused_settings(config, {"lr", config.loss.replace("-", "_")})
         self.encoder = encoder
-        self.encoder.give_head(config.dim)
+        self.encoder.set_head(config.dim)
         self.config = config
         self.loss_lr = config.lr
         self.proxies = nn.Parameter(torch.empty(classes, encoder.dim))

@@ -51,7 +51,7 @@ class Triplet(Method[OneView]):
         refuse_unused_settings(config, USED_SETTINGS[config.loss])
         require_angle("degrees", config.degrees)
         self.encoder = encoder
-        self.encoder.give_head(config.dim)
+        self.encoder.set_head(config.dim)
         self.config = config
         self.distance = Distance(config.distance, config.normalize)
         self.memory = Memory(config.memory.size, encoder.dim, start=config.memory.start)

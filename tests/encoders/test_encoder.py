@@ -1,4 +1,4 @@
-"""The encoder: which stem it gets, and that what is exported is what was trained."""
+"""The encoder: which stem it gets, and that the exported network is the trained one."""
 
 import json
 import subprocess
@@ -24,7 +24,7 @@ def images(size: int) -> Tensor:
 
 
 def trained(config: EncoderConfig, size: int) -> Encoder:
-    """With batch statistics and weights that no fresh network has."""
+    """An encoder whose weights and batch statistics differ from those of a new network."""
     torch.manual_seed(0)
     encoder = build(config, size)
     with torch.no_grad():
@@ -36,12 +36,12 @@ def trained(config: EncoderConfig, size: int) -> Encoder:
 
 def features(model: nn.Module, size: int) -> Tensor:
     with torch.no_grad():
-        found: Tensor = model(images(size))
-    return found
+        output: Tensor = model(images(size))
+    return output
 
 
 def run(script: str) -> str:
-    """What a fresh interpreter prints."""
+    """Run a script in a new interpreter and return its output."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=60
     )
@@ -68,7 +68,7 @@ def test_the_default_stem_changes_above_64_pixels() -> None:
     assert stem(build(TINY, 65)) == ((7, 7), (2, 2))
 
 
-def test_a_stem_can_be_asked_for() -> None:
+def test_the_stem_can_be_chosen() -> None:
     small = EncoderConfig(name=TINY.name, args=TINY.args, stem="small")
     standard = EncoderConfig(name=TINY.name, args=TINY.args, stem="standard")
     assert stem(build(small, 96)) == ((3, 3), (1, 1))
@@ -173,7 +173,7 @@ def test_an_embedding_head_is_exported_with_the_encoder(tmp_path: Path, name: st
     assert torch.equal(features(again.eval(), 32), features(encoder.eval(), 32))
 
 
-def test_an_unknown_model_is_told_with_the_nearest_name() -> None:
+def test_an_unknown_model_is_an_error_with_the_nearest_name() -> None:
     with pytest.raises(UserError, match=r"no model 'resnet18x' \(did you mean 'resnet18'\?\)"):
         build(EncoderConfig(name="resnet18x"), 32)
 
@@ -190,7 +190,7 @@ def test_arguments_that_timm_does_not_take_are_an_error(args: str) -> None:
         build(EncoderConfig(name="resnet18", args=args), 32)
 
 
-def test_a_folder_without_an_encoder_is_told_why(tmp_path: Path) -> None:
+def test_the_error_for_a_folder_without_an_encoder_has_the_reason(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no encoder/config\.json"):
         load(tmp_path)
     (tmp_path / "checkpoints").mkdir()

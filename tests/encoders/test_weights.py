@@ -1,4 +1,4 @@
-"""Weight files: matched whole or not at all, and never run."""
+"""Weight files: loaded completely or not at all, and their code never runs."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from selfsup.core.errors import UserError
-from selfsup.encoders.weights import fill, read_weights
+from selfsup.encoders.weights import load_weights, read_weights
 
 
 def network(seed: int) -> nn.Sequential:
@@ -34,7 +34,7 @@ def same(model: nn.Module, tensors: dict[str, Tensor]) -> bool:
 
 
 class Trap:
-    """Unpickling it makes a folder."""
+    """An object whose unpickling creates a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -46,32 +46,32 @@ class Trap:
 @pytest.mark.parametrize("name", ["x.safetensors", "x.pth", "x.pt"])
 def test_weights_of_either_kind_fill_a_network(tmp_path: Path, name: str) -> None:
     model = network(0)
-    fill(model, write(tmp_path / name, state(1)), "net")
+    load_weights(model, write(tmp_path / name, state(1)), "net")
     assert same(model, state(1))
 
 
 @pytest.mark.parametrize(
     "prefix", ["module.", "_orig_mod.", "model.", "encoder.", "backbone.", "module.encoder.model."]
 )
-def test_prefixes_of_wrappers_are_taken_off(tmp_path: Path, prefix: str) -> None:
+def test_prefixes_of_wrappers_are_removed(tmp_path: Path, prefix: str) -> None:
     model = network(0)
     file = write(tmp_path / "x.pth", {prefix + k: v for k, v in state(1).items()})
-    fill(model, file, "net")
+    load_weights(model, file, "net")
     assert same(model, state(1))
 
 
 @pytest.mark.parametrize("wrapper", ["state_dict", "model", "teacher", "student"])
-def test_weights_are_found_where_training_scripts_keep_them(tmp_path: Path, wrapper: str) -> None:
+def test_weights_are_read_from_entries_of_training_scripts(tmp_path: Path, wrapper: str) -> None:
     torch.save({"epoch": 3, wrapper: state(1)}, tmp_path / "x.pth")
     model = network(0)
-    fill(model, tmp_path / "x.pth", "net")
+    load_weights(model, tmp_path / "x.pth", "net")
     assert same(model, state(1))
 
 
-def test_tensors_that_the_network_does_not_have_are_passed_over(tmp_path: Path) -> None:
+def test_tensors_that_the_network_does_not_have_are_ignored(tmp_path: Path) -> None:
     model = network(0)
     more = {**state(1), "head.weight": torch.ones(3)}
-    fill(model, write(tmp_path / "x.safetensors", more), "net")
+    load_weights(model, write(tmp_path / "x.safetensors", more), "net")
     assert same(model, state(1))
 
 
@@ -79,11 +79,11 @@ def test_a_file_with_missing_tensors_says_how_many_match_and_changes_nothing(
     tmp_path: Path,
 ) -> None:
     model = network(0)
-    given = state(1)
-    del given["2.weight"]
-    file = write(tmp_path / "x.safetensors", given)
-    with pytest.raises(UserError, match=r"matches 8 of 9 tensors of net; .* 2.weight: missing"):
-        fill(model, file, "net")
+    incomplete = state(1)
+    del incomplete["2.weight"]
+    file = write(tmp_path / "x.safetensors", incomplete)
+    with pytest.raises(UserError, match=r"matches 8 of 9 tensors of net\. .* 2.weight: missing"):
+        load_weights(model, file, "net")
     assert same(model, state(0))
 
 
@@ -91,7 +91,7 @@ def test_a_file_of_other_shapes_says_which_and_changes_nothing(tmp_path: Path) -
     model = network(0)
     file = write(tmp_path / "x.pth", {**state(1), "0.weight": torch.ones(4, 5)})
     with pytest.raises(UserError, match=r"8 of 9 .* 0.weight: shape \[4, 5\], needed \[4, 3\]"):
-        fill(model, file, "net")
+        load_weights(model, file, "net")
     assert same(model, state(0))
 
 
@@ -99,13 +99,13 @@ def test_a_file_of_other_shapes_says_which_and_changes_nothing(tmp_path: Path) -
 def test_a_pickle_with_code_is_refused_and_its_code_does_not_run(
     tmp_path: Path, wrapped: bool
 ) -> None:
-    sprung = tmp_path / "sprung"
-    trap = Trap(sprung)
+    executed = tmp_path / "executed"
+    trap = Trap(executed)
     torch.save({"state_dict": state(1), "args": trap} if wrapped else trap, tmp_path / "x.pth")
     model = network(0)
     with pytest.raises(UserError, match="can run code"):
-        fill(model, tmp_path / "x.pth", "net")
-    assert not sprung.exists()
+        load_weights(model, tmp_path / "x.pth", "net")
+    assert not executed.exists()
     assert same(model, state(0))
 
 

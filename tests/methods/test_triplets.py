@@ -96,8 +96,8 @@ def test_a_head_that_is_there_is_kept_unless_another_width_is_asked_for() -> Non
 
     encoder = Encoder(Model())
     for asked, width in ((0, 0), (None, 128), (None, 128), (32, 32), (None, 32)):
-        encoder.give_head(asked)
+        encoder.set_head(asked)
         assert encoder.model.num_classes == width
     assert encoder.model.widths == (128, 32)
     with pytest.raises(ValueError, match="must be 0 or more"):
-        encoder.give_head(-1)
+        encoder.set_head(-1)
