@@ -88,11 +88,22 @@ class Draws(NamedTuple):
 def draw(
     config: ViewsConfig, n: int, *, seed: int, step: int, changes: Sequence[Change] = ()
 ) -> tuple[Draws, ...]:
-    """Make the draws of a step for a global batch of n images, the same on any machine.
+    """Draw every random number of a step's augmentations, for a global batch of n images.
+
+    A function of seed and step alone, on the CPU: the same on any machine and any number of
+    processes.
+
+    Args:
+        config: settings of the views.
+        n: images of the global batch.
+        seed: of the run.
+        step: steps done before this one.
+        changes: custom augmentations.
 
     Returns:
-        One `Draws` for each size of views. Custom augmentations (`changes`) and kornia's classes
-        draw from streams of their own, so that they move no other draw.
+        One `Draws` for each size of views, with tensors [n, views of that size, ...]: with two
+        views of 224 pixels and six of 96, [n, 2, ...] and [n, 6, ...]. `changes` and kornia's
+        classes draw from streams of their own: adding one leaves all other draws as they were.
     """
     streams = ("views", "views/local")
     groups = []

@@ -22,11 +22,13 @@ from selfsup.core.distributed import finish
 
 @contextmanager
 def kept_process_state() -> Iterator[None]:
-    """Restore global state after the block.
+    """Context manager or decorator: leave the process as it was before, also after an error.
 
-    That is: random states of torch, numpy and Python, torch's threads, filters of warnings,
-    environment variables and accelerate's state. Under a launcher of several processes their group
-    stays open for the next call, since it cannot be opened twice, and is closed at exit.
+    Restored: the CPU's random states of torch, numpy and Python, torch's number of threads and
+    default dtype, filters of warnings, and environment variables. accelerate's state is reset if
+    the caller had none. Random states of GPUs are not restored. If a launcher has started several
+    processes, their process group stays open for the next call, since it cannot be opened twice; it
+    is closed at exit.
     """
     random_states = torch.get_rng_state(), np.random.get_state(), random.getstate()
     threads, dtype = torch.get_num_threads(), torch.get_default_dtype()

@@ -69,7 +69,17 @@ def _is_config(value: Any) -> bool:
 def with_values(
     config: Any, values: Mapping[str, Any], *, missing: Any = dataclasses.MISSING, base: Any = None
 ) -> Any:
-    """Make a Config of the values, else those of `base` or its defaults, else `missing`."""
+    """Make a Config of the class `config`, without checks.
+
+    Each field takes its entry in `values`; else that of `base`, or the class's default where there
+    is no `base`; else `missing`. A dictionary makes the nested Config of that field in the same
+    way. Keys that are no field are ignored. A required field without a value holds `missing`, by
+    default `dataclasses.MISSING` itself, for the caller to look for.
+
+    Example for a class with `lr: float` and `steps: int = 5`:
+        with_values(C, {"lr": 0.1}) is C(lr=0.1, steps=5),
+        with_values(C, {}, missing=None) is C(lr=None, steps=5).
+    """
     hints = typing.get_type_hints(config)
     filled: dict[str, Any] = {}
     for field in dataclasses.fields(config):

@@ -47,9 +47,12 @@ def _threads() -> int:
 
 
 def map_ordered(jobs: Iterable[Job], work: Callable[[Job], Result]) -> Iterator[Result]:
-    """Results in the order of the jobs, by as many threads as torch has.
+    """Yield work(job) of each job, in the order of the jobs, by as many threads as torch has.
 
-    Two results for each thread wait at most, so that memory stays bounded.
+    Nothing begins before the first result is asked for. Then at most two jobs for each thread are
+    running or done and not yet taken, so that memory stays bounded. Within a job torch has one
+    thread; with one thread in all, jobs run here. An error comes in its job's place, and jobs that
+    have not begun are dropped.
     """
     threads = _threads()
     if threads < 2:
@@ -81,13 +84,20 @@ AHEAD = 2
 def job_slices(
     total: int, best: int | None = None, room: int | None = None, *, least: int = 1
 ) -> Iterator[slice]:
-    """Slices of `total` rows, a job each, so that every thread has work.
+    """Cut `total` rows into slices, a job for a thread each.
+
+    One slice for each thread, unless that breaks a limit: slices are lengthened to `least`, then
+    shortened to `best`, then shortened to what `room` allows, so `room` goes before `best`, and
+    `best` before `least`. The last slice may be shorter.
 
     Args:
         total: rows.
-        best: rows of a job that is quickest, if more are no gain.
-        room: rows that memory holds in all jobs that are begun.
-        least: rows below which a job is not worth it.
+        best: most rows of a job, where larger jobs are not faster.
+        room: most rows in memory at a time, over all jobs that `map_ordered` has begun: two for
+            each thread, or one without threads.
+        least: rows below which starting a job costs more than it gains.
+
+    Example: 10 rows on 4 threads are 0:3, 3:6, 6:9, 9:10; with least=5 they are 0:5, 5:10.
     """
     threads = _threads()
     size = max(least, -(-total // threads))

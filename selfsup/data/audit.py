@@ -227,13 +227,17 @@ SPOT_CHECKS = 16  # images that are read again, to check that the audit is of th
 
 
 def training_units(source: Source, report: Audit, *, merge_duplicates: bool) -> list[list[int]]:
-    """List the positions to train on, without bad images; each unit is one image.
+    """List what an epoch takes one image of: units, each the positions of one or more images.
 
-    With `merge_duplicates` a group of near duplicates is one unit. The source may be a subset of
-    what was audited, one split of a manifest for example, if all names are different.
+    Unreadable images are left out. A unit is one image, or with `merge_duplicates` a group of near
+    duplicates. With images 0 to 4 of which 2 is bad and 0 looks like 3: [[0, 3], [1], [4]], and
+    without merging [[0], [1], [3], [4]]. Positions are those in `source`.
+
+    `source` may be a part of what was audited, such as one split, if no name comes twice in the
+    audit. Some images are read again, to see that they are the audited ones.
 
     Raises:
-        UserError: the audit is of other images.
+        UserError: an image is not in the audit or has changed since, or names come twice.
     """
     audited = _audited_positions(source, report)
     position_in_source = {k: i for i, k in enumerate(audited)}

@@ -179,16 +179,20 @@ def read_third_party(file: Path, format: Format, *, teacher: bool = False) -> Na
     Args:
         file: the checkpoint.
         format: the project that wrote it.
-        teacher: read the moving average (EMA) instead of the trained network.
+        teacher: read the moving average (EMA) of the network instead of the trained one.
 
     Returns:
-        Tensors by timm's names, without heads. With format "timm", all tensors; with
-        "efficientnet", in its own names, which `load_third_party` translates.
+        Tensors by timm's names, without heads. With format "timm", heads too, and names are only
+        freed of wrappers such as "vit."; with "efficientnet", that project's names, which
+        `load_third_party` translates.
 
     Raises:
-        UserError: the file cannot be read, or has no such network in it.
+        UserError: the file cannot be read, or has no such network, or no moving average, in it.
     """
-    content = _find_tensors(read_file(file), format, teacher)
+    content = read_file(file)
+    if teacher:
+        _require_teacher(content, file, format)
+    content = _find_tensors(content, format, teacher)
     if not isinstance(content, dict):
         raise UserError(f"{file} holds no named tensors")
     named = {re.sub(r"^(?:module\.|_orig_mod\.)+", "", str(k)): v for k, v in content.items()}
@@ -198,9 +202,32 @@ def read_third_party(file: Path, format: Format, *, teacher: bool = False) -> Na
         encoder_prefixes = TEACHER_PREFIXES[format]
         if not any(key.startswith(encoder_prefixes) for key in named):
             raise UserError(f"{file} has no moving average: none of {', '.join(encoder_prefixes)}")
+    if not named:
+        entries = ", ".join(map(str, list(content)[:5]))
+        other = " (--teacher reads the moving average)" if "teacher" in content else ""
+        raise UserError(
+            f"{file} has no network where --format {format} keeps it, but {entries}{other}"
+        )
     for prefixes in (encoder_prefixes, WRAPPER_PREFIXES):
         named = _select_prefix(named, prefixes)
     return named if format == "timm" else _rename_to_timm(named, format)
+
+
+def _require_teacher(content: Any, file: Path, format: Format) -> None:
+    """Refuse to read the trained network in the place of a moving average that is not there.
+
+    Formats that mark it by a prefix are checked where tensors are selected.
+
+    Raises:
+        UserError: the format has none, or the file.
+    """
+    if format in TEACHER_PREFIXES:
+        return
+    places = TEACHER_LOCATIONS.get(format)
+    if places is None:
+        raise UserError(f"--format {format} has no moving average: leave --teacher out")
+    if not (isinstance(content, dict) and any(isinstance(content.get(p), dict) for p in places)):
+        raise UserError(f"{file} has no moving average: no {' or '.join(places)} in it")
 
 
 def _find_tensors(content: Any, format: Format, teacher: bool) -> Any:

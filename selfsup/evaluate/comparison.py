@@ -43,17 +43,25 @@ def compare(
     *,
     notes: tuple[str, ...] = (),
 ) -> Evaluation:
-    """Measure a model and its baselines.
+    """Measure a model, and in the same way the baselines and models that its figures have to beat.
 
     Args:
-        tool: the kind of evaluation, for the table and the file.
-        config: of the model and its baselines.
-        embed: makes a model's features; every process takes part.
-        measure: makes values of them, on the main process alone.
+        tool: the kind of evaluation, for the table and the file: "knn".
+        config: names the model, its `baselines`, the models `against` it, and the runs (`seeds`)
+            that differ from it in the seed alone, for a mean over them.
+        embed: computes one model's features; called for each model on every process.
+        measure: turns features into a value for each image or query; on the main process alone. Its
+            ValueError becomes a UserError that names the data.
         notes: sentences below the table.
 
+    Returns:
+        Figures with intervals of each model, and how far the model lies above the best other. On
+        other processes than the main one, without figures.
+
     Raises:
-        UserError: the images do not fit; the first error is of the model itself.
+        UserError: a setting is wrong, a model cannot be opened, or its images cannot be measured.
+            The model comes before its baselines, so the first error is about itself; one of a
+            baseline ends the evaluation, too.
     """
     parse_bytes(config.memory)
     require(config.resamples >= 0, f"--resamples must be 0 or more, not {config.resamples}")

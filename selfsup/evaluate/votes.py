@@ -168,10 +168,23 @@ def few_shot(
     seed: int,
     memory: int = MEMORY,
 ) -> Tensor:
-    """Predict from `shots` images of each class, drawn again each time. int64 [draws, q].
+    """Classify queries by `shots` labelled images of each class, `draws` times with other images.
+
+    Args:
+        bank: [n, d] features of the labelled images.
+        labels: [n], theirs.
+        queries: [q, d] features to classify.
+        shots: images of each class in a draw.
+        draws: how often images are drawn.
+        vote: neighbours and temperature.
+        seed: chooses the images.
+        memory: bytes to hold besides the features.
+
+    Returns:
+        int64 [draws, q], labels, on the CPU.
 
     Raises:
-        ValueError: a class has fewer images than that.
+        ValueError: a class has fewer than `shots` images, or a feature is not finite.
     """
     classes, counts = labels.unique(return_counts=True)
     if int(counts.min()) < shots:

@@ -94,10 +94,12 @@ class Relations:
         return int(self._by_class[1].max())
 
     def class_members(self, block: slice) -> tuple[Tensor, Tensor]:
-        """Columns of each anchor's class, and which of them are positives.
+        """List the rows of each anchor's class, the anchor among them, and which are its positives.
 
-        int64 [r, k] and bool [r, k], with k the size of the largest class in the block. The columns
-        of smaller classes are padded with the anchor itself, which is no positive.
+        int64 [r, k] and bool [r, k], with k the size of the largest class that an anchor of the
+        block has, counted over all rows. Smaller classes are padded with the anchor, which is no
+        positive of itself. `pairs` are not considered. For labels (0, 0, 0, 1) the first anchor has
+        columns (0, 1, 2) and (False, True, True), the last one (3, 3, 3) and all False.
         """
         order, size, start = self._by_class
         size, start = size[block], start[block]

@@ -41,20 +41,21 @@ def map_rows(
     *,
     gradient_in_forward: bool = True,
 ) -> Tensor:
-    """Apply `function` to every row of the matrix that compares x with y, block by block.
+    """Compare x with y, and reduce the rows of that [n, m] matrix, without holding it whole.
 
     Args:
-        x: [n, d] prepared anchors.
-        y: [m, d] prepared rows.
-        measure: how two rows compare, the one that prepared them.
-        function: reduces the rows of a block. It may read any state but must not change it: it is
-            called again in backward where rows have different weights. Tensors that it captures
-            get no gradient.
-        gradient_in_forward: compute the gradient along with the value, assuming that all rows weigh
-            the same, as in a mean. False saves that work where they do not.
+        x: [n, d] anchors, as `measure.prepare` returns them.
+        y: [m, d] rows they are compared with, likewise; may be x itself.
+        measure: compares two rows.
+        function: gets a block of rows of the matrix, [r, m], and the slice of x that they belong
+            to, and returns [r] or [r, k]. It may read what is around it but must not change it, as
+            it may be called again in backward. Tensors that it captures get no gradient.
+        gradient_in_forward: compute the gradient along with the values. It is used where backward
+            brings the same factor for all rows, as from a mean; otherwise each block is computed
+            again. False saves the work where factors differ.
 
     Returns:
-        [n] or [n, k], differentiable with respect to x and y in its first column.
+        [n] or [n, k]. Only the first column has a gradient, to x and y; that of others is zero.
     """
     other = None if y is x else y
     terms: Tensor = _MapRows.apply(x, other, measure, function, gradient_in_forward)

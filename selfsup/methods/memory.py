@@ -7,7 +7,7 @@ from selfsup.core.errors import require
 
 
 class Memory(nn.Module):
-    """The newest embeddings and their labels, in the order in which they were added.
+    """The newest embeddings and their labels; once it is full, the newest replace the oldest.
 
     Every process adds the rows of the whole global batch, so that all have the same rows in the
     same order. Sources: He et al. 2020, https://arxiv.org/abs/1911.05722 (a queue of keys); Wang et
@@ -41,9 +41,11 @@ class Memory(nn.Module):
     def append_to(
         self, embeddings: Tensor, labels: Tensor, *, progress: float = 1.0
     ) -> tuple[Tensor, Tensor]:
-        """Return a batch followed by the memory, if the run has passed `start`.
+        """Return the batch, followed by the memory's rows once the run has reached `start`.
 
-        [n, dim], [n] -> [n + q, dim], [n + q].
+        `progress` is how much of the run is done, from 0 to 1. The memory does not change; `add`
+        stores a batch. [n, dim], [n] -> [n + q, dim], [n + q] with q rows in the memory; before
+        `start`, or with size 0, the batch alone.
         """
         if not self.size or progress < self.start:
             return embeddings, labels

@@ -42,7 +42,20 @@ class Precision(NamedTuple):
 
 
 def bounded_search(queries: Tensor, bank: Tensor, k: int, memory: int) -> Iterator[Neighbours]:
-    """Find the k largest float32 products of each query, in order."""
+    """Find the k rows of the bank with the largest products with each query, exactly, on a CPU.
+
+    Quick products choose candidates; a row leaves only if the bound on their error excludes it from
+    the k largest. What is left is multiplied again in float32.
+
+    Args:
+        queries: float32 [q, d], made by `comparable`.
+        bank: float32 [n, d], made by `comparable`.
+        k: neighbours of each query, 1 to n; not checked here (`nearest` clips it).
+        memory: bytes to hold besides queries and bank.
+
+    Yields:
+        Blocks of queries, in their order; each query's largest product first, equal ones by row.
+    """
     length, longest = _lengths(queries), float(_lengths(bank).max())
     precisions = [_float32(queries, bank, length * longest)]
     copies = (queries.numel() + bank.numel()) * torch.bfloat16.itemsize

@@ -27,15 +27,23 @@ CPU_BLOCK, GPU_BLOCK = 64, 1024  # queries at a time
 def rank_matches(
     queries: Queries, gallery: Gallery | None, *, metric: Metric = "cosine", memory: int = MEMORY
 ) -> Iterator[Ranking]:
-    """Compute the ranks of each query's matches, a block of queries at a time.
+    """Rank the matches of each query: the gallery rows of its label, 1 being the nearest row.
+
+    A rank is 1 plus the number of rows before it; rows of other labels that are equally near count
+    as before. Rows of the query's label and camera, and of its sequence, are skipped. So a query
+    with label 0 and gallery labels (1, 0, 0), nearest first, has ranks 2 and 3.
 
     The work is done on the device of the features; the ranks are on the CPU.
 
     Args:
         queries: what is searched with.
-        gallery: what is searched; None for the queries themselves, each against all the others.
+        gallery: what is searched; None: the queries, where none finds itself.
         metric: the similarity that ranks.
-        memory: bytes to hold besides the features.
+        memory: bytes to hold besides the features, where blocks are needed.
+
+    Yields:
+        A block of queries each, or all at once. 0 stands where a query has fewer matches than
+        others.
 
     Raises:
         ValueError: the gallery is empty, or a feature is not finite.
@@ -119,14 +127,15 @@ def _remove(similarity: Tensor, places: Tensor, real: Tensor) -> None:
 
 
 def count_not_below(similarity: Tensor, own: Tensor) -> Tensor:
-    """Count, for each of a row's own products, the similarities that are not below it.
+    """Count, for each match of a query, the similarities of that row that are equal or larger.
 
     Args:
         similarity: float32 [r, g].
-        own: [r, m], descending.
+        own: [r, m], the similarities of the row's matches. They must be in descending order: with
+            more than `FEW` the counts are wrong otherwise.
 
     Returns:
-        int64 [r, m].
+        int64 [r, m]. For similarity (0.9, 0.5, 0.7) and own (0.7, 0.2): (2, 3).
     """
     if own.shape[1] <= FEW:
         not_below = torch.empty_like(similarity)  # 0 and 1 as floats: the quickest to add up

@@ -68,16 +68,28 @@ def take(products, threshold, values, places, count, start, k, error_bound):  # 
 
 @kernel
 def keep(value, place, n, k, work, threshold, error_bound):  # type: ignore[no-untyped-def]
-    """Move what may be among the k largest to the front, and raise the threshold to it.
+    """Move the candidates that may be among the k largest to the front, and set the threshold.
 
-    If `error_bound` < 0, keep exactly k, of equal ones the first. Otherwise products are off by at
-    most half of it (and by the rounding of bfloat16): keep every row that could be in the top k.
-    For k = 1, error_bound 0.02 and float32 products 0.90, 0.89, 0.87: the first may truly be 0.89
-    and the second 0.90, so both stay; the third is at most 0.88 and leaves.
+    If `error_bound` < 0, values are exact: k stay, of equal ones the first in the buffer, and the
+    threshold is the k-th largest. Otherwise a value is off by at most half of `error_bound` (and by
+    bfloat16's rounding), and all stay that are not below the k-th largest minus `error_bound`, the
+    new threshold. For k = 1, error_bound 0.02 and float32 products 0.90, 0.89, 0.87 the threshold
+    is 0.88: the first may truly be 0.89 and the second 0.90, so both stay; the third is at most
+    0.88 and leaves.
+
+    Args:
+        value: [c], the buffer of one query, float32 or bits of bfloat16; written over.
+        place: int32 [c], rows of the bank; moved along.
+        n: how many the buffer holds, k or more.
+        k: neighbours that are wanted.
+        work: [c], of value's type; scratch.
+        threshold: [1], the query's; written over.
+        error_bound: twice the most that a value is off; negative where values are exact.
 
     Returns:
-        How many stay, or OVERFLOW where they would fill the buffer, or one may have been dropped
-        before because the threshold was too high.
+        How many stay, in the order they had. OVERFLOW where fewer than k places would be free, or
+        the new threshold is below the old one, so that a row may have been dropped wrongly, or
+        where it is not positive in bfloat16.
     """
     work[:n] = value[:n]
     kth = _kth_largest(work[:n], k)

@@ -128,18 +128,27 @@ class Stepper:
         return loss.detach()
 
     def local_rows(self, gradient: Tensor, rows: int) -> Tensor:
-        """Take this process's rows of a gradient, scaled for the mean over processes."""
+        """Cut the rows of this process out of a gradient of the global batch, times the processes.
+
+        `rows` is the number of rows of each process; DistributedDataParallel divides by the number
+        of processes again. On process 1 of 0 and 1, with 2 rows each: (1, 2, 3, 4) -> (6, 8).
+        """
         rank, processes = world()
         return gradient[rank * rows : (rank + 1) * rows] * processes
 
     def warm_up_buckets(self, batch: Batch) -> None:
-        """Run two backward passes with a gradient of zero, so that resuming is exact.
+        """Run two backward passes that change nothing, before the first step of every run.
 
-        DistributedDataParallel sorts its buckets (groups of gradients that are summed together)
-        after the first backward pass. With four processes the order of a sum changes its rounding:
+        Call it at the step where the run starts or goes on, so that a resumed run equals an
+        unbroken one bit by bit. Weights, running statistics and gradients are left as they were.
+
+        DistributedDataParallel puts gradients into buckets that are summed together, and after the
+        first backward pass sorts them by the order in which gradients come. With four processes the
+        order of a sum changes its rounding:
             (1e8 + 1) - 1e8 + 1 is 1 in float32, and (1e8 - 1e8) + 1 + 1 is 2.
-        An unbroken run has the first order at step 1 alone, a resumed one would have it again at
-        the step where it goes on. After these two passes both have the sorted order at every step.
+        Without this, an unbroken run would have the old order at its first step alone, and a
+        resumed one again at the step where it goes on. The second pass is there since the new order
+        begins with the forward pass after the first backward pass.
         """
         buffers = {name: buffer.clone() for name, buffer in self.method.named_buffers()}
         for _ in range(2):

@@ -1,4 +1,4 @@
-"""Checkpoints as zeros projects write them, loaded into timm's networks: the same features."""
+"""Checkpoints as other projects write them, loaded into timm's networks: the same features."""
 
 import argparse
 from pathlib import Path
@@ -277,3 +277,22 @@ def test_code_in_a_checkpoint_is_never_run_and_is_named(tmp_path: Path) -> None:
     torch.save({"state_dict": {"a": torch.zeros(1)}, "callbacks": Evil()}, tmp_path / "x.ckpt")
     with pytest.raises(UserError, match=r"more than tensors in it \(builtins.exec\)"):
         read_third_party(tmp_path / "x.ckpt", "lightly")
+
+
+@pytest.mark.parametrize(
+    ("format", "content", "teacher", "sentence"),
+    [
+        ("timm", {"state_dict": {}}, True, "no state_dict_ema or model_ema in it"),
+        ("dino", {"student": {}}, True, "has no moving average: no teacher in it"),
+        ("vissl", {"model": {}}, True, "--format vissl has no moving average"),
+        ("dino", {"teacher": {}}, False, "but teacher (--teacher reads the moving average)"),
+    ],
+)
+def test_another_network_than_the_wanted_one_is_not_read_in_silence(
+    tmp_path: Path, format: Format, content: dict[str, Any], teacher: bool, sentence: str
+) -> None:
+    tensors = dict(random_resnet().state_dict())
+    torch.save(dict.fromkeys(content, tensors), tmp_path / "x.pth")
+    with pytest.raises(UserError) as caught:
+        read_third_party(tmp_path / "x.pth", format, teacher=teacher)
+    assert sentence in str(caught.value)
