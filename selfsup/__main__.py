@@ -4,7 +4,8 @@ import importlib
 import sys
 
 from selfsup.catalog import recipes
-from selfsup.core.errors import did_you_mean
+from selfsup.core.cli import attempt, leave
+from selfsup.core.errors import UserError, did_you_mean
 from selfsup.core.version import __version__
 
 GROUPS: dict[str, dict[str, str]] = {
@@ -62,6 +63,12 @@ def usage() -> str:
 
 def main() -> None:
     """Run one command; help needs no torch."""
+    if status := attempt(run):
+        leave(status)
+
+
+def run() -> None:
+    """Find the command and run it with the other arguments."""
     command = sys.argv[1] if len(sys.argv) > 1 else "--help"
     known = [*TOOLS, *recipes()]
     if command in ("-h", "--help", "help"):
@@ -70,8 +77,7 @@ def main() -> None:
         print(__version__)
     elif command not in known:
         guess = did_you_mean(command, known)
-        print(f"error: there is no command {command!r}{guess}; see selfsup --help", file=sys.stderr)
-        sys.exit(2)
+        raise UserError(f"there is no command {command!r}{guess}; see selfsup --help")
     else:
         room = "tools" if command in TOOLS else "recipes"
         module = importlib.import_module(f"selfsup.{room}.{command.replace('-', '_')}")

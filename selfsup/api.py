@@ -21,8 +21,9 @@ from selfsup.core.process_state import preserve_process_state
 from selfsup.core.settings import from_keywords
 from selfsup.core.synonyms import refuse_keywords
 from selfsup.data.in_memory import data_settings
-from selfsup.encoders.bundle import Embedder, load_bundle
+from selfsup.encoders.bundle import Embedder, load_bundle, read_threshold
 from selfsup.encoders.encoder import Encoder
+from selfsup.search.query import Hit
 
 
 class TrainedRun(PathLike[str]):
@@ -226,17 +227,6 @@ def _model_config(
     )
 
 
-class Hit(NamedTuple):
-    """A neighbour of a query."""
-
-    name: str
-    """Name of the image: its path, or its position."""
-    similarity: float
-    """Cosine of the two embeddings."""
-    label: str | None
-    """The name of its class, if it has one."""
-
-
 @overload
 def search(
     model: Any,
@@ -268,7 +258,8 @@ def search(
         settings: as in `embed`, for gallery and queries.
 
     Returns:
-        Hits of each query, the nearest first.
+        Hits of each query, the nearest first; `.same` says whether one is above the threshold that
+        `evaluate.verify` saved with the run.
 
     Raises:
         UserError: something cannot be opened.
@@ -281,11 +272,12 @@ def search(
     bank = gallery if isinstance(gallery, Embedded) else embed(model, gallery, **settings)
     single = isinstance(queries, str | PathLike)
     x = _embed_queries(model, [queries] if single else queries, settings)
+    threshold = read_threshold(Path(fspath(model)))
     hits: list[list[Hit]] = []
     with torch.inference_mode():
         for block in nearest(x, bank.x, k, memory=parse_bytes(memory)):
-            rows = zip(block.similarity.tolist(), block.indices.tolist(), strict=True)
-            hits += [[_hit(bank, *pair) for pair in zip(*row, strict=True)] for row in rows]
+            for row in zip(block.similarity.tolist(), block.indices.tolist(), strict=True):
+                hits.append([_hit(bank, *pair, threshold) for pair in zip(*row, strict=True)])
     return hits[0] if single else hits
 
 
@@ -321,9 +313,10 @@ def _embed_queries(model: Any, queries: Any, settings: dict[str, Any]) -> Tensor
     return normalize(features.x)
 
 
-def _hit(bank: Embedded, similarity: float, index: int) -> Hit:
-    label = None if bank.labels is None else bank.labels[index]
-    return Hit(bank.names[index], similarity, label)
+def _hit(bank: Embedded, similarity: float, row: int, threshold: float | None) -> Hit:
+    label = "" if bank.labels is None else bank.labels[row]
+    same = None if threshold is None else similarity > threshold
+    return Hit(bank.names[row], label, similarity, same, row)
 
 
 __all__ = [

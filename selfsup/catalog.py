@@ -89,7 +89,10 @@ def pipeline_views(name: str, recipe: Any) -> ViewsConfig:
 
 def _names(start: str) -> list[str]:
     spec = find_spec("selfsup.recipes")
-    assert spec is not None
+    if spec is None:
+        raise UserError(
+            "selfsup is not installed, so that its recipes are not there: pip install -e ."
+        )
     (folder,) = spec.submodule_search_locations or [""]
     files = sorted(Path(folder).glob(f"{start}*.py"))
     return [file.stem.removeprefix(start).replace("_", "-") for file in files]

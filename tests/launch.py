@@ -16,6 +16,11 @@ from selfsup.core import cli
 from selfsup.core.process_state import preserve_process_state
 
 ROOT = Path(__file__).parents[1]
+SMALL = "{stem_type: deep, stem_width: 4, channels: [8, 8, 8, 8], layers: [1, 1, 1, 1]}"
+TINY = ("--encoder.args", SMALL, "--views.size", "16", "--log-every", "2")
+PRETRAIN = (*TINY, "--method.hidden", "16", "--method.dim", "8", "--batch", "8", "--steps", "4")
+FINETUNE = (*TINY, "--classes", "3", "--images", "2", "--steps", "4", "--method.dim", "8")
+"""Flags of the smallest runs."""
 
 
 def environment(**more: str) -> dict[str, str]:

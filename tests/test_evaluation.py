@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from launch import ROOT, recipe, run, unplugged
+from launch import ROOT, called, recipe, run, unplugged
 from pictures import folder
 
 import selfsup
@@ -57,7 +57,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def figures(tool: str, *flags: Any, out: Path, cwd: Path = ROOT) -> dict[str, Any]:
-    done = run(sys.executable, ROOT / "tools" / f"{tool}.py", *flags, "--out", out, cwd=cwd)
+    done = called(f"tools/{tool}.py", *flags, "--out", out, cwd=cwd)
     assert done.returncode == 0, done.stderr
     record: dict[str, Any] = json.loads(out.read_text())
     return record
@@ -91,27 +91,32 @@ def r_of_nine() -> float:
     return sum(record) / 9
 
 
-def test_several_processes_have_the_figures_of_one(data: Path, model: Path, tmp_path: Path) -> None:
-    tools: dict[str, tuple[str, ...]] = {
-        "knn": ("--k", "3"),
-        "retrieval": ("--all",),
-        "verify": (),
-        "health": ("--views", "0"),
-    }
-    for tool, more in tools.items():
-        flags: tuple[str | Path, ...] = ("--model", model, "--data", data, *ALONE, *more)
-        one = figures(tool, *flags, out=tmp_path / "one.json")
-        out = ("--out", tmp_path / "two.json")
-        two = recipe(f"tools/{tool}.py", *flags, *out, processes=2)
-        assert two.returncode == 0, two.stderr
-        record = json.loads((tmp_path / "two.json").read_text())
-        assert record["figures"] == one["figures"]
-        assert two.stdout.count("written to") == 1
+MEASURED: dict[str, tuple[str, ...]] = {
+    "retrieval": ("--all",),
+    "knn": ("--k", "3"),
+    "verify": (),
+    "health": ("--views", "0"),
+}
+
+
+@pytest.mark.grid
+@pytest.mark.parametrize("tool", MEASURED)
+def test_several_processes_have_the_figures_of_one(
+    data: Path, model: Path, tmp_path: Path, tool: str
+) -> None:
+    flags: tuple[str | Path, ...] = ("--model", model, "--data", data, *ALONE, *MEASURED[tool])
+    one = figures(tool, *flags, out=tmp_path / "one.json")
+    out = ("--out", tmp_path / "two.json")
+    two = recipe(f"tools/{tool}.py", *flags, *out, processes=2)
+    assert two.returncode == 0, two.stderr
+    record = json.loads((tmp_path / "two.json").read_text())
+    assert record["figures"] == one["figures"]
+    assert two.stdout.count("written to") == 1
 
 
 def test_every_figure_is_compared_with_baselines(data: Path, model: Path, tmp_path: Path) -> None:
     flags = ("--model", model, "--data", data, "--test", data, "--k", "3")
-    done = recipe("tools/knn.py", *flags, "--out", tmp_path / "knn.json", "--against", "test_vit")
+    done = called("tools/knn.py", *flags, "--out", tmp_path / "knn.json", "--against", "test_vit")
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "knn.json").read_text())
     baselines = ["random", "pixels", "colours", "test_vit (random weights)"]
@@ -146,7 +151,7 @@ def test_re_identification_leaves_out_ones_own_camera(known: Path, tmp_path: Pat
     )
     assert plain["figures"]["mAP"]["value"] != filtered["figures"]["mAP"]["value"]
     assert "mAP, re-ranked" in filtered["figures"]
-    done = recipe("tools/retrieval.py", *flags, "--camera", "lens")
+    done = called("tools/retrieval.py", *flags, "--camera", "lens")
     assert done.returncode == 2
     assert "the images have no column 'lens'. Columns: camera" in done.stderr
 
@@ -173,7 +178,7 @@ def test_pairs_from_a_file(data: Path, model: Path, tmp_path: Path) -> None:
     record = figures("verify", *flags, out=tmp_path / "ver.json")
     assert (record["facts"]["pairs of one label"], record["facts"]["pairs of two labels"]) == (5, 6)
     pairs.write_text("first,second,same\nclass0/0.png,class0/9.png,1\n")
-    done = recipe("tools/verify.py", *flags)
+    done = called("tools/verify.py", *flags)
     assert done.returncode == 2
     assert "pairs.csv, line 2: the data have no image 'class0/9.png' (did you mean" in done.stderr
 
@@ -201,7 +206,7 @@ def test_wrong_settings_of_tools_end_with_one_sentence(data: Path, name: str) ->
     (tool, *more), sentence = WRONG[name]
     more = [str(data) if word == "DATA" else word for word in more]
     flags = ["--model", "test_resnet", "--data", str(data), *ALONE, *more]
-    done = recipe(f"tools/{tool}.py", *flags)
+    done = called(f"tools/{tool}.py", *flags)
     assert done.returncode == 2
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
@@ -213,34 +218,34 @@ def test_an_index_is_made_searched_added_to_and_taken_from(
     index = ("--model", model, "--out", tmp_path / "index")
     query = data / "class1" / "2.png"
     search = ("tools/search.py", tmp_path / "index", query, "-k", "3")
-    done = recipe(*search)
+    done = called(*search)
     assert done.returncode == 2
     assert "is no index: index.json is missing" in done.stderr
-    done = recipe("tools/index.py", *index, "--data", data)
+    done = called("tools/index.py", *index, "--data", data)
     assert done.returncode == 0, done.stderr
     assert "24 images, 96 wide, exact, no threshold" in done.stdout
     page = ("--page", tmp_path / "search.html", "--threshold", "0.999")
-    done = recipe(*search, *page)
+    done = called(*search, *page)
     assert done.returncode == 0, done.stderr
     first = done.stdout.splitlines()[1].split()
     assert first == ["1", "1.000", "same", "class1/2.png", "class1"]
     assert "known: nearest 1.000, same above 0.999" in done.stdout
     assert (tmp_path / "search.html").read_text().count("data:image/") == 4
 
-    done = recipe("tools/index.py", *index, "--remove", "class1/2.png")
+    done = called("tools/index.py", *index, "--remove", "class1/2.png")
     assert done.returncode == 0, done.stderr
     assert "23 images" in done.stdout
-    assert "class1/2.png  class1" not in recipe(*search, "--page", "").stdout
-    done = recipe("tools/index.py", *index, "--remove", "class1/2.png")
+    assert "class1/2.png  class1" not in called(*search, "--page", "").stdout
+    done = called("tools/index.py", *index, "--remove", "class1/2.png")
     assert done.returncode == 2
     assert "no image 'class1/2.png'; nothing was removed" in done.stderr
-    done = recipe("tools/index.py", *index, "--data", data, "--add")
+    done = called("tools/index.py", *index, "--data", data, "--add")
     assert "24 images" in done.stdout
     more: list[str | Path] = ["--out", tmp_path / "index", "--data", data, "--add"]
-    no_run = recipe("tools/index.py", "--model", "test_resnet", *more)
+    no_run = called("tools/index.py", "--model", "test_resnet", *more)
     assert no_run.returncode == 2
     assert "an index needs the folder of a run or a bundle" in no_run.stderr
-    other = recipe("tools/index.py", "--model", model, "--size", "64", *more)
+    other = called("tools/index.py", "--model", model, "--size", "64", *more)
     assert other.returncode == 2
     assert "with other weights or another --size" in other.stderr
 
@@ -255,16 +260,16 @@ def test_other_engines_find_what_the_exact_one_does(
         more = engines.get(name, [])
         out = tmp_path / name
         flags: tuple[str | Path, ...] = ("--model", model, "--data", data, "--out", out, *more)
-        done = recipe("tools/index.py", *flags)
+        done = called("tools/index.py", *flags)
         assert done.returncode == 0, done.stderr
         query = data / "class2" / "1.png"
         search: list[str | Path] = [out, query, "-k", "5", "--page", ""]
         if name == "qdrant":
-            alone = recipe("tools/search.py", *search)
+            alone = called("tools/search.py", *search)
             assert alone.returncode == 2
             assert "give --qdrant" in alone.stderr
             search += more
-        done = recipe("tools/search.py", *search)
+        done = called("tools/search.py", *search)
         assert done.returncode == 0, done.stderr
         record.append(done.stdout)
     assert record[0] == record[1]
@@ -272,7 +277,7 @@ def test_other_engines_find_what_the_exact_one_does(
 
 def test_a_bundle_has_all_that_an_embedding_needs(data: Path, model: Path, tmp_path: Path) -> None:
     figures("verify", "--model", model, "--data", data, *ALONE, out=model / "verify.json")
-    done = recipe("tools/bundle.py", model, tmp_path / "bundle", "--onnx")
+    done = called("tools/bundle.py", model, tmp_path / "bundle", "--onnx")
     assert done.returncode == 0, done.stderr
     assert "model.onnx differs from torch by at most, for batches of 1: " in done.stdout
     facts = json.loads((tmp_path / "bundle" / "bundle.json").read_text())
@@ -283,7 +288,7 @@ def test_a_bundle_has_all_that_an_embedding_needs(data: Path, model: Path, tmp_p
     a = figures("knn", "--model", model, *knn, out=tmp_path / "a.json")["figures"]
     b = figures("knn", "--model", tmp_path / "bundle", *knn, out=tmp_path / "b.json")["figures"]
     assert a == b
-    done = recipe("tools/bundle.py", model, data)
+    done = called("tools/bundle.py", model, data)
     assert done.returncode == 2
     assert "exists and is not a bundle" in done.stderr
 
@@ -292,12 +297,12 @@ def test_an_index_is_not_searched_with_other_weights(
     data: Path, model: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(model, tmp_path / "run")
-    done = recipe("tools/index.py", "--model", tmp_path / "run", "--data", data)
+    done = called("tools/index.py", "--model", tmp_path / "run", "--data", data)
     assert done.returncode == 0, done.stderr
     torch.manual_seed(1)
     other = Encoder(timm.create_model("test_resnet", num_classes=0))
     export(other, tmp_path / "run" / "encoder", ViewsConfig(size=32))
-    done = recipe("tools/search.py", tmp_path / "run", data / "class0" / "0.png", "--page", "")
+    done = called("tools/search.py", tmp_path / "run", data / "class0" / "0.png", "--page", "")
     assert done.returncode == 2
     assert "has other weights than when the index was made" in done.stderr
 
@@ -335,7 +340,7 @@ def test_broken_weights_end_with_one_sentence(data: Path, model: Path, tmp_path:
     torch.nn.init.constant_(next(encoder.parameters()), torch.nan)
     export(encoder, tmp_path / "encoder", ViewsConfig(size=32))
     for tool in ("linear", "verify", "health", "index"):
-        done = recipe(f"tools/{tool}.py", "--model", tmp_path, "--data", data)
+        done = called(f"tools/{tool}.py", "--model", tmp_path, "--data", data)
         assert done.returncode == 2
         assert "features of 24 of 24 images are not finite" in done.stderr
 
@@ -343,7 +348,7 @@ def test_broken_weights_end_with_one_sentence(data: Path, model: Path, tmp_path:
 def test_an_embedder_gives_the_embeddings_of_the_tools(
     data: Path, model: Path, tmp_path: Path
 ) -> None:
-    done = recipe("tools/index.py", "--model", model, "--data", data, "--out", tmp_path / "index")
+    done = called("tools/index.py", "--model", model, "--data", data, "--out", tmp_path / "index")
     assert done.returncode == 0, done.stderr
     expected = torch.from_numpy(np.load(tmp_path / "index" / "embeddings-1.npy"))
     embedder = selfsup.load(model)

@@ -22,13 +22,13 @@ class Hit(NamedTuple):
 
     name: str
     label: str
-    """Empty where the index has none."""
+    """The name of its class; empty where there is none."""
     similarity: float
     """Cosine."""
     same: bool | None
     """Whether it is above the threshold; None without a threshold."""
     row: int
-    """Of the index."""
+    """Of the index or gallery."""
 
 
 @dataclass(frozen=True)

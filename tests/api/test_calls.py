@@ -44,7 +44,7 @@ def test_the_calls_work_in_a_script_on_any_number_of_processes(
     assert done.returncode == 0, done.stderr
     assert "k-NN, k 20, T 0.1" in done.stdout
     assert done.stdout.count("embedded (24, 128) 24 class0") == processes
-    assert done.stdout.count("hit Hit(name='class0/0.png', similarity=") == processes
+    assert done.stdout.count("hit Hit(name='class0/0.png', label='class0'") == processes
     assert done.stdout.count("loaded (1, 128)") == processes
     assert f"{processes} x cpu" in done.stdout
     assert "Traceback" not in done.stderr

@@ -53,6 +53,7 @@ def line(result: Measurement, reference: Measurement) -> Line:
     return _line("x", 1, 2, "no", "cpu", result, reference)
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 def test_right_methods_have_one_gradient_on_this_machine() -> None:
     lines = certificate(NAMES)
@@ -63,6 +64,7 @@ def test_right_methods_have_one_gradient_on_this_machine() -> None:
     assert max(line.error for line in lines if line.precision == "no") < 2e-5
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["factor", "gradient"])
 def test_a_wrong_way_is_caught_although_its_loss_is_right(
@@ -136,6 +138,11 @@ def test_the_command_says_that_all_is_well() -> None:
     assert "  torch " in done.stdout
     assert "all is well" in done.stdout
     assert all(len(line) <= 80 for line in done.stdout.splitlines())
+
+
+@pytest.mark.grid
+@pytest.mark.slow
+def test_the_command_says_for_machines_that_all_is_well() -> None:
     done = run(sys.executable, "-m", "selfsup", "doctor", "--only", "byol", "--json")
     record = json.loads(done.stdout)
     assert record["passed"]
