@@ -1,7 +1,7 @@
-"""What `import selfsup` offers: training, evaluation and search as ordinary calls.
+"""The public functions of selfsup: training, embedding and search as ordinary calls.
 
 Each call takes the settings of its command as keywords, runs alone or under `accelerate launch`,
-and leaves the process as it was.
+and restores the process's random states, threads and warnings.
 """
 
 import json
@@ -17,7 +17,7 @@ from selfsup.catalog import finetuning_recipe, pipeline_views, pretraining_recip
 from selfsup.config import ModelConfig
 from selfsup.core.errors import UserError, require
 from selfsup.core.numerics import normalize
-from selfsup.core.process_state import kept_process_state
+from selfsup.core.process_state import preserve_process_state
 from selfsup.core.settings import from_keywords
 from selfsup.core.synonyms import refuse_keywords
 from selfsup.data.in_memory import data_settings
@@ -27,7 +27,7 @@ from selfsup.search.query import Hit
 
 
 class TrainedRun(PathLike[str]):
-    """A run folder: where a finished run keeps its encoder, settings, log and report."""
+    """A run folder: the encoder, settings, log and report of a finished run."""
 
     def __init__(self, folder: str | PathLike[str]) -> None:
         """Point at a run folder; nothing is read yet."""
@@ -56,17 +56,17 @@ class TrainedRun(PathLike[str]):
 
 
 class Embedded(NamedTuple):
-    """Images as an encoder sees them."""
+    """Embeddings of images, with names and labels."""
 
     x: Tensor
     """float32 [n, d], rows of length 1."""
     names: list[str]
-    """What a person would call each image: its path, or its position."""
+    """Name of each image: its path, or its position."""
     labels: list[str] | None
     """The name of each image's class, or None where there are no labels."""
 
 
-@kept_process_state()
+@preserve_process_state()
 def pretrain(
     data: Any,
     *,
@@ -76,14 +76,14 @@ def pretrain(
     labels: Any = None,
     **settings: Any,
 ) -> TrainedRun:
-    """Pretrain an encoder on unlabelled images, or go on with the run in `out`.
+    """Pretrain an encoder on unlabelled images, or resume the run in `out`.
 
     Args:
-        data: a folder or whatever else `--data` takes, a torch Dataset, or a list of images.
-        out: the run folder. The same call with the same folder goes on where it stopped.
-        method: its name, as `selfsup pretrain --method` has it; or its Config, such as
+        data: a folder or another form that `--data` accepts, a torch Dataset, or a list of images.
+        out: the run folder. The same call with the same folder resumes the run.
+        method: a name, as in `selfsup pretrain --method`; or a Config, such as
             `SimCLRConfig(temperature=0.1)`; or a dict, {"name": "simclr", "temperature": 0.1}.
-        pipeline: the name of ready views, such as "factory", in place of the method's.
+        pipeline: name of predefined views, such as "factory", instead of the method's.
         labels: of images given as a list; for files, the manifest's column with the labels.
         settings: every other flag, `epochs=100, batch=256, views={"size": 64}`; nested ones as a
             Config object or a dict.
@@ -98,7 +98,7 @@ def pretrain(
     return TrainedRun(out)
 
 
-@kept_process_state()
+@preserve_process_state()
 def finetune(
     data: Any,
     *,
@@ -110,17 +110,17 @@ def finetune(
     labels: Any = None,
     **settings: Any,
 ) -> TrainedRun:
-    """Fine-tune an encoder on labelled images, for search, or go on with the run in `out`.
+    """Fine-tune an encoder for search on labelled images, or resume the run in `out`.
 
     Args:
-        data: labelled images: a folder of folders or whatever else `--data` takes, a torch Dataset
-            of (image, label), or a list of images.
-        out: the run folder. The same call with the same folder goes on where it stopped.
+        data: labelled images: a folder of folders or another form that `--data` accepts, a torch
+            Dataset of (image, label), or a list of images.
+        out: the run folder. The same call with the same folder resumes the run.
         init: the run whose encoder to start from; empty for random weights.
-        loss: its name, as `selfsup finetune --loss` has it, or a Config, such as
+        loss: a name, as in `selfsup finetune --loss`, or a Config, such as
             `TripletConfig(margin=0.1)`.
-        miner: which triplets or pairs of a batch to learn from; by default the loss's own.
-        pipeline: the name of ready views, such as "reid", in place of the usual ones.
+        miner: selects triplets or pairs of a batch; by default the loss's usual miner.
+        pipeline: name of predefined views, such as "reid", instead of the usual ones.
         labels: of images given as a list; for files, the manifest's column with the labels.
         settings: every other flag; nested ones as a Config object or a dict.
 
@@ -134,19 +134,22 @@ def finetune(
         recipe, _ = finetuning_recipe(name)
     if miner is not None:
         require(hasattr(recipe.Config.method, "miner"), f"miner has no effect with loss {loss!r}")
-        require(isinstance(method_settings, Mapping), "a Config of a loss has its own miner")
+        require(
+            isinstance(method_settings, Mapping),
+            "the Config of the loss has a miner already. Set it there, without miner=",
+        )
         method_settings = {**method_settings, "miner": miner}
     if "method" in settings:
-        given = settings.pop("method")
-        require(isinstance(given, Mapping), "method must be a dict here; give a Config as loss")
-        method_settings = {**method_settings, **given}
+        more = settings.pop("method")
+        require(isinstance(more, Mapping), "method must be a dict here. Pass a Config as loss=")
+        method_settings = {**method_settings, **more}
     settings |= {"out": out, "init": init, "method": method_settings}
     _train(recipe, data, labels, settings, pipeline)
     return TrainedRun(out)
 
 
 def _named(method: Any, default: str) -> tuple[str, Any]:
-    """A method's name and its settings, given as a name, a dict or a Config."""
+    """Return the name and the settings of a method that is a name, a dict or a Config."""
     if isinstance(method, str):
         return method, {}
     if isinstance(method, Mapping):
@@ -163,7 +166,7 @@ def _train(recipe: Any, data: Any, labels: Any, settings: dict[str, Any], pipeli
     recipe.main(config)
 
 
-@kept_process_state()
+@preserve_process_state()
 def load(model: Any, **settings: Any) -> Embedder:
     """Load an encoder as a module from images to embeddings.
 
@@ -188,7 +191,7 @@ def load(model: Any, **settings: Any) -> Embedder:
     return Embedder(cast(Encoder, opened.encoder), opened.views, {})
 
 
-@kept_process_state()
+@preserve_process_state()
 def embed(model: Any, data: Any, *, labels: Any = None, **settings: Any) -> Embedded:
     """Embed images: float32 [n, d] of length 1, with their names and labels.
 
@@ -211,8 +214,8 @@ def embed(model: Any, data: Any, *, labels: Any = None, **settings: Any) -> Embe
     features = embed_source(opened, source, config)
     names = [source.name(position) for position in features.positions.tolist()]
     classes = features.classes
-    named = None if source.labels is None else [classes[i] for i in features.labels.tolist()]
-    return Embedded(normalize(features.x), names, named)
+    class_names = None if source.labels is None else [classes[i] for i in features.labels.tolist()]
+    return Embedded(normalize(features.x), names, class_names)
 
 
 def _model_config(
@@ -238,7 +241,7 @@ def search(
 def search(
     model: Any, gallery: Any, queries: Any, *, k: int = 12, memory: str = "1GB", **settings: Any
 ) -> list[list[Hit]]: ...
-@kept_process_state()
+@preserve_process_state()
 def search(
     model: Any, gallery: Any, queries: Any, *, k: int = 12, memory: str = "1GB", **settings: Any
 ) -> list[Hit] | list[list[Hit]]:

@@ -1,4 +1,4 @@
-"""Which recipe trains what: methods, ranking losses and pipelines of views by name."""
+"""Look up recipes by name: methods, ranking losses and pipelines of views."""
 
 import importlib
 import typing
@@ -61,12 +61,13 @@ def finetuning_recipe(loss: str) -> tuple[Any, dict[str, Any]]:
         UserError: there is none of that name.
     """
     name = loss.lower().replace("_", "-").replace(" ", "-")
-    known = _losses()
-    if name not in known:
+    by_name = _losses()
+    if name not in by_name:
         raise UserError(
-            f"there is no loss {loss!r}{did_you_mean(name, known)}; there are {', '.join(known)}"
+            f"there is no loss {loss!r}{did_you_mean(name, by_name)}; there are "
+            f"{', '.join(by_name)}"
         )
-    family, settings = known[name]
+    family, settings = by_name[name]
     return recipe(f"finetune-{family}"), dict(settings)
 
 
@@ -76,14 +77,14 @@ def pipeline_views(name: str, recipe: Any) -> ViewsConfig:
     Raises:
         UserError: there is none of that name.
     """
-    known = name.lower().replace("_", "-").replace(" ", "-")
-    if known not in PIPELINES:
+    key = name.lower().replace("_", "-").replace(" ", "-")
+    if key not in PIPELINES:
         raise UserError(
-            f"there is no pipeline {name!r}{did_you_mean(known, PIPELINES)}; there are "
+            f"there is no pipeline {name!r}{did_you_mean(key, PIPELINES)}; there are "
             f"{', '.join(PIPELINES)}"
         )
     views: ViewsConfig = recipe.Config.views
-    return replace(PIPELINES[known], size=views.size, views=views.views, local=views.local)
+    return replace(PIPELINES[key], size=views.size, views=views.views, local=views.local)
 
 
 def _names(start: str) -> list[str]:
@@ -99,15 +100,15 @@ def _names(start: str) -> list[str]:
 
 @cache
 def _losses() -> dict[str, tuple[str, dict[str, Any]]]:
-    """Each loss with its family and settings; triplets are a family of losses of their own."""
-    known: dict[str, tuple[str, dict[str, Any]]] = {}
+    """Return the recipe family and the settings of each loss, by name."""
+    by_name: dict[str, tuple[str, dict[str, Any]]] = {}
     for family in sorted(_names(FINETUNE), key=lambda name: name != "triplet"):
         method = type(recipe(f"finetune-{family}").Config.method)
         default = method().loss
         for loss in typing.get_args(typing.get_type_hints(method)["loss"]):
             if family != "triplet":
-                known[loss] = family, {"loss": loss}
+                by_name[loss] = family, {"loss": loss}
             else:
                 name = family if loss == default else f"{family}-{loss}"
-                known[name] = family, {"loss": loss}
-    return known
+                by_name[name] = family, {"loss": loss}
+    return by_name

@@ -1,4 +1,4 @@
-"""Starting commands from tests: in processes of their own, or in this one where that is enough."""
+"""Start commands from tests: in separate processes, or in this one where that is enough."""
 
 import contextlib
 import importlib
@@ -13,7 +13,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from selfsup.core import cli
-from selfsup.core.process_state import kept_process_state
+from selfsup.core.process_state import preserve_process_state
 
 ROOT = Path(__file__).parents[1]
 SMALL = "{stem_type: deep, stem_width: 4, channels: [8, 8, 8, 8], layers: [1, 1, 1, 1]}"
@@ -122,7 +122,7 @@ def called(name: str, *flags: str | Path, cwd: Path = ROOT) -> subprocess.Comple
         patch.object(cli, "leave", _leave),
         patch.object(module, "leave", _leave, create=True),
         patch.dict(os.environ, {"COLUMNS": "80"}),
-        kept_process_state(),
+        preserve_process_state(),
     ):
         try:
             module.command()

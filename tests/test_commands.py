@@ -163,9 +163,9 @@ def test_the_memory_benchmark_compares_both_ways(tmp_path: Path) -> None:
     at_once, micro, gradient = done.stdout.splitlines()
     assert "batch 8 at once: peak" in at_once
     assert "batch 32 in micro-batches of 8: peak" in micro
-    found = re.search(r"difference of any gradient (\S+) of (\S+) \(float64\)", gradient)
-    assert found is not None
-    difference, largest = map(float, found.groups())
+    match = re.search(r"difference of any gradient (\S+) of (\S+) \(float64\)", gradient)
+    assert match is not None
+    difference, largest = map(float, match.groups())
     assert difference < 1e-12 < largest
 
 
@@ -183,8 +183,8 @@ def test_the_wheel_has_recipes_and_tools(tmp_path: Path) -> None:
     built = run(*pip, "wheel", "--no-deps", "-w", tmp_path, ROOT, cwd=tmp_path)
     assert built.returncode == 0, built.stderr
     (wheel,) = tmp_path.glob("selfsup-*.whl")
-    made = run(*pip, "install", "--no-deps", "--target", tmp_path / "site", wheel)
-    assert made.returncode == 0, made.stderr
+    installed = run(*pip, "install", "--no-deps", "--target", tmp_path / "site", wheel)
+    assert installed.returncode == 0, installed.stderr
     for module in ("selfsup", "selfsup.recipes.pretrain_simclr", "selfsup.tools.knn"):
         command = (sys.executable, "-P", "-m", module, "--help")
         done = run(*command, cwd=tmp_path, PYTHONPATH=str(tmp_path / "site"))
@@ -224,8 +224,8 @@ def test_an_audit_a_pack_and_views_from_the_command_line(data: Path, tmp_path: P
     shutil.copytree(data, mixed)
     (mixed / "class0" / "bad.png").write_bytes(b"broken")
     shutil.copy(mixed / "class0" / "0.png", mixed / "class0" / "copy.png")
-    found = tmp_path / "audit.json"
-    done = called("tools/audit.py", "--data", mixed, "--out", found)
+    audit = tmp_path / "audit.json"
+    done = called("tools/audit.py", "--data", mixed, "--out", audit)
     assert done.returncode == 0, done.stderr
     assert "26: 25 can be read, 1 cannot" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 120
@@ -244,7 +244,7 @@ def test_an_audit_a_pack_and_views_from_the_command_line(data: Path, tmp_path: P
     assert done.returncode == 2
     assert "1 images of" in done.stderr
 
-    flags = ("--data", mixed, "--audit", found, "--mask-duplicates", *PRETRAIN)
+    flags = ("--data", mixed, "--audit", audit, "--mask-duplicates", *PRETRAIN)
     done = called("recipes/pretrain_simclr.py", *flags, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "run" / "bad_images.csv").exists()

@@ -1,7 +1,7 @@
-"""What must not change unseen: every flag with its default, and that an old checkpoint loads.
+"""Golden files: every flag with its default, and an old checkpoint that must load.
 
-After a change that is meant, `python tests/test_golden.py` writes the flags anew; old checkpoints
-stay as they are.
+After an intended change, `python tests/test_golden.py` writes the flags again; old checkpoints are
+never rewritten.
 """
 
 import dataclasses
@@ -50,7 +50,7 @@ def flags(config: Any, prefix: str = "--") -> Iterator[str]:
             yield name if value is dataclasses.MISSING else f"{name} {value!r}"
 
 
-def told(command: str) -> str:
+def golden_text(command: str) -> str:
     """The golden text of a command."""
     room = "recipes" if command in recipes() else "tools"
     module = importlib.import_module(f"{room}.{command.replace('-', '_')}")
@@ -58,8 +58,8 @@ def told(command: str) -> str:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_flags_and_defaults_are_the_known_ones(command: str) -> None:
-    assert told(command) == (GOLDEN / f"{command}.txt").read_text()
+def test_flags_and_defaults_are_those_of_the_golden_file(command: str) -> None:
+    assert golden_text(command) == (GOLDEN / f"{command}.txt").read_text()
 
 
 def small() -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -83,7 +83,7 @@ def test_an_old_checkpoint_loads() -> None:
 def write() -> None:
     """The flags, and a checkpoint if there is none yet."""
     for command in COMMANDS:
-        (GOLDEN / f"{command}.txt").write_text(told(command))
+        (GOLDEN / f"{command}.txt").write_text(golden_text(command))
     if (GOLDEN / "checkpoints").exists():
         return
     model, optimizer = small()

@@ -1,11 +1,11 @@
-"""Every ranking loss on the demo's photographs: the table of recipes/README.md.
+"""Compare all ranking losses on the demo's photographs: the table of recipes/README.md.
 
     selfsup compare-losses
 
-For each seed 24 of 40 people lend their photographs to pretraining and then, with names, to each
-loss, from the pretrained encoder and from random weights; the figures are of snapshots of the other
-16. Everything but the loss is the same, and nothing was tuned on these people. Finished runs are
-kept, so that the same command goes on where it stopped.
+For each seed, photographs of 24 of 40 people are used for pretraining and then, with names, for
+fine-tuning with each loss, from the pretrained encoder and from random weights. The figures are of
+snapshots of the other 16 people. All settings except the loss are equal, and none was tuned on
+these people. The same command resumes after the last finished run.
 """
 
 from dataclasses import dataclass
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Every ranking loss on the demo's photographs."""
+    """Compare all ranking losses on the demo's photographs."""
 
     out: str = "runs/losses"
     """Where runs and figures go."""
     seeds: int = 3
-    """Other people in the training part, other first weights, other batches each time."""
+    """Number of seeds, each with another choice of people, other initial weights and batches."""
     pretraining: int = 240
-    """Steps."""
+    """Number of steps of pretraining."""
     steps: int = 120
-    """Of fine-tuning."""
+    """Number of steps of fine-tuning."""
     resamples: int = 1000
-    """Bootstrap samples behind each 95 % interval, over the queries of all seeds."""
+    """Number of bootstrap samples for each 95 % interval, over the queries of all seeds."""
 
 
 METHODS: dict[str, TripletConfig | PairsConfig | ProxiesConfig] = {
@@ -75,7 +75,7 @@ def main(config: Config) -> None:
     from selfsup.data.demo_faces import write_demo_faces
 
     out = Path(config.out)
-    found: dict[str, list[dict[str, Tensor]]] = {}
+    results: dict[str, list[dict[str, Tensor]]] = {}
     for seed in range(config.seeds):
         folder = out / f"seed{seed}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -84,15 +84,16 @@ def main(config: Config) -> None:
         pretrain_simclr.main(
             demo.pretraining(train, pretrained, steps=config.pretraining, seed=seed)
         )
-        found.setdefault("no fine-tuning/pretrained", []).append(figures(pretrained, test, seed))
-        found.setdefault("no fine-tuning/random", []).append(figures(demo.ENCODER.name, test, seed))
+        results.setdefault("no fine-tuning/pretrained", []).append(figures(pretrained, test, seed))
+        untrained = figures(demo.ENCODER.name, test, seed)
+        results.setdefault("no fine-tuning/random", []).append(untrained)
         for name, method in METHODS.items():
             for start, init in (("pretrained", pretrained), ("random", "")):
                 run = folder / f"{name} from {start}".replace(", ", "-").replace(" ", "-")
                 settings = demo.finetuning(train, str(run), steps=config.steps, seed=seed)
                 finetune(method, settings, init)
-                found.setdefault(f"{name}/{start}", []).append(figures(str(run), test, seed))
-    table, record = summary(found, config.resamples)
+                results.setdefault(f"{name}/{start}", []).append(figures(str(run), test, seed))
+    table, record = summary(results, config.resamples)
     (out / "losses.json").write_text(json.dumps(record, indent=2) + "\n")
     print(table)
 
@@ -121,14 +122,14 @@ def figures(model: str, test: Path, seed: int) -> "dict[str, Tensor]":
     from selfsup.evaluate.retrieval_figures import retrieval
     from selfsup.search.gallery import Queries
 
-    asked = EvaluateConfig(model=model, data=str(test), size=demo.SIDE, seed=seed)
-    features = labelled_features(open_model(asked), str(test), "", asked)
-    found = retrieval(Queries(features.x, features.labels)).figures
-    return {name: found[name] for name in ("Recall@1", "MAP@R")}
+    settings = EvaluateConfig(model=model, data=str(test), size=demo.SIDE, seed=seed)
+    features = labelled_features(open_model(settings), str(test), "", settings)
+    values = retrieval(Queries(features.x, features.labels)).figures
+    return {name: values[name] for name in ("Recall@1", "MAP@R")}
 
 
 def summary(
-    found: "dict[str, list[dict[str, Tensor]]]", resamples: int
+    results: "dict[str, list[dict[str, Tensor]]]", resamples: int
 ) -> tuple[str, dict[str, Any]]:
     """A table in Markdown and the same with each seed's means."""
     import torch
@@ -140,10 +141,10 @@ def summary(
         "| --- | --- | --- | --- | --- |",
     ]
     record: dict[str, Any] = {}
-    for name in dict.fromkeys(key.split("/")[0] for key in found):
+    for name in dict.fromkeys(key.split("/")[0] for key in results):
         cells = [name]
         for start in ("pretrained", "random"):
-            runs = found[f"{name}/{start}"]
+            runs = results[f"{name}/{start}"]
             for what in ("Recall@1", "MAP@R"):
                 pooled = torch.cat([run[what] for run in runs])
                 value = figure(pooled, seed=0, resamples=resamples)

@@ -44,17 +44,17 @@ class Config:
     out: str = "runs/methods"
     """Where runs and figures go."""
     minutes: float = 15.0
-    """Of training, for each method."""
+    """Minutes of training for each method."""
     size: int = 32
     """Side of the images in pixels."""
     batch: int = 256
     """Images of one step."""
     only: str = ""
-    """One method; by default all."""
+    """Train only this method; by default all."""
     seed: int = 0
-    """Of every run."""
+    """Seed of every run."""
     resamples: int = 1000
-    """Bootstrap samples behind each 95 % interval."""
+    """Number of bootstrap samples for each 95 % interval."""
 
 
 FAST = TeacherConfig(momentum=0.99)  # for a run of a few thousand steps

@@ -39,9 +39,9 @@ class Config:
     steps: int = 240
     """Steps of pretraining; fine-tuning takes half as many."""
     resamples: int = 1000
-    """Bootstrap samples behind each 95 % interval."""
+    """Number of bootstrap samples for each 95 % interval."""
     seed: int = 0
-    """Of everything random, also of who is in the training set."""
+    """Seed of all random numbers, also of the choice of people in the training set."""
 
 
 SIDE = 64  # pixels
@@ -123,8 +123,8 @@ def evaluate(model: str, test: Path, config: Config) -> "dict[str, Figure]":
     from selfsup.evaluate.votes import knn_predict
     from selfsup.search.gallery import Queries
 
-    asked = EvaluateConfig(model=model, data=str(test), size=SIDE, seed=config.seed)
-    x, labels, positions, *_ = labelled_features(open_model(asked), str(test), "", asked)
+    settings = EvaluateConfig(model=model, data=str(test), size=SIDE, seed=config.seed)
+    x, labels, positions, *_ = labelled_features(open_model(settings), str(test), "", settings)
     named = positions % PHOTOGRAPHS < NAMED
     bank, queries = (x[named], labels[named]), x[~named]
     voted = knn_predict(*bank, queries, k=NAMED, temperature=0.1)
@@ -155,7 +155,7 @@ def show(rows: "dict[str, dict[str, Figure]]", out: Path) -> None:
     table.caption = (
         f"160 snapshots; mean and 95 % bootstrap interval. k-NN (k {NAMED}, cosine) and linear "
         f"probe: {NAMED} labelled photographs a person, {PHOTOGRAPHS - NAMED} queries. "
-        "Recall@1, MAP@R: each against all others."
+        "Recall@1, MAP@R: each photograph against all others."
     )
     table.add_column("encoder", no_wrap=True)
     for name in next(iter(rows.values())):

@@ -1,4 +1,4 @@
-"""Can this machine train, and is every gradient right on several processes? About a minute.
+"""Check this machine's packages and devices, and every method's gradient. About a minute.
 
     selfsup doctor
     selfsup doctor --only byol --json
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Packages, devices, and the gradient of every method on several processes."""
+    """Check packages, devices, and the gradient of every method on several processes."""
 
     only: str = ""
-    """One method; by default all."""
+    """Check only this method; by default all."""
     json: bool = False
     """Print figures as JSON instead of tables."""
 

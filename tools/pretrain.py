@@ -16,7 +16,7 @@ from selfsup.core.cli import attempt, leave, parse, take
 from selfsup.core.help import short_help
 
 DEFAULT = "simclr"
-PIPELINE_HELP = ("--pipeline", f"Ready views in place of the method's: {', '.join(PIPELINES)}")
+PIPELINE_HELP = ("--pipeline", f"Predefined views instead of the method's: {', '.join(PIPELINES)}")
 
 
 def main(args: list[str]) -> None:
@@ -44,7 +44,7 @@ def method_of(args: list[str]) -> str | None:
         settings: Any = yaml.safe_load(Path(file).read_text())
         return str(settings["method"]["name"])
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
-        return None  # what is wrong with the file is told where it is read
+        return None  # the recipe reads the file again, and its error says what is wrong
 
 
 def command() -> None:

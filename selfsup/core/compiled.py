@@ -1,8 +1,8 @@
 """Loops that numba compiles for the CPU, once for a machine.
 
-Compiled code is kept beside the file or, where that cannot be written to, in the user's cache
-folder (NUMBA_CACHE_DIR names another). Numba has no wheels for a few platforms; there a form in
-torch takes the place of each loop, and the same tests run on both.
+Compiled code is cached next to the file or, if that folder is read-only, in the user's cache folder
+(NUMBA_CACHE_DIR sets another). Numba has no wheels for a few platforms. There an implementation in
+torch replaces each loop, and the same tests run on both.
 """
 
 import multiprocessing
@@ -19,7 +19,7 @@ ORDER_OF_SUMS = {"nsz", "arcp", "contract", "afn", "reassoc"}  # of LLVM's fast-
 
 @lru_cache
 def available() -> bool:
-    """Whether this platform has numba."""
+    """Return whether this platform has numba."""
     return find_spec("numba") is not None
 
 
@@ -37,7 +37,7 @@ def kernel_with_infinities(function: Callable[..., Any]) -> Any:
 
 
 def _compiled(function: Callable[..., Any], *, fastmath: bool | set[str]) -> Any:
-    """The compiled function; without numba the function itself, which nobody calls then."""
+    """Return the compiled function; without numba the function itself, which is then not called."""
     if find_spec("numba") is None:
         return function
     import numba
@@ -46,15 +46,15 @@ def _compiled(function: Callable[..., Any], *, fastmath: bool | set[str]) -> Any
     options: dict[str, Any] = {"nogil": True, "fastmath": fastmath, "error_model": "numpy"}
     try:
         return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # no folder can be written to: compiled anew by each process
+    except RuntimeError:  # every folder is read-only: each process compiles again
         return numba.njit(cache=False, **options)(function)
 
 
 @lru_cache(maxsize=1)
 def _announce_compiling() -> None:
-    """Print one line when a loop is compiled, which numba does not for code that it has kept.
+    """Print one line when a loop is compiled, but not when it is loaded from the cache.
 
-    The first process prints for all: readers and other ranks wait for the same reason.
+    Only the first process prints: readers and other ranks wait for the same reason.
     """
     from numba.core import event
 

@@ -1,7 +1,7 @@
-"""Processes: the only file that knows how many there are.
+"""Processes: the only file that depends on their number.
 
-A process sees a contiguous share of each global batch, in rank order, so that rows gathered from
-all processes stand in the order of the global batch.
+A process has a contiguous slice of each global batch, in rank order, so that rows gathered from
+all processes are in the order of the global batch.
 """
 
 import ctypes
@@ -24,10 +24,10 @@ LARGEST = 32 << 20  # bytes; glibc takes no more
 
 
 def keep_freed_memory() -> None:
-    """Keep what tensors give back for the next ones, instead of handing it to the system.
+    """Keep the memory of freed tensors for new ones, instead of returning it to the system.
 
-    glibc otherwise returns blocks of some megabytes at once, and the next step pays for each of
-    their pages anew: twice the time of a batch of small crops on a CPU. Elsewhere nothing is done.
+    By default glibc returns large blocks at once, and the next step has to map their pages again:
+    a batch of small crops takes twice the time on a CPU. Without glibc this does nothing.
     """
     if sys.platform != "linux":
         return
@@ -43,11 +43,16 @@ T = TypeVar("T")
 def start(*, track: str = "", folder: str = "") -> Accelerator:
     """Join the other processes, with the device and precision of the launcher.
 
+    Args:
+        track: name of a tracker of accelerate; empty for none.
+        folder: where the tracker writes.
+
     Raises:
-        UserError: accelerate knows no tracker of that name.
+        UserError: accelerate has no tracker of that name.
     """
     keep_freed_memory()
-    patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))  # others wait for a long probe
+    # other processes wait while the main one evaluates, which may take hours
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))
     cpu = not torch.cuda.is_available()  # Apple's devices have no float64, which distances need
     try:
         return Accelerator(
@@ -59,11 +64,13 @@ def start(*, track: str = "", folder: str = "") -> Accelerator:
     except ValueError:
         if not track:
             raise
-        raise UserError(f"accelerate knows no tracker {track!r}; --track tensorboard") from None
+        raise UserError(
+            f"accelerate has no tracker {track!r}. Use one such as --track tensorboard"
+        ) from None
 
 
 def launch_environment(precision: str, device: str) -> dict[str, str]:
-    """Of processes started here, with one thread each, on the CPU or a GPU each."""
+    """Return environment variables for new processes: one thread, on the CPU or on GPUs."""
     more = {"OMP_NUM_THREADS": "1", "ACCELERATE_MIXED_PRECISION": precision}
     if device == "cpu":
         more["CUDA_VISIBLE_DEVICES"] = ""
@@ -71,68 +78,71 @@ def launch_environment(precision: str, device: str) -> dict[str, str]:
 
 
 def world() -> tuple[int, int]:
-    """This process's rank and the number of processes."""
+    """Return this process's rank and the number of processes."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
 
 
 def local_slice(total: int, rank: int, size: int) -> slice:
-    """The rows of process `rank` of `size`: contiguous, all rows once, sizes one apart at most."""
+    """Return the rows of process `rank` of `size`: contiguous, with sizes that differ by 1 at most.
+
+    7 rows on 2 processes are 0 to 2 and 3 to 6.
+    """
     return slice(total * rank // size, total * (rank + 1) // size)
 
 
 def gather_rows(x: Tensor) -> Tensor:
-    """Rows of all processes in rank order, without gradient; each has the same number of rows."""
+    """Gather rows of all processes in rank order, without gradient; each has as many rows."""
     x = x.detach()
     _, size = world()
     if size == 1:
         return x
-    parts = [torch.empty_like(x) for _ in range(size)]
-    dist.all_gather(parts, x.contiguous())
-    return torch.cat(parts)
+    blocks = [torch.empty_like(x) for _ in range(size)]
+    dist.all_gather(blocks, x.contiguous())
+    return torch.cat(blocks)
 
 
 def gather_uneven(x: Tensor, device: torch.device) -> Tensor:
-    """Rows of all processes in rank order, where their numbers differ; the result is on the CPU."""
+    """Gather rows of all processes in rank order, where their numbers differ. Returns CPU rows."""
     counts = gather_objects(len(x))
     padded = torch.zeros(max(counts), *x.shape[1:], dtype=x.dtype)
     padded[: len(x)] = x
     rows = gather_rows(padded.to(device)).cpu().split(max(counts))
-    return torch.cat([part[:count] for part, count in zip(rows, counts, strict=True)])
+    return torch.cat([block[:count] for block, count in zip(rows, counts, strict=True)])
 
 
 def gather_objects(value: T) -> list[T]:
-    """A value of each process, in rank order, on every process."""
+    """Gather a value of each process, in rank order, on every process."""
     _, size = world()
     if size == 1:
         return [value]
-    everyone: list[Any] = [None] * size
-    dist.all_gather_object(everyone, value)
-    return everyone
+    values: list[Any] = [None] * size
+    dist.all_gather_object(values, value)
+    return values
 
 
 def from_main(value: T) -> T:
-    """The main process's value, on every process."""
-    box = [value]
-    broadcast_object_list(box)
-    return box[0]
+    """Broadcast the main process's value to every process."""
+    values = [value]
+    broadcast_object_list(values)
+    return values[0]
 
 
 def wait() -> None:
-    """Let all processes come to this point."""
+    """Wait until all processes reach this point."""
     _, size = world()
     if size > 1:
         dist.barrier()
 
 
 def finish() -> None:
-    """Leave together: ending a process group that others still use aborts them."""
+    """Close the process group once all processes are done: closing it earlier aborts the others."""
     if dist.is_available() and dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
 
 
 def is_main() -> bool:
-    """Whether this is the main process, also before the processes have joined."""
+    """Return whether this is the main process; this works before the processes have joined."""
     return int(os.environ.get("RANK", "0")) == 0

@@ -1,28 +1,28 @@
-"""What a user did wrong, told in one sentence."""
+"""Errors in a user's input, reported in one sentence."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """A wrong input: its text is one sentence with the numbers and the mend.
+    """A wrong input. The text says what is wrong, the number, and what to do.
 
-    The command line prints the sentence without a traceback and exits with status 2. Any other
-    exception is a mistake of ours and keeps its traceback.
+    The command line prints it without a traceback and exits with status 2. Any other exception is
+    a bug in selfsup and is printed with its traceback.
     """
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The nearest known word, as a question in brackets, or an empty string."""
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
+def did_you_mean(word: str, options: Iterable[str]) -> str:
+    """Suggest the most similar option: " (did you mean 'seed'?)", or "" if none is similar."""
+    similar = difflib.get_close_matches(word, list(options), n=1)
+    return f" (did you mean {similar[0]!r}?)" if similar else ""
 
 
-def require(fits: bool, sentence: str) -> None:
-    """Tell the user `sentence` unless a setting fits.
+def require(condition: bool, sentence: str) -> None:
+    """Raise a UserError with `sentence` unless the condition holds.
 
     Raises:
-        UserError: it does not.
+        UserError: the condition is false.
     """
-    if not fits:
+    if not condition:
         raise UserError(sentence)

@@ -42,13 +42,13 @@ def short_help(config: Any, first: Sequence[tuple[str, str]] = ()) -> str:
 
 
 def command_name() -> str:
-    """The command as it was typed: `selfsup knn`, or the name of a script."""
+    """Return the command as it was typed: `selfsup knn`, or the name of a script."""
     name = sys.argv[0]
     return name if name.startswith("selfsup ") else f"python {Path(name).name}"
 
 
 def _row(config: Any, flag: str) -> tuple[str, str]:
-    """A flag as typed, and its first sentence with the default."""
+    """Return a flag as it is typed, and the first sentence of its docstring with the default."""
     owner, default = config, None
     names = flag.split(".")
     for name in names[:-1]:
@@ -64,8 +64,9 @@ def _row(config: Any, flag: str) -> tuple[str, str]:
     hint = typing.get_type_hints(owner)[name]
     if typing.get_origin(hint) is typing.Literal:
         about = f"{about}: {', '.join(map(str, typing.get_args(hint)))}"
-    told = "needed" if value is dataclasses.MISSING else _default(value)
-    return f"--{flag.replace('_', '-')}", f"{about} ({told})" if told else about
+    default_text = "needed" if value is dataclasses.MISSING else _default(value)
+    text = f"{about} ({default_text})" if default_text else about
+    return f"--{flag.replace('_', '-')}", text
 
 
 def _default(value: Any) -> str:
@@ -77,7 +78,7 @@ def _default(value: Any) -> str:
 
 
 def _documentation(config: type) -> dict[str, str]:
-    """The strings below the fields of a dataclass and of those that it inherits from."""
+    """Read the docstrings below the fields of a dataclass and of its base classes."""
     about: dict[str, str] = {}
     for owner in reversed(config.__mro__):
         if not dataclasses.is_dataclass(owner):

@@ -19,12 +19,12 @@ def full_precision(like: Tensor) -> AbstractContextManager[None]:
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Half precision becomes float32; float32 and float64 stay."""
+    """Convert half precision to float32; float32 and float64 stay."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def normalize(x: Tensor) -> Tensor:
-    """Rows scaled to length 1. [n, d] -> [n, d].
+    """Scale rows to length 1. [n, d] -> [n, d].
 
     A row shorter than 1e-8 becomes zeros with gradient zero, where dividing by a tiny norm would
     send gradients of 1e11 backward.
@@ -34,7 +34,7 @@ def normalize(x: Tensor) -> Tensor:
 
 
 class _Normalize(torch.autograd.Function):
-    """Beside the result only the lengths are kept for the gradient."""
+    """Normalize rows; backward needs only the result and the lengths."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -49,17 +49,17 @@ class _Normalize(torch.autograd.Function):
 
 
 def unit_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows scaled to length 1 and what they were divided by: [n, d], [n, 1].
+    """Scale rows to length 1. Returns the rows [n, d] and their divisors [n, 1].
 
-    Rows shorter than 1e-8 become zeros and are told by an infinite divisor.
+    Rows shorter than 1e-8 become zeros: their divisor is infinite.
     """
     length = x.norm(dim=1, keepdim=True)
-    # false of a row with nan, which has to show
+    # the comparison is false for nan, so that a row with nan stays visible
     length = torch.where(length <= SMALLEST_NORM, torch.inf, length)
     return x / length, length
 
 
 def unit_rows_back(gradient: Tensor, z: Tensor, length: Tensor) -> Tensor:
-    """Bring a gradient at unit rows z back to the rows they were, in place. [n, d]."""
+    """Propagate a gradient from unit rows z to the rows before scaling, in place. [n, d]."""
     along = (gradient * z).sum(1, keepdim=True)
     return gradient.sub_(z * along).div_(length)

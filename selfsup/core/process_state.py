@@ -1,6 +1,6 @@
-"""Calls from Python leave the process as it was: random states, threads, warnings, process groups.
+"""Restore the process's state after a call: random states, threads, warnings, process groups.
 
-A script may have an accelerator, a seed and filters of its own; a notebook calls more than once.
+A script may have its own accelerator, seed and warning filters; a notebook calls more than once.
 """
 
 import atexit
@@ -21,7 +21,7 @@ from selfsup.core.distributed import finish
 
 
 @contextmanager
-def kept_process_state() -> Iterator[None]:
+def preserve_process_state() -> Iterator[None]:
     """Context manager or decorator: leave the process as it was before, also after an error.
 
     Restored: the CPU's random states of torch, numpy and Python, torch's number of threads and

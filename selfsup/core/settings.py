@@ -1,4 +1,4 @@
-"""Settings as dataclasses: made from plain values, checked against their types, and back."""
+"""Settings as dataclasses: check plain values against the fields' types, and convert both ways."""
 
 import dataclasses
 import os
@@ -11,7 +11,7 @@ from selfsup.core.errors import UserError, did_you_mean
 
 C = TypeVar("C")
 Path = tuple[str, ...]
-"""Where a setting stands: ("optim", "lr")."""
+"""Names from the outermost Config to a setting: ("optim", "lr")."""
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -30,12 +30,16 @@ def to_dict(config: Any) -> dict[str, Any]:
 def from_keywords(
     config: type[C], values: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
 ) -> C:
-    """Make a Config from keywords; a nested one is a Config of its own, or a dict of some fields.
+    """Make a Config from keywords.
 
-    `defaults` take the place of the Config's own.
+    Args:
+        config: a dataclass.
+        values: values by field name; for a nested Config, a Config or a dict of some fields.
+        defaults: values that replace the defaults of the Config's fields.
 
     Raises:
-        UserError: a keyword is no setting, has a value of another type, or one is missing.
+        UserError: a keyword is not a setting, has a value of another type, or a needed one is
+            missing.
     """
     values = {k: os.fspath(v) if isinstance(v, os.PathLike) else v for k, v in values.items()}
     plain = {key: value for key, value in values.items() if not _is_config(value)}
@@ -50,15 +54,15 @@ def from_keywords(
                 f"{type(values[key]).__name__}"
             )
         settings[key] = values[key]
-    made: C = with_values(config, settings, base=with_values(config, defaults or {}))
+    filled: C = with_values(config, settings, base=with_values(config, defaults or {}))
     for field in dataclasses.fields(typing.cast(Any, config)):
-        if getattr(made, field.name) is dataclasses.MISSING:
+        if getattr(filled, field.name) is dataclasses.MISSING:
             raise UserError(f"{field.name} is needed: {field.name}=...")
-    return made
+    return filled
 
 
 def _keyword(path: Path) -> str:
-    """Where a wrong keyword stands: nothing at the top, `optim: ` within that one."""
+    """Start an error's sentence with the Configs around a keyword: "" or "optim: "."""
     return "".join(f"{name}: " for name in path[:-1])
 
 
@@ -104,9 +108,9 @@ def checked(
     Args:
         values: plain values by name, nested ones as dictionaries.
         config: a dataclass.
-        place: the start of an error's sentence: where the setting of this path was written.
-        strict: refuse unknown settings instead of leaving them out.
-        within: the path of `values` in the whole.
+        place: returns the start of an error's sentence, which says where this path was written.
+        strict: raise an error for unknown settings instead of leaving them out.
+        within: the path of `values` in the outermost Config.
 
     Raises:
         UserError: a setting is unknown or has a value of another type.
@@ -124,9 +128,7 @@ def checked(
         hint = hints[name]
         if dataclasses.is_dataclass(hint):
             if not isinstance(value, Mapping):
-                raise UserError(
-                    f"{place(path)}{name} must hold settings of its own, indented below it"
-                )
+                raise UserError(f"{place(path)}{name} must hold settings, indented below it")
             inner = typing.cast(type, hint)
             result[name] = checked(value, inner, place=place, strict=strict, within=path)
             continue
@@ -148,7 +150,7 @@ def line_of(tree: Any, path: Path) -> int:
 
 
 def _convert(value: Any, hint: Any) -> tuple[bool, Any]:
-    """Whether a plain value fits a field's type, and the value in that type."""
+    """Return whether a plain value has a field's type, and the value converted to it."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:
         return _convert(value, inner[0])
@@ -172,7 +174,7 @@ def _convert(value: Any, hint: Any) -> tuple[bool, Any]:
                 return False, value
         return isinstance(value, int | float) and not isinstance(value, bool), value
     if hint is str:
-        return isinstance(value, str), value  # images in memory are a kind of text, too
+        return isinstance(value, str), value  # also subclasses, which stand for images in memory
     return type(value) is hint or (hint is types.NoneType and value is None), value
 
 

@@ -1,7 +1,7 @@
-"""Work shared among threads that do not wait for one another: each takes the next job.
+"""Run jobs in a pool of threads: each thread takes the next job when it is done with the last.
 
-Inside a job torch has one thread. A product that is shared out and waited for costs more than it
-gains when it is small enough to stay in a processor's cache.
+Inside a job torch has one thread. Small matrix products, which fit in a processor's cache, are
+faster in one thread each than split over all threads, since splitting has to wait for the slowest.
 """
 
 import os
@@ -20,30 +20,31 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
-_SHARED: ContextVar[int] = ContextVar("threads that share jobs")
+_POOL_SIZE: ContextVar[int] = ContextVar("threads of the pool")
 
 
 @contextmanager
 def single_threaded() -> Iterator[None]:
-    """Torch has one thread between jobs too, for small steps among many jobs.
+    """Keep torch single-threaded inside this block; jobs still use all threads.
 
-    Its other threads go on spinning for a while after each shared operation, in the jobs' time.
+    After an operation on several threads, torch's threads wait actively for more work. That would
+    take time from jobs that follow at once.
     """
     threads = torch.get_num_threads()
     if threads == 1:
         yield
         return
-    held = _SHARED.set(threads)
+    token = _POOL_SIZE.set(threads)
     torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
-        _SHARED.reset(held)
+        _POOL_SIZE.reset(token)
 
 
 def _threads() -> int:
-    return _SHARED.get(torch.get_num_threads())
+    return _POOL_SIZE.get(torch.get_num_threads())
 
 
 def map_ordered(jobs: Iterable[Job], work: Callable[[Job], Result]) -> Iterator[Result]:
@@ -61,24 +62,24 @@ def map_ordered(jobs: Iterable[Job], work: Callable[[Job], Result]) -> Iterator[
     pool, mode = _pool(threads), torch.is_inference_mode_enabled()
 
     def in_mode(job: Job) -> Result:
-        with torch.inference_mode(mode):  # which threads do not share
+        with torch.inference_mode(mode):  # each thread has its own inference mode
             return work(job)
 
-    begun: deque[Future[Result]] = deque()
+    started: deque[Future[Result]] = deque()
     try:
         for job in jobs:
-            begun.append(pool.submit(in_mode, job))
-            if len(begun) >= AHEAD * threads:
-                yield begun.popleft().result()
-        while begun:
-            yield begun.popleft().result()
+            started.append(pool.submit(in_mode, job))
+            if len(started) >= AHEAD * threads:
+                yield started.popleft().result()
+        while started:
+            yield started.popleft().result()
     finally:
-        for left in begun:
-            left.cancel()
+        for future in started:
+            future.cancel()
 
 
 AHEAD = 2
-"""Jobs for each thread that are begun or done before the first result is taken."""
+"""Number of jobs of each thread that are started before the first result is taken."""
 
 
 def job_slices(
@@ -111,7 +112,7 @@ def job_slices(
 
 
 def run_jobs(jobs: Iterable[Job], work: Callable[[Job], None]) -> None:
-    """As `map_ordered`, for work that leaves what it finds elsewhere."""
+    """Run jobs as `map_ordered` does, for work that writes its results itself."""
     for _ in map_ordered(jobs, work):
         pass
 
@@ -123,20 +124,20 @@ def run_blocks(n: int, work: Callable[[slice], None]) -> None:
 
 @lru_cache(maxsize=1)
 def _pool(threads: int) -> ThreadPoolExecutor:
-    """Kept, since a job is done in less time than it takes to start a thread."""
-    pool, own = ThreadPoolExecutor(threads), torch.get_num_threads()
-    together = Barrier(threads)
+    """Start a pool, which is cached: starting a thread takes longer than a job."""
+    pool, caller_threads = ThreadPoolExecutor(threads), torch.get_num_threads()
+    barrier = Barrier(threads)
 
-    def alone() -> None:
-        together.wait()  # so that each thread comes here once
-        torch.get_num_threads()  # a thread's first question sets its number, also after it was set
+    def use_one_thread() -> None:
+        barrier.wait()  # each thread of the pool runs this once
+        torch.get_num_threads()  # a thread's first call resets its number, also after it was set
         torch.set_num_threads(1)
 
-    for ready in [pool.submit(alone) for _ in range(threads)]:
-        ready.result()
-    torch.set_num_threads(own)  # of the thread that asked, and of those that come
+    for future in [pool.submit(use_one_thread) for _ in range(threads)]:
+        future.result()
+    torch.set_num_threads(caller_threads)  # of this thread, and of threads that start later
     return pool
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not come along
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # a fork has no threads

@@ -12,7 +12,7 @@ from selfsup.config import (
     RetrievalConfig,
     VerifyConfig,
 )
-from selfsup.core.process_state import kept_process_state
+from selfsup.core.process_state import preserve_process_state
 from selfsup.core.settings import from_keywords
 from selfsup.core.synonyms import refuse_keywords
 from selfsup.data.in_memory import data_settings
@@ -92,5 +92,5 @@ def _evaluate(
     for name, images in others.items():
         values |= data_settings(name, images)
     made = from_keywords(config, values | settings)
-    with kept_process_state():
+    with preserve_process_state():
         return evaluate(made)

@@ -158,7 +158,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "type": ({"batch": "x"}, "batch must be a whole number, not 'x'"),
     "guess": ({"epoch": 3}, "unknown setting 'epoch' (did you mean 'epochs'?)"),
     "nested": ({"views": {"sise": 3}}, "views: unknown setting 'sise' (did you mean 'size'?)"),
-    "number": ({"optim": 3}, "optim must hold settings of its own"),
+    "number": ({"optim": 3}, "optim must hold settings, indented below it"),
     "method": ({"method": "simclear"}, "there is no method 'simclear' (did you mean 'simclr'?)"),
     "steps": ({"steps": 0}, "--steps must be above 0, not 0"),
     "keep": ({"keep": 0}, "--keep must be above 0, not 0"),

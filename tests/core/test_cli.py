@@ -48,7 +48,7 @@ def test_a_config_cannot_be_changed() -> None:
             "views:\n  interpolation: cubic",
             "line 2: interpolation must be one of bilinear, bicubic",
         ),
-        ("views: 3", "line 1: views must hold settings of its own"),
+        ("views: 3", "line 1: views must hold settings, indented below it"),
         ("micro_batch: x", "line 1: micro_batch must be a whole number or empty, not 'x'"),
         ("views: {area: [1]}", "line 1: area must be a list of 2 numbers, not [1]"),
         ("sync_bn: 1", "line 1: sync_bn must be true or false, not 1"),
@@ -56,7 +56,7 @@ def test_a_config_cannot_be_changed() -> None:
         ("a: [", "is not YAML"),
     ],
 )
-def test_a_wrong_file_is_told_with_its_line(tmp_path: Path, text: str, sentence: str) -> None:
+def test_the_error_for_a_wrong_file_has_the_line(tmp_path: Path, text: str, sentence: str) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(text)
     with pytest.raises(UserError) as caught:
@@ -64,7 +64,7 @@ def test_a_wrong_file_is_told_with_its_line(tmp_path: Path, text: str, sentence:
     assert sentence in str(caught.value)
 
 
-def test_a_missing_config_file_is_told() -> None:
+def test_a_missing_config_file_is_an_error() -> None:
     with pytest.raises(UserError, match=r"cannot read --config nowhere.yaml"):
         parse(Config, ["--config", "nowhere.yaml"])
 
@@ -84,7 +84,7 @@ def test_help_comes_without_torch(command: str) -> None:
     assert done.stdout.strip().endswith("heavy []")
 
 
-def test_an_unknown_command_is_told_with_a_guess() -> None:
+def test_an_unknown_command_is_an_error_with_a_suggestion() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "selfsup", "retreival"],
         capture_output=True,

@@ -70,8 +70,8 @@ def test_identical_rows_are_exactly_0_apart_by_cosine_too() -> None:
 
 def test_identical_rows_are_0_apart_by_cosine_to_a_rounding() -> None:
     x = normal(10, 8).float().repeat(4, 1)
-    apart = Distance(kind="cosine").matrix(x, x)[:10, 10:20].diagonal()
-    torch.testing.assert_close(apart, torch.zeros(10), rtol=0, atol=5e-7)
+    distances = Distance(kind="cosine").matrix(x, x)[:10, 10:20].diagonal()
+    torch.testing.assert_close(distances, torch.zeros(10), rtol=0, atol=5e-7)
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
@@ -168,7 +168,7 @@ def test_full_precision_switches_autocast_off_and_only_inside() -> None:
         assert (x @ x).dtype == torch.bfloat16
 
 
-def test_rows_a_millionth_of_their_length_apart_are_told_apart() -> None:
+def test_rows_that_differ_by_a_millionth_of_their_length_have_a_distance() -> None:
     x, y = torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 1e-6]])
     assert Distance(normalize=False).matrix(x, y).item() == pytest.approx(1e-6, rel=1e-3)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from selfsup.core.schedule import cosine, warmup_cosine
 
 
-def test_a_cosine_starts_and_ends_where_told_and_is_halfway_in_the_middle() -> None:
+def test_a_cosine_has_its_start_and_end_and_is_halfway_in_the_middle() -> None:
     values = [cosine(step, 100, start=0.996, end=1.0) for step in (0, 50, 100)]
     assert values == pytest.approx([0.996, 0.998, 1.0], abs=1e-12)
 
@@ -23,9 +23,9 @@ def test_a_cosine_stays_at_its_end(step: int) -> None:
 @given(step=st.integers(0, 40), start=st.floats(-2, 2), end=st.floats(-2, 2))
 def test_a_cosine_is_half_a_wave(step: int, start: float, end: float) -> None:
     # sin^2 of a quarter turn: the same wave, written another way.
-    share = math.sin(math.pi * step / 80) ** 2
+    fraction = math.sin(math.pi * step / 80) ** 2
     assert cosine(step, 40, start=start, end=end) == pytest.approx(
-        start + (end - start) * share, abs=1e-9
+        start + (end - start) * fraction, abs=1e-9
     )
 
 
@@ -40,8 +40,8 @@ def test_after_the_warm_up_a_cosine_falls_to_the_final_value(
     warmup: int, past: int, final: float
 ) -> None:
     value = warmup_cosine(warmup + past, warmup + 20, warmup=warmup, peak=3.0, final=final)
-    share = math.cos(math.pi * past / 40) ** 2
-    assert value == pytest.approx(final + (3.0 - final) * share, abs=1e-9)
+    fraction = math.cos(math.pi * past / 40) ** 2
+    assert value == pytest.approx(final + (3.0 - final) * fraction, abs=1e-9)
 
 
 def test_no_step_is_above_the_peak_or_below_the_neighbours_it_lies_between() -> None:

@@ -71,29 +71,29 @@ def test_jobs_alone_leaves_the_jobs_shared_and_the_caller_with_one(threads: int)
 
 @pytest.mark.parametrize("total", [0, 1, 2, 7, 100])
 @pytest.mark.parametrize(("best", "room"), [(None, None), (5, None), (None, 6), (5, 1000), (5, 0)])
-def test_shares_cover_all_rows_once(
+def test_job_slices_cover_all_rows_once(
     threads: int, total: int, best: int | None, room: int | None
 ) -> None:
-    parts = list(job_slices(total, best, room))
-    assert [i for part in parts for i in range(part.start, part.stop)] == list(range(total))
-    assert total < 7 or len(parts) >= threads
-    sizes = [part.stop - part.start for part in parts]
-    assert len(list(job_slices(total, best, room, least=50))) <= len(parts)
+    slices = list(job_slices(total, best, room))
+    assert [i for part in slices for i in range(part.start, part.stop)] == list(range(total))
+    assert total < 7 or len(slices) >= threads
+    sizes = [part.stop - part.start for part in slices]
+    assert len(list(job_slices(total, best, room, least=50))) <= len(slices)
     assert best is None or max(sizes, default=0) <= best
     if room:
         held = AHEAD * threads if threads > 1 else 1
         assert max(sizes, default=0) <= max(1, room // held)
 
 
-def test_jobs_write_to_what_the_caller_made_in_inference_mode(threads: int) -> None:
+def test_jobs_write_to_the_callers_inference_tensors(threads: int) -> None:
     with torch.inference_mode():
-        made = torch.zeros(10)
+        counts = torch.zeros(10)
 
         def fill(part: slice) -> None:
-            made[part] += 1
+            counts[part] += 1
 
         run_blocks(10, fill)
-    assert made.sum() == 10
+    assert counts.sum() == 10
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

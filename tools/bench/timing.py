@@ -76,8 +76,8 @@ class Ratio(NamedTuple):
 
 def ratio(mine: list[float], peer: list[float], *, per: float = 1.0) -> Ratio:
     """Of the rounds' ratios of seconds; `per` is how much more work the peer's seconds hold."""
-    found = [b / a / per for a, b in zip(mine, peer, strict=True)]
-    return Ratio(statistics.median(found), min(found), max(found))
+    ratios = [b / a / per for a, b in zip(mine, peer, strict=True)]
+    return Ratio(statistics.median(ratios), min(ratios), max(ratios))
 
 
 def machine() -> str:
