@@ -16,7 +16,7 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from selfsup.config import Format
-from selfsup.core.errors import UserError
+from selfsup.core.errors import require
 from selfsup.encoders.weights import read_file
 
 Rules = list[tuple[str, str]]
@@ -48,8 +48,7 @@ PREFIXES: dict[str, tuple[str, ...]] = {
     "torchvision": (),
     "efficientnet": (),
 }
-"""Prefixes of the encoder's tensors, to separate them from those of heads and queues. The first
-that any tensor has is used."""
+"""Prefixes of the encoder's tensors, not of heads and queues; the first that occurs is used."""
 TEACHER_PREFIXES: dict[str, tuple[str, ...]] = {
     "lightly": ("teacher_backbone.", "backbone_momentum.", "backbone."),
     "solo": ("momentum_backbone.", "momentum_encoder."),
@@ -132,8 +131,7 @@ EFFICIENTNET: Rules = [
     (r"\._se_reduce\.", ".se.conv_reduce."),
     (r"\._se_expand\.", ".se.conv_expand."),
 ]
-"""EfficientNet-PyTorch's layers, without those that depend on the block: see
-`_rename_efficientnet`."""
+"""EfficientNet-PyTorch's layers outside of blocks: see `_rename_efficientnet`."""
 INVERTED_RESIDUAL: Rules = [
     (r"\._expand_conv\.", ".conv_pw."),
     (r"\._project_conv\.", ".conv_pwl."),
@@ -193,41 +191,30 @@ def read_third_party(file: Path, format: Format, *, teacher: bool = False) -> Na
     if teacher:
         _require_teacher(content, file, format)
     content = _find_tensors(content, format, teacher)
-    if not isinstance(content, dict):
-        raise UserError(f"{file} holds no named tensors")
+    require(isinstance(content, dict), f"{file} holds no named tensors")
     named = {re.sub(r"^(?:module\.|_orig_mod\.)+", "", str(k)): v for k, v in content.items()}
     named = {key: value for key, value in named.items() if isinstance(value, Tensor)}
     encoder_prefixes = PREFIXES[format]
     if teacher and format in TEACHER_PREFIXES:
         encoder_prefixes = TEACHER_PREFIXES[format]
-        if not any(key.startswith(encoder_prefixes) for key in named):
-            raise UserError(f"{file} has no moving average: none of {', '.join(encoder_prefixes)}")
-    if not named:
-        entries = ", ".join(map(str, list(content)[:5]))
-        other = " (--teacher reads the moving average)" if "teacher" in content else ""
-        raise UserError(
-            f"{file} has no network where --format {format} keeps it, but {entries}{other}"
-        )
+        held = any(key.startswith(encoder_prefixes) for key in named)
+        require(held, f"{file} has no moving average: none of {', '.join(encoder_prefixes)}")
+    other = " (--teacher reads the moving average)" if "teacher" in content else ""
+    entries = ", ".join(map(str, list(content)[:5])) + other
+    require(bool(named), f"{file} has no network where --format {format} keeps it, but {entries}")
     for prefixes in (encoder_prefixes, WRAPPER_PREFIXES):
         named = _select_prefix(named, prefixes)
     return named if format == "timm" else _rename_to_timm(named, format)
 
 
 def _require_teacher(content: Any, file: Path, format: Format) -> None:
-    """Refuse to read the trained network in the place of a moving average that is not there.
-
-    Formats that mark it by a prefix are checked where tensors are selected.
-
-    Raises:
-        UserError: the format has none, or the file.
-    """
+    """Refuse a format or file without a moving average; prefixes are checked on selection."""
     if format in TEACHER_PREFIXES:
         return
-    places = TEACHER_LOCATIONS.get(format)
-    if places is None:
-        raise UserError(f"--format {format} has no moving average: leave --teacher out")
-    if not (isinstance(content, dict) and any(isinstance(content.get(p), dict) for p in places)):
-        raise UserError(f"{file} has no moving average: no {' or '.join(places)} in it")
+    places = TEACHER_LOCATIONS.get(format, ())
+    require(bool(places), f"--format {format} has no moving average: leave --teacher out")
+    held = isinstance(content, dict) and any(isinstance(content.get(p), dict) for p in places)
+    require(held, f"{file} has no moving average: no {' or '.join(places)} in it")
 
 
 def _find_tensors(content: Any, format: Format, teacher: bool) -> Any:
@@ -251,6 +238,12 @@ def _select_prefix(named: NamedTensors, prefixes: tuple[str, ...]) -> NamedTenso
     return named
 
 
+def _rename(key: str, rules: Rules) -> str:
+    for pattern, name in rules:
+        key = re.sub(pattern, name, key)
+    return key
+
+
 def _rename_to_timm(named: NamedTensors, format: Format) -> NamedTensors:
     """Translate names into timm's and drop heads."""
     rules = RULES[format]
@@ -260,14 +253,12 @@ def _rename_to_timm(named: NamedTensors, format: Format) -> NamedTensors:
         rules = SMALL_SEQUENTIAL_RESNET
     renamed = {}
     for key, value in named.items():
-        for pattern, name in rules:
-            key = re.sub(pattern, name, key)
+        key = _rename(key, rules)
         if not HEAD.match(key):
             renamed[key] = value
     registers = renamed.pop("register_tokens", None)
     if registers is not None and {"cls_token", "pos_embed"} <= renamed.keys():
-        # DINOv2 adds a position to the class token. timm does not where there are register
-        # tokens, so the position is added to the token's weight here.
+        # DINOv2 adds a position to the class token, timm with registers does not: added here
         position = renamed["pos_embed"]
         renamed["reg_token"] = registers
         renamed["cls_token"] = renamed["cls_token"] + position[:, :1]
@@ -303,12 +294,9 @@ def load_third_party(model: nn.Module, named: NamedTensors, file: Path, format: 
         resampled = resample_abs_pos_embed(position, new_size=size, num_prefix_tokens=tokens)
         named = {**named, "pos_embed": resampled}
     matching = {k: v for k, v in named.items() if k in state and state[k].shape == v.shape}
-    if not matching:
-        names = ", ".join(list(named)[:3])
-        raise UserError(
-            f"no tensor of {file} fits the model; it has {len(named)} tensors such as {names}. "
-            f"Check --format {format} and the model's name"
-        )
+    names = f"{len(named)} tensors such as {', '.join(list(named)[:3])}"
+    check = f"Check --format {format} and the model's name"
+    require(bool(matching), f"no tensor of {file} fits the model; it has {names}. {check}")
     model.load_state_dict(matching, strict=False)
     _apply_project_settings(model, format, named)
     counters = {key for key in state if key.endswith("num_batches_tracked")}
@@ -336,8 +324,7 @@ def _rename_efficientnet(named: NamedTensors, model: Any) -> NamedTensors:
             stage, index = positions[int(block[1])]
             rules += INVERTED_RESIDUAL if block[1] in expanding else DEPTHWISE_SEPARABLE
             rules.append((r"^_blocks\.\d+\.", f"blocks.{stage}.{index}."))
-        for pattern, name in rules:
-            key = re.sub(pattern, name, key)
+        key = _rename(key, rules)
         if not key.startswith("_fc."):
             renamed[key] = value
     return renamed
@@ -349,14 +336,12 @@ def _apply_project_settings(model: Any, format: Format, named: NamedTensors) -> 
     if format == "solo" and stem is not None and stem.shape[-1] == 3:
         model.conv1.padding = (2, 2)  # solo-learn's stem for CIFAR
     if format == "lightly" and stem is not None and stem.shape[-1] == 3:
-        # lightly takes only the child modules of its ResNet; the ReLU after the stem is a call in
-        # its forward and gets lost
+        # lightly takes the children of its ResNet, whose ReLU after the stem is in its forward
         model.act1 = nn.Identity()
     if format == "moco" and getattr(model, "embed_dim", 0) == 384:
         for module in model.modules():  # MoCo v3's ViT-S has twelve heads, timm's six
             if hasattr(module, "num_heads"):
-                module.num_heads, module.head_dim = 12, 32
-                module.scale = 32**-0.5
+                module.num_heads, module.head_dim, module.scale = 12, 32, 32**-0.5
 
 
 def detect_stem(named: NamedTensors) -> Stem:
