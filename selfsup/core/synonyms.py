@@ -6,7 +6,7 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from selfsup.core.errors import UserError, did_you_mean
+from selfsup.core.errors import UserError
 
 LAUNCHER = "accelerate launch --mixed_precision bf16 (or fp16) before the script"
 DEVICES = "CUDA_VISIBLE_DEVICES=0,1 and accelerate launch --num_processes 2 choose the GPUs"
@@ -71,10 +71,8 @@ def refuse_synonyms(args: Sequence[str], config: type) -> None:
         if pair and not expects_value:
             name = pair[1].replace("_", "-")
             answer = f"--{name} {pair[2]}" if name in own else ours(name, own)
-            raise UserError(
-                f"{arg}: settings are flags; "
-                + (f"here it is {answer}" if answer else f"see --help-all{did_you_mean(name, own)}")
-            )
+            if answer:  # else it may be a file, or one of several NAME=FILE
+                raise UserError(f"{arg}: settings are flags; here it is {answer}")
         expects_value = False
 
 

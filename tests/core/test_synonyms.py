@@ -1,0 +1,55 @@
+"""What users of other tools type is answered with what it is called here."""
+
+import pytest
+
+from recipes.finetune_triplet import Config as Finetune
+from recipes.pretrain_simclr import Config as Pretrain
+from selfsup.config import KNNConfig
+from selfsup.core.cli import parse
+from selfsup.core.errors import UserError
+from selfsup.core.synonyms import SYNONYMS, flags_of
+
+NEEDED = ["--data", "images", "--out", "run"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "answer"),
+    [
+        (["--batch-size", "3"], "--batch-size: here it is --batch"),
+        (["--batch_size=3"], "--batch_size: here it is --batch"),
+        (["--model", "resnet50"], "--model: here it is --encoder.name"),
+        (["--img-size", "64"], "--img-size: here it is --views.size"),
+        (["--pretrained"], "--pretrained: here it is --init RUN for fine-tuning"),
+        (["--resume", "x"], "--resume: here it is the same command again"),
+        (["--output-dir", "x"], "--output-dir: here it is --out"),
+        (["--mixed-precision", "bf16"], "here it is accelerate launch --mixed_precision bf16"),
+        (["--fp16"], "--fp16: here it is accelerate launch --mixed_precision"),
+        (["--device", "cuda"], "--device: here it is CUDA_VISIBLE_DEVICES"),
+        (["--num-workers", "4"], "--num-workers: here it is --workers"),
+        (["--learning-rate", "1"], "--learning-rate: here it is --optim.lr"),
+        (["batch=3"], "batch=3: settings are flags; here it is --batch 3"),
+        (["optim.lr=0.1"], "here it is --optim.lr 0.1"),
+        (["lr=0.1"], "lr=0.1: settings are flags; here it is --optim.lr"),
+    ],
+)
+def test_a_flag_of_another_tool_is_answered(typed: list[str], answer: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse(Pretrain, [*NEEDED, *typed])
+    assert answer in str(caught.value)
+
+
+def test_values_with_an_equals_sign_are_values() -> None:
+    assert parse(Pretrain, ["--data", "batch=3", "--out", "lr=1"]).data == "batch=3"
+    two = ["--against", "resnet18=a.pth", "resnet34=b.pth"]
+    config = parse(KNNConfig, ["--model", "x", "--data", "y", *two])
+    assert config.against == ("resnet18=a.pth", "resnet34=b.pth")
+
+
+def test_a_flag_that_a_command_has_is_its_own() -> None:
+    assert parse(KNNConfig, ["--model", "resnet18", "--data", "y"]).model == "resnet18"
+
+
+def test_every_answer_is_a_flag_of_some_command() -> None:
+    known = {*flags_of(Pretrain), *flags_of(Finetune), *flags_of(KNNConfig), "method"}
+    flags = {answer.split()[0] for answer in SYNONYMS.values() if answer.startswith("--")}
+    assert {flag.lstrip("-").rstrip(",") for flag in flags} <= known | {"views.mean"}
