@@ -57,11 +57,15 @@ def pretraining_recipe(method: str) -> Any:
 def finetuning_recipe(loss: str) -> tuple[Any, dict[str, Any]]:
     """Find the recipe of a ranking loss, and the settings of its method that choose the loss.
 
+    The name of a family ("pairs", "proxies", as config.yaml has it) chooses its default loss.
+
     Raises:
         UserError: there is none of that name.
     """
     name = loss.lower().replace("_", "-").replace(" ", "-")
     by_name = _losses()
+    if name not in by_name and name in _names(FINETUNE):
+        return recipe(f"finetune-{name}"), {}
     if name not in by_name:
         raise UserError(
             f"there is no loss {loss!r}{did_you_mean(name, by_name)}; there are "

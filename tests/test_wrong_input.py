@@ -202,6 +202,21 @@ WRONG = {
         "SupCon needs labels",
     ),
     "no such method": ("tools/doctor.py", ["--only", "simsima"], "there is no method 'simsima'"),
+    "a loss given twice": (
+        "tools/finetune.py",
+        ["--data", "images", "--loss", "arcface", "--method.loss", "cosface"],
+        "--loss is --method.loss: give one",
+    ),
+    "a miner of no use": (
+        "tools/finetune.py",
+        ["--data", "images", "--loss", "arcface", "--miner", "batch-hard"],
+        "--miner has no effect with --loss arcface",
+    ),
+    "no such pipeline": (
+        "tools/pretrain.py",
+        ["--data", "images", "--pipeline", "factori"],
+        "there is no pipeline 'factori' (did you mean 'factory'?)",
+    ),
     "tracker": (PRE, ["--data", "images", *PRETRAIN, "--track", "nonesuch"], "nonesuch"),
 }
 

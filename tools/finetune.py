@@ -31,6 +31,9 @@ def main(args: list[str]) -> None:
         ]
         print(short_help(recipe.Config, first=first))
         return
+    for short, value in (("loss", loss), ("miner", miner)):
+        twice = any(arg.split("=")[0] == f"--method.{short}" for arg in args)
+        require(value is None or not twice, f"--{short} is --method.{short}: give one")
     if miner is not None:
         require(hasattr(recipe.Config.method, "miner"), f"--miner has no effect with --loss {loss}")
         args += ["--method.miner", miner]

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tyro.conf import Positional
+
 WIDTH = 80
 
 
@@ -22,7 +24,9 @@ def short_help(config: Any, first: Sequence[tuple[str, str]] = ()) -> str:
     rows = [*first, *(_row(config, flag) for flag in flags)]
     column = min(26, max((len(row[0]) for row in rows), default=0)) + 4
     lines = [*textwrap.wrap(str(config.__doc__).split("\n\n")[0], WIDTH), ""]
-    lines += [f"usage: {command_name()} [flags]", ""]
+    words = [_positional(config, f.name) for f in dataclasses.fields(config)]
+    usage = " ".join([command_name(), *filter(None, words), "[flags]"])
+    lines += [f"usage: {usage}", ""]
     for flag, about in rows:
         wrapped = textwrap.wrap(about, WIDTH - column) or [""]
         head = f"  {flag}".ljust(column)
@@ -39,6 +43,15 @@ def short_help(config: Any, first: Sequence[tuple[str, str]] = ()) -> str:
             "  --help-all lists every flag.",
         ]
     )
+
+
+def _positional(config: Any, name: str) -> str:
+    """A setting that is typed without a flag, in capitals; empty for others."""
+    hint = typing.get_type_hints(config, include_extras=True)[name]
+    if Positional not in typing.get_args(hint)[1:]:
+        return ""
+    several = "..." if typing.get_origin(typing.get_args(hint)[0]) is tuple else ""
+    return name.upper() + several
 
 
 def command_name() -> str:
@@ -66,7 +79,8 @@ def _row(config: Any, flag: str) -> tuple[str, str]:
         about = f"{about}: {', '.join(map(str, typing.get_args(hint)))}"
     default_text = "needed" if value is dataclasses.MISSING else _default(value)
     text = f"{about} ({default_text})" if default_text else about
-    return f"--{flag.replace('_', '-')}", text
+    typed = _positional(owner, name) or f"--{flag.replace('_', '-')}"
+    return typed, text
 
 
 def _default(value: Any) -> str:

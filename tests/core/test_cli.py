@@ -11,9 +11,11 @@ from launch import ROOT, environment
 
 from recipes.pretrain_simclr import Config
 from selfsup.__main__ import usage
+from selfsup.catalog import finetuning_recipe
 from selfsup.core.cli import parse
 from selfsup.core.errors import UserError
 from selfsup.core.settings import to_dict
+from tools.search import Config as SearchConfig
 
 NEEDED = ["--data", "images", "--out", "run"]
 
@@ -99,3 +101,20 @@ def test_an_unknown_command_is_an_error_with_a_suggestion() -> None:
 
 def test_the_list_of_commands_fits_80_columns() -> None:
     assert max(map(len, usage().splitlines())) <= 80
+
+
+def test_help_names_what_is_typed_without_a_flag(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["selfsup search"])
+    with pytest.raises(SystemExit):
+        parse(SearchConfig, ["--help"])
+    text = capsys.readouterr().out
+    assert "usage: selfsup search RUN QUERIES... [flags]" in text
+    assert "--run" not in text
+
+
+@pytest.mark.parametrize("name", ["triplet", "pairs", "proxies", "circle", "arcface"])
+def test_a_family_or_a_loss_chooses_its_recipe(name: str) -> None:
+    recipe, _ = finetuning_recipe(name)
+    assert recipe.Config.method.name in ("triplet", "pairs", "proxies")
