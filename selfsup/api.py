@@ -6,6 +6,7 @@ and restores the process's random states, threads and warnings.
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, NamedTuple, cast, overload
@@ -104,7 +105,7 @@ def finetune(
     *,
     out: str | PathLike[str],
     init: Any = "",
-    loss: Any = "triplet",
+    loss: Any = None,
     miner: str | None = None,
     pipeline: str = "",
     labels: Any = None,
@@ -117,7 +118,7 @@ def finetune(
             Dataset of (image, label), or a list of images.
         out: the run folder. The same call with the same folder resumes the run.
         init: the run whose encoder to start from; empty for random weights.
-        loss: a name, as in `selfsup finetune --loss`, or a Config, such as
+        loss: a name, as in `selfsup finetune --loss` (triplet by default), or a Config, such as
             `TripletConfig(margin=0.1)`.
         miner: selects triplets or pairs of a batch; by default the loss's usual miner.
         pipeline: name of predefined views, such as "reid", instead of the usual ones.
@@ -127,6 +128,13 @@ def finetune(
     Raises:
         UserError: a setting is unknown or does not fit, in one sentence.
     """
+    more = settings.pop("method", {})
+    require(isinstance(more, Mapping), "method must be a dict here. Pass a Config as loss=")
+    for name, value in (("loss", loss), ("miner", miner)):
+        twice = value is not None and name in more
+        require(not twice, f'{name} and method={{"{name}": ...}} are the same: give one')
+    if loss is None:
+        loss = str(more.get("name", "triplet"))
     if isinstance(loss, str):
         recipe, method_settings = finetuning_recipe(loss)
     else:
@@ -139,9 +147,8 @@ def finetune(
             "the Config of the loss has a miner already. Set it there, without miner=",
         )
         method_settings = {**method_settings, "miner": miner}
-    if "method" in settings:
-        more = settings.pop("method")
-        require(isinstance(more, Mapping), "method must be a dict here. Pass a Config as loss=")
+    if more:
+        require(isinstance(method_settings, Mapping), "a Config of the loss is complete already")
         method_settings = {**method_settings, **more}
     settings |= {"out": out, "init": init, "method": method_settings}
     _train(recipe, data, labels, settings, pipeline)
@@ -273,6 +280,9 @@ def search(
     single = isinstance(queries, str | PathLike)
     x = _embed_queries(model, [queries] if single else queries, settings)
     threshold = read_threshold(Path(fspath(model)))
+    require(k > 0, f"k must be above 0, not {k}")
+    widths = x.shape[1], bank.x.shape[1]
+    require(widths[0] == widths[1], f"queries are {widths[0]} wide and the gallery {widths[1]}")
     hits: list[list[Hit]] = []
     with torch.inference_mode():
         for block in nearest(x, bank.x, k, memory=parse_bytes(memory)):
@@ -283,7 +293,6 @@ def search(
 
 def _embed_queries(model: Any, queries: Any, settings: dict[str, Any]) -> Tensor:
     """Embed queries: those that are files by their paths."""
-    from selfsup.data.decode import read_bytes
     from selfsup.data.sources import ImageSource
     from selfsup.evaluate.model import embed as embed_source
     from selfsup.evaluate.model import open_model
@@ -299,7 +308,7 @@ def _embed_queries(model: Any, queries: Any, settings: dict[str, Any]) -> Tensor
     config = _model_config(model, "", settings)
     opened = open_model(config)
     source = ImageSource(
-        lambda i: read_bytes(paths[i]),
+        partial(_read_path, paths),
         list(map(str, paths)),
         None,
         [],
@@ -311,6 +320,13 @@ def _embed_queries(model: Any, queries: Any, settings: dict[str, Any]) -> Tensor
         broken = set(range(len(paths))) - set(features.positions.tolist())
         raise UserError(f"{paths[min(broken)]} cannot be read as an image")
     return normalize(features.x)
+
+
+def _read_path(paths: list[Path], position: int) -> bytes:
+    """Read a query; no closure, so that worker processes can have it."""
+    from selfsup.data.decode import read_bytes
+
+    return read_bytes(paths[position])
 
 
 def _hit(bank: Embedded, similarity: float, row: int, threshold: float | None) -> Hit:

@@ -39,6 +39,11 @@ def main(args: list[str]) -> None:
         args += ["--method.miner", miner]
     if loss is not None:
         args += ["--method.loss", settings["loss"]]
+    in_file = any(arg.split("=")[0] == "--config" for arg in args)
+    require(
+        pipeline is None or not in_file,
+        "--pipeline and --config both choose the views: give one, and single --views.* flags",
+    )
     defaults = {} if pipeline is None else {"views": pipeline_views(pipeline, recipe)}
     recipe.main(parse(recipe.Config, args, defaults))
 

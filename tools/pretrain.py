@@ -13,6 +13,7 @@ from typing import Any
 from selfsup.catalog import methods, pipeline_views, pretraining_recipe
 from selfsup.config.pipelines import PIPELINES
 from selfsup.core.cli import attempt, leave, parse, take
+from selfsup.core.errors import require
 from selfsup.core.help import short_help
 
 DEFAULT = "simclr"
@@ -29,6 +30,11 @@ def main(args: list[str]) -> None:
         method_help = ("--method", f"One of {', '.join(methods())} ({DEFAULT})")
         print(short_help(recipe.Config, first=[method_help, PIPELINE_HELP]))
         return
+    in_file = any(arg.split("=")[0] == "--config" for arg in args)
+    require(
+        pipeline is None or not in_file,
+        "--pipeline and --config both choose the views: give one, and single --views.* flags",
+    )
     defaults = {} if pipeline is None else {"views": pipeline_views(pipeline, recipe)}
     recipe.main(parse(recipe.Config, args, defaults))
 

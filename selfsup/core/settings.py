@@ -174,6 +174,7 @@ def _convert(value: Any, hint: Any) -> tuple[bool, Any]:
                 return False, value
         return isinstance(value, int | float) and not isinstance(value, bool), value
     if hint is str:
+        value = os.fspath(value) if isinstance(value, os.PathLike) else value
         return isinstance(value, str), value  # also subclasses, which stand for images in memory
     return type(value) is hint or (hint is types.NoneType and value is None), value
 
@@ -188,6 +189,7 @@ def _describe(hint: Any) -> str:
     if origin in (types.UnionType, typing.Union):
         return " or ".join(map(_describe, inner))
     if origin is tuple:
-        return "a list of numbers" if inner[-1] is Ellipsis else f"a list of {len(inner)} numbers"
+        kind = "text" if inner[0] is str else "words" if inner[0] not in (int, float) else "numbers"
+        return f"a list of {kind}" if inner[-1] is Ellipsis else f"a list of {len(inner)} numbers"
     words = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
     return words.get(hint, "empty")

@@ -106,7 +106,8 @@ def ours(name: str, own: set[str]) -> str | None:
     if answer is None:
         return None
     flags = re.findall(r"--([a-z][\w.-]*)", answer) if answer.startswith("--") else []
-    return answer if not flags or own & set(flags) else None
+    sections = {flag.split(".")[0] for flag in own}  # --method beside --method.temperature
+    return answer if not flags or (own | sections) & set(flags) else None
 
 
 def flags_of(config: Any, prefix: str = "") -> Iterator[str]:

@@ -1,10 +1,16 @@
 """Images given from Python, where settings hold a path."""
 
+import hashlib
 from collections.abc import Sequence
 from os import PathLike, fspath
 from typing import Any
 
+import numpy as np
+
 from selfsup.core.errors import require
+
+SAMPLED = 16
+"""Images that tell one list or data set from another."""
 
 
 class InMemory(str):
@@ -20,12 +26,29 @@ class InMemory(str):
     def __new__(cls, images: Any, labels: Sequence[Any] | None = None) -> "InMemory":
         """Hold images, such as a list or a torch Dataset."""
         count = len(images) if hasattr(images, "__len__") else "unknown number of"
-        text = super().__new__(cls, f"{count} images from Python ({type(images).__name__})")
+        kind = f"{type(images).__name__} {_digest(images, labels)}"
+        text = super().__new__(cls, f"{count} images from Python ({kind})")
         text.images, text.labels = images, labels
         return text
 
     def __deepcopy__(self, memo: Any) -> "InMemory":
         return self  # a Config that is copied goes on with the same images
+
+
+def _digest(images: Any, labels: Sequence[Any] | None) -> str:
+    """Hash of some images and all given labels, so that a run does not go on with others."""
+    digest = hashlib.blake2b(digest_size=4)
+    count = len(images) if hasattr(images, "__len__") and hasattr(images, "__getitem__") else 0
+    for position in range(0, count, max(1, count // SAMPLED)):
+        try:
+            item = images[position]
+        except Exception:  # told where images are opened
+            continue
+        for part in item if isinstance(item, tuple | list) else (item,):
+            digest.update(np.asarray(part).tobytes())
+    if labels is not None:
+        digest.update(repr([str(label) for label in labels]).encode())
+    return digest.hexdigest()
 
 
 def data_settings(name: str, data: Any, labels: Any = None) -> dict[str, Any]:

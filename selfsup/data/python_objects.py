@@ -166,10 +166,21 @@ def _labels_of_items(data: Any) -> Labels | None:
     if not (isinstance(first, tuple | list) and len(first) > 1):
         return None
     targets = getattr(data, "targets", None)
-    if targets is not None and len(targets) == len(data):
+    changed = getattr(data, "target_transform", None) is not None  # then items have other labels
+    if targets is not None and len(targets) == len(data) and not changed:
         listed: Labels = targets
         return listed
-    return [data[i][1] for i in range(len(data))]
+    return [_label_of_item(data, i) for i in range(len(data))]
+
+
+def _label_of_item(data: Any, position: int) -> Any:
+    try:
+        return data[position][1]
+    except Exception as error:  # whatever a data set of others raises
+        first = f"{type(error).__name__}: {error}".split("\n")[0]
+        raise UserError(
+            f"item {position} cannot be read for its label ({first}); give labels=[...] beside it"
+        ) from None
 
 
 def _encoded(data: Any, labels: Labels | None, n: int) -> tuple[Tensor | None, Sequence[str]]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from selfsup.config import EvaluateConfig
-from selfsup.core.distributed import is_main
+from selfsup.core.distributed import from_main, is_main
 from selfsup.core.errors import UserError, require
 from selfsup.core.settings import to_dict
 from selfsup.evaluate.intervals import Figure, figure
@@ -67,13 +67,14 @@ def compare(
     require(config.resamples >= 0, f"--resamples must be 0 or more, not {config.resamples}")
     model = open_model(config)
     measured = _measure_all([model, *open_baselines(model, config)], config, embed, measure)
-    seeds = [embed(open_model(replace(config, model=run))) for run in config.seeds]
+    runs = [open_model(replace(config, model=run)) for run in config.seeds]
+    seeds = [_measure_on_main(embed(run), config, measure) for run in runs]
     file = Path(config.out) if config.out else result_file(f"{tool}.json", model)
     if not is_main():
         return Evaluation(tool, model.name, file, to_dict(config))
     first, *others = measured.values()
     if seeds:
-        first.facts.update(_mean_over_seeds([first, *map(measure, seeds)]))
+        first.facts.update(_mean_over_seeds([first, *filter(None, seeds)]))
     figures = {name: _figures(each, config) for name, each in measured.items()}
     return Evaluation(
         tool=tool,
@@ -98,16 +99,29 @@ def _measure_all(
     measured: dict[str, Measurement] = {}
     for model in models:
         features = embed(model)
-        if not is_main():
-            continue
         name = model.name if model.name not in measured else f"{model.name} ({len(measured) + 1})"
-        try:
-            measured[name] = measure(features)
-        except UserError:
-            raise
-        except ValueError as error:
-            raise UserError(f"{config.data}: {error}") from None
+        measurement = _measure_on_main(features, config, measure)
+        if measurement is not None:
+            measured[name] = measurement
     return measured
+
+
+def _measure_on_main(
+    features: T, config: EvaluateConfig, measure: Callable[[T], Measurement]
+) -> Measurement | None:
+    """Measure on the main process; an error there is raised on all, so that none goes on alone."""
+    measurement, error = None, None
+    if is_main():
+        try:
+            measurement = measure(features)
+        except UserError as wrong:
+            error = wrong
+        except ValueError as wrong:
+            error = UserError(f"{config.data}: {wrong}")
+    error = from_main(error)
+    if error is not None:
+        raise error
+    return measurement
 
 
 def accuracy(predictions: Tensor, labels: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import importlib
 import os
 import random
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -51,6 +52,19 @@ def test_the_calls_work_in_a_script_on_any_number_of_processes(
 
 
 @pytest.mark.slow
+def test_an_error_of_the_main_process_leaves_no_other_behind(
+    data: Path, trained: selfsup.TrainedRun
+) -> None:
+    script = ROOT / "tests" / "workers" / "error_then_embed.py"
+    done = run(*torchrun(2), script, data, trained.folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("refused: ") == 2
+    expected = selfsup.embed(trained, data).x.double().sum().item()
+    sums = [float(number) for number in re.findall(r"sum (\d+\.\d+)", done.stdout)]
+    assert sums == pytest.approx([expected] * 2, abs=1e-6)
+
+
+@pytest.mark.slow
 def test_the_calls_work_in_a_notebook_and_progress_moves(data: Path, tmp_path: Path) -> None:
     from nbclient import NotebookClient
 
@@ -80,7 +94,7 @@ def test_a_list_of_images_trains_as_their_folder_does(
     images = [Image.open(file).convert("RGB") for file in sorted(data.rglob("*.png"))]
     of_list = selfsup.pretrain(images, out=tmp_path / "list", batch=8, **SMALL)
     assert [line["loss"] for line in of_list.log] == [line["loss"] for line in trained.log]
-    assert of_list.settings["data"] == "24 images from Python (list)"
+    assert of_list.settings["data"].startswith("24 images from Python (list ")
     labels = [file.parent.name for file in sorted(data.rglob("*.png"))]
     z = selfsup.embed(of_list, images, labels=labels)
     same = selfsup.embed(trained, data)
@@ -175,6 +189,40 @@ def test_a_wrong_call_raises_one_sentence(data: Path, tmp_path: Path, what: str)
         selfsup.pretrain(data, out=tmp_path / "x", **(SMALL | {"batch": 8} | settings))
     assert sentence in str(caught.value)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_run_does_not_go_on_with_other_images_or_labels(data: Path, tmp_path: Path) -> None:
+    images = [Image.open(file).convert("RGB") for file in sorted(data.rglob("*.png"))]
+    first, other = [i % 4 for i in range(24)], [i // 6 for i in range(24)]
+    flags = SMALL | {"classes": 3, "images": 2, "method": {"dim": 8}}
+    selfsup.finetune(images, out=tmp_path / "r", labels=first, **flags)
+    selfsup.finetune(images, out=tmp_path / "r", labels=first, **flags)
+    for changed, labels in ((images, other), (images[::-1], first)):
+        with pytest.raises(selfsup.UserError, match="was started with other settings"):
+            selfsup.finetune(changed, out=tmp_path / "r", labels=labels, **flags)
+
+
+def test_a_loss_or_a_miner_is_given_once(data: Path, tmp_path: Path) -> None:
+    for name, value in (("loss", "triplet"), ("miner", "random")):
+        given: dict[str, Any] = {name: value, "method": {name: value}}
+        with pytest.raises(selfsup.UserError, match=f"{name} and method="):
+            selfsup.finetune(data, out=tmp_path / "x", **given)
+
+
+def test_a_search_that_cannot_be_is_one_sentence(data: Path, trained: selfsup.TrainedRun) -> None:
+    z = selfsup.embed(trained, data)
+    with pytest.raises(selfsup.UserError, match="k must be above 0, not 0"):
+        selfsup.search(trained, z, z, k=0)
+    narrow = z._replace(x=z.x[:, :3])
+    with pytest.raises(selfsup.UserError, match="wide and the gallery 3"):
+        selfsup.search(trained, narrow, z)
+
+
+def test_paths_and_runs_fit_wherever_text_does(data: Path, trained: selfsup.TrainedRun) -> None:
+    table = selfsup.evaluate.knn(trained, data, against=[trained], baselines=[], resamples=10)
+    assert len(table.baselines) == 1
+    with pytest.raises(selfsup.UserError, match="against must be a list of text, not 'x'"):
+        selfsup.evaluate.knn(trained, data, against="x")
 
 
 def test_the_sentence_is_the_one_that_the_command_prints(tmp_path: Path) -> None:

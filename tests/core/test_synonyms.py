@@ -27,6 +27,7 @@ NEEDED = ["--data", "images", "--out", "run"]
         (["--device", "cuda"], "--device: here it is CUDA_VISIBLE_DEVICES"),
         (["--num-workers", "4"], "--num-workers: here it is --workers"),
         (["--learning-rate", "1"], "--learning-rate: here it is --optim.lr"),
+        (["--recipe", "byol"], "--recipe: here it is --method"),
         (["batch=3"], "batch=3: settings are flags; here it is --batch 3"),
         (["optim.lr=0.1"], "here it is --optim.lr 0.1"),
         (["lr=0.1"], "lr=0.1: settings are flags; here it is --optim.lr"),

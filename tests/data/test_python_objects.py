@@ -203,3 +203,34 @@ def test_what_cannot_be_a_source_is_one_sentence(data: Any, labels: Any, message
 def test_pil_images_have_no_five_channels() -> None:
     with pytest.raises(UserError, match="a PIL image has 1, 3 or 4 channels, not 5"):
         python_source([Image.fromarray(grey(0))], channels=5)
+
+
+class Targets:
+    """A data set of pairs as torchvision's are, perhaps with changed targets or a broken item."""
+
+    targets = (0, 1, 2, 3)
+
+    def __init__(self, change: bool = False, broken: int = -1) -> None:
+        self.target_transform = (lambda label: label % 2) if change else None
+        self.broken = broken
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray, int]:
+        if i == self.broken:
+            raise RuntimeError("boom")
+        label = self.targets[i] if self.target_transform is None else self.target_transform(i)
+        return np.full((8, 8, 3), i, np.uint8), label
+
+
+def test_labels_are_those_of_the_items_where_targets_are_changed() -> None:
+    for change, expected in ((False, [0, 1, 2, 3]), (True, [0, 1, 0, 1])):
+        labels = python_source(Targets(change)).labels
+        assert labels is not None
+        assert labels.tolist() == expected
+
+
+def test_an_item_without_a_readable_label_is_one_sentence() -> None:
+    with pytest.raises(UserError, match=r"item 2 cannot be read for its label \(Runtime"):
+        python_source(Targets(change=True, broken=2))
