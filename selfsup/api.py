@@ -6,8 +6,7 @@ and restores the process's random states, threads and warnings.
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import partial
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple, cast, overload
 
@@ -22,7 +21,7 @@ from selfsup.core.process_state import preserve_process_state
 from selfsup.core.settings import from_keywords
 from selfsup.core.synonyms import refuse_keywords
 from selfsup.data.in_memory import data_settings
-from selfsup.encoders.bundle import Embedder, load_bundle, read_threshold
+from selfsup.encoders.bundle import Embedder, load_bundle, model_name, read_threshold
 from selfsup.encoders.encoder import Encoder
 from selfsup.search.query import Hit
 
@@ -188,9 +187,10 @@ def load(model: Any, **settings: Any) -> Embedder:
     Raises:
         UserError: there is no such encoder.
     """
-    if Path(fspath(model)).is_dir():
+    name = model_name(model)
+    if Path(name).is_dir():
         require(not settings, f"{model} is a folder, which has its own settings: {settings}")
-        return load_bundle(fspath(model))
+        return load_bundle(name)
     from selfsup.evaluate.model import open_model
 
     opened = open_model(_model_config(model, "", settings))
@@ -230,7 +230,7 @@ def _model_config(
 ) -> ModelConfig:
     refuse_keywords(settings, ModelConfig)
     return from_keywords(
-        ModelConfig, {"model": fspath(model), **data_settings("data", data, labels), **settings}
+        ModelConfig, {"model": model_name(model), **data_settings("data", data, labels), **settings}
     )
 
 
@@ -242,15 +242,30 @@ def search(
     *,
     k: int = 12,
     memory: str = "1GB",
+    labels: Any = None,
     **settings: Any,
 ) -> list[Hit]: ...
 @overload
 def search(
-    model: Any, gallery: Any, queries: Any, *, k: int = 12, memory: str = "1GB", **settings: Any
+    model: Any,
+    gallery: Any,
+    queries: Any,
+    *,
+    k: int = 12,
+    memory: str = "1GB",
+    labels: Any = None,
+    **settings: Any,
 ) -> list[list[Hit]]: ...
 @preserve_process_state()
 def search(
-    model: Any, gallery: Any, queries: Any, *, k: int = 12, memory: str = "1GB", **settings: Any
+    model: Any,
+    gallery: Any,
+    queries: Any,
+    *,
+    k: int = 12,
+    memory: str = "1GB",
+    labels: Any = None,
+    **settings: Any,
 ) -> list[Hit] | list[list[Hit]]:
     """Find the nearest images of a gallery, exactly.
 
@@ -262,6 +277,7 @@ def search(
             or what `embed` returned for them, for a list of hits each.
         k: neighbours of each query.
         memory: what the search may hold beside the embeddings.
+        labels: of the gallery, as in `embed`; queries need none.
         settings: as in `embed`, for gallery and queries.
 
     Returns:
@@ -276,10 +292,14 @@ def search(
     from selfsup.search.neighbours import nearest
     from selfsup.search.products import parse_bytes
 
-    bank = gallery if isinstance(gallery, Embedded) else embed(model, gallery, **settings)
+    if isinstance(gallery, Embedded):
+        require(labels is None, "the gallery is embedded already: give labels to embed()")
+        bank = gallery
+    else:
+        bank = embed(model, gallery, labels=labels, **settings)
     single = isinstance(queries, str | PathLike)
     x = _embed_queries(model, [queries] if single else queries, settings)
-    threshold = read_threshold(Path(fspath(model)))
+    threshold = read_threshold(Path(model_name(model)))
     require(k > 0, f"k must be above 0, not {k}")
     widths = x.shape[1], bank.x.shape[1]
     require(widths[0] == widths[1], f"queries are {widths[0]} wide and the gallery {widths[1]}")
@@ -293,9 +313,7 @@ def search(
 
 def _embed_queries(model: Any, queries: Any, settings: dict[str, Any]) -> Tensor:
     """Embed queries: those that are files by their paths."""
-    from selfsup.data.sources import ImageSource
-    from selfsup.evaluate.model import embed as embed_source
-    from selfsup.evaluate.model import open_model
+    from selfsup.evaluate.model import embed_files, open_model
 
     if isinstance(queries, Embedded):
         return queries.x
@@ -306,27 +324,7 @@ def _embed_queries(model: Any, queries: Any, settings: dict[str, Any]) -> Tensor
     for path in paths:
         require(path.is_file(), f"{path} is no file of an image; for a folder search with embed()")
     config = _model_config(model, "", settings)
-    opened = open_model(config)
-    source = ImageSource(
-        partial(_read_path, paths),
-        list(map(str, paths)),
-        None,
-        [],
-        channels=opened.views.channels,
-    )
-    source.in_memory = True  # few images: reader processes would take longer to start
-    features = embed_source(opened, source, config)
-    if features.bad:
-        broken = set(range(len(paths))) - set(features.positions.tolist())
-        raise UserError(f"{paths[min(broken)]} cannot be read as an image")
-    return normalize(features.x)
-
-
-def _read_path(paths: list[Path], position: int) -> bytes:
-    """Read a query; no closure, so that worker processes can have it."""
-    from selfsup.data.decode import read_bytes
-
-    return read_bytes(paths[position])
+    return normalize(embed_files(open_model(config), paths, config))
 
 
 def _hit(bank: Embedded, similarity: float, row: int, threshold: float | None) -> Hit:

@@ -48,7 +48,7 @@ def pretraining_recipe(method: str) -> Any:
     name = method.lower().replace("_", "-").replace(" ", "-")
     if name not in methods():
         raise UserError(
-            f"there is no method {method!r}{did_you_mean(name, methods())}; there are "
+            f"there is no method {method!r}{did_you_mean(name, methods())}; recipes/ has "
             f"{', '.join(methods())}"
         )
     return recipe(f"pretrain-{name}")

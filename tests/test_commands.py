@@ -41,7 +41,16 @@ def test_the_main_job_from_the_command_line(data: Path, pretrained: Path, tmp_pa
     done = recipe("recipes/finetune_triplet.py", *flags)
     assert done.returncode == 0, done.stderr
     log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    assert {"active", "skipped", "from_margin", "positive", "negative", "state"} <= log[0].keys()
+    assert {
+        "active",
+        "skipped",
+        "relative_loss",
+        "gap",
+        "nearest",
+        "positive",
+        "negative",
+        "state",
+    } <= log[0].keys()
     assert "epoch      4 batches of 3 classes x 2 images" in done.stdout
     assert "positives  1 per anchor" in done.stdout
 
@@ -253,6 +262,12 @@ def test_an_audit_a_pack_and_views_from_the_command_line(data: Path, tmp_path: P
     done = called("tools/views.py", "--method", "moco-v2", "--step", "2", "--page", page, *flags)
     assert done.returncode == 0, done.stderr
     assert page.read_text().count("<img") >= 24
+    file = tmp_path / "byol.yaml"
+    file.write_text("method: {name: byol}\nviews: {size: 16}\n")
+    done = called("tools/views.py", "--config", file, "--page", page, "--data", mixed)
+    assert "byol, step 0" in page.read_text(), done.stderr
+    done = called("tools/views.py", "--pipeline", "documents", "--page", page, "--data", mixed)
+    assert done.returncode == 0, done.stderr
     done = called("tools/views.py", "--method", "simcl", "--data", mixed)
     assert done.returncode == 2
     assert "no method 'simcl' (did you mean 'simclr'?)" in done.stderr

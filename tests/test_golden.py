@@ -1,7 +1,7 @@
 """Golden files: every flag with its default, and an old checkpoint that must load.
 
-After an intended change, `python tests/test_golden.py` writes the flags again; old checkpoints are
-never rewritten.
+After an intended change, `PYTHONPATH=.:tests python tests/test_golden.py` writes the flags again; old
+checkpoints are never rewritten.
 """
 
 import dataclasses
@@ -59,7 +59,9 @@ def golden_text(command: str) -> str:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_flags_and_defaults_are_those_of_the_golden_file(command: str) -> None:
-    assert golden_text(command) == (GOLDEN / f"{command}.txt").read_text()
+    file = GOLDEN / f"{command}.txt"
+    assert file.exists(), "a new command: PYTHONPATH=.:tests python tests/test_golden.py writes it"
+    assert golden_text(command) == file.read_text()
 
 
 def small() -> tuple[nn.Module, torch.optim.Optimizer]:

@@ -8,28 +8,26 @@ The losses are those of recipes/finetune_*.py: triplets, pairs and proxies.
 
 import sys
 
-from selfsup.catalog import finetuning_recipe, losses, pipeline_views
-from selfsup.core.cli import attempt, leave, parse, take
+from selfsup.catalog import finetuning_recipe, losses
+from selfsup.core.cli import attempt, leave, take
 from selfsup.core.errors import require
-from selfsup.core.help import short_help
 
 DEFAULT = "triplet"
 
 
 def main(args: list[str]) -> None:
     """Choose the recipe and run it with the other flags."""
-    from selfsup.tools.pretrain import PIPELINE_HELP, method_of
+    from selfsup.tools.pretrain import PIPELINE_HELP, method_of, parse_with_pipeline, show_help
 
     args = list(args)
-    loss, miner, pipeline = (take(args, flag) for flag in ("--loss", "--miner", "--pipeline"))
-    recipe, settings = finetuning_recipe(loss or method_of(args) or DEFAULT)
-    if {"-h", "--help"} & set(args):
-        first = [
-            ("--loss", f"One of {', '.join(losses())} ({DEFAULT})"),
-            ("--miner", "Which triplets or pairs of a batch to learn from (batch-hard; all)"),
-            PIPELINE_HELP,
-        ]
-        print(short_help(recipe.Config, first=first))
+    loss, miner = (take(args, flag) for flag in ("--loss", "--miner"))
+    name = loss or method_of(args) or DEFAULT
+    recipe, settings = finetuning_recipe(name)
+    first = [("--loss", f"One of {', '.join(losses())} ({DEFAULT})")]
+    if default := getattr(recipe.Config.method, "miner", ""):
+        first += [("--miner", f"Which triplets or pairs of a batch to learn from ({default})")]
+    about = f"Fine-tune an encoder on labelled images. The flags are those of --loss {name}."
+    if show_help(args, recipe.Config, [*first, PIPELINE_HELP], about):
         return
     for short, value in (("loss", loss), ("miner", miner)):
         twice = any(arg.split("=")[0] == f"--method.{short}" for arg in args)
@@ -39,13 +37,7 @@ def main(args: list[str]) -> None:
         args += ["--method.miner", miner]
     if loss is not None:
         args += ["--method.loss", settings["loss"]]
-    in_file = any(arg.split("=")[0] == "--config" for arg in args)
-    require(
-        pipeline is None or not in_file,
-        "--pipeline and --config both choose the views: give one, and single --views.* flags",
-    )
-    defaults = {} if pipeline is None else {"views": pipeline_views(pipeline, recipe)}
-    recipe.main(parse(recipe.Config, args, defaults))
+    recipe.main(parse_with_pipeline(args, recipe))
 
 
 def command() -> None:

@@ -14,7 +14,7 @@ from selfsup.catalog import methods, pipeline_views, pretraining_recipe
 from selfsup.config.pipelines import PIPELINES
 from selfsup.core.cli import attempt, leave, parse, take
 from selfsup.core.errors import require
-from selfsup.core.help import short_help
+from selfsup.core.help import describe, short_help
 
 DEFAULT = "simclr"
 PIPELINE_HELP = ("--pipeline", f"Predefined views instead of the method's: {', '.join(PIPELINES)}")
@@ -25,18 +25,37 @@ def main(args: list[str]) -> None:
     args = list(args)
     method = take(args, "--method") or method_of(args) or DEFAULT
     recipe = pretraining_recipe(method)
-    pipeline = take(args, "--pipeline")
+    first = [("--method", f"One of {', '.join(methods())} ({DEFAULT})"), PIPELINE_HELP]
+    about = f"Pretrain an encoder on unlabelled images. The flags are those of --method {method}."
+    if not show_help(args, recipe.Config, first, about):
+        recipe.main(parse_with_pipeline(args, recipe))
+
+
+def show_help(args: list[str], config: Any, first: list[tuple[str, str]], about: str) -> bool:
+    """Print the help that `args` ask for: `first` flags, then some or all of the Config's."""
     if {"-h", "--help"} & set(args):
-        method_help = ("--method", f"One of {', '.join(methods())} ({DEFAULT})")
-        print(short_help(recipe.Config, first=[method_help, PIPELINE_HELP]))
-        return
+        print(short_help(config, first, about))
+        return True
+    if "--help-all" in args:  # tyro prints the others, and ends the process
+        print("\n".join([about, "", *describe(first)]))
+    return False
+
+
+def parse_with_pipeline(args: list[str], recipe: Any) -> Any:
+    """Make the recipe's Config from its flags, with the views of `--pipeline` if that is there.
+
+    Raises:
+        UserError: a flag does not fit, or a file of settings has views too.
+    """
+    args = list(args)
+    pipeline = take(args, "--pipeline")
     in_file = any(arg.split("=")[0] == "--config" for arg in args)
     require(
         pipeline is None or not in_file,
         "--pipeline and --config both choose the views: give one, and single --views.* flags",
     )
     defaults = {} if pipeline is None else {"views": pipeline_views(pipeline, recipe)}
-    recipe.main(parse(recipe.Config, args, defaults))
+    return parse(recipe.Config, args, defaults)
 
 
 def method_of(args: list[str]) -> str | None:

@@ -1,7 +1,7 @@
 """Show exactly the views of a step of a recipe, as a page.
 
-    python tools/views.py --data images/ --method simclr --step 1200
-    python tools/views.py --data images/ --config runs/simclr/config.yaml --method simclr
+    selfsup views --data images/ --method simclr --step 1200
+    selfsup views --config runs/simclr/config.yaml --step 1200
 
 Any flag of the recipe may follow, or its settings file, which set views, seed and batch.
 """
@@ -10,19 +10,18 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from selfsup.core.cli import parse, take
 from selfsup.core.cli import run as launch
+from selfsup.core.cli import take
+from selfsup.core.help import short_help
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Show exactly the views of a step of a recipe.
+    """Show exactly the views of a step of a recipe."""
 
-    --data IMAGES and any other flag of the recipe may follow.
-    """
-
-    method: str = "simclr"
-    """A pretraining method: simclr, dcl, moco-v2, byol, dino..."""
+    method: str = ""
+    """A pretraining method: simclr, dcl, moco-v2, byol, dino... By default that of --config, else
+    simclr."""
     step: int = 0
     """The step to show, counted from 0."""
     images: int = 16
@@ -32,6 +31,11 @@ class Config:
 
 
 OWN = ("--method", "--step", "--images", "--page")
+OTHERS = [
+    ("--data", "Images, as for selfsup pretrain (needed)"),
+    ("--pipeline", "Predefined views, as for selfsup pretrain"),
+    ("--views.area ...", "Any other flag of the method: selfsup pretrain --help-all lists them"),
+]
 
 
 def main(config: Config, flags: list[str]) -> None:
@@ -46,22 +50,26 @@ def main(config: Config, flags: list[str]) -> None:
 
     require(config.step >= 0, f"--step must be 0 or more, not {config.step}")
     require(config.images > 0, f"--images must be above 0, not {config.images}")
-    recipe = recipe_config(config.method, flags)
+    method, recipe = recipe_config(config.method, flags)
     views = recipe.views
     source = training_source(recipe)
     sampler = pretraining_sampler(source, recipe)
     batch = local_batches(source, sampler, views, recipe.seed)[config.step]
-    title = f"{config.method}, step {config.step}, seed {recipe.seed}: {recipe.data}"
+    title = f"{method}, step {config.step}, seed {recipe.seed}: {recipe.data}"
     sheet = contact_sheet(source, batch, views, title=title, images=config.images)
     write_page(Path(config.page), sheet)
     print(f"{config.page}: {min(config.images, len(batch.positions))} images of {recipe.batch}")
 
 
-def recipe_config(method: str, args: list[str]) -> Any:
-    """Parse the settings of the method's recipe from these flags."""
+def recipe_config(method: str, args: list[str]) -> tuple[str, Any]:
+    """Parse the settings of the method's recipe from these flags; return its name with them."""
+    from selfsup.tools.pretrain import DEFAULT, method_of, parse_with_pipeline
+
     from selfsup.catalog import pretraining_recipe
 
-    return parse(pretraining_recipe(method).Config, ["--out", "", *args])  # it runs nowhere
+    method = method or method_of(args) or DEFAULT
+    recipe = pretraining_recipe(method)
+    return method, parse_with_pipeline(["--out", "", *args], recipe)  # it runs nowhere
 
 
 def command() -> None:
@@ -71,8 +79,9 @@ def command() -> None:
     for flag in OWN:
         value = take(args, flag)
         own += [] if value is None else [flag, value]
-    if {"-h", "--help"} & set(args):
-        own = ["--help"]
+    if {"-h", "--help", "--help-all"} & set(args):
+        print(short_help(Config, OTHERS))
+        return
     launch(lambda config: main(config, args), Config, own)
 
 

@@ -15,7 +15,7 @@ class OptimConfig:
     """Optimizer: SGD with momentum, AdamW, or LARS for batches of thousands of images. LARS does
     not adapt the rate of biases and norms."""
     lr: float = 0.12
-    """Peak learning rate for a batch of 256 images (0.12: lightly's for CIFAR)."""
+    """Peak learning rate for a batch of 256 images."""
     rule: Literal["linear", "sqrt", "none"] = "linear"
     """How the learning rate scales with the batch size: linearly, with its square root, or not."""
     momentum: float = 0.9
@@ -24,7 +24,7 @@ class OptimConfig:
     """Trust coefficient of LARS. It is the length of a step as a fraction of the length of the
     weight tensor, at a learning rate of 1."""
     weight_decay: float = 5e-4
-    """Weight decay (0.0005: lightly's for CIFAR)."""
+    """Weight decay."""
     final_decay: float | None = None
     """Weight decay at the end of the run, reached by a cosine; by default it stays constant."""
     clip: float | None = None

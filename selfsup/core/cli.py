@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import tyro
 import yaml
 
-from selfsup.core.errors import UserError
+from selfsup.core.errors import UserError, require
 from selfsup.core.help import short_help
 from selfsup.core.settings import checked, line_of, with_values
 from selfsup.core.synonyms import refuse_synonyms
@@ -44,7 +44,10 @@ def leave(status: int) -> None:
 
 
 def attempt(work: Callable[[], None]) -> int:
-    """Call `work` and return an exit status: 0, 2 after a UserError's sentence, 130 for Ctrl-C."""
+    """Call `work` and return an exit status: 0, 2 after a UserError's sentence, 130 for Ctrl-C.
+
+    141 where standard output is a pipe that nobody reads any more.
+    """
     try:
         work()
     except UserError as error:
@@ -53,6 +56,9 @@ def attempt(work: Callable[[], None]) -> int:
         return WRONG_COMMAND
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # `selfsup knn --help | head`: nobody reads the rest
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (python flushes it when it ends)
+        return 141
     return 0
 
 
@@ -118,11 +124,17 @@ def read_settings(file: Path, config: type, *, strict: bool = True) -> dict[str,
 
 
 def take(args: list[str], flag: str) -> str | None:
-    """Remove `flag VALUE` or `flag=VALUE` from `args` and return the value."""
-    for i, arg in enumerate(args):
-        if arg == flag and i + 1 < len(args):
-            del args[i]
-            return args.pop(i)
-        if arg.startswith(flag + "="):
-            return args.pop(i)[len(flag) + 1 :]
-    return None
+    """Remove `flag VALUE` or `flag=VALUE` from `args` and return the value.
+
+    Raises:
+        UserError: the flag is there twice, or without a value.
+    """
+    found = [i for i, arg in enumerate(args) if arg.split("=")[0] == flag]
+    if not found:
+        return None
+    require(len(found) == 1, f"{flag} is given {len(found)} times: give it once")
+    arg = args.pop(found[0])
+    if "=" in arg:
+        return arg[len(flag) + 1 :]
+    require(found[0] < len(args), f"{flag} needs a value")
+    return args.pop(found[0])

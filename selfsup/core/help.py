@@ -15,19 +15,34 @@ from tyro.conf import Positional
 WIDTH = 80
 
 
-def short_help(config: Any, first: Sequence[tuple[str, str]] = ()) -> str:
+def short_help(config: Any, first: Sequence[tuple[str, str]] = (), about: str = "") -> str:
     """Describe a command by `first` and the flags of its Config's `FIRST`, or by all its flags.
 
-    `first` are more flags, each with what it does. At most 80 columns wide, without torch.
+    `first` are more flags, each with what it does; `about` is said instead of the Config's own
+    sentence. At most 80 columns wide, without torch.
     """
     flags = getattr(config, "FIRST", None) or [f.name for f in dataclasses.fields(config)]
     rows = [*first, *(_row(config, flag) for flag in flags)]
-    column = min(26, max((len(row[0]) for row in rows), default=0)) + 4
-    lines = [*textwrap.wrap(str(config.__doc__).split("\n\n")[0], WIDTH), ""]
+    lines = [*textwrap.wrap(about or str(config.__doc__).split("\n\n")[0], WIDTH), ""]
     words = [_positional(config, f.name) for f in dataclasses.fields(config)]
     usage = " ".join([command_name(), *filter(None, words), "[flags]"])
     lines += [f"usage: {usage}", ""]
-    for flag, about in rows:
+    return "\n".join(
+        [
+            *lines,
+            *describe(rows),
+            "",
+            "  --config FILE.yaml reads settings from a file; flags override it.",
+            "  --help-all lists every flag.",
+        ]
+    )
+
+
+def describe(flags: Sequence[tuple[str, str]]) -> list[str]:
+    """Lay out flags, each with what it does, in two columns."""
+    column = min(26, max((len(flag) for flag, _ in flags), default=0)) + 4
+    lines = []
+    for flag, about in flags:
         wrapped = textwrap.wrap(about, WIDTH - column) or [""]
         head = f"  {flag}".ljust(column)
         if len(head) > column:
@@ -35,14 +50,7 @@ def short_help(config: Any, first: Sequence[tuple[str, str]] = ()) -> str:
             head = " " * column
         lines.append(head + wrapped[0])
         lines += [" " * column + line for line in wrapped[1:]]
-    return "\n".join(
-        [
-            *lines,
-            "",
-            "  --config FILE.yaml reads settings from a file; flags override it.",
-            "  --help-all lists every flag.",
-        ]
-    )
+    return lines
 
 
 def _positional(config: Any, name: str) -> str:
@@ -76,7 +84,7 @@ def _row(config: Any, flag: str) -> tuple[str, str]:
     about = _documentation(owner).get(name, "").split(". ")[0].rstrip(".:;")
     hint = typing.get_type_hints(owner)[name]
     if typing.get_origin(hint) is typing.Literal:
-        about = f"{about}: {', '.join(map(str, typing.get_args(hint)))}"
+        about = f"{about}: {', '.join(word for word in typing.get_args(hint) if word)}"
     default_text = "needed" if value is dataclasses.MISSING else _default(value)
     text = f"{about} ({default_text})" if default_text else about
     typed = _positional(owner, name) or f"--{flag.replace('_', '-')}"

@@ -33,7 +33,8 @@ def preserve_process_state() -> Iterator[None]:
     random_states = torch.get_rng_state(), np.random.get_state(), random.getstate()
     threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
     environment = dict(os.environ)
-    had_accelerator = bool(AcceleratorState._shared_state) or bool(PartialState._shared_state)
+    had_accelerator = bool(AcceleratorState._shared_state)
+    had_processes = bool(PartialState._shared_state)
     try:
         with warnings.catch_warnings():
             yield
@@ -41,7 +42,7 @@ def preserve_process_state() -> Iterator[None]:
         if dist.is_available() and dist.is_initialized():
             _close_at_exit()
         elif not had_accelerator:
-            AcceleratorState._reset_state(reset_partial_state=True)
+            AcceleratorState._reset_state(reset_partial_state=not had_processes)
         torch.set_rng_state(random_states[0])
         np.random.set_state(random_states[1])
         random.setstate(random_states[2])

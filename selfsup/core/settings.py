@@ -42,18 +42,7 @@ def from_keywords(
             missing.
     """
     values = {k: os.fspath(v) if isinstance(v, os.PathLike) else v for k, v in values.items()}
-    plain = {key: value for key, value in values.items() if not _is_config(value)}
-    settings = checked(plain, config, place=_keyword)
-    hints = typing.get_type_hints(config)
-    for key in values.keys() - plain.keys():
-        if key not in hints:
-            raise UserError(f"unknown setting {key!r}{did_you_mean(key, hints)}")
-        if not isinstance(values[key], hints[key]):
-            raise UserError(
-                f"{key} must be a {hints[key].__name__} or a dict, not a "
-                f"{type(values[key]).__name__}"
-            )
-        settings[key] = values[key]
+    settings = checked(values, config, place=_keyword)
     filled: C = with_values(config, settings, base=with_values(config, defaults or {}))
     for field in dataclasses.fields(typing.cast(Any, config)):
         if getattr(filled, field.name) is dataclasses.MISSING:
@@ -64,10 +53,6 @@ def from_keywords(
 def _keyword(path: Path) -> str:
     """Start an error's sentence with the Configs around a keyword: "" or "optim: "."""
     return "".join(f"{name}: " for name in path[:-1])
-
-
-def _is_config(value: Any) -> bool:
-    return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
 def with_values(
@@ -127,9 +112,15 @@ def checked(
             )
         hint = hints[name]
         if dataclasses.is_dataclass(hint):
-            if not isinstance(value, Mapping):
-                raise UserError(f"{place(path)}{name} must hold settings, indented below it")
             inner = typing.cast(type, hint)
+            if isinstance(value, inner):
+                result[name] = value
+                continue
+            if not isinstance(value, Mapping):
+                some = ", ".join(field.name for field in dataclasses.fields(hint)[:3])
+                raise UserError(
+                    f"{place(path)}{name} must hold settings by name ({some}...), not {value!r}"
+                )
             result[name] = checked(value, inner, place=place, strict=strict, within=path)
             continue
         fits, result[name] = _convert(value, hint)

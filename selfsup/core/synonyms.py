@@ -103,7 +103,10 @@ def _as_keyword(answer: str) -> str:
 def ours(name: str, own: set[str]) -> str | None:
     """What a setting of another tool is called here, if this command has it."""
     answer = SYNONYMS.get(name)
-    if answer is None:
+    trains = "optim.lr" in own
+    if answer is None or (answer in (RESUME, START, LAUNCHER) and not trains):
+        return None
+    if answer == DEVICES and not trains and "model" not in own:
         return None
     flags = re.findall(r"--([a-z][\w.-]*)", answer) if answer.startswith("--") else []
     sections = {flag.split(".")[0] for flag in own}  # --method beside --method.temperature

@@ -1,5 +1,7 @@
 """The loader: each process's slice of every step's batch, read ahead in order, from any step."""
 
+import multiprocessing
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -10,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from selfsup.augment.boxes import CropSpec
 from selfsup.config import ViewsConfig
+from selfsup.core.errors import require
 from selfsup.data.sources import Source
 
 
@@ -84,12 +87,32 @@ class Batches(Dataset[Batch]):
 
 
 def read_ahead(batches: Batches, steps: Sequence[int], *, workers: int | None) -> Iterator[Batch]:
-    """Read the batches of `steps` in order by `workers` processes (None: 0 in memory, else 2)."""
+    """Read the batches of `steps` in order by `workers` processes (None: 0 in memory, else 2).
+
+    Raises:
+        UserError: worker processes are wanted and the images cannot be sent to them.
+    """
     if workers is None:
         workers = 0 if batches.source.in_memory else 2
+    require(
+        workers == 0 or can_be_sent(batches),
+        "the images cannot be sent to reader processes, since their data set cannot be pickled: "
+        "give --workers 0, or define its class and functions in a module",
+    )
     pin = torch.cuda.is_available()
     # batch_size=None passes whole batches through: a worker reads one step at a time
     loader = DataLoader(
         batches, sampler=steps, batch_size=None, num_workers=workers, pin_memory=pin and workers > 0
     )
     return iter(loader)
+
+
+def can_be_sent(value: Any) -> bool:
+    """Whether worker processes can have it: forked ones have all, others what can be pickled."""
+    if multiprocessing.get_start_method() == "fork":
+        return True
+    try:
+        pickle.dumps(value)
+    except Exception:  # pickle raises several kinds
+        return False
+    return True

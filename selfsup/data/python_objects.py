@@ -1,7 +1,5 @@
 """Images that a Python program holds: a torch data set, a list of images, or one array of all."""
 
-import multiprocessing
-import pickle
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +11,7 @@ from torch.utils.data import IterableDataset
 from selfsup.core.errors import UserError, require
 from selfsup.data.arrays import check_images
 from selfsup.data.decode import FILE_CHANNELS, BadImage, pillow_pixels
+from selfsup.data.loader import can_be_sent
 from selfsup.data.sources import ArraySource, ImageSource, Source
 from selfsup.data.tables import encode_class_numbers
 
@@ -69,7 +68,7 @@ def python_source(data: Any, labels: Labels | None = None, channels: int = 3) ->
         labels = _labels_of_items(data)
     names = [f"image {i}" for i in range(n)]
     source = ImageSource(load, names, *_encoded(data, labels, n), channels=channels)
-    source.in_memory = in_memory or not _can_be_sent(data)
+    source.in_memory = in_memory or not can_be_sent(data)
     return source
 
 
@@ -198,14 +197,3 @@ def _encoded(data: Any, labels: Labels | None, n: int) -> tuple[Tensor | None, S
     return encode_class_numbers(
         "the data set", values, None if names is None else np.asarray(names)
     )
-
-
-def _can_be_sent(data: Any) -> bool:
-    """Whether worker processes can have the data set."""
-    if multiprocessing.get_context().get_start_method() == "fork":
-        return True
-    try:
-        pickle.dumps(data)
-    except Exception:  # pickle raises several kinds
-        return False
-    return True

@@ -9,6 +9,7 @@ Shape letters: b images, c channels, h and w of an image, s side in pixels, d wi
 
 import contextlib
 import json
+import os
 import shutil
 import warnings
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from selfsup.augment.apply import standardize
 from selfsup.augment.boxes import CenterBoxes
 from selfsup.augment.resample import resized_array_crops
 from selfsup.config import ViewsConfig
-from selfsup.core.errors import UserError
+from selfsup.core.errors import UserError, require
 from selfsup.core.numerics import normalize
 from selfsup.core.version import __version__
 from selfsup.data.decode import decode
@@ -95,6 +96,20 @@ class Embedder(nn.Module):
             image = torch.from_numpy(np.array(decode(Path(file), self.views.channels)))
             rows.append(self(image.permute(2, 0, 1)[None].to(device)).cpu())
         return torch.cat(rows) if rows else torch.zeros(0, self.encoder.dim)
+
+
+def model_name(model: Any) -> str:
+    """Return the path or name of a model: of a run, a folder, or timm's.
+
+    Raises:
+        UserError: it is something else, such as a module.
+    """
+    require(
+        isinstance(model, str | os.PathLike),
+        f"a model is a run, a folder or the name of a timm model, not a {type(model).__name__}",
+    )
+    name: str = os.fspath(model)
+    return name
 
 
 def load_bundle(folder: str | Path) -> Embedder:

@@ -1,7 +1,8 @@
 """The model of an evaluation: a run, a timm model, a checkpoint of others or a baseline."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,8 +15,9 @@ from selfsup.core import distributed
 from selfsup.core.errors import UserError, did_you_mean, require
 from selfsup.core.progress import bar
 from selfsup.core.seeds import seed_for
+from selfsup.data.decode import read_bytes
 from selfsup.data.open import open_source
-from selfsup.data.sources import Source
+from selfsup.data.sources import ImageSource, Source
 from selfsup.encoders.encoder import Encoder, build, evaluation_view, load
 from selfsup.encoders.third_party import (
     NamedTensors,
@@ -200,6 +202,32 @@ def embed(model: EvaluatedModel, source: Source, config: ModelConfig) -> Feature
             workers=config.workers,
             progress=advance,
         )
+
+
+def embed_files(model: EvaluatedModel, files: Sequence[Path], config: ModelConfig) -> Tensor:
+    """Embed images by their paths, in this process. float32 [n, d].
+
+    Raises:
+        UserError: one cannot be read.
+    """
+    source = ImageSource(
+        partial(_read_path, files),
+        list(map(str, files)),
+        None,
+        [],
+        channels=model.views.channels,
+    )
+    source.in_memory = True  # few images: reader processes would take longer to start
+    features = embed(model, source, config)
+    if features.bad:
+        broken = set(range(len(files))) - set(features.positions.tolist())
+        raise UserError(f"{files[min(broken)]} cannot be read as an image")
+    return features.x
+
+
+def _read_path(files: Sequence[Path], position: int) -> bytes:
+    """Read a file; no closure, so that worker processes can have it."""
+    return read_bytes(files[position])
 
 
 def search_device(*features: Tensor) -> torch.device:

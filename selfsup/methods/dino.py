@@ -76,7 +76,7 @@ class DINO(Method[BottleneckRows]):
             UserError: there is only one view.
         """
         count = sum(group.shape[1] for group in views)
-        require(count > 1, f"DINO predicts one view from another; --views has {count}")
+        require(count > 1, f"DINO predicts one view from another; --views.views is {count}")
         student = project_all_views(self.encoder, self.projector, views)
         return BottleneckRows(student, map_views(self.teacher, views[0]))
 

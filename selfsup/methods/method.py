@@ -13,7 +13,7 @@ from typing_extensions import TypeVar  # the standard one has no default before 
 from selfsup.core.errors import require
 from selfsup.core.seeds import StepInfo
 from selfsup.encoders.encoder import Encoder
-from selfsup.methods.signs import collapse_signs
+from selfsup.methods.signs import collapse_signs, view_signs
 
 Views = tuple[Tensor, ...]
 """The views of one size each: float [b, v, 3, s, s]."""
@@ -73,9 +73,20 @@ class Method(nn.Module, Generic[E]):
         """Update a teacher, a queue or a centre. Called once after each optimiser step."""
 
     def signs(self, embeddings: E, labels: Tensor | None, info: StepInfo) -> dict[str, float]:
-        """Compute figures for the log beside the loss, above all signs of collapse."""
+        """Compute figures for the log beside the loss, above all signs of collapse.
+
+        The first two views of an image are compared: of a tensor [b, v, d] its first two columns,
+        of several [b, d] the first two.
+        """
         z = embeddings[0]
-        return collapse_signs(z if z.ndim == 2 else z[:, 0])
+        first, second = (z[:, 0], z[:, 1]) if z.ndim == 3 else (z, embeddings[1])
+        return collapse_signs(first) | view_signs(first, second)
+
+    def relative_loss(self, embeddings: E, labels: Tensor | None, info: StepInfo) -> float:
+        """Return the loss as a fraction of its value if all embeddings were equal."""
+        equal = type(embeddings)(*(x[:1].expand_as(x) for x in embeddings))
+        loss, flat = (self.loss(rows, labels, info).item() for rows in (embeddings, equal))
+        return loss / flat if flat > 0 else 0.0
 
     def negatives(self, batch: int) -> int:
         """Number of negatives of each embedding in a global batch of `batch` images."""

@@ -78,14 +78,16 @@ class PairRanking(Method[OneView]):
 
     @torch.no_grad()
     def signs(self, embeddings: OneView, labels: Tensor | None, info: StepInfo) -> dict[str, float]:
-        """Compute collapse signs, mean distances, and with a miner how many anchors have pairs.
+        """Compute collapse signs and those of pairs, and with a miner how many anchors have pairs.
 
         active: fraction of anchors with a pair.
         skipped: fraction of anchors without one.
+        relative_loss: as a fraction of its value for equal embeddings.
         """
         assert labels is not None
         z, n = embeddings.embedding, len(embeddings.embedding)
         signs = collapse_signs(z) | pair_signs(z, labels, self.distance)
+        signs["relative_loss"] = self.relative_loss(embeddings, labels, info)
         mined = self._mine(*self.memory.append_to(z, labels, progress=info.progress), n)
         if mined is not None:
             anchors = torch.cat([mined.positive_anchor, mined.negative_anchor]).unique()

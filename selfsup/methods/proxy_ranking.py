@@ -62,7 +62,11 @@ class ProxyRanking(Method[OneView]):
 
     @torch.no_grad()
     def signs(self, embeddings: OneView, labels: Tensor | None, info: StepInfo) -> dict[str, float]:
-        """Compute collapse signs and mean cosine distances within the batch."""
+        """Compute collapse signs and those of pairs, by cosine distances within the batch.
+
+        relative_loss: as a fraction of its value for equal embeddings.
+        """
         assert labels is not None
         z = embeddings.embedding
-        return collapse_signs(z) | pair_signs(z, labels, Distance("cosine"))
+        signs = collapse_signs(z) | pair_signs(z, labels, Distance("cosine"))
+        return signs | {"relative_loss": self.relative_loss(embeddings, labels, info)}

@@ -3,6 +3,7 @@
 Shape letters: n embeddings, d width.
 """
 
+import math
 from typing import Literal, NamedTuple
 
 import torch
@@ -16,6 +17,8 @@ FLAT_STD = 0.1
 """Below this `std`, where 1 is an even spread over the sphere, embeddings are nearly equal."""
 FEW_DIRECTIONS = 2.0
 """Below this effective rank, all embeddings are on one line."""
+COMPARED_IMAGES = 1024
+"""Of a batch, when its views are compared."""
 
 
 @torch.no_grad()
@@ -43,15 +46,51 @@ def collapse_signs(embeddings: Tensor) -> dict[str, float]:
 
 @torch.no_grad()
 def pair_signs(embeddings: Tensor, labels: Tensor, distance: Distance) -> dict[str, float]:
-    """Compute mean distances of pairs of one class (positive) and of two classes (negative)."""
+    """Compare pairs of one class with pairs of two. [n, d], [n].
+
+    Returns:
+        positive, negative: mean distance of pairs of one class and of two classes.
+        gap: how far negatives are beyond positives, in standard deviations (d'): the difference of
+            the means over the root of the mean variance. It does not depend on how near all
+            embeddings are to each other; 0: classes cannot be told apart.
+        nearest: fraction of the rows with a positive whose nearest row is one; ties count against.
+    """
     relations = Relations(labels)
-    sums = embeddings.new_zeros(2, dtype=torch.float64)
     z = distance.prepare(embeddings)
+    sums = z.new_zeros(2, 2, dtype=torch.float64)
+    right = 0
     for _, distances, *masks in relations.compare_blocks(z, distance):
-        sums += torch.stack([distances.masked_fill(~mask, 0).double().sum() for mask in masks])
-    counts = torch.stack(relations.counts()).sum(1)
-    positive, negative = (sums / counts.clamp(min=1)).tolist()
-    return {"positive": positive, "negative": negative}
+        kept = [distances.masked_fill(~mask, 0).double() for mask in masks]
+        sums += torch.stack([torch.stack([x.sum(), x.square().sum()]) for x in kept])
+        same, other = (distances.masked_fill(~mask, math.inf).amin(1) for mask in masks)
+        right += int((same < other).sum())
+    counts = torch.stack(relations.counts())
+    positive, negative = (sums / counts.sum(1, keepdim=True).clamp(min=1)).tolist()
+    spread = math.sqrt(max(0.0, (_variance(*positive) + _variance(*negative)) / 2))
+    return {
+        "positive": positive[0],
+        "negative": negative[0],
+        "gap": (negative[0] - positive[0]) / spread if spread > 0 else 0.0,
+        "nearest": right / max(1, int((counts[0] > 0).sum())),
+    }
+
+
+def _variance(mean: float, mean_square: float) -> float:
+    return mean_square - mean**2
+
+
+def view_signs(first: Tensor, second: Tensor) -> dict[str, float]:
+    """Compare two views of one image with views of two images. [n, d] each.
+
+    At most `COMPARED_IMAGES` images are compared, so that a large batch does not wait.
+
+    Returns:
+        gap, nearest: as in `pair_signs`, of cosine distances, with each image a class.
+    """
+    both = torch.cat([first[:COMPARED_IMAGES], second[:COMPARED_IMAGES]])
+    images = torch.arange(len(both) // 2, device=both.device).repeat(2)
+    signs = pair_signs(both, images, Distance("cosine"))
+    return {name: signs[name] for name in ("gap", "nearest")}
 
 
 class Health(NamedTuple):
@@ -70,8 +109,8 @@ def diagnose(signs: dict[str, float]) -> Health:
     if signs["std"] < FLAT_STD:
         evidence = f"std {signs['std']:.3f} of a healthy 1, mean cosine {signs['cosine']:.2f}"
         remedy = "a lower --optim.lr or a longer --optim.warmup"
-        if "from_margin" in signs:
-            evidence += f", loss within {signs['from_margin']:.3f} of the margin"
+        if "relative_loss" in signs:
+            evidence += f", loss {signs['relative_loss']:.2f} of that of equal rows"
             remedy += ", or --method.first semi-hard"
         return Health("collapsed", f"embeddings are nearly equal ({evidence}); try {remedy}")
     if signs["rank"] < FEW_DIRECTIONS:

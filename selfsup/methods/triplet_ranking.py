@@ -93,10 +93,10 @@ class Triplet(Method[OneView]):
     def signs(self, embeddings: OneView, labels: Tensor | None, info: StepInfo) -> dict[str, float]:
         """Compute collapse signs, and how much there is left to learn.
 
-        positive, negative: mean distance of an anchor to its positives and to its negatives.
+        positive, negative, gap, nearest: as `pair_signs` has them.
         active: fraction of the triplets with a loss above zero (soft: with the negative nearer).
         skipped: fraction of anchors without a triplet.
-        from_margin: |loss - margin| (soft: |loss - log 2|), which goes to 0 as embeddings collapse.
+        relative_loss: loss / margin (soft: / log 2), which goes to 1 as embeddings collapse.
         """
         assert labels is not None
         z, c = embeddings.embedding, self.config
@@ -107,8 +107,8 @@ class Triplet(Method[OneView]):
             **self._activity(compared, compared_labels, info, len(z)),
         }
         if c.loss != "angular":
-            collapsed = math.log(2) if c.loss == "soft" else c.margin
-            signs["from_margin"] = abs(self.loss(embeddings, labels, info).item() - collapsed)
+            equal = math.log(2) if c.loss == "soft" else c.margin
+            signs["relative_loss"] = self.loss(embeddings, labels, info).item() / equal
         return signs
 
     def _activity(self, z: Tensor, labels: Tensor, info: StepInfo, n: int) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """The sections of a report that need the run's images and its encoder."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -34,30 +35,43 @@ def image_sections(
     most: int = 1000,
     tsne: bool = False,
     seed: int = 0,
+    config: TrainConfig | None = None,
 ) -> list[str]:
     """Lay out views as the method saw them, neighbours, worst queries and a map.
 
-    Where the images or the encoder are missing, a sentence says so.
+    Where the images or the encoder are missing, a sentence says so. `config` are the run's
+    settings if they are at hand: images in memory are in no file.
     """
     parts = [heading("Views as the method saw them")]
     try:
-        parts += views_of_last_step(run)
+        parts += views_of_last_step(run, config)
     except UserError as error:
         parts.append(paragraph(f"They cannot be drawn again: {error}."))
     try:
-        parts += _neighbours_and_map(run, (data, split, labels), most=most, tsne=tsne, seed=seed)
+        settings = run.config if config is None else asdict(config)
+        images = (data, split, labels) if data else _images_of(settings)
+        parts += _neighbours_and_map(run, images, most=most, tsne=tsne, seed=seed)
     except UserError as error:
         parts += [heading("Images and their neighbours"), paragraph(f"Not shown: {error}.")]
     return parts
 
 
-def views_of_last_step(run: Files) -> list[str]:
+def _images_of(settings: dict[str, Any]) -> tuple[str, str, str]:
+    """Return data, split and labels of the probe if there is one, else of training."""
+    probe = settings.get("probe") or {}
+    if probe.get("data"):
+        return probe["data"], "", str(probe.get("labels", "label"))
+    labels = str(settings.get("labels", "label"))
+    return settings.get("data", ""), str(settings.get("split", "")), labels
+
+
+def views_of_last_step(run: Files, config: TrainConfig | None = None) -> list[str]:
     """Draw the views of the last step again, from the step and the seed, for a few images.
 
     Raises:
         UserError: the images cannot be opened, or the settings cannot be read.
     """
-    config = from_file(TrainConfig, run.folder / "config.yaml")
+    config = config or from_file(TrainConfig, run.folder / "config.yaml")
     views = config.views
     source = training_source(config)
     step = max((row["step"] for row in run.log), default=1) - 1
@@ -77,11 +91,6 @@ def _neighbours_and_map(
 ) -> list[str]:
     """Lay out neighbours, worst queries, suspected label errors and a map of some images."""
     data, split, labels = images
-    probe = run.config.get("probe") or {}
-    if not data:
-        data = str(probe.get("data") or run.config.get("data", ""))
-        labels = str((probe if probe.get("data") else run.config).get("labels", "label"))
-        split = "" if probe.get("data") else str(run.config.get("split", ""))
     encoder, views = load(run.folder)
     source = random_subset(
         open_source(data, split=split, labels=labels, channels=views.channels), most, seed=seed
@@ -103,6 +112,7 @@ def write_report(
     most: int = 1000,
     tsne: bool = False,
     seed: int = 0,
+    config: TrainConfig | None = None,
 ) -> Path:
     """Write one page on a run, or on several side by side (without sections of images).
 
@@ -115,6 +125,7 @@ def write_report(
         most: images that are embedded, at most.
         tsne: lay the map out by t-SNE, which takes a minute; else by PCA.
         seed: of the choice of images.
+        config: settings of the one run, if they are at hand.
 
     Raises:
         UserError: a setting does not fit, a folder is no run, or the page cannot be written.
@@ -125,7 +136,14 @@ def write_report(
     images: list[str] = []
     if len(runs) == 1:
         images = image_sections(
-            runs[0], data=data, split=split, labels=labels, most=most, tsne=tsne, seed=seed
+            runs[0],
+            data=data,
+            split=split,
+            labels=labels,
+            most=most,
+            tsne=tsne,
+            seed=seed,
+            config=config,
         )
     if out is None:
         out = runs[0].folder / "report.html" if len(runs) == 1 else Path("report.html")
@@ -141,7 +159,7 @@ def report_finished(run: Run) -> None:
     if not run.main or not run.config.report:
         return
     try:
-        run.print_line(f"report in {write_report([run.folder])}")
+        run.print_line(f"report in {write_report([run.folder], config=run.config)}")
     except Exception as error:
         sentence = str(error).split("\n")[0]
         run.print_line(

@@ -1,6 +1,7 @@
 """The public calls: in a script, in a notebook, twice in one process, and what they say."""
 
 import importlib
+import multiprocessing
 import os
 import random
 import re
@@ -19,7 +20,7 @@ from workers.calls import SMALL
 
 import selfsup
 import selfsup.evaluate.calls  # what libraries do when imported is no part of a call
-from selfsup.config import SimCLRConfig, TripletConfig
+from selfsup.config import LocalViewsConfig, SimCLRConfig, TripletConfig
 
 CALLS = ROOT / "tests" / "workers" / "calls.py"
 
@@ -172,7 +173,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "type": ({"batch": "x"}, "batch must be a whole number, not 'x'"),
     "guess": ({"epoch": 3}, "unknown setting 'epoch' (did you mean 'epochs'?)"),
     "nested": ({"views": {"sise": 3}}, "views: unknown setting 'sise' (did you mean 'size'?)"),
-    "number": ({"optim": 3}, "optim must hold settings, indented below it"),
+    "number": ({"optim": 3}, "optim must hold settings by name (name, lr, rule...), not 3"),
     "method": ({"method": "simclear"}, "there is no method 'simclear' (did you mean 'simclr'?)"),
     "steps": ({"steps": 0}, "--steps must be above 0, not 0"),
     "keep": ({"keep": 0}, "--keep must be above 0, not 0"),
@@ -244,6 +245,88 @@ def test_searching_takes_a_gallery_that_is_embedded_already(
     assert [(hit.name, hit.label) for hit in hits[0]] == [(hit.name, hit.label) for hit in alone]
     assert hits[0][0].similarity == pytest.approx(1, abs=1e-5)
     assert selfsup.search(trained, z, z, k=1)[5][0].name == z.names[5]
+
+
+def test_labels_of_test_images_and_queries_are_given_beside_them(
+    data: Path, trained: selfsup.TrainedRun
+) -> None:
+    files = sorted(data.rglob("*.png"))
+    images = [Image.open(file).convert("RGB") for file in files]
+    labels = [file.parent.name for file in files]
+    quiet: dict[str, Any] = {"baselines": [], "resamples": 10}
+    half: dict[str, Any] = {"labels": labels[::2], "test": images[1::2]}
+    figures = selfsup.evaluate.knn(
+        trained, images[::2], **half, test_labels=labels[1::2], **quiet
+    ).figures
+    assert figures
+    gallery = selfsup.evaluate.retrieval(
+        trained,
+        images[::2],
+        labels=labels[::2],
+        queries=images[1::2],
+        queries_labels=labels[1::2],
+        **quiet,
+    )
+    assert gallery.figures
+    with pytest.raises(selfsup.UserError, match="test_labels are of images in memory"):
+        selfsup.evaluate.knn(trained, data, test=data, test_labels=labels)
+
+
+def test_labels_of_a_search_are_the_gallerys(data: Path, trained: selfsup.TrainedRun) -> None:
+    files = sorted(data.rglob("*.png"))
+    images = [Image.open(file).convert("RGB") for file in files]
+    labels = [f"thing {i}" for i in range(len(files))]
+    hits = selfsup.search(trained, images, images[:2], labels=labels, k=1)
+    assert [row[0].label for row in hits] == ["thing 0", "thing 1"]
+    with pytest.raises(selfsup.UserError, match="give labels to embed"):
+        selfsup.search(trained, selfsup.embed(trained, data), files[0], labels=labels)
+
+
+@pytest.mark.parametrize("model", [None, torch.nn.Identity(), 3])
+def test_what_is_no_model_is_one_sentence(model: Any, data: Path) -> None:
+    for call in (
+        selfsup.load,
+        lambda m: selfsup.embed(m, data),
+        lambda m: selfsup.evaluate.knn(m, data),
+    ):
+        with pytest.raises(selfsup.UserError, match="a model is a run, a folder or the name"):
+            call(model)
+
+
+def test_a_config_may_stand_inside_a_dict(data: Path, tmp_path: Path) -> None:
+    views = {"size": 16, "local": LocalViewsConfig(views=1, size=8)}
+    run = selfsup.pretrain(
+        data, out=tmp_path / "r", method="swav", batch=8, **(SMALL | {"views": views})
+    )
+    assert run.settings["views"]["local"]["size"] == 8
+    with pytest.raises(selfsup.UserError, match="views: local must hold settings by name"):
+        selfsup.pretrain(data, out=tmp_path / "s", views={"local": SimCLRConfig()})
+
+
+def test_the_report_of_images_in_memory_shows_them(data: Path, tmp_path: Path) -> None:
+    images = [Image.open(file).convert("RGB") for file in sorted(data.rglob("*.png"))]
+    flags = SMALL | {"report": True}
+    run = selfsup.pretrain(images, out=tmp_path / "r", batch=8, **flags)
+    page = (run.folder / "report.html").read_text()
+    assert "cannot be drawn again" not in page
+    assert "Not shown" not in page
+
+
+def test_a_data_set_that_readers_cannot_have_is_one_sentence(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Local(torch.utils.data.Dataset[Image.Image]):
+        def __len__(self) -> int:
+            return 24
+
+        def __getitem__(self, position: int) -> Image.Image:
+            return Image.new("RGB", (20, 20), (position * 10, 0, 0))
+
+    monkeypatch.setattr(multiprocessing, "get_start_method", lambda: "spawn")
+    run = selfsup.pretrain(Local(), out=tmp_path / "a", batch=8, **(SMALL | {"workers": None}))
+    assert run.log[-1]["step"] == 4
+    with pytest.raises(selfsup.UserError, match="cannot be sent to reader processes"):
+        selfsup.pretrain(Local(), out=tmp_path / "b", batch=8, **(SMALL | {"workers": 1}))
 
 
 def test_every_public_name_is_there_with_a_docstring() -> None:

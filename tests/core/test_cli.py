@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from launch import ROOT, environment
+from launch import ROOT, called, environment
 
 from recipes.pretrain_simclr import Config
 from selfsup.__main__ import usage
@@ -50,7 +50,7 @@ def test_a_config_cannot_be_changed() -> None:
             "views:\n  interpolation: cubic",
             "line 2: interpolation must be one of bilinear, bicubic",
         ),
-        ("views: 3", "line 1: views must hold settings, indented below it"),
+        ("views: 3", "line 1: views must hold settings by name (size, views, area...), not 3"),
         ("micro_batch: x", "line 1: micro_batch must be a whole number or empty, not 'x'"),
         ("views: {area: [1]}", "line 1: area must be a list of 2 numbers, not [1]"),
         ("sync_bn: 1", "line 1: sync_bn must be true or false, not 1"),
@@ -118,3 +118,44 @@ def test_help_names_what_is_typed_without_a_flag(
 def test_a_family_or_a_loss_chooses_its_recipe(name: str) -> None:
     recipe, _ = finetuning_recipe(name)
     assert recipe.Config.method.name in ("triplet", "pairs", "proxies")
+
+
+@pytest.mark.parametrize("flag", ["--help", "--help-all"])
+def test_help_of_training_names_the_flags_that_choose_a_recipe(flag: str) -> None:
+    tuned = called("tools/finetune.py", "--loss", "arcface", flag).stdout
+    assert all(name in tuned for name in ("--loss", "--pipeline", "The flags are those of --loss"))
+    assert "--miner" not in tuned  # proxies mine nothing
+    assert "--miner" in called("tools/finetune.py", flag).stdout
+    trained = called("tools/pretrain.py", "--method", "byol", flag).stdout
+    assert all(name in trained for name in ("--method", "--pipeline", "of --method byol"))
+    views = called("tools/views.py", flag).stdout
+    assert all(name in views for name in ("--data", "--step", "--pipeline"))
+
+
+def test_a_flag_given_twice_or_without_a_value_is_one_sentence(tmp_path: Path) -> None:
+    twice = called("tools/pretrain.py", "--method", "byol", "--method=dcl")
+    assert twice.stderr == "error: --method is given 2 times: give it once\n"
+    alone = called("tools/pretrain.py", "--data", "x", "--config")
+    assert alone.stderr == "error: --config needs a value\n"
+
+
+def test_a_pipeline_beside_a_file_of_settings_is_one_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("batch: 8\n")
+    for tool in ("pretrain", "finetune", "views"):
+        done = called(f"tools/{tool}.py", "--pipeline", "factory", "--config", file, "--data", "x")
+        assert "--pipeline and --config both choose the views: give one" in done.stderr
+
+
+def test_help_into_a_pipe_that_closes_ends_quietly() -> None:
+    command = f"{sys.executable} -m selfsup finetune --help-all | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", command],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        cwd=ROOT,
+        check=True,
+    )
+    assert done.stderr == ""
+    assert done.stdout.split()[-1] in ("0", "141")  # 0 where all fitted into the pipe

@@ -7,7 +7,7 @@ from recipes.pretrain_simclr import Config as Pretrain
 from selfsup.config import KNNConfig
 from selfsup.core.cli import parse
 from selfsup.core.errors import UserError
-from selfsup.core.synonyms import SYNONYMS, flags_of
+from selfsup.core.synonyms import SYNONYMS, flags_of, ours
 
 NEEDED = ["--data", "images", "--out", "run"]
 
@@ -44,6 +44,14 @@ def test_values_with_an_equals_sign_are_values() -> None:
     two = ["--against", "resnet18=a.pth", "resnet34=b.pth"]
     config = parse(KNNConfig, ["--model", "x", "--data", "y", *two])
     assert config.against == ("resnet18=a.pth", "resnet34=b.pth")
+
+
+@pytest.mark.parametrize("typed", ["--resume", "--fp16", "--pretrained", "--precision"])
+def test_what_only_training_knows_is_not_answered_elsewhere(typed: str) -> None:
+    own = set(flags_of(KNNConfig))
+    assert ours(typed.lstrip("-"), own) is None
+    assert ours("device", own) is not None
+    assert ours(typed.lstrip("-"), set(flags_of(Pretrain))) is not None
 
 
 def test_a_flag_that_a_command_has_is_its_own() -> None:

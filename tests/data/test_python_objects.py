@@ -149,17 +149,9 @@ def test_a_source_can_be_sent_to_other_processes_and_what_cannot_is_read_in_proc
     class Local(Pairs):
         """Of no module: pickle cannot name it."""
 
-    monkeypatch.setattr("multiprocessing.get_context", lambda: Spawn)
+    monkeypatch.setattr("multiprocessing.get_start_method", lambda: "spawn")
     assert python_source(Local(2)).in_memory
     assert not python_source(Pairs(2)).in_memory
-
-
-class Spawn:
-    """A way to start processes that sends them everything."""
-
-    @staticmethod
-    def get_start_method() -> str:
-        return "spawn"
 
 
 def test_an_item_that_fails_later_is_a_bad_image() -> None:

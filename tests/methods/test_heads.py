@@ -23,6 +23,7 @@ from selfsup.config import (
     VICRegConfig,
 )
 from selfsup.config.pretraining import Norm
+from selfsup.doctor.cases import CASES
 from selfsup.methods.barlow_twins import BarlowTwins
 from selfsup.methods.byol import BYOL
 from selfsup.methods.dino import DINO
@@ -108,6 +109,13 @@ HEADS: dict[str, tuple[Callable[[], Any], str, str]] = {
         "8-2 layer* relu 2-8+",
     ),
 }
+
+
+def test_every_method_with_a_projector_has_its_papers_head_here() -> None:
+    ranking = {"triplet", "pairs", "proxies"}
+    same = {"dcl"}  # SimCLR's
+    missing = {case.replace("-", " ") for case in CASES} - ranking - same - set(HEADS)
+    assert not missing, f"{missing}: add the projector of the paper to HEADS"
 
 
 @pytest.mark.parametrize("name", HEADS)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from selfsup.losses.measures import Distance
-from selfsup.methods.signs import collapse_signs, diagnose, pair_signs
+from selfsup.methods.signs import collapse_signs, diagnose, pair_signs, view_signs
 
 
 def sphere(n: int, d: int) -> Tensor:
@@ -119,6 +119,35 @@ def test_pair_signs_are_mean_distances_of_one_class_and_of_two() -> None:
         assert [signs["positive"], signs["negative"]] == pytest.approx(means)
 
 
+def test_the_gap_is_in_deviations_and_the_nearest_are_counted_by_hand() -> None:
+    # On a line: classes 0, 0, 1, 1, 2 at 0, 1, 3, 9, 10, so that of 4 rows with a positive only the
+    # first has it nearest: 1 (0 and 3 at 1 and 2: right too), 3 has 1 nearest, 9 has 10.
+    x = torch.tensor([[0.0], [1.0], [3.0], [9.0], [10.0]])
+    labels = torch.tensor([0, 0, 1, 1, 2])
+    line = Distance("euclidean", normalize=False)
+    signs = pair_signs(x, labels, line)
+    assert signs["nearest"] == pytest.approx(2 / 4)
+    same, other = [1.0, 6.0], [3.0, 9, 10, 2, 8, 9, 7, 1]
+    deviation = math.sqrt((np.var(same) + np.var(other)) / 2)
+    assert signs["gap"] == pytest.approx((np.mean(other) - np.mean(same)) / deviation)
+    moved = pair_signs(x * 0.01 + 5, labels, line)  # nearer to each other, as in a collapse
+    assert moved["gap"] == pytest.approx(signs["gap"], rel=1e-3)
+
+
+def test_two_views_of_an_image_are_its_class() -> None:
+    first, second = sphere(6, 4), sphere(6, 4) + 0.3 * sphere(6, 4).flip(0)
+    signs = view_signs(first, second)
+    of_pairs = pair_signs(torch.cat([first, second]), torch.arange(6).repeat(2), Distance("cosine"))
+    assert signs == {name: of_pairs[name] for name in ("gap", "nearest")}
+    assert view_signs(first, first)["nearest"] == 1
+    assert view_signs(first, first.roll(1, 0))["nearest"] == 0
+
+
+def test_equal_rows_have_no_gap_and_are_nearest_to_nobody() -> None:
+    signs = pair_signs(torch.ones(6, 3), torch.tensor([0, 0, 1, 1, 2, 2]), Distance())
+    assert (signs["gap"], signs["nearest"]) == (0, 0)
+
+
 def test_pair_signs_without_a_pair_are_0() -> None:
     x = torch.eye(3)
     assert pair_signs(x, torch.tensor([0, 1, 2]), Distance())["positive"] == 0
@@ -135,8 +164,8 @@ def test_spread_and_rank_have_bounds_between_which_nothing_is_said() -> None:
 def test_advice_on_a_collapse_names_what_the_method_has() -> None:
     flat = {"std": 0.01, "rank": 30.0, "cosine": 0.99}
     alone = diagnose(flat).advice
-    triplets = diagnose(flat | {"active": 1.0, "from_margin": 0.004}).advice
+    triplets = diagnose(flat | {"active": 1.0, "relative_loss": 0.98}).advice
     assert "--method.first" not in alone
     assert "margin" not in alone
     assert "--method.first" in triplets
-    assert "within 0.004 of the margin" in triplets
+    assert "loss 0.98 of that of equal rows" in triplets

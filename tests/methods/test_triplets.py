@@ -39,13 +39,13 @@ def test_classes_far_apart_have_nothing_active() -> None:
         assert figures["negative"] == pytest.approx(math.sqrt(2), abs=0.02)
 
 
-def test_mixed_classes_are_active_and_their_loss_is_told_from_the_margin() -> None:
+def test_mixed_classes_are_active_and_their_loss_is_above_that_of_equal_rows() -> None:
     mixed = torch.tensor([0, 1, 0, 1])
     figures = signs(method(), APART, mixed)
     assert figures["active"] == 1
     assert figures["skipped"] == 0
     # hardest positive at about sqrt 2, nearest negative at about 0.01
-    assert figures["from_margin"] == pytest.approx(math.sqrt(2) - 0.01, abs=0.02)
+    assert figures["relative_loss"] == pytest.approx((math.sqrt(2) - 0.01 + 0.2) / 0.2, abs=0.1)
     assert signs(method(miner="batch-all"), APART, mixed)["active"] == 1
 
 
@@ -54,7 +54,7 @@ def test_an_angular_hinge_of_nothing_is_seen_to_starve() -> None:
     assert ranking.loss(OneView(APART), LABELS, NOW) == 0
     figures = signs(ranking, APART)
     assert figures["active"] == 0
-    assert "from_margin" not in figures
+    assert "relative_loss" not in figures
 
 
 def test_negatives_in_the_memory_count_as_active() -> None:
