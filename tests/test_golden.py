@@ -1,7 +1,7 @@
 """Golden files: every flag with its default, and an old checkpoint that must load.
 
-After an intended change, `PYTHONPATH=.:tests python tests/test_golden.py` writes the flags again; old
-checkpoints are never rewritten.
+After an intended change, `PYTHONPATH=.:tests python tests/test_golden.py` writes the flags again;
+old checkpoints are never rewritten.
 """
 
 import dataclasses

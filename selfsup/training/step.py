@@ -17,6 +17,7 @@ Source: Gao et al. 2021, https://arxiv.org/abs/2101.06983 (two passes).
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ from selfsup.augment.apply import apply
 from selfsup.augment.draws import Change
 from selfsup.config import ViewsConfig
 from selfsup.core.distributed import gather_rows, world
+from selfsup.core.errors import UserError
 from selfsup.core.numerics import at_least_float32
 from selfsup.core.seeds import StepInfo, seed_for
 from selfsup.data.loader import Batch
@@ -80,8 +82,13 @@ class Stepper:
         self.labels: Tensor | None = None
 
     def __call__(self, batch: Batch) -> Tensor:
-        """Move the weights by one step, in place, and return the loss before it."""
+        """Move the weights by one step, in place, and return the loss before it.
+
+        Raises:
+            UserError: the loss or the gradient is not finite; the weights are as they were.
+        """
         loss = self.gradient(batch)
+        self._require_finite(loss, batch.step)
         for parameter in self.method.frozen_parameters(self.info(batch)):
             parameter.grad = None
         if self.clip is not None:
@@ -90,6 +97,25 @@ class Stepper:
         self.optimizer.step()
         self.optimizer.zero_grad()
         return loss
+
+    def _require_finite(self, loss: Tensor, step: int) -> None:
+        """Refuse to move the weights by a gradient that is not finite.
+
+        It is the same on every process, so that all stop. A gradient of float16 is left to the
+        scaler, which leaves out the step and lowers its factor.
+        """
+        finite = loss.isfinite()
+        if self.accelerator.scaler is None:
+            gradients = [p.grad for p in self.method.parameters() if p.grad is not None]
+            lengths = torch._foreach_norm(gradients, ord=math.inf)
+            finite = finite & torch.stack([length.isfinite() for length in lengths]).all()
+        if not finite:
+            what = f"loss is {loss.item()}" if not loss.isfinite() else "gradient is not finite"
+            raise UserError(
+                f"the {what} at step {step + 1}, so that the run stopped before this step; weights "
+                "and checkpoints are those of the steps before. Try a lower --optim.lr, a longer "
+                "--optim.warmup or --optim.clip 1"
+            )
 
     def info(self, batch: Batch) -> StepInfo:
         """Return step, total and seed of this batch."""

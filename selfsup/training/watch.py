@@ -1,7 +1,6 @@
 """Watch a run: log each interval, and warn when embeddings collapse."""
 
 import contextlib
-import math
 import time
 from collections.abc import Iterator
 
@@ -46,12 +45,10 @@ class Watch:
         """Log the interval that ends after `done` steps.
 
         Raises:
-            UserError: too many images are bad, the loss is not finite, or the embeddings have
+            UserError: too many images are bad, or the embeddings have
                 collapsed and --on-collapse is stop.
         """
         self.run.report_bad(self.bad, len(self.source))
-        if not math.isfinite(loss):
-            raise UserError(f"the loss is {loss} at step {done}; try a lower --optim.lr")
         spent = time.monotonic() - self.began
         signs = self.method.signs(stepper.embeddings, stepper.labels, info)
         health = diagnose(signs)
