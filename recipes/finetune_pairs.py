@@ -9,7 +9,7 @@ Losses: contrastive, lifted, generalized-lifted, multi-similarity, supcon, nt-xe
 circle, n-pairs, angular, n-pairs-angular. recipes/README.md has the results of each.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from selfsup.config import FinetuneConfig, PairsConfig
 from selfsup.core.cli import run as launch
@@ -26,11 +26,12 @@ def main(config: Config) -> None:
     """Train and export."""
     from selfsup.methods.pair_ranking import PairRanking
     from selfsup.report.sections import report_finished
-    from selfsup.training.finetune import finetune_steps, starting_encoder, views_of
+    from selfsup.training.fill_in import fill_in
+    from selfsup.training.finetune import finetune_steps, starting_encoder
     from selfsup.training.pretrain import export
     from selfsup.training.run import Run
 
-    config = replace(config, views=views_of(config))
+    config = fill_in(config)
     run = Run(config)
     method = PairRanking(starting_encoder(config), config.method)
     if config.method.loss in ("n-pairs", "n-pairs-angular") and config.images > 2:

@@ -8,7 +8,7 @@ Losses: proxy-anchor, arcface, cosface. recipes/README.md has the results of eac
 their own learning rate (--method.lr); they are saved in checkpoints and not exported.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from selfsup.config import FinetuneConfig, ProxiesConfig
 from selfsup.core.cli import run as launch
@@ -25,11 +25,12 @@ def main(config: Config) -> None:
     """Train and export."""
     from selfsup.methods.proxy_ranking import ProxyRanking
     from selfsup.report.sections import report_finished
-    from selfsup.training.finetune import finetune_steps, labelled, starting_encoder, views_of
+    from selfsup.training.fill_in import fill_in
+    from selfsup.training.finetune import finetune_steps, labelled, starting_encoder
     from selfsup.training.pretrain import export
     from selfsup.training.run import Run
 
-    config = replace(config, views=views_of(config))
+    config = fill_in(config)
     run = Run(config)
     source, _ = labelled(config)
     method = ProxyRanking(starting_encoder(config), config.method, classes=len(source.classes))

@@ -9,7 +9,7 @@ semi-hard-all, batch-all, random, easy-positive, hard-positive, distance-weighte
 (--method.loss): soft margin, angular hinge.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from selfsup.config import FinetuneConfig, TripletConfig
 from selfsup.core.cli import run as launch
@@ -26,11 +26,12 @@ def main(config: Config) -> None:
     """Train and export."""
     from selfsup.methods.triplet_ranking import Triplet
     from selfsup.report.sections import report_finished
-    from selfsup.training.finetune import finetune_steps, starting_encoder, views_of
+    from selfsup.training.fill_in import fill_in
+    from selfsup.training.finetune import finetune_steps, starting_encoder
     from selfsup.training.pretrain import export
     from selfsup.training.run import Run
 
-    config = replace(config, views=views_of(config))
+    config = fill_in(config)
     run = Run(config)
     method = Triplet(starting_encoder(config), config.method)
 

@@ -28,9 +28,11 @@ def main(config: Config) -> None:
     from selfsup.evaluate.probe import KNNProbe
     from selfsup.methods.simclr import SimCLR
     from selfsup.report.sections import report_finished
+    from selfsup.training.fill_in import fill_in
     from selfsup.training.pretrain import export, pretrain_steps
     from selfsup.training.run import Run
 
+    config = fill_in(config)
     run = Run(config)
     method = SimCLR(build_for(config.encoder, config.views), config.method)
     probe = KNNProbe(run, config.probe, config.views)

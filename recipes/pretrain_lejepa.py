@@ -29,9 +29,11 @@ def main(config: Config) -> None:
     from selfsup.evaluate.probe import KNNProbe
     from selfsup.methods.lejepa import LeJEPA
     from selfsup.report.sections import report_finished
+    from selfsup.training.fill_in import fill_in
     from selfsup.training.pretrain import export, pretrain_steps
     from selfsup.training.run import Run
 
+    config = fill_in(config)
     run = Run(config)
     encoder = build_for(config.encoder, config.views)
     method = LeJEPA(encoder, config.method, large=config.views.views)

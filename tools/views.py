@@ -66,10 +66,12 @@ def recipe_config(method: str, args: list[str]) -> tuple[str, Any]:
     from selfsup.tools.pretrain import DEFAULT, method_of, parse_with_pipeline
 
     from selfsup.catalog import pretraining_recipe
+    from selfsup.training.fill_in import fill_in
 
     method = method or method_of(args) or DEFAULT
     recipe = pretraining_recipe(method)
-    return method, parse_with_pipeline(["--out", "", *args], recipe)  # it runs nowhere
+    settings = parse_with_pipeline(["--out", "", *args], recipe)  # it runs nowhere
+    return method, fill_in(settings)
 
 
 def command() -> None:

@@ -6,7 +6,7 @@ Here is no file, no source and no sampler: see `selfsup.data`.
 >>> from selfsup.augment import random_views
 >>> (views,) = random_views(torch.zeros(2, 3, 40, 40, dtype=torch.uint8), seed=0)
 >>> views.shape
-torch.Size([2, 2, 3, 96, 96])
+torch.Size([2, 2, 3, 40, 40])
 """
 
 from selfsup.augment.draws import Change

@@ -1,6 +1,7 @@
 """Random views of images in memory, by one call."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from selfsup.augment.check import check
 from selfsup.augment.draws import Change, draw
 from selfsup.augment.resample import resized_array_crops, resized_crops
 from selfsup.config import ViewsConfig
+from selfsup.config.views import size_for
 from selfsup.core.errors import require
 
 
@@ -31,7 +33,8 @@ def random_views(
     Args:
         images: uint8 [b, c, h, w], on any device; or images of any sizes: tensors [c, h, w], arrays
             [h, w, c] or PIL images, of eight bits and as many channels as `config.mean`.
-        config: by default SimCLR's views; `selfsup.config.pipelines` has others.
+        config: by default SimCLR's views; `selfsup.config.pipelines` has others. Without a size,
+            that of the images, at most 96.
         seed: another one makes other views.
         step: likewise, as a training run counts.
         changes: custom augmentations (see augment/README.md).
@@ -44,6 +47,7 @@ def random_views(
 
     >>> import torch
     >>> from selfsup.config import ViewsConfig
+    from selfsup.config.views import size_for
     >>> images = torch.randint(0, 256, (4, 3, 48, 64), dtype=torch.uint8)
     >>> (views,) = random_views(images, ViewsConfig(size=32), seed=0, step=7)
     >>> views.shape, views.dtype
@@ -53,9 +57,11 @@ def random_views(
     True
     """
     config = config or ViewsConfig()
-    check(config)
     require(len(images) > 0, "there are no images to make views of")
     pixels = _pixels(images, config.channels)
+    if not config.size:
+        config = replace(config, size=size_for([min(image.shape[:2]) for image in pixels]))
+    check(config)
     device = images.device if isinstance(images, Tensor) else torch.device("cpu")
     views = []
     groups = draw(config, len(images), seed=seed, step=step, changes=changes)

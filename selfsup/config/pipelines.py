@@ -41,7 +41,7 @@ LEJEPA = ViewsConfig(
 )
 """Multi-crop (Balestriero & LeCun 2025): 2 x 224 and 6 x 98 in the paper."""
 
-FINETUNE = ViewsConfig(size=96, views=1, area=(0.5, 1.0), strength=0.25, grey=0.0, blur=0.0)
+FINETUNE = ViewsConfig(views=1, area=(0.5, 1.0), strength=0.25, grey=0.0, blur=0.0)
 """One weakly augmented view, for training with labels."""
 
 FACTORY = ViewsConfig(

@@ -16,8 +16,9 @@ class OptimConfig:
     not adapt the rate of biases and norms."""
     lr: float = 0.12
     """Peak learning rate for a batch of 256 images."""
-    rule: Literal["linear", "sqrt", "none"] = "linear"
-    """How the learning rate scales with the batch size: linearly, with its square root, or not."""
+    rule: Literal["auto", "linear", "sqrt", "none"] = "auto"
+    """How the learning rate scales with the batch size: linearly, with its square root, or not.
+    "auto" is linear for SGD and the square root for AdamW and LARS."""
     momentum: float = 0.9
     """Momentum of SGD and LARS. AdamW always has its usual 0.9 and 0.999."""
     trust: float = 0.001
@@ -35,7 +36,7 @@ class OptimConfig:
     """Fraction of the run in which the learning rate rises linearly from 0."""
 
 
-LARS = OptimConfig(name="lars", lr=1.0, rule="sqrt", weight_decay=1e-6)
+LARS = OptimConfig(name="lars", lr=1.0, weight_decay=1e-6)
 """For methods that are trained with LARS in their papers. The learning rate is 1 for 256 images and
 4 for 4,096. Papers have 3 to 5 for 4,096; SimCLR's square-root rule (appendix B.1) has 1.2 for 256
 and 4.8 for 4,096."""
@@ -109,8 +110,8 @@ class PretrainConfig(TrainConfig):
         *("data", "out", "encoder.name", "views.size", "epochs", "batch", "optim.lr", "workers"),
         *("seed", "probe.data"),
     )
-    batch: int = 256
-    """Number of images in one step, over all processes."""
+    batch: int = 0
+    """Number of images in one step, over all processes; 0: 256, or all of fewer images."""
     audit: str = ""
     """File that tools/audit.py wrote for these images; the unreadable ones are left out."""
     mask_duplicates: bool = False
@@ -133,7 +134,7 @@ class FinetuneConfig(TrainConfig):
     optim: OptimConfig = OptimConfig(name="adamw", lr=1e-3, weight_decay=0.01)
     epochs: int = 50
     """Number of times that training uses every image."""
-    classes: int = 16
-    """Number of classes in a batch: the P of P x K."""
-    images: int = 4
-    """Number of images of each class in a batch: the K of P x K."""
+    classes: int = 0
+    """Number of classes in a batch: the P of P x K; 0: 16, or all of fewer classes."""
+    images: int = 0
+    """Number of images of each class in a batch: the K of P x K; 0: 64 / classes."""

@@ -1,17 +1,28 @@
 """Settings of encoders and views."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 Interpolation = Literal["bilinear", "bicubic"]
 
 
+LARGEST_SIDE = 96
+"""Of views whose size follows from the images, in pixels: larger ones take a CPU days."""
+
+
+def size_for(sides: Sequence[int]) -> int:
+    """Return the size of views of images with these shorter sides: their median, at most 96."""
+    return max(2, min(LARGEST_SIDE, sorted(sides)[len(sides) // 2]))
+
+
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
     """The network that is trained and exported."""
 
-    name: str = "resnet18"
-    """Name of a timm model; `timm.list_models()` lists more than a thousand."""
+    name: str = ""
+    """Name of a timm model, by default that of --init, or resnet18; `timm.list_models()` lists more
+    than a thousand."""
     stem: Literal["auto", "standard", "small"] = "auto"
     """First layers: those of timm (standard), or layers for small images (small). The small stem of
     a ResNet is a 3 x 3 convolution with stride 1, without pooling; that of a ViT or ConvNeXt has
@@ -59,8 +70,8 @@ class LocalViewsConfig:
 class ViewsConfig:
     """Random views of an image. The defaults are SimCLR's (Chen et al. 2020, appendix A)."""
 
-    size: int = 96
-    """Side of a view in pixels."""
+    size: int = 0
+    """Side of a view in pixels; 0: that of --init, or of the images, at most 96."""
     views: int = 2
     """Number of views of each image in a step."""
     area: tuple[float, float] = (0.08, 1.0)

@@ -202,6 +202,22 @@ class PKSampler:
         return [batches[i] for i in order]
 
 
+def batch_shape(labels: Tensor, p: int = 0, k: int = 0) -> tuple[int, int]:
+    """Choose P and K of a batch of about 64 images where they are 0.
+
+    P is 16, or the number of classes with two images if that is lower; K is 64 / P, at most the
+    images of the largest class.
+
+    Args:
+        labels: of all images, [n].
+        p: classes of a batch, if given.
+        k: images of each, if given.
+    """
+    _, sizes = labels.unique(return_counts=True)
+    p = p or max(2, min(16, int((sizes > 1).sum())))
+    return p, k or max(2, min(64 // p, int(sizes.max())))
+
+
 def _groups(images: Sequence[int], k: int, g: torch.Generator) -> list[list[int]]:
     """Shuffle images into groups of k; the first images fill up the last group."""
     shuffled = [images[i] for i in torch.randperm(len(images), generator=g).tolist()]

@@ -4,6 +4,7 @@ Shape letters: b images, s side in pixels.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from selfsup.config import EncoderConfig, Interpolation, ViewsConfig
 from selfsup.core.errors import UserError, did_you_mean, require
 from selfsup.encoders.weights import load_weights
 
+ENCODER_NAME = "resnet18"
+"""The timm model where neither --encoder.name nor --init names one."""
 SMALL = 64
 """Views up to this side, in pixels, get the small stem by default."""
 
@@ -71,7 +74,7 @@ def build(config: EncoderConfig, size: int, *more_sizes: int, channels: int = 3)
     """Build a new encoder.
 
     Args:
-        config: name, stem and weights.
+        config: name (resnet18 if empty), stem and weights.
         size: side of the images in pixels; it decides on the stem.
         more_sizes: further sides that the encoder must accept.
         channels: of the images.
@@ -80,6 +83,7 @@ def build(config: EncoderConfig, size: int, *more_sizes: int, channels: int = 3)
         UserError: timm has no such model, the model does not accept these arguments or sizes, or
             the weights do not match.
     """
+    config = replace(config, name=config.name or ENCODER_NAME)
     if not timm.is_model(config.name):
         suggestion = did_you_mean(config.name, timm.list_models())
         raise UserError(f"timm has no model {config.name!r}{suggestion}")
@@ -90,7 +94,7 @@ def build(config: EncoderConfig, size: int, *more_sizes: int, channels: int = 3)
         model = timm.create_model(name, num_classes=0, **(args | _parse_arguments(config.args)))
     except (TypeError, AssertionError, ValueError) as error:
         raise UserError(f"timm cannot make {config.name} with {args}: {error}") from None
-    _check_sizes(model, config.name, size, *more_sizes, channels=channels)
+    check_sizes(model, config.name, size, *more_sizes, channels=channels)
     if config.weights:
         load_weights(model, Path(config.weights), config.name)
     encoder = Encoder(model, channels_last=config.channels_last)
@@ -104,8 +108,12 @@ def build_for(config: EncoderConfig, views: ViewsConfig) -> Encoder:
     return build(config, *views.sizes, channels=views.channels)
 
 
-def _check_sizes(model: Any, name: str, *sizes: int, channels: int) -> None:
-    """Raise a UserError if the model does not accept images of these sizes: most ViT accept one."""
+def check_sizes(model: Any, name: str, *sizes: int, channels: int) -> None:
+    """Refuse sizes that a model does not accept: most ViT accept one.
+
+    Raises:
+        UserError: it does not.
+    """
     if len(sizes) == 1 and not hasattr(model, "patch_embed"):
         return
     training = model.training

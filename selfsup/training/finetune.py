@@ -1,18 +1,17 @@
 """Fine-tuning: labelled images in batches of P classes x K images."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
 
-from selfsup.config import FinetuneConfig, ViewsConfig
+from selfsup.config import FinetuneConfig
 from selfsup.core.errors import UserError, require
 from selfsup.data.batch_census import census
 from selfsup.data.open import training_source
 from selfsup.data.samplers import PKSampler
 from selfsup.data.sources import Source
-from selfsup.encoders.encoder import Encoder, build_for, load
+from selfsup.encoders.encoder import Encoder, build_for, check_sizes, load
 from selfsup.methods.method import Method
 from selfsup.training.loop import train_steps
 from selfsup.training.pretrain import announce, length, local_batches
@@ -20,17 +19,19 @@ from selfsup.training.run import Run
 
 
 def starting_encoder(config: FinetuneConfig) -> Encoder:
-    """Load the encoder of `config.init`, or make a new one.
+    """Load the encoder of `config.init`, or make a new one. Settings are filled in, see `fill_in`.
 
     Raises:
-        UserError: `config.init` holds no encoder.
+        UserError: `config.init` holds no encoder, or it does not take views of this size.
     """
     if not config.init:
         return build_for(config.encoder, config.views)
-    folder = Path(config.init)
-    if not folder.exists():
-        raise UserError(f"--init {folder} does not exist")
-    return load(folder)[0]
+    encoder, trained = load(Path(config.init))
+    if config.views.size != trained.size:
+        check_sizes(
+            encoder.model, config.encoder.name, config.views.size, channels=config.views.channels
+        )
+    return encoder
 
 
 def labelled(config: FinetuneConfig) -> tuple[Source, Tensor]:
@@ -82,11 +83,3 @@ def preflight(source: Source, sampler: PKSampler, labels: Tensor) -> str:
         "negatives": f"{counts.negatives} per anchor",
     }
     return "\n".join(f"  {name:<11}{value}"[:80] for name, value in rows.items())
-
-
-def views_of(config: FinetuneConfig) -> ViewsConfig:
-    """Return the views, at the size and with the normalisation that the encoder was trained for."""
-    if not config.init:
-        return config.views
-    trained = load(Path(config.init))[1]
-    return replace(config.views, size=trained.size, mean=trained.mean, std=trained.std)

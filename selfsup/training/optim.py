@@ -146,18 +146,30 @@ class LARS(torch.optim.Optimizer):
         return momentum
 
 
+def rule_of(config: OptimConfig) -> str:
+    """Return how the rate scales with the batch: "linear", "sqrt" or "none".
+
+    By default linearly for SGD. AdamW divides by the gradient's own size, and the noise of that
+    size falls with the square root of the batch (Malladi et al. 2022,
+    https://arxiv.org/abs/2205.10287); LARS likewise follows SimCLR's square root.
+    """
+    if config.rule != "auto":
+        return config.rule
+    return "linear" if config.name == "sgd" else "sqrt"
+
+
 def peak_lr(config: OptimConfig, batch: int) -> float:
     """Return the peak learning rate for a global batch of `batch` images.
 
     linear: twice the batch, twice the rate (Goyal et al. 2017); sqrt: twice the batch, 1.4 times
     the rate (SimCLR, appendix B.1: better below a batch of 2,048).
     """
-    match config.rule:
+    match rule_of(config):
         case "linear":
             return config.lr * batch / 256
         case "sqrt":
             return config.lr * math.sqrt(batch / 256)
-        case "none":
+        case _:
             return config.lr
 
 
@@ -186,7 +198,7 @@ def plan(
         "sqrt": f" = {config.lr:g} x sqrt({batch}/256)",
         "none": "",
     }
-    rate = f"{peak_lr(config, batch):.3g}{rules[config.rule]}"
+    rate = f"{peak_lr(config, batch):.3g}{rules[rule_of(config)]}"
     warmup = round(config.warmup * total)
     against = f"{negatives:,} negatives for each embedding" if negatives else "no negatives"
     rows = [

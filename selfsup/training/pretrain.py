@@ -28,6 +28,7 @@ def pretrain_steps(
 
     An ordinary loop around it can do anything on the way, such as a probe and an early stop:
 
+        config = fill_in(config)  # the encoder, the size of views and the batch, if left open
         run = Run(config)  # first: it seeds the weights that are made next
         method = SimCLR(build_for(config.encoder, config.views), config.method)
         probe = KNNProbe(run, config.probe, config.views)

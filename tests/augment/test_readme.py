@@ -15,7 +15,7 @@ def test_the_pipeline_of_the_readme_draws_and_applies_its_own_change() -> None:
     usage, example = (block.split("```")[0] for block in text.split("```python\n")[1:])
     names: dict[str, Any] = {}
     exec(compile(usage, "README.md", "exec"), names)
-    assert names["views"].shape == (8, 2, 3, 96, 96)
+    assert names["views"].shape == (8, 2, 3, 64, 64)
     exec(compile(example, "README.md", "exec"), names)
     views, changes = names["views"], names["changes"]
     (draws,) = draw(views, 4, seed=0, step=0, changes=changes)

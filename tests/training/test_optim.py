@@ -78,6 +78,14 @@ def test_twice_the_batch_has_the_rate_of_its_rule_and_256_has_the_set_one(
     assert peak_lr(config, 512) == pytest.approx(0.3 * rates, abs=1e-12)
 
 
+def test_the_rule_follows_from_the_optimiser_unless_it_is_given() -> None:
+    rates = {
+        name: peak_lr(OptimConfig(name=name, lr=0.1), 1024) for name in ("sgd", "adamw", "lars")
+    }
+    assert rates == pytest.approx({"sgd": 0.4, "adamw": 0.2, "lars": 0.2})
+    assert peak_lr(OptimConfig(name="adamw", lr=0.1, rule="linear"), 1024) == pytest.approx(0.4)
+
+
 def test_the_square_root_rule_is_simclrs() -> None:
     assert peak_lr(OptimConfig(lr=0.075 * 16, rule="sqrt"), 4096) == pytest.approx(0.075 * 64)
 
@@ -201,7 +209,7 @@ def test_the_plan_says_batch_negatives_rate_and_groups_in_80_columns() -> None:
     told = plan(made, config, batch=4096, total=100, negatives=8190)
     assert told.splitlines() == [
         "  batch      4096 images, 8,190 negatives for each embedding",
-        "  rate       4.8 = 0.3 x 4096/256, after 10 of 100 steps, then a cosine to 0",
+        "  rate       1.2 = 0.3 x sqrt(4096/256), after 10 of 100 steps, then a cosine to",
         "  lars       weights: 1 tensors, 6 numbers, decay 1e-06 to 1e-05",
         "  lars       biases and norms: 3 tensors, 6 numbers, no decay, not adapted",
         "  lars       loss parameters: 1 tensors, 8 numbers, no decay, rate x 7",

@@ -1,0 +1,119 @@
+"""Fill in the settings that a command leaves to its images and to the encoder it starts from."""
+
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from selfsup.config import EncoderConfig, FinetuneConfig, PretrainConfig, TrainConfig, ViewsConfig
+from selfsup.config.views import size_for
+from selfsup.core.cli import read_settings
+from selfsup.core.distributed import world
+from selfsup.core.errors import UserError, require
+from selfsup.core.settings import with_values
+from selfsup.data.decode import BadImage
+from selfsup.data.open import training_source
+from selfsup.data.samplers import batch_shape
+from selfsup.data.sources import Source
+from selfsup.encoders.encoder import ENCODER_NAME, load
+
+C = TypeVar("C", bound=TrainConfig)
+BATCH = 256
+"""Images of a pretraining batch, where there are so many."""
+SAMPLED = 32
+"""Images whose size is measured, evenly spread."""
+
+
+def fill_in(config: C) -> C:
+    """Replace the settings that are left open, and leave those that are given.
+
+    encoder: that of --init, or resnet18.
+    views.size: that of --init, or the shorter side of the images, at most 96.
+    batch: 256 images, or all of fewer; of fine-tuning 64 images, of 16 classes or all of fewer.
+
+    Raises:
+        UserError: the images cannot be opened, or a setting contradicts the encoder of --init.
+    """
+    if isinstance(config, FinetuneConfig) and config.init:
+        encoder, views = _of_init(config)
+        config = replace(config, encoder=encoder, views=views)
+    elif not config.encoder.name:
+        config = replace(config, encoder=replace(config.encoder, name=ENCODER_NAME))
+    if config.views.size and not _batch_is_open(config):
+        return config
+    source = training_source(config)
+    if not config.views.size:
+        size = size_for(shorter_sides(source))
+        config = replace(config, views=replace(config.views, size=size))
+    if isinstance(config, FinetuneConfig) and source.labels is not None:
+        p, k = batch_shape(source.labels, config.classes, config.images)
+        config = replace(config, classes=p, images=k)
+    elif isinstance(config, PretrainConfig) and not config.batch:
+        processes = world()[1]
+        fits = min(BATCH, len(source)) // processes * processes
+        config = replace(config, batch=max(processes, fits))
+    return config
+
+
+def _batch_is_open(config: TrainConfig) -> bool:
+    if isinstance(config, FinetuneConfig):
+        return not (config.classes and config.images)
+    return isinstance(config, PretrainConfig) and not config.batch
+
+
+def shorter_sides(source: Source) -> list[int]:
+    """Measure the shorter sides of a sample of the images, in pixels.
+
+    Raises:
+        UserError: none of the sample can be read.
+    """
+    sides = []
+    for position in np.linspace(0, len(source) - 1, min(SAMPLED, len(source))).round().astype(int):
+        try:
+            sides.append(min(source.pixels(int(position)).shape[:2]))
+        except BadImage:
+            continue
+    require(bool(sides), "no image of a sample can be read; selfsup audit --data lists why")
+    return sides
+
+
+def _of_init(config: FinetuneConfig) -> tuple[EncoderConfig, ViewsConfig]:
+    """Take encoder and normalisation from the encoder that the run starts from.
+
+    Raises:
+        UserError: there is none, or a setting that was given contradicts it.
+    """
+    folder = Path(config.init)
+    if not folder.exists():
+        raise UserError(f"--init {folder} does not exist")
+    trained = load(folder)[1]
+    encoder = encoder_of(folder)
+    for field in fields(EncoderConfig):
+        given, theirs = getattr(config.encoder, field.name), getattr(encoder, field.name)
+        if given not in (field.default, theirs):
+            raise UserError(
+                f"--encoder.{field.name.replace('_', '-')} {given}: the encoder of --init {folder} "
+                f"has {theirs or 'none'}. Leave the flag out, or start without --init"
+            )
+    views = config.views
+    for name in ("mean", "std"):
+        given, theirs = getattr(views, name), getattr(trained, name)
+        if given not in (getattr(ViewsConfig, name), theirs):
+            raise UserError(
+                f"--views.{name} {given}: the encoder of --init {folder} was trained with {theirs}"
+            )
+    size = views.size or trained.size
+    return encoder, replace(views, size=size, mean=trained.mean, std=trained.std)
+
+
+def encoder_of(folder: Path) -> EncoderConfig:
+    """Return the settings of an exported encoder: those of its run, or else timm's name alone."""
+    if (folder / "config.yaml").is_file():
+        settings = read_settings(folder / "config.yaml", TrainConfig, strict=False)
+        encoder: EncoderConfig = with_values(EncoderConfig, settings.get("encoder", {}))
+        if encoder.name:
+            return replace(encoder, weights="")
+    inner = folder / "encoder" if (folder / "encoder" / "config.json").is_file() else folder
+    return EncoderConfig(name=json.loads((inner / "config.json").read_text())["architecture"])

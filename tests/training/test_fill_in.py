@@ -1,0 +1,136 @@
+"""Settings that are left open follow from the images and from the encoder of --init."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from launch import called
+from PIL import Image
+from workers.calls import SMALL
+
+import selfsup
+from recipes.finetune_triplet import Config as Finetune
+from recipes.pretrain_simclr import Config as Pretrain
+from selfsup.config import EncoderConfig, ViewsConfig
+from selfsup.core.errors import UserError
+from selfsup.data.samplers import batch_shape
+from selfsup.encoders.encoder import build, export, load
+from selfsup.training.fill_in import fill_in
+
+
+def saved(tmp_path: Path, n: int, h: int, w: int, classes: int = 4) -> str:
+    file = tmp_path / f"{n}-{h}-{w}-{classes}.npz"
+    images = np.random.default_rng(0).integers(0, 256, (n, h, w, 3), dtype=np.uint8)
+    np.savez(file, images=images, labels=np.arange(n) % classes)
+    return str(file)
+
+
+def encoder_at(folder: Path, size: int, name: str = "test_resnet", **views: Any) -> str:
+    torch.manual_seed(0)
+    export(
+        build(EncoderConfig(name=name), size), folder / "encoder", ViewsConfig(size=size, **views)
+    )
+    return str(folder)
+
+
+@pytest.mark.parametrize(("h", "w", "size"), [(28, 28, 28), (48, 40, 40), (300, 200, 96)])
+def test_views_have_the_side_of_the_images_up_to_96(
+    tmp_path: Path, h: int, w: int, size: int
+) -> None:
+    config = fill_in(Pretrain(data=saved(tmp_path, 20, h, w), out="x"))
+    assert (config.views.size, config.batch, config.encoder.name) == (size, 20, "resnet18")
+
+
+def test_the_side_is_the_median_of_images_that_can_be_read(tmp_path: Path) -> None:
+    for i, side in enumerate([20, 30, 30, 30, 500]):
+        Image.new("RGB", (side, side + 7)).save(tmp_path / f"{i}.png")
+    (tmp_path / "9.png").write_bytes(b"no image")
+    assert fill_in(Pretrain(data=str(tmp_path), out="x")).views.size == 30
+
+
+def test_given_settings_are_left_as_they_are(tmp_path: Path) -> None:
+    given = Pretrain(
+        data=saved(tmp_path, 20, 28, 28),
+        out="x",
+        batch=8,
+        views=ViewsConfig(size=16),
+        encoder=EncoderConfig(name="test_vit"),
+    )
+    assert fill_in(given) == given
+    assert fill_in(fill_in(replace(given, batch=0))) == fill_in(replace(given, batch=0))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "given", "shape"),
+    [
+        ([10] * 40, (0, 0), (16, 4)),
+        ([100] * 6, (0, 0), (6, 10)),
+        ([5] * 2, (0, 0), (2, 5)),
+        ([1] * 30 + [7, 8], (0, 0), (2, 8)),
+        ([10] * 40, (8, 0), (8, 8)),
+        ([10] * 40, (0, 2), (16, 2)),
+        ([10] * 40, (3, 3), (3, 3)),
+    ],
+)
+def test_a_batch_has_64_images_of_16_classes_or_of_all(
+    sizes: list[int], given: tuple[int, int], shape: tuple[int, int]
+) -> None:
+    labels = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    assert batch_shape(labels, *given) == shape
+
+
+def test_an_encoder_brings_its_name_size_and_normalisation(tmp_path: Path) -> None:
+    data = saved(tmp_path, 20, 28, 28)
+    init = encoder_at(tmp_path / "a", 24, mean=(0.1, 0.2, 0.3), std=(0.2, 0.2, 0.2))
+    config = fill_in(Finetune(data=data, out="x", init=init))
+    views = config.views
+    assert (config.encoder.name, views.size) == ("small_stem_resnet", 24)  # no config.yaml
+    assert views.mean == (0.1, 0.2, 0.3)
+    larger = fill_in(Finetune(data=data, out="x", init=init, views=ViewsConfig(size=32, views=1)))
+    assert larger.views.size == 32
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--encoder.name", "resnet18"], "--encoder.name resnet18: the encoder of --init"),
+        (["--encoder.args", "{depth: 3}"], "--encoder.args {depth: 3}: the encoder of --init"),
+        (["--views.mean", "0.5", "0.5", "0.5"], "--views.mean (0.5, 0.5, 0.5): the encoder of"),
+    ],
+)
+def test_what_contradicts_the_encoder_is_refused(
+    tmp_path: Path, flags: list[str], sentence: str
+) -> None:
+    data, init = saved(tmp_path, 20, 28, 28), encoder_at(tmp_path / "a", 24)
+    out = tmp_path / "run"
+    done = called("tools/finetune.py", "--data", data, "--init", init, "--out", out, *flags)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert not out.exists()
+
+
+def test_a_transformer_of_one_size_says_that_it_takes_no_other(tmp_path: Path) -> None:
+    model = timm.create_model("test_vit", num_classes=0, img_size=32)
+    folder = tmp_path / "vit"
+    preprocessing = {"input_size": (3, 32, 32), "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    timm.models.save_for_hf(model, str(folder), model_config={"pretrained_cfg": preprocessing})
+    settings = SMALL | {"views": {"size": 24}, "encoder": {}}
+    with pytest.raises(UserError, match="test_vit does not take images of 24 pixels"):
+        selfsup.finetune(saved(tmp_path, 20, 28, 28), out=tmp_path / "r", init=folder, **settings)
+
+
+def test_a_run_records_what_ran_and_goes_on(tmp_path: Path) -> None:
+    data = saved(tmp_path, 24, 20, 20)
+    settings = {"encoder": SMALL["encoder"], "steps": 2, "report": False}
+    for _ in range(2):
+        run = selfsup.pretrain(data, out=tmp_path / "a", **settings)
+    assert run.settings["views"]["size"] == 20
+    assert run.settings["batch"] == 24
+    tuned = selfsup.finetune(data, out=tmp_path / "b", init=run, steps=2, report=False)
+    assert tuned.settings["encoder"]["args"] == SMALL["encoder"]["args"]
+    assert (tuned.settings["classes"], tuned.settings["images"]) == (4, 6)
+    assert load(tuned.folder)[1].size == 20
