@@ -47,7 +47,6 @@ def random_views(
 
     >>> import torch
     >>> from selfsup.config import ViewsConfig
-    from selfsup.config.views import size_for
     >>> images = torch.randint(0, 256, (4, 3, 48, 64), dtype=torch.uint8)
     >>> (views,) = random_views(images, ViewsConfig(size=32), seed=0, step=7)
     >>> views.shape, views.dtype
