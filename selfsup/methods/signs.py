@@ -4,7 +4,6 @@ Shape letters: n embeddings, d width.
 """
 
 import math
-from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,10 +12,6 @@ from selfsup.core.numerics import at_least_float32, full_precision, normalize
 from selfsup.losses.measures import Distance
 from selfsup.losses.relations import Relations
 
-FLAT_STD = 0.1
-"""Below this `std`, where 1 is an even spread over the sphere, embeddings are nearly equal."""
-FEW_DIRECTIONS = 2.0
-"""Below this effective rank, all embeddings are on one line."""
 COMPARED_IMAGES = 1024
 """Of a batch, when its views are compared."""
 
@@ -91,35 +86,3 @@ def view_signs(first: Tensor, second: Tensor) -> dict[str, float]:
     images = torch.arange(len(both) // 2, device=both.device).repeat(2)
     signs = pair_signs(both, images, Distance("cosine"))
     return {name: signs[name] for name in ("gap", "nearest")}
-
-
-class Health(NamedTuple):
-    """State of a run, and what to change."""
-
-    state: Literal["healthy", "starving", "collapsing", "collapsed"]
-    advice: str
-
-
-def diagnose(signs: dict[str, float]) -> Health:
-    """Diagnose a run from its signs.
-
-    collapsed: all embeddings are nearly equal, so that gradients vanish. collapsing: they are on
-    a line. starving: they differ, but nothing in the batch has a gradient.
-    """
-    if signs["std"] < FLAT_STD:
-        evidence = f"std {signs['std']:.3f} of a healthy 1, mean cosine {signs['cosine']:.2f}"
-        remedy = "a lower --optim.lr or a longer --optim.warmup"
-        if "relative_loss" in signs:
-            evidence += f", loss {signs['relative_loss']:.2f} of that of equal rows"
-            remedy += ", or --method.first semi-hard"
-        return Health("collapsed", f"embeddings are nearly equal ({evidence}); try {remedy}")
-    if signs["rank"] < FEW_DIRECTIONS:
-        evidence = f"embeddings lie along {signs['rank']:.1f} directions"
-        return Health("collapsing", f"{evidence}; try a lower --optim.lr or stronger views")
-    if signs.get("active") == 0:
-        return Health(
-            "starving",
-            "no triplet or pair of the batch has a loss to learn from; try a larger margin, a "
-            "harder miner (batch-hard) or a larger batch, or stop: all may be learnt",
-        )
-    return Health("healthy", "")

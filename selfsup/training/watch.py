@@ -2,14 +2,15 @@
 
 import contextlib
 import time
+from collections import deque
 from collections.abc import Iterator
 
 from selfsup.core.errors import UserError
 from selfsup.core.seeds import StepInfo
 from selfsup.data.loader import Batch
 from selfsup.data.sources import Source
+from selfsup.methods.health import Signs, diagnose, window
 from selfsup.methods.method import Method
-from selfsup.methods.signs import diagnose
 from selfsup.training.run import Run
 from selfsup.training.step import Stepper
 
@@ -25,6 +26,9 @@ class Watch:
         self.batch = batch
         self.bad: dict[str, str] = {}
         self.unhealthy_reports = 0
+        self.hinted = False
+        self.first: Signs | None = run.first_report()
+        self.recent: deque[Signs] = deque(maxlen=window(batch))
         self._begin(start)
 
     def _begin(self, done: int) -> None:
@@ -51,7 +55,9 @@ class Watch:
         self.run.report_bad(self.bad, len(self.source))
         spent = time.monotonic() - self.began
         signs = self.method.signs(stepper.embeddings, stepper.labels, info)
-        health = diagnose(signs)
+        self.first = self.first or signs
+        self.recent.append(signs)
+        health = diagnose(self.first, list(self.recent), self.batch)
         figures = {
             "loss": loss,
             "images_per_s": (done - self.since) * self.batch / spent,
@@ -66,4 +72,7 @@ class Watch:
             if self.run.config.on_collapse == "stop" and self.unhealthy_reports > 1:
                 raise UserError(f"{message} (stopped by --on-collapse stop)")
             self.run.print_line(f"warning: {message}")
+        elif health.advice and not self.hinted and len(self.recent) == self.recent.maxlen:
+            self.hinted = True
+            self.run.print_line(f"hint: at step {done} {health.advice}")
         self._begin(done)

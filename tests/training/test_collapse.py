@@ -1,6 +1,7 @@
 """The alarm: a run made to collapse is caught, a starving one is named, healthy ones are let be."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -46,19 +47,19 @@ def test_a_run_made_to_collapse_is_stopped_within_200_steps(data: Path, tmp_path
     assert done.returncode == 2
     told = done.stderr.strip().splitlines()[-1]
     assert told.startswith("error: at step ")
-    assert "the run is collapsed: embeddings are nearly equal (std 0.0" in told
-    assert "try a lower --optim.lr" in told
+    assert re.search(r"the run is (collapsed|collapsing): ", told)
+    assert "try --miner semi-hard, or else a quarter of --optim.lr" in told
     assert int(told.split()[3]) <= 200
     assert states(out)[0] == "healthy"
 
 
 def test_a_collapsed_run_goes_on_where_it_is_only_warned_of(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    flags = ("--data", data, "--out", out, *FLAGS, "--optim.lr", "10", "--steps", "60")
+    flags = ("--data", data, "--out", out, *FLAGS, "--optim.lr", "10", "--steps", "160")
     done = called("recipes/finetune_triplet.py", *flags)
     assert done.returncode == 0, done.stderr
     assert "warning: at step " in done.stdout
-    assert states(out)[-1] == "collapsed"
+    assert {"collapsed", "collapsing"} & set(states(out))
 
 
 def test_a_run_whose_miner_finds_nothing_starves_and_is_not_harmed(
