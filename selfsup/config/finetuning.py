@@ -88,9 +88,9 @@ class TripletConfig(RankingConfig):
     width of the semi-hard window."""
     degrees: float = 45.0
     """Of the angular hinge (Wang et al. 2017)."""
-    miner: Miner = "batch-hard"
-    """Which triplets: the hardest of each anchor (batch-hard); for each positive the nearest
-    negative inside the margin (semi-hard) or all inside it (semi-hard-all); all (batch-all); one
+    miner: Miner = "semi-hard"
+    """Which triplets: for each positive the nearest negative inside the margin (semi-hard) or all
+    inside it (semi-hard-all); the hardest of each anchor (batch-hard); all (batch-all); one
     at random (random); the nearest or farthest positive with the nearest negative beyond it
     (easy-positive, hard-positive); negatives drawn evenly over distances (distance-weighted)."""
     first: Miner | None = None
@@ -227,5 +227,6 @@ class ProxiesConfig(RankingConfig):
     proxy_anchor: ProxyAnchorConfig = ProxyAnchorConfig()
     arcface: ArcFaceConfig = ArcFaceConfig()
     cosface: CosFaceConfig = CosFaceConfig()
-    lr: float = 100.0
-    """Learning rate of the proxies, as a multiple of the encoder's (Kim et al. 2020)."""
+    lr: float = 10.0
+    """Learning rate of the proxies, as a multiple of the encoder's (Kim et al. 2020: 100, beside an
+    encoder that starts at 1e-4)."""

@@ -15,7 +15,8 @@ class OptimConfig:
     """Optimizer: SGD with momentum, AdamW, or LARS for batches of thousands of images. LARS does
     not adapt the rate of biases and norms."""
     lr: float = 0.12
-    """Peak learning rate for a batch of 256 images."""
+    """Peak learning rate for a batch of 256 images; 0, for fine-tuning with AdamW: 0.001 from the
+    encoder of --init, 0.006 from random weights."""
     rule: Literal["auto", "linear", "sqrt", "none"] = "auto"
     """How the learning rate scales with the batch size: linearly, with its square root, or not.
     "auto" is linear for SGD and the square root for AdamW and LARS."""
@@ -131,7 +132,7 @@ class FinetuneConfig(TrainConfig):
     init: str = ""
     """Run folder with the encoder to start from, or a folder that timm loads; empty: random."""
     views: ViewsConfig = FINETUNE
-    optim: OptimConfig = OptimConfig(name="adamw", lr=1e-3, weight_decay=0.01)
+    optim: OptimConfig = OptimConfig(name="adamw", lr=0.0, weight_decay=0.01)
     epochs: int = 50
     """Number of times that training uses every image."""
     classes: int = 0

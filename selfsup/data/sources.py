@@ -6,6 +6,7 @@ know where images come from.
 Shape letters: b images, v views, h, w and c of an image.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
@@ -65,6 +66,19 @@ class Source(Protocol):
         Raises:
             BadImage: they cannot be read.
         """
+
+
+def sample(source: Source, most: int) -> list[np.ndarray]:
+    """Load up to `most` images, evenly spread over the source; broken ones are left out.
+
+    Returns:
+        uint8 [h, w, c] each.
+    """
+    images = []
+    for position in np.linspace(0, len(source) - 1, min(most, len(source))).round().astype(int):
+        with contextlib.suppress(BadImage):
+            images.append(source.pixels(int(position)))
+    return images
 
 
 class ArraySource:

@@ -5,23 +5,23 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-
 from selfsup.config import EncoderConfig, FinetuneConfig, PretrainConfig, TrainConfig, ViewsConfig
 from selfsup.config.views import size_for
 from selfsup.core.cli import read_settings
 from selfsup.core.distributed import world
 from selfsup.core.errors import UserError, require
 from selfsup.core.settings import with_values
-from selfsup.data.decode import BadImage
 from selfsup.data.open import training_source
 from selfsup.data.samplers import batch_shape
-from selfsup.data.sources import Source
+from selfsup.data.sources import Source, sample
 from selfsup.encoders.encoder import ENCODER_NAME, load
 
 C = TypeVar("C", bound=TrainConfig)
 BATCH = 256
 """Images of a pretraining batch, where there are so many."""
+FROM_ENCODER_LR, FROM_RANDOM_LR = 1e-3, 6e-3
+"""Rates of AdamW for 256 images, within a few hundredths of the best on every set of the study in
+recipes/README.md."""
 SAMPLED = 32
 """Images whose size is measured, evenly spread."""
 
@@ -32,6 +32,7 @@ def fill_in(config: C) -> C:
     encoder: that of --init, or resnet18.
     views.size: that of --init, or the shorter side of the images, at most 96.
     batch: 256 images, or all of fewer; of fine-tuning 64 images, of 16 classes or all of fewer.
+    optim.lr of fine-tuning with AdamW: 0.001 from an encoder, 0.006 from random weights.
 
     Raises:
         UserError: the images cannot be opened, or a setting contradicts the encoder of --init.
@@ -41,6 +42,9 @@ def fill_in(config: C) -> C:
         config = replace(config, encoder=encoder, views=views)
     elif not config.encoder.name:
         config = replace(config, encoder=replace(config.encoder, name=ENCODER_NAME))
+    if isinstance(config, FinetuneConfig) and config.optim.name == "adamw" and not config.optim.lr:
+        lr = FROM_ENCODER_LR if config.init or config.encoder.weights else FROM_RANDOM_LR
+        config = replace(config, optim=replace(config.optim, lr=lr))
     if config.views.size and not _batch_is_open(config):
         return config
     source = training_source(config)
@@ -69,12 +73,7 @@ def shorter_sides(source: Source) -> list[int]:
     Raises:
         UserError: none of the sample can be read.
     """
-    sides = []
-    for position in np.linspace(0, len(source) - 1, min(SAMPLED, len(source))).round().astype(int):
-        try:
-            sides.append(min(source.pixels(int(position)).shape[:2]))
-        except BadImage:
-            continue
+    sides = [min(image.shape[:2]) for image in sample(source, SAMPLED)]
     require(bool(sides), "no image of a sample can be read; selfsup audit --data lists why")
     return sides
 

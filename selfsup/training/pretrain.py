@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from selfsup.augment.advice import advice
 from selfsup.augment.check import check
 from selfsup.augment.draws import Change, draw
 from selfsup.config import PretrainConfig, TrainConfig, ViewsConfig
@@ -14,11 +15,14 @@ from selfsup.data.loader import Batches, Sampler
 from selfsup.data.mixture import Mixture
 from selfsup.data.open import training_source
 from selfsup.data.samplers import ShuffleSampler, UnitSampler, WeightedSampler
-from selfsup.data.sources import Source
+from selfsup.data.sources import Source, sample
 from selfsup.encoders.encoder import export as export_encoder
 from selfsup.methods.method import Method
 from selfsup.training.loop import train_steps
 from selfsup.training.run import Run
+
+ADVISED_ON = 128
+"""Images on which it is measured whether views fit."""
 
 
 def pretrain_steps(
@@ -124,10 +128,14 @@ def length(config: TrainConfig, sampler: Sampler) -> int:
 
 
 def announce(run: Run, source: Source, batch: int, total: int) -> None:
-    """Print one line on what is about to happen."""
+    """Print one line on what is about to happen, and what views do not fit the images."""
     run.print_line(
         f"{len(source)} images, {total} steps of {batch}, {describe(run)} -> {run.folder}"
     )
+    if run.main and not any((run.folder / "checkpoints").glob("step-*")):
+        views, seed = run.config.views, run.config.seed
+        for sentence in advice(sample(source, ADVISED_ON), views, seed=seed):
+            run.print_line(f"hint: {sentence}")
 
 
 def describe(run: Run) -> str:

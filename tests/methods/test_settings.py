@@ -182,7 +182,8 @@ def test_the_first_miner_gives_way_at_the_switch() -> None:
 
 
 def test_a_memory_is_compared_with_from_its_start_on() -> None:
-    triplets = Triplet(encoder(), TripletConfig(dim=WIDTH, memory=MEMORY))
+    mined = TripletConfig(dim=WIDTH, miner="batch-hard", memory=MEMORY)
+    triplets = Triplet(encoder(), mined)
     pairs = PairRanking(encoder(), PairsConfig(dim=WIDTH, loss="supcon", memory=MEMORY))
     alone = (
         oracle.batch_hard_triplet(ROWS, LABELS, "euclidean", True, 0.2),
@@ -204,7 +205,12 @@ def test_signs_of_triplets_are_their_definition() -> None:
     rows = x.tolist()
     d = distances(rows, "euclidean", True)
     for loss, margin, flat in (("margin", 0.37, 0.37), ("soft", 0.0, math.log(2))):
-        config = TripletConfig(dim=WIDTH, loss=loss, margin=0.37)  # type: ignore[arg-type]
+        config = TripletConfig(
+            dim=WIDTH,
+            loss=loss,  # type: ignore[arg-type]
+            margin=0.37,
+            miner="batch-hard",
+        )
         signs = Triplet(encoder(), config).signs(OneView(x), torch.tensor(LABELS), HALF)
         hardest = batch_hard(rows, LABELS, "euclidean", True)
         assert signs["skipped"] == pytest.approx(1 - len(hardest) / 7)
