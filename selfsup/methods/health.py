@@ -1,9 +1,9 @@
 """The alarm of a run: is its encoder worse than when it began, and what to change.
 
 The rules and their numbers come from runs whose quality was measured on classes that no training
-had seen (`tools/bench/alarm.py`, the table in recipes/README.md). How near embeddings are to each
-other says little: runs whose spread fell to 0.1 searched better than before, as long as positives
-stayed as far from negatives as their spread allows. So what is watched is that gap.
+had seen (`tools/bench/bench_defaults.py`, recipes/README.md). How near embeddings are to each other
+says little: runs whose spread fell to 0.1 searched better than before, as long as positives stayed
+as far from negatives as their spread allows. So what is watched is that gap.
 """
 
 import math
