@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from selfsup.core.errors import UserError
-from selfsup.data.sources import ArraySource, Source
-from selfsup.data.tables import encode_class_numbers
+from selfsup.data.sources import ArraySource, Source, check_sides
+from selfsup.data.labels import encode_class_numbers, text_of
 
 BROKEN = (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile)
 
@@ -26,7 +26,7 @@ def npz(file: Path, *, channels: int) -> Source:
     images = check_images(file, tables.get("images"), channels)
     source = _labelled(file, images, tables.get("labels"), tables.get("classes"), channels)
     source.columns = {
-        name: [str(word) for word in words.tolist()]
+        name: [text_of(word) for word in words.tolist()]
         for name, words in tables.items()
         if name not in ("images", "labels", "classes") and words.shape == (len(images),)
     }
@@ -82,6 +82,7 @@ def check_images(file: Path | str, images: np.ndarray | None, channels: int) -> 
     if images.shape[-1] not in fits or len(images) == 0:
         expected = "1, 3 or 4 channels" if channels == 3 else f"{channels} channels (--views.mean)"
         raise UserError(f"{file} must hold images of {expected}, not {list(images.shape)}")
+    check_sides(file, images)
     if images.dtype == np.uint16:  # by the range of 16 bits, as for files
         images = ((images.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
     return images
@@ -96,6 +97,6 @@ def _labelled(
 ) -> Source:
     if labels is None:
         return ArraySource(images, None, [], channels=channels)
-    if labels.shape != (len(images),):
+    if labels.shape[:1] != (len(images),):
         raise UserError(f"{file} has {len(images)} images but labels of shape {list(labels.shape)}")
     return ArraySource(images, *encode_class_numbers(file, labels, names), channels=channels)

@@ -24,7 +24,7 @@ from selfsup.core.errors import UserError
 from selfsup.data.decode import BadImage
 from selfsup.data.mixture import Mixture
 from selfsup.data.sources import ArraySource, ImageSource, Source
-from selfsup.data.tables import column_labels
+from selfsup.data.labels import column_labels
 
 PAGE = 4096
 MAGIC = b"selfsup pack 1\n"
@@ -174,7 +174,7 @@ class _Loader:
         if self.jpeg:
             return data.tobytes()
         height, width = self.shapes[position].tolist()
-        if height * width * self.stored != len(data):
+        if height * width * self.stored != len(data) or len(data) == 0:
             raise BadImage("the pack's index does not match its size")
         image = data.reshape(height, width, self.stored)[..., : self.channels]
         return np.array(np.broadcast_to(image, (height, width, self.channels)))

@@ -13,8 +13,8 @@ from torch.utils.data import IterableDataset
 from selfsup.core.errors import UserError, require
 from selfsup.data.arrays import check_images
 from selfsup.data.decode import FILE_CHANNELS, BadImage, pillow_pixels
+from selfsup.data.labels import encode_class_numbers
 from selfsup.data.sources import ArraySource, ImageSource, Source
-from selfsup.data.tables import encode_class_numbers
 
 Labels = Sequence[Any] | np.ndarray | Tensor
 
@@ -187,16 +187,11 @@ def _encoded(data: Any, labels: Labels | None, n: int) -> tuple[Tensor | None, S
     """Labels as 0, 1, 2..., and the name of each."""
     if labels is None:
         return None, []
-    require(len(labels) == n, f"there are {n} images and {len(labels)} labels")
-    values = np.asarray([x.item() if isinstance(x, Tensor) else x for x in labels])
-    require(
-        values.ndim == 1 and values.dtype.kind in "iuUSb",
-        f"labels have to be a whole number or a word for each image, not {values.dtype} "
-        f"{list(values.shape)}",
-    )
-    names = getattr(data, "classes", None) if values.dtype.kind in "iu" else None
+    if hasattr(labels, "__len__") and np.shape(labels) != ():
+        require(len(labels) == n, f"there are {n} images and {len(labels)} labels")
+    words = not isinstance(labels, Tensor) and any(isinstance(x, str | bytes) for x in labels)
     return encode_class_numbers(
-        "the data set", values, None if names is None else np.asarray(names)
+        "the data set", labels, None if words else getattr(data, "classes", None)
     )
 
 
