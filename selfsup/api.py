@@ -221,7 +221,11 @@ def embed(model: Any, data: Any, *, labels: Any = None, **settings: Any) -> Embe
     features = embed_source(opened, source, config)
     names = [source.name(position) for position in features.positions.tolist()]
     classes = features.classes
-    class_names = None if source.labels is None else [classes[i] for i in features.labels.tolist()]
+    class_names = (
+        None
+        if source.labels is None
+        else [classes[i] if i >= 0 else "" for i in features.labels.tolist()]
+    )
     return Embedded(normalize(features.x), names, class_names)
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from selfsup.core.errors import UserError
-from selfsup.data.sources import ArraySource, Source, check_sides
 from selfsup.data.labels import encode_class_numbers, text_of
+from selfsup.data.sources import ArraySource, Source, check_sides
 
 BROKEN = (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile)
 

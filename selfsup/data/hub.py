@@ -9,9 +9,9 @@ from torch import Tensor
 from selfsup.core.errors import UserError, did_you_mean, require
 from selfsup.data.arrays import check_images
 from selfsup.data.decode import BadImage, read_bytes
+from selfsup.data.labels import Encoded, encode_class_numbers, text_of
 from selfsup.data.python_objects import python_source
 from selfsup.data.sources import ArraySource, ImageSource, Source
-from selfsup.data.labels import Encoded, encode_class_numbers, text_of
 
 DOWNLOADS = Path("data")  # where `cifar10` is stored
 

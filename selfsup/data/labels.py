@@ -2,8 +2,8 @@
 
     a whole number      0, 7, True; 1.0 and "1.0" are 1
     a word              "cat"; b"cat" is cat, and spaces around it do not count
-    missing             None, NaN, NA, NaT, blanks, and the words that pandas reads as missing (null,
-                        NA, nan, None...); -1 where the classes have names
+    missing             None, NaN, NA, NaT, blanks, and the words that pandas reads as missing
+                        (null, NA, nan, None...); -1 where the classes have names
     an error            0.5, lists, one-hot rows, structures
 
 An image whose label is missing has number -1. Pretraining uses it, and what needs labels leaves it
@@ -177,8 +177,8 @@ def _distinct(where: Any, labels: Any) -> tuple[list[Any], np.ndarray]:
         if labels.ndim != 1 or labels.dtype.kind in "cV":
             raise UserError(_refusal(where, f"{labels.dtype} {shape}") + f"; {ONE_EACH}")
         if labels.dtype.kind in "biufSU":
-            values, index = np.unique(labels, return_inverse=True)
-            return values.tolist(), index.astype(np.int64)
+            different, index = np.unique(labels, return_inverse=True)
+            return different.tolist(), index.astype(np.int64)
     if not isinstance(labels, Iterable) or isinstance(labels, str | bytes):
         raise UserError(_refusal(where, f"one {type(labels).__name__} for all"))
     values = list(labels)

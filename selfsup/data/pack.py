@@ -22,9 +22,9 @@ from torch import Tensor
 
 from selfsup.core.errors import UserError
 from selfsup.data.decode import BadImage
+from selfsup.data.labels import column_labels
 from selfsup.data.mixture import Mixture
 from selfsup.data.sources import ArraySource, ImageSource, Source
-from selfsup.data.labels import column_labels
 
 PAGE = 4096
 MAGIC = b"selfsup pack 1\n"

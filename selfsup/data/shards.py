@@ -1,8 +1,9 @@
 """Tar shards as webdataset writes them, indexed once and then read at any position.
 
-The names of a sample's files are equal up to the first dot: `0001.jpg`, `0001.cls`. The label is the
-text of `.cls`, or `label` in `.json`, whose other words become columns; `.txt` is the label where no
-sample has either, and a column (a caption) otherwise. `tar_members.py` decides what is a sample.
+The names of a sample's files are equal up to the first dot: `0001.jpg`, `0001.cls`. The label is
+the text of `.cls`, or `label` in `.json`, whose other words become columns; `.txt` is the label
+where no sample has either, and a column (a caption) otherwise. `tar_members.py` decides what is a
+sample.
 """
 
 import json

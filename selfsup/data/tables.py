@@ -73,7 +73,7 @@ def _rows(file: Path) -> list[dict[str, Any]]:
             if file.suffix.lower() == ".csv":
                 return _csv_rows(file, lines)
             return [json.loads(line) for line in lines if line.strip()]
-    except UnicodeDecodeError as error:
+    except UnicodeDecodeError:
         raise UserError(f"{file} is not in UTF-8 ({_encoding(file)}): save it as UTF-8") from None
     except (OSError, ValueError, csv.Error) as error:
         if isinstance(error, UserError):

@@ -11,8 +11,8 @@ from torch import Tensor
 from selfsup.augment.boxes import CenterBoxes, CropSpec, RandomBoxes
 from selfsup.augment.draws import draw
 from selfsup.config import Interpolation, ViewsConfig
-from selfsup.data.sources import ArraySource, ImageSource
 from selfsup.data.labels import encode_labels
+from selfsup.data.sources import ArraySource, ImageSource
 from selfsup.data.tables import file_source
 
 
