@@ -4,12 +4,22 @@ import heapq
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import cycle, pairwise
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from selfsup.core.errors import UserError
 from selfsup.core.seeds import generator
+
+
+class Sampler(Protocol):
+    """Chooses the images of a step's global batch."""
+
+    steps_per_epoch: int
+
+    def __call__(self, step: int) -> Tensor:
+        """Return the positions [n] of the global batch of `step`."""
 
 
 class ShuffleSampler:
