@@ -142,6 +142,13 @@ class UnitSampler:
         place = torch.rand(len(self.sizes), generator=g)[chosen]
         return self.members[self.starts[chosen] + (place * self.sizes[chosen]).long()]
 
+    def unit(self, step: int, row: int) -> list[int]:
+        """Positions of all images of the unit in a row of the batch of `step`."""
+        chosen = int(self.sampler(step)[row])
+        start = int(self.starts[chosen])
+        positions: list[int] = self.members[start : start + int(self.sizes[chosen])].tolist()
+        return positions
+
 
 @lru_cache(maxsize=8)
 def _order(n: int, seed: int, epoch: int, stream: str = "shuffle") -> Tensor:

@@ -34,7 +34,10 @@ def stand_ins(
     """
     if isinstance(sampler, PKSampler) and labels is not None:
         yield from _of_same_class(row, batch, labels)
-    units = sampler.sampler if isinstance(sampler, UnitSampler) else sampler
+    units = sampler
+    if isinstance(sampler, UnitSampler):
+        units = sampler.sampler
+        yield from sampler.unit(step, row)  # its own duplicates are not in the batch
     taken = set(units(step).tolist())
     others: dict[int, int] = {}
     """One image of each unit (group of duplicates, or image) that is not in the batch."""

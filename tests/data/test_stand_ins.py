@@ -21,14 +21,14 @@ VIEWS = ViewsConfig(size=8)
 
 
 def images(folder: Path, classes: int, each: int, broken: set[int]) -> Source:
-    """Image i is flat, of level 4 * i, in class i // each; some are no images."""
+    """Image i is flat, of level 4 * i + 1, in class i // each; some are no images."""
     for i in range(classes * each):
         file = folder / f"class {i // each}" / f"{i:03}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         if i in broken:
             file.write_bytes(b"broken")
         else:
-            Image.new("RGB", (8, 8), (4 * i,) * 3).save(file)
+            Image.new("RGB", (8, 8), (4 * i + 1,) * 3).save(file)
     return open_source(str(folder))
 
 
