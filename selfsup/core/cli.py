@@ -4,6 +4,7 @@ Nothing here imports torch: help has to come at once.
 """
 
 import dataclasses
+import io
 import os
 import sys
 import typing
@@ -45,6 +46,8 @@ def leave(status: int) -> None:
 
 def attempt(work: Callable[[], None]) -> int:
     """Call `work` and return an exit status: 0, 2 after a UserError's sentence, 130 for Ctrl-C."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="surrogateescape")  # names of files may hold any bytes
     try:
         work()
     except UserError as error:
