@@ -13,6 +13,7 @@ Shape letters: n images.
 """
 
 import datetime
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -76,9 +77,10 @@ def class_name(value: Any, where: Any = "the data set") -> str | None:
 def _scalar(value: Any) -> Any:
     """Take a value out of numpy's, torch's and pyarrow's wrappers, and out of a list of one."""
     for _ in range(3):
-        if isinstance(value, np.generic) or (
-            isinstance(value, np.ndarray | Tensor) and (value.ndim == 0 or value.size == 1)
-        ):
+        if value is np.ma.masked:
+            break
+        array = isinstance(value, np.ndarray | Tensor) and math.prod(value.shape) == 1
+        if isinstance(value, np.generic) or array:
             value = value.item()
         elif isinstance(value, list | tuple) and len(value) == 1:
             value = value[0]
@@ -179,8 +181,6 @@ def _distinct(where: Any, labels: Any) -> tuple[list[Any], np.ndarray]:
         if labels.dtype.kind in "biufSU":
             different, index = np.unique(labels, return_inverse=True)
             return different.tolist(), index.astype(np.int64)
-    if not isinstance(labels, Iterable) or isinstance(labels, str | bytes):
-        raise UserError(_refusal(where, f"one {type(labels).__name__} for all"))
     values = list(labels)
     return values, np.arange(len(values))
 

@@ -2,7 +2,7 @@
 
 import multiprocessing
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -187,8 +187,10 @@ def _encoded(data: Any, labels: Labels | None, n: int) -> tuple[Tensor | None, S
     """Labels as 0, 1, 2..., and the name of each."""
     if labels is None:
         return None, []
-    if hasattr(labels, "__len__") and np.shape(labels) != ():
-        require(len(labels) == n, f"there are {n} images and {len(labels)} labels")
+    if not isinstance(labels, Iterable) or isinstance(labels, str | bytes):
+        raise UserError(f"labels have to be one for each image, not {labels!r} for all")
+    labels = labels if hasattr(labels, "__len__") else list(labels)
+    require(len(labels) == n, f"there are {n} images and {len(labels)} labels")
     words = not isinstance(labels, Tensor) and any(isinstance(x, str | bytes) for x in labels)
     return encode_class_numbers(
         "the data set", labels, None if words else getattr(data, "classes", None)

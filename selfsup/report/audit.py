@@ -8,7 +8,7 @@ from selfsup.data.sources import Source
 from selfsup.report.page import grid, heading, page, paragraph, picture, small, table
 
 LEAST_STD = 0.01
-"""Smallest deviation to advise: after a smaller one, changes of colour would be all that is seen."""
+"""Smallest deviation to advise: divided by a smaller one, changes of colour would be all."""
 SHOWN = 20
 """Groups of duplicates with pictures."""
 
