@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from selfsup.core.errors import UserError
-from selfsup.data.decode import read_bytes
+from selfsup.data.decode import SUFFIXES, read_bytes
 from selfsup.data.labels import encode_words, text_of
 from selfsup.data.sources import Columns, ImageSource, Source
 
@@ -118,10 +118,18 @@ def _csv_rows(file: Path, lines: Iterable[str]) -> list[dict[str, Any]]:
             )
         if row:
             record = dict.fromkeys(header) | dict(zip(header, row, strict=False))
-            if "\n" in (path := record.get("path") or "") and "," in path:
-                raise UserError(f"{file}: a quote in the path of line {line} is not closed there")
+            if any(_has_rows(field, header) for field in row):
+                raise UserError(f"{file}: a quote in the row from line {line} closes rows later")
             table.append(record)
     return table
+
+
+def _has_rows(field: str, header: Sequence[str]) -> bool:
+    """Whether a field holds rows of the table, by the names of images at the place of the path."""
+    place = header.index("path") if "path" in header else 0
+    rows = [line.split(",") for line in field.split("\n")[1:]]
+    names = [row[place].strip('"\r ').lower() for row in rows if len(row) == len(header) > 1]
+    return any(name.endswith(SUFFIXES) for name in names)
 
 
 def file_source(
