@@ -128,6 +128,8 @@ def _pixels(image: Any, channels: int) -> np.ndarray:
     if isinstance(image, Image.Image):
         if channels not in FILE_CHANNELS:
             raise BadImage(f"a PIL image has 1, 3 or 4 channels, not {channels} (--views.mean)")
+        if 0 in image.size:
+            raise BadImage(f"it has no pixels: its size is {image.width} x {image.height}")
         return pillow_pixels(image, channels)
     if isinstance(image, Tensor):
         image = image.detach().cpu().numpy()

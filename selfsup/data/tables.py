@@ -53,6 +53,8 @@ def _no_path(file: Path, number: int, row: Any) -> str:
     if "path" in names:
         return f"{file} has no path in row {number}: give it the file of an image"
     text = f"{file} has no column path (its columns: {', '.join(names) or 'none'}) in row {number}"
+    if any("\0" in name for name in names):
+        return f"{file} is not in UTF-8 (it looks like UTF-16): save it as UTF-8"
     separators = {";": "semicolons", "\t": "tabs", "|": "bars"}
     for sign, kind in separators.items():
         if len(names) == 1 and sign in names[0]:

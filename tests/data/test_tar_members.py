@@ -138,8 +138,8 @@ def test_a_link_to_nowhere_is_a_bad_image(tmp_path: Path, target: str) -> None:
 def test_a_name_that_comes_twice_keeps_each_image_with_its_label(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    joined = [("0.png", 1), ("0.cls", "a"), ("1.png", 2), ("1.cls", "b")]
-    again = [("0.png", 3), ("0.cls", "c"), ("1.cls", "d"), ("1.png", 4)]
+    joined: list[Member] = [("0.png", 1), ("0.cls", "a"), ("1.png", 2), ("1.cls", "b")]
+    again: list[Member] = [("0.png", 3), ("0.cls", "c"), ("1.cls", "d"), ("1.png", 4)]
     source = shard(tmp_path / "x.tar", *joined, *again)
     assert sorted(pairs(source)) == [
         ("0.png", 1, "a"),
