@@ -98,8 +98,8 @@ def require_classes(source: Source, data: str, *, repeated: bool) -> None:
     if len(counts) < 2:
         name = source.classes[int(source.labels[0])]
         raise UserError(
-            f"{data} has one class ({name!r}), and two are needed; if folders are its labels, "
-            "--labels folder:-1 takes the last folder of each path and folder:1 the first"
+            f"{data}: all labels are the same ({name!r}), and two classes are needed; if folders "
+            "are the labels, --labels folder:-1 takes the last of each path and folder:1 the first"
         )
     if repeated and int(counts.max()) < 2:
         raise UserError(

@@ -276,7 +276,9 @@ def test_a_table_without_the_usual_column_is_told_which_to_name(tmp_path: Path) 
 
 
 def test_one_class_and_classes_of_one_image_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"has one class \('a'\), and two .*folder:-1 takes"):
+    with pytest.raises(
+        UserError, match=r"all labels are the same \('a'\), and two .*folder:-1 takes"
+    ):
         require_classes(csv(tmp_path, ["a", "a"]), "x.csv", repeated=False)
     single = csv(tmp_path, ["a", "b", "c"])
     require_classes(single, "x.csv", repeated=False)
