@@ -49,7 +49,7 @@ class ProbeConfig:
     """Labelled images for k-NN accuracy during training; empty: no such evaluation."""
     labels: str = "label"
     """Column of the manifest with the labels; of folders "folder:1" takes the first as the label
-    (as by default) and "folder:-1" the last."""
+    (as by default) and "folder:-1" the last; empty reads none."""
     every: int = 1000
     """Steps between two evaluations."""
     k: int = 20
@@ -70,7 +70,7 @@ class TrainConfig:
     """Use only the manifest's rows with this `split`, or torchvision's "train" or "test"."""
     labels: str = "label"
     """Column of the manifest with the labels; of folders "folder:1" takes the first as the label
-    (as by default) and "folder:-1" the last."""
+    (as by default) and "folder:-1" the last; empty reads none."""
     encoder: EncoderConfig = EncoderConfig()
     views: ViewsConfig = ViewsConfig()
     optim: OptimConfig = OptimConfig()

@@ -78,7 +78,7 @@ def folder(root: Path, *, labels: str, channels: int) -> Source:
     Raises:
         UserError: there are no images, or `labels` is no level of folders.
     """
-    level = folder_level(root, labels)
+    level = folder_level(root, labels) if labels else None
     listing = list_files(root)
     if not listing.images:
         has = count_suffixes(listing.others)
@@ -86,8 +86,8 @@ def folder(root: Path, *, labels: str, channels: int) -> Source:
         found += [f"{_list(listing.hidden)} is hidden"] if listing.hidden else []
         raise UserError("; ".join([f"{root} holds no images ({', '.join(SUFFIXES)})", *found]))
     announce_passed_over(root, listing)
-    numbers, classes = folder_labels(root, listing.images, level)
-    return file_source(root, listing.images, numbers, classes, channels=channels)
+    encoded: Encoded = folder_labels(root, listing.images, level) if labels else (None, [])
+    return file_source(root, listing.images, *encoded, channels=channels)
 
 
 def announce_passed_over(root: Path, listing: Listing) -> None:

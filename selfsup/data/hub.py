@@ -46,7 +46,7 @@ def hugging_face(path: Path, *, split: str, labels: str, channels: int) -> Sourc
         encoded = encode_class_numbers(
             path, list(rows[labels]), getattr(kinds[labels], "names", None)
         )
-    elif labels != "label":
+    elif labels not in ("label", ""):
         raise UserError(f"{path} has no column {labels!r}; it has {', '.join(kinds)}")
     plain = [name for name in kinds if getattr(kinds[name], "dtype", "") in ("string", "int64")]
     columns = {name: [text_of(x) for x in rows[name]] for name in plain if name != labels}

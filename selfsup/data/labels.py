@@ -39,7 +39,7 @@ MISSING = {
 WHOLE = re.compile(r"([+-]?\d+)\.0+")
 DIGITS = re.compile(r"-?\d+")
 SPELLINGS = 3  # of missing labels, in a notice
-ONE_EACH = "give each image one label (of a one-hot row its argmax)"
+ONE_EACH = "give each image one label (its argmax), or pretrain without labels: --labels ''"
 
 
 def class_name(value: Any, where: Any = "the data set") -> str | None:

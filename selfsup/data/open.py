@@ -33,7 +33,7 @@ def open_source(data: str, *, split: str = "", labels: str = "label", channels: 
         split: of a manifest or a Hugging Face data set, the rows to take; of a torchvision data
             set, train or test.
         labels: the column with the labels; of a folder or of tars "folder:1" for the names of the
-            first folders, "folder:-1" for those of the last.
+            first folders, "folder:-1" for those of the last; empty to read none.
         channels: of the images; 3 reads all as RGB.
 
     Raises:
@@ -92,6 +92,9 @@ def _parse_weight(term: str) -> tuple[str, float | None]:
 
 
 def _open_single(data: str, split: str, labels: str, channels: int) -> Source:
+    if data == "cifar10" or data.startswith("torchvision:"):
+        known = labels in ("label", "")
+        require(known, f"{data} has no columns: its labels are its classes, not {labels!r}")
     if data == "cifar10":
         return cifar10(split, channels)
     if data.startswith("torchvision:"):
@@ -111,7 +114,7 @@ def _open_single(data: str, split: str, labels: str, channels: int) -> Source:
     if split:
         raise UserError(f"{path} has no splits; a split is a manifest's column")
     if suffix in arrays:
-        return arrays[suffix](path, channels=channels)
+        return arrays[suffix](path, labels=labels, channels=channels)
     if suffix in files:
         return files[suffix](path, labels=labels, channels=channels)
     if suffix == "folder":

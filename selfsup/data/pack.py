@@ -128,7 +128,9 @@ def packed(path: Path, *, labels: str, channels: int) -> Source:
     }
     classes: list[str] = pack.contents["classes"]
     numbers: Tensor | None = None
-    if labels != "label":
+    if not labels:
+        classes = []
+    elif labels != "label":
         numbers, classes = column_labels(path, common["columns"], labels)
     elif "labels" in pack.contents["arrays"]:
         numbers = torch.from_numpy(np.array(pack.array("labels")))

@@ -45,12 +45,12 @@ def tars(path: Path, *, labels: str, channels: int) -> Source:
                 sample["columns"] = sample["columns"] | {"txt": sample["txt"]}
     common = set.intersection(*(set(sample["columns"]) for sample in samples))
     columns = {name: [sample["columns"][name] for sample in samples] for name in sorted(common)}
-    encoded: Encoded
+    encoded: Encoded = (None, [])
     if labels.startswith("folder:"):
         encoded = folder_labels(path, names, folder_level(path, labels))
-    elif labels != "label":
+    elif labels not in ("label", ""):
         encoded = column_labels(path, columns, labels)
-    else:
+    elif labels:
         encoded = _class_labels(path, samples, has_class)
     load = _Loader(files, samples)
     return ImageSource(load, names, *encoded, channels=channels, columns=columns)

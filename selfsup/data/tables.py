@@ -26,7 +26,7 @@ def manifest(file: Path, *, split: str, labels: str, channels: int) -> Source:
             raise UserError(_no_path(file, i + 1, row))
     if not rows:
         raise UserError(f"{file} has no rows")
-    if labels != "label" and labels not in rows[0]:
+    if labels not in ("label", "", *rows[0]):
         raise UserError(
             f"{file} has no column {labels!r}; it has {', '.join(filter(None, rows[0]))}"
         )

@@ -292,3 +292,31 @@ def test_a_mixture_of_labelled_and_unlabelled_images_keeps_the_labels(tmp_path: 
     source = open_source(f"{tmp_path}/b.npz + {tmp_path}/a.npz")
     assert source.labels is not None
     assert source.labels.tolist() == [-1, 0, 1]
+
+
+@pytest.mark.parametrize("source", [*NUMPY, *TYPED, jsonl, tar_json, pack_of])
+def test_labels_that_are_not_wanted_are_not_read(tmp_path: Path, source: Opener) -> None:
+    source(tmp_path, ["a", "b"])
+    name = {"npz": "x.npz", "npy": "x.npy", "hugging_face": "x", "pack_of": "x.pack"}.get(
+        source.__name__, "x." + source.__name__.split("_")[0].removesuffix("_json")
+    )
+    opened = open_source(str(tmp_path / name), labels="")
+    assert opened.labels is None
+    assert list(opened.classes) == []
+    assert len(opened) == 2
+
+
+def test_several_labels_of_an_image_do_not_stop_pretraining_without_labels(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="pretrain without labels: --labels ''"):
+        parquet(tmp_path, [[0, 1], [1]])
+    assert open_source(str(tmp_path / "x.parquet"), labels="").labels is None
+
+
+def test_labels_of_arrays_may_be_another_array(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", images=pixels(2), labels=[0, 1], person=["ann", "bob"])
+    assert open_source(str(tmp_path / "x.npz"), labels="person").classes == ["ann", "bob"]
+    with pytest.raises(UserError, match="no column 'camera'; it has person"):
+        open_source(str(tmp_path / "x.npz"), labels="camera")
+    np.save(tmp_path / "x.npy", pixels(2))
+    with pytest.raises(UserError, match=r"no column 'camera'; its labels are in x\.labels\.npy"):
+        open_source(str(tmp_path / "x.npy"), labels="camera")
