@@ -220,8 +220,8 @@ def embed(model: Any, data: Any, *, labels: Any = None, **settings: Any) -> Embe
     source = open_images(opened, config.data, config.split, config)
     features = embed_source(opened, source, config)
     names = [source.name(position) for position in features.positions.tolist()]
-    classes = features.classes
-    class_names = None if source.labels is None else [classes[i] for i in features.labels.tolist()]
+    words = [*features.classes, ""]  # -1, an image without label, has the last
+    class_names = None if source.labels is None else [words[i] for i in features.labels.tolist()]
     return Embedded(normalize(features.x), names, class_names)
 
 

@@ -43,9 +43,19 @@ def png_chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
+def with_zeros(data: bytes, start: int, count: int = 4) -> bytes:
+    """The bytes with some set to 0, where a format has its height."""
+    return data[:start] + bytes(count) + data[start + count :]
+
+
 def bomb(side: int) -> bytes:
     """A PNG whose header promises side x side pixels."""
-    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+    return sized_png(side, side)
+
+
+def sized_png(width: int, height: int) -> bytes:
+    """A PNG without pixels, whatever its header says."""
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     rest = png_chunk(b"IDAT", zlib.compress(b"")) + png_chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + header + rest
 
@@ -94,6 +104,14 @@ BYTES: dict[str, tuple[bytes, str]] = {
     "cut at a tenth.jpg": (WHOLE[: len(WHOLE) // 10], "runcated"),
     "cut in the middle.jpg": (WHOLE[: len(WHOLE) * 3 // 4], "runcated"),
     "cut.png": (PNG[: len(PNG) // 2], "runcated"),
+    "no width.png": (sized_png(0, 5), "cannot identify"),
+    "no height.png": (sized_png(5, 0), "cannot identify"),
+    "no width.ppm": (b"P6 0 4 255\n", "cannot identify"),
+    "no height.bmp": (with_zeros(coded(photograph(), "BMP"), 22), "cannot identify"),
+    "no height.jpg": (with_zeros(WHOLE, WHOLE.index(b"\xff\xc0") + 5, 2), "cannot identify"),
+    "an older suffix.jfif": (WHOLE, GOOD),
+    "a short suffix.JPE": (WHOLE, GOOD),
+    "a bitmap.dib": (coded(photograph(), "BMP"), GOOD),
     "no bytes.jpg": (b"", "cannot identify"),
     "three bytes.jpg": (b"\xff\xd8\xff", "cannot identify"),
     "a page.jpg": (b"<!DOCTYPE html><html>404</html>", "cannot identify"),

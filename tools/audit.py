@@ -24,7 +24,7 @@ class Config:
     channels: int = 3
     """Of the images; 3 reads all as RGB."""
     labels: str = "label"
-    """The manifest's column with the labels."""
+    """The manifest's column with the labels; of folders "folder:1", the first, or "folder:-1"."""
     distance: int = 4
     """Bits of 64 in which near duplicates may differ (their difference hashes)."""
     workers: int = 2

@@ -29,7 +29,7 @@ class Config:
     split: str = ""
     """Only the manifest's rows with this `split`."""
     labels: str = "label"
-    """The manifest's column with the labels."""
+    """The manifest's column with the labels; of folders "folder:1", the first, or "folder:-1"."""
     channels: int = 3
     """Of the images; 3 reads all as RGB. Others are packed raw."""
     workers: int = 2

@@ -23,7 +23,7 @@ class Config:
     split: str = ""
     """Only the manifest's rows with this `split`."""
     labels: str = "label"
-    """The manifest's column with the labels."""
+    """The manifest's column with the labels; of folders "folder:1", the first, or "folder:-1"."""
     most: int = 3000
     """Images that are embedded, at most."""
     map: bool = True

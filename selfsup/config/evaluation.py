@@ -31,7 +31,8 @@ class ModelConfig:
     split: str = ""
     """Use only the manifest's rows with this `split`, or torchvision's "train" or "test"."""
     labels: str = "label"
-    """Column of the manifest with the labels."""
+    """Column of the manifest with the labels; of folders "folder:1" takes the first as the label
+    (as by default) and "folder:-1" the last; empty reads none."""
     weights: str = ""
     """Weights of a timm model: a file, or "cached" for pretrained weights that are already on this
     machine; empty: random weights."""

@@ -50,7 +50,8 @@ class ProbeConfig:
     data: str = ""
     """Labelled images for k-NN accuracy during training; empty: no such evaluation."""
     labels: str = "label"
-    """Column of the manifest with the labels."""
+    """Column of the manifest with the labels; of folders "folder:1" takes the first as the label
+    (as by default) and "folder:-1" the last; empty reads none."""
     every: int = 1000
     """Steps between two evaluations."""
     k: int = 20
@@ -70,7 +71,8 @@ class TrainConfig:
     split: str = ""
     """Use only the manifest's rows with this `split`, or torchvision's "train" or "test"."""
     labels: str = "label"
-    """Column of the manifest with the labels."""
+    """Column of the manifest with the labels; of folders "folder:1" takes the first as the label
+    (as by default) and "folder:-1" the last; empty reads none."""
     encoder: EncoderConfig = EncoderConfig()
     views: ViewsConfig = ViewsConfig()
     optim: OptimConfig = OptimConfig()

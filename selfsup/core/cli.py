@@ -4,6 +4,7 @@ Nothing here imports torch: help has to come at once.
 """
 
 import dataclasses
+import io
 import os
 import sys
 import typing
@@ -48,6 +49,8 @@ def attempt(work: Callable[[], None]) -> int:
 
     141 where standard output is a pipe that nobody reads any more.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="surrogateescape")  # names of files may hold any bytes
     try:
         work()
     except UserError as error:

@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 
 from selfsup.core.errors import UserError
-from selfsup.data.sources import ArraySource, Source
-from selfsup.data.tables import encode_class_numbers
+from selfsup.data.labels import column_labels, encode_class_numbers, text_of
+from selfsup.data.sources import ArraySource, Source, check_sides
 
 BROKEN = (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile)
 
 
-def npz(file: Path, *, channels: int) -> Source:
+def npz(file: Path, *, labels: str, channels: int) -> Source:
     """Read an .npz with `images` and perhaps `labels` and `classes` (names) into memory.
 
-    Other arrays with a number or a word for each image are columns.
+    Other arrays with a number or a word for each image are columns, and may be the labels.
     """
     try:
         with np.load(file, allow_pickle=False) as arrays:
@@ -24,12 +24,17 @@ def npz(file: Path, *, channels: int) -> Source:
     except BROKEN as error:
         raise UserError(f"cannot read {file}: {error}") from None
     images = check_images(file, tables.get("images"), channels)
-    source = _labelled(file, images, tables.get("labels"), tables.get("classes"), channels)
-    source.columns = {
-        name: [str(word) for word in words.tolist()]
+    columns = {
+        name: [text_of(word) for word in words.tolist()]
         for name, words in tables.items()
         if name not in ("images", "labels", "classes") and words.shape == (len(images),)
     }
+    if labels in ("label", "labels"):
+        source = _labelled(file, images, tables.get("labels"), tables.get("classes"), channels)
+    else:
+        encoded = column_labels(file, columns, labels) if labels else (None, [])
+        source = ArraySource(images, *encoded, channels=channels)
+    source.columns = columns
     return source
 
 
@@ -51,7 +56,7 @@ def _is_needed(arrays: Any, name: str) -> bool:
     return len(shape) == 1 and not kind.hasobject
 
 
-def npy(file: Path, *, channels: int) -> Source:
+def npy(file: Path, *, labels: str, channels: int) -> Source:
     """Map an .npy of images; labels come from NAME.labels.npy in the same folder, if it exists.
 
     Images of 16 bits are read, and scaled to 8.
@@ -61,10 +66,13 @@ def npy(file: Path, *, channels: int) -> Source:
         images: Any = np.load(file, mmap_mode="r", allow_pickle=False)
         if not isinstance(images, np.ndarray):
             raise ValueError("it holds several arrays, as an .npz does")
-        labels = np.load(label_file, allow_pickle=False) if label_file.exists() else None
+        numbers = np.load(label_file, allow_pickle=False) if label_file.exists() else None
     except BROKEN as error:
         raise UserError(f"cannot read {file}: {error}") from None
-    return _labelled(file, check_images(file, images, channels), labels, None, channels)
+    if labels not in ("label", ""):
+        raise UserError(f"{file} has no column {labels!r}; its labels are in {label_file.name}")
+    numbers = numbers if labels else None
+    return _labelled(file, check_images(file, images, channels), numbers, None, channels)
 
 
 def check_images(file: Path | str, images: np.ndarray | None, channels: int) -> np.ndarray:
@@ -82,6 +90,7 @@ def check_images(file: Path | str, images: np.ndarray | None, channels: int) -> 
     if images.shape[-1] not in fits or len(images) == 0:
         expected = "1, 3 or 4 channels" if channels == 3 else f"{channels} channels (--views.mean)"
         raise UserError(f"{file} must hold images of {expected}, not {list(images.shape)}")
+    check_sides(file, images)
     if images.dtype == np.uint16:  # by the range of 16 bits, as for files
         images = ((images.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
     return images
@@ -93,9 +102,9 @@ def _labelled(
     labels: np.ndarray | None,
     names: np.ndarray | None,
     channels: int,
-) -> Source:
+) -> ArraySource:
     if labels is None:
         return ArraySource(images, None, [], channels=channels)
-    if labels.shape != (len(images),):
+    if labels.shape[:1] != (len(images),):
         raise UserError(f"{file} has {len(images)} images but labels of shape {list(labels.shape)}")
     return ArraySource(images, *encode_class_numbers(file, labels, names), channels=channels)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from selfsup.data.loader import Sampler
+from selfsup.data.samplers import Sampler
 from selfsup.losses.relations import Relations
 
 

@@ -9,9 +9,9 @@ from torch import Tensor
 from selfsup.core.errors import UserError, did_you_mean, require
 from selfsup.data.arrays import check_images
 from selfsup.data.decode import BadImage, read_bytes
+from selfsup.data.labels import Encoded, encode_class_numbers, text_of
 from selfsup.data.python_objects import python_source
 from selfsup.data.sources import ArraySource, ImageSource, Source
-from selfsup.data.tables import encode_class_numbers
 
 DOWNLOADS = Path("data")  # where `cifar10` is stored
 
@@ -24,6 +24,8 @@ def hugging_face(path: Path, *, split: str, labels: str, channels: int) -> Sourc
         raise UserError(f"{path} needs datasets: pip install 'selfsup[data]'") from None
     try:
         data: Any = datasets.load_from_disk(str(path))
+    except IndexError:  # what `datasets` raises for a data set without files
+        raise UserError(f"{path} has no rows") from None
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
     if isinstance(data, datasets.DatasetDict):
@@ -38,18 +40,16 @@ def hugging_face(path: Path, *, split: str, labels: str, channels: int) -> Sourc
         raise UserError(f"{path} has no column of images (its columns: {', '.join(kinds)})")
     rows = data.cast_column(image, datasets.Image(decode=False))
     names = [f"{path.name} {i}" for i in range(len(rows))]
-    encoded: tuple[Tensor | None, list[str]] = (None, [])
+    require(len(rows) > 0, f"{path} has no rows")
+    encoded: Encoded = (None, [])
     if labels in kinds:
-        values = list(rows[labels])
-        words = getattr(kinds[labels], "names", None)
-        unknown = any(v is None or (words is not None and v < 0) for v in values)
-        if not unknown:  # as for blanks in a manifest
-            class_names = None if words is None else np.asarray(words)
-            encoded = encode_class_numbers(path, np.asarray(values), class_names)
-    elif labels != "label":
+        encoded = encode_class_numbers(
+            path, list(rows[labels]), getattr(kinds[labels], "names", None)
+        )
+    elif labels not in ("label", ""):
         raise UserError(f"{path} has no column {labels!r}; it has {', '.join(kinds)}")
     plain = [name for name in kinds if getattr(kinds[name], "dtype", "") in ("string", "int64")]
-    columns = {name: [str(x) for x in rows[name]] for name in plain if name != labels}
+    columns = {name: [text_of(x) for x in rows[name]] for name in plain if name != labels}
     load = _Loader(rows, image)
     return ImageSource(load, names, *encoded, channels=channels, columns=columns)
 
@@ -96,7 +96,7 @@ def torchvision(
     if isinstance(pixels, Tensor):
         pixels = pixels.numpy()
     if isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and targets is not None:
-        encoded = encode_class_numbers(folder, np.asarray(targets), np.asarray(images.classes))
+        encoded = encode_class_numbers(folder, targets, images.classes)
         return ArraySource(check_images(folder, pixels, channels), *encoded, channels=channels)
     require(channels == 3, f"torchvision's {name} is read as RGB, not as {channels} channels")
     source = python_source(images)

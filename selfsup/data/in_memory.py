@@ -46,7 +46,7 @@ def _digest(images: Any, labels: Sequence[Any] | None) -> str:
             continue
         for part in item if isinstance(item, tuple | list) else (item,):
             digest.update(np.asarray(part).tobytes())
-    if labels is not None:
+    if labels is not None and hasattr(labels, "__iter__"):
         digest.update(repr([str(label) for label in labels]).encode())
     return digest.hexdigest()
 

@@ -4,7 +4,7 @@ import multiprocessing
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,16 +13,11 @@ from torch.utils.data import DataLoader, Dataset
 from selfsup.augment.boxes import CropSpec
 from selfsup.config import ViewsConfig
 from selfsup.core.errors import require
-from selfsup.data.sources import Source
+from selfsup.data.samplers import PKSampler, Sampler
+from selfsup.data.sources import Crops, Source
+from selfsup.data.stand_ins import stand_ins
 
-
-class Sampler(Protocol):
-    """Chooses the images of a step's global batch."""
-
-    steps_per_epoch: int
-
-    def __call__(self, step: int) -> Tensor:
-        """Return the positions [n] of the global batch of `step`."""
+GREY = 128  # level of a row that no image can fill
 
 
 @dataclass(frozen=True)
@@ -31,15 +26,15 @@ class Batch:
 
     step: int
     positions: Tensor
-    """[b], of the images in the source."""
+    """[b], of the images in the source: of those that are seen, so that stand-ins count."""
     crops: tuple[Tensor, ...]
     """uint8 [b, v, 3, s, s] of each size."""
     draws: tuple[Any, ...]
     """Draws of these crops, for each size: the rows of those of the global batch."""
     labels: Tensor | None
-    """[b]."""
+    """[b], of the images that are seen; -1 for an image without label."""
     bad: dict[int, str]
-    """Position of each unreadable image, and why."""
+    """Position of each unreadable image, and why; `stand_ins` has what is seen instead."""
 
 
 class Batches(Dataset[Batch]):
@@ -71,19 +66,64 @@ class Batches(Dataset[Batch]):
         self.world = world
 
     def __getitem__(self, step: int) -> Batch:
-        positions = self.sampler(step)
-        draws = self.draw(len(positions), step=step)
+        chosen = self.sampler(step)
+        draws = self.draw(len(chosen), step=step)
         rank, processes = self.world
-        size = len(positions) // processes
+        size = len(chosen) // processes
         local = slice(rank * size, (rank + 1) * size)
-        positions, draws = positions[local], tuple(group.rows(local) for group in draws)
+        positions, draws = chosen[local], tuple(group.rows(local) for group in draws)
         specs = [
             CropSpec(group.boxes, views.size, views.interpolation)
             for group, views in zip(draws, self.views.by_size(), strict=True)
         ]
         crops = self.source.crops(positions.tolist(), *specs)
-        labels = None if self.source.labels is None else self.source.labels[positions]
-        return Batch(step, positions, crops.images, draws, labels, crops.bad)
+        seen = self._seen(step, local.start, chosen, positions, specs, crops)
+        labels = None if self.source.labels is None else self.source.labels[seen.positions]
+        if labels is not None and not isinstance(self.sampler, PKSampler):
+            labels[seen.blank] = -1
+        return Batch(step, seen.positions, seen.images, draws, labels, seen.bad)
+
+    def _seen(
+        self,
+        step: int,
+        start: int,
+        chosen: Tensor,
+        positions: Tensor,
+        specs: Sequence[CropSpec],
+        crops: Crops,
+    ) -> "_Seen":
+        """Replace the rows of unreadable images; `start` is the first row in the global batch."""
+        bad = dict(crops.bad)
+        rows = [i for i, position in enumerate(positions.tolist()) if position in bad]
+        if not rows:
+            return _Seen(positions, crops.images, [], bad)
+        positions, images = positions.clone(), tuple(x.clone() for x in crops.images)
+        blank = []
+        for i in rows:
+            row_specs = [s._replace(boxes=s.boxes.rows(slice(i, i + 1))) for s in specs]
+            for other in stand_ins(self.sampler, step, start + i, chosen, self.source.labels):
+                found = None if other in bad else self.source.crops([other], *row_specs)
+                if found is not None and other not in found.bad:
+                    positions[i] = other
+                    for x, replacement in zip(images, found.images, strict=True):
+                        x[i] = replacement[0]
+                    break
+                bad |= {} if found is None else found.bad
+            else:
+                blank.append(i)
+                for x in images:
+                    x[i] = GREY
+        return _Seen(positions, images, blank, bad)
+
+
+class _Seen(NamedTuple):
+    """What is seen in a batch, stand-ins included."""
+
+    positions: Tensor
+    images: tuple[Tensor, ...]
+    blank: list[int]
+    """Rows without any image: all that may stand in are in the batch, or cannot be read."""
+    bad: dict[int, str]
 
 
 def read_ahead(batches: Batches, steps: Sequence[int], *, workers: int | None) -> Iterator[Batch]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from selfsup.augment.boxes import CropSpec
+from selfsup.core.notices import notice
 from selfsup.data.sources import Columns, Crops, Source
 
 
@@ -30,15 +31,22 @@ class Mixture:
         }
 
     def _labels(self) -> Tensor | None:
-        """Number the classes of all sources; None unless every source has labels."""
+        """Number the classes of all sources; -1 in one without labels, None if none has any."""
         number = {name: i for i, name in enumerate(self.classes)}
         labels = []
+        if all(source.labels is None for source in self.sources):
+            return None
         for source in self.sources:
             if source.labels is None:
-                return None
-            renumbered = torch.tensor([number[name] for name in source.classes])
+                labels.append(torch.full((len(source),), -1))
+                continue
+            renumbered = torch.tensor([*(number[name] for name in source.classes), -1])
             labels.append(renumbered[source.labels])
-        return torch.cat(labels)
+        every = torch.cat(labels)
+        unlabelled = sum(len(source) for source in self.sources if source.labels is None)
+        if unlabelled:
+            notice(f"{unlabelled} of {len(every)} images of the mixture have no label")
+        return every
 
     def __len__(self) -> int:
         return int(self.starts[-1])

@@ -7,6 +7,7 @@ from selfsup.config import TrainConfig
 from selfsup.core.errors import UserError, did_you_mean, require
 from selfsup.data.arrays import npy, npz
 from selfsup.data.decode import FILE_CHANNELS
+from selfsup.data.folders import ARCHIVES, folder, list_files
 from selfsup.data.hub import cifar10, hugging_face, torchvision
 from selfsup.data.in_memory import InMemory
 from selfsup.data.mixture import Mixture
@@ -14,7 +15,7 @@ from selfsup.data.pack import packed
 from selfsup.data.python_objects import python_source
 from selfsup.data.shards import tars
 from selfsup.data.sources import Source
-from selfsup.data.tables import folder, manifest
+from selfsup.data.tables import manifest
 
 KINDS = ".npz, .npy, .csv, .jsonl, .parquet, .tar, .pack"
 
@@ -23,15 +24,16 @@ def open_source(data: str, *, split: str = "", labels: str = "label", channels: 
     """Open the images that `data` names; `python_source` takes what a program holds.
 
     Args:
-        data: a folder (of images, labels from its sub-folders; of nothing but tar shards, or but
-            packs; or a Hugging Face data set), a .csv, .jsonl or .parquet manifest (columns path,
+        data: a folder (of images, labels from its sub-folders; of tar shards or packs and no
+            images; or a Hugging Face data set), a .csv, .jsonl or .parquet manifest (columns path,
             and label, split and any others if wanted), an .npz (images uint8 or uint16
             [n, h, w, c], labels) or .npy, a .tar of webdataset samples, a .pack, `cifar10`
             (fetched by torchvision once), torchvision:NAME:FOLDER on disk; or several of these,
             "A + B", or "A * 3 + B * 1" with the weight of each in a batch.
         split: of a manifest or a Hugging Face data set, the rows to take; of a torchvision data
             set, train or test.
-        labels: the column with the labels.
+        labels: the column with the labels; of a folder or of tars "folder:1" for the names of the
+            first folders, "folder:-1" for those of the last; empty to read none.
         channels: of the images; 3 reads all as RGB.
 
     Raises:
@@ -90,6 +92,9 @@ def _parse_weight(term: str) -> tuple[str, float | None]:
 
 
 def _open_single(data: str, split: str, labels: str, channels: int) -> Source:
+    if data == "cifar10" or data.startswith("torchvision:"):
+        known = labels in ("label", "")
+        require(known, f"{data} has no columns: its labels are its classes, not {labels!r}")
     if data == "cifar10":
         return cifar10(split, channels)
     if data.startswith("torchvision:"):
@@ -109,13 +114,14 @@ def _open_single(data: str, split: str, labels: str, channels: int) -> Source:
     if split:
         raise UserError(f"{path} has no splits; a split is a manifest's column")
     if suffix in arrays:
-        return arrays[suffix](path, channels=channels)
+        return arrays[suffix](path, labels=labels, channels=channels)
     if suffix in files:
         return files[suffix](path, labels=labels, channels=channels)
     if suffix == "folder":
         _needs_file_channels(data, channels)
-        return folder(path, channels=channels)
-    raise UserError(f"Cannot read {path}: expected a folder or one of {KINDS}")
+        return folder(path, labels=labels, channels=channels)
+    cure = "; unpack it" if suffix in ARCHIVES else ""
+    raise UserError(f"Cannot read {path}: expected a folder or one of {KINDS}{cure}")
 
 
 def _kind(path: Path) -> str:
@@ -124,9 +130,10 @@ def _kind(path: Path) -> str:
         return path.suffix.lower()
     if any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")):
         return "hugging face"
-    entries = [p for p in path.iterdir() if not p.name.endswith((".index.json", ".labels.npy"))]
+    names = [p.name for p in path.iterdir() if not p.name.startswith(".")]
     for suffix in (".tar", ".pack"):
-        if entries and all(p.suffix == suffix for p in entries if not p.name.startswith(".")):
+        # lists and statistics may lie beside shards, but a stray shard makes no folder of shards
+        if any(name.endswith(suffix) for name in names) and not list_files(path).images:
             return suffix
     return "folder"
 

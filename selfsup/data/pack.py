@@ -22,9 +22,9 @@ from torch import Tensor
 
 from selfsup.core.errors import UserError
 from selfsup.data.decode import BadImage
+from selfsup.data.labels import column_labels
 from selfsup.data.mixture import Mixture
 from selfsup.data.sources import ArraySource, ImageSource, Source
-from selfsup.data.tables import column_labels
 
 PAGE = 4096
 MAGIC = b"selfsup pack 1\n"
@@ -128,7 +128,9 @@ def packed(path: Path, *, labels: str, channels: int) -> Source:
     }
     classes: list[str] = pack.contents["classes"]
     numbers: Tensor | None = None
-    if labels != "label":
+    if not labels:
+        classes = []
+    elif labels != "label":
         numbers, classes = column_labels(path, common["columns"], labels)
     elif "labels" in pack.contents["arrays"]:
         numbers = torch.from_numpy(np.array(pack.array("labels")))
@@ -174,7 +176,7 @@ class _Loader:
         if self.jpeg:
             return data.tobytes()
         height, width = self.shapes[position].tolist()
-        if height * width * self.stored != len(data):
+        if height * width * self.stored != len(data) or len(data) == 0:
             raise BadImage("the pack's index does not match its size")
         image = data.reshape(height, width, self.stored)[..., : self.channels]
         return np.array(np.broadcast_to(image, (height, width, self.channels)))

@@ -1,6 +1,6 @@
 """Images that a Python program holds: a torch data set, a list of images, or one array of all."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,9 @@ from torch.utils.data import IterableDataset
 from selfsup.core.errors import UserError, require
 from selfsup.data.arrays import check_images
 from selfsup.data.decode import FILE_CHANNELS, BadImage, pillow_pixels
+from selfsup.data.labels import encode_class_numbers
 from selfsup.data.loader import can_be_sent
 from selfsup.data.sources import ArraySource, ImageSource, Source
-from selfsup.data.tables import encode_class_numbers
 
 Labels = Sequence[Any] | np.ndarray | Tensor
 
@@ -127,6 +127,8 @@ def _pixels(image: Any, channels: int) -> np.ndarray:
     if isinstance(image, Image.Image):
         if channels not in FILE_CHANNELS:
             raise BadImage(f"a PIL image has 1, 3 or 4 channels, not {channels} (--views.mean)")
+        if 0 in image.size:
+            raise BadImage(f"it has no pixels: its size is {image.width} x {image.height}")
         return pillow_pixels(image, channels)
     if isinstance(image, Tensor):
         image = image.detach().cpu().numpy()
@@ -186,14 +188,11 @@ def _encoded(data: Any, labels: Labels | None, n: int) -> tuple[Tensor | None, S
     """Labels as 0, 1, 2..., and the name of each."""
     if labels is None:
         return None, []
+    if not isinstance(labels, Iterable) or isinstance(labels, str | bytes):
+        raise UserError(f"labels have to be one for each image, not {labels!r} for all")
+    labels = labels if hasattr(labels, "__len__") else list(labels)
     require(len(labels) == n, f"there are {n} images and {len(labels)} labels")
-    values = np.asarray([x.item() if isinstance(x, Tensor) else x for x in labels])
-    require(
-        values.ndim == 1 and values.dtype.kind in "iuUSb",
-        f"labels have to be a whole number or a word for each image, not {values.dtype} "
-        f"{list(values.shape)}",
-    )
-    names = getattr(data, "classes", None) if values.dtype.kind in "iu" else None
+    words = not isinstance(labels, Tensor) and any(isinstance(x, str | bytes) for x in labels)
     return encode_class_numbers(
-        "the data set", values, None if names is None else np.asarray(names)
+        "the data set", labels, None if words else getattr(data, "classes", None)
     )

@@ -4,12 +4,22 @@ import heapq
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import cycle, pairwise
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from selfsup.core.errors import UserError
 from selfsup.core.seeds import generator
+
+
+class Sampler(Protocol):
+    """Chooses the images of a step's global batch."""
+
+    steps_per_epoch: int
+
+    def __call__(self, step: int) -> Tensor:
+        """Return the positions [n] of the global batch of `step`."""
 
 
 class ShuffleSampler:
@@ -132,6 +142,13 @@ class UnitSampler:
         place = torch.rand(len(self.sizes), generator=g)[chosen]
         return self.members[self.starts[chosen] + (place * self.sizes[chosen]).long()]
 
+    def unit(self, step: int, row: int) -> list[int]:
+        """Positions of all images of the unit in a row of the batch of `step`."""
+        chosen = int(self.sampler(step)[row])
+        start = int(self.starts[chosen])
+        positions: list[int] = self.members[start : start + int(self.sizes[chosen])].tolist()
+        return positions
+
 
 @lru_cache(maxsize=8)
 def _order(n: int, seed: int, epoch: int, stream: str = "shuffle") -> Tensor:
@@ -213,7 +230,7 @@ def batch_shape(labels: Tensor, p: int = 0, k: int = 0) -> tuple[int, int]:
         p: classes of a batch, if given.
         k: images of each, if given.
     """
-    _, sizes = labels.unique(return_counts=True)
+    _, sizes = labels[labels >= 0].unique(return_counts=True)  # -1: without a label
     p = p or max(2, min(16, int((sizes > 1).sum())))
     return p, k or max(2, min(64 // p, int(sizes.max())))
 

@@ -1,44 +1,79 @@
 """Tar shards as webdataset writes them, indexed once and then read at any position.
 
 The names of a sample's files are equal up to the first dot: `0001.jpg`, `0001.cls`. The label is
-the text of `.cls` or `.txt`, or `label` in `.json`, whose other words become columns.
+the text of `.cls`, or `label` in `.json`, whose other words become columns; `.txt` is the label
+where no sample has either, and a column (a caption) otherwise. `tar_members.py` decides what is a
+sample.
 """
 
 import json
 import os
-import tarfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from selfsup.core.errors import UserError, require
+from selfsup.core.notices import notice
 from selfsup.data.decode import FILE_CHANNELS, SUFFIXES, BadImage
+from selfsup.data.folders import announce_passed_over, folder_labels, folder_level, list_files
+from selfsup.data.labels import Encoded, column_labels, encode_words
 from selfsup.data.sources import ImageSource, Source
-from selfsup.data.tables import column_labels, encode_labels
+from selfsup.data.tar_members import Shard, read_shard
 
-VERSION = 1
+VERSION = 2
 
 
 def tars(path: Path, *, labels: str, channels: int) -> Source:
     """Open one .tar, or all of a folder in the order of their names."""
     require(channels in FILE_CHANNELS, f"{path}: files have 1, 3 or 4 channels, not {channels}")
     files = sorted(path.glob("*.tar")) if path.is_dir() else [path]
-    samples = [sample | {"file": i} for i, file in enumerate(files) for sample in _index(file)]
+    if path.is_dir():
+        _announce_lists(path)
+    shards = [_index(file) for file in files]
+    for file, shard in zip(files, shards, strict=True):
+        for note in shard["notes"]:
+            notice(f"{file}: {note}")
+    samples = [s | {"file": i} for i, shard in enumerate(shards) for s in shard["samples"]]
     if not samples:
         raise UserError(f"{path} holds no images ({', '.join(SUFFIXES)})")
-    numbers: Tensor | None = None
-    classes: list[str] = []
     names = [sample["name"] for sample in samples]
+    has_class = any("cls" in sample or "label" in sample for sample in samples)
+    if has_class:
+        for sample in samples:
+            if "txt" in sample:
+                sample["columns"] = sample["columns"] | {"txt": sample["txt"]}
     common = set.intersection(*(set(sample["columns"]) for sample in samples))
     columns = {name: [sample["columns"][name] for sample in samples] for name in sorted(common)}
-    if labels != "label":
-        numbers, classes = column_labels(path, columns, labels)
-    elif all("label" in sample for sample in samples):
-        numbers, classes = encode_labels([sample["label"] for sample in samples])
+    encoded: Encoded = (None, [])
+    if labels.startswith("folder:"):
+        encoded = folder_labels(path, names, folder_level(path, labels))
+    elif labels not in ("label", ""):
+        encoded = column_labels(path, columns, labels)
+    elif labels:
+        encoded = _class_labels(path, samples, has_class)
     load = _Loader(files, samples)
-    return ImageSource(load, names, numbers, classes, channels=channels, columns=columns)
+    return ImageSource(load, names, *encoded, channels=channels, columns=columns)
+
+
+def _announce_lists(path: Path) -> None:
+    """Print what lies beside shards and is not read, such as lists and statistics."""
+    listing = list_files(path)
+    others = [
+        name
+        for name in listing.others
+        if not name.endswith(".index.json") and ("/" in name or not name.endswith(".tar"))
+    ]
+    announce_passed_over(path, listing._replace(others=others))
+
+
+def _class_labels(path: Path, samples: list[dict[str, Any]], has_class: bool) -> Encoded:
+    """Number the samples' labels, by .cls, else by `label` in .json, else by .txt."""
+    if has_class:
+        values = [sample.get("cls", sample.get("label")) for sample in samples]
+    else:
+        values = [sample.get("txt") for sample in samples]
+    return (None, []) if all(value is None for value in values) else encode_words(path, values)
 
 
 class _Loader:
@@ -53,6 +88,8 @@ class _Loader:
 
     def __call__(self, position: int) -> bytes:
         file, start, size = self.places[position].tolist()
+        if size < 0:
+            raise BadImage("a link to a file that is not in the shard")
         try:
             with self.files[file].open("rb", buffering=0) as opened:
                 return os.pread(opened.fileno(), size, start)
@@ -60,7 +97,7 @@ class _Loader:
             raise BadImage(f"{type(error).__name__}: {error.strerror}") from None
 
 
-def _index(file: Path) -> list[dict[str, Any]]:
+def _index(file: Path) -> Shard:
     """Find each sample's image; the index is stored beside the shard, if the folder is writable."""
     index_file = file.with_name(file.name + ".index.json")
     status = file.stat()
@@ -68,55 +105,15 @@ def _index(file: Path) -> list[dict[str, Any]]:
     try:
         index = json.loads(index_file.read_text())
         if index["state"] == state:
-            samples: list[dict[str, Any]] = index["samples"]
-            return samples
+            stored: Shard = index["shard"]
+            return stored
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    samples = _read(file)
+    shard = read_shard(file)
     try:
         temporary = index_file.with_name(f"{index_file.name}.{os.getpid()}")
-        temporary.write_text(json.dumps({"state": state, "samples": samples}))
+        temporary.write_text(json.dumps({"state": state, "shard": shard}))
         temporary.replace(index_file)
     except OSError:  # a read-only folder: indexed again next time
         pass
-    return samples
-
-
-def _read(file: Path) -> list[dict[str, Any]]:
-    """Read all headers and labels of a shard."""
-    samples: dict[str, dict[str, Any]] = {}
-    try:
-        with tarfile.open(file, "r:") as tar:
-            for member in tar:
-                if not member.isfile():
-                    continue
-                folder, base = os.path.split(member.name)
-                key, _, kind = base.partition(".")
-                sample = samples.setdefault(os.path.join(folder, key), {"columns": {}})
-                kind = f".{kind.lower()}"
-                if kind.endswith(SUFFIXES):
-                    place = {"start": member.offset_data, "size": member.size}
-                    plain = kind in SUFFIXES  # 0001.jpg, not 0001.mask.png
-                    if "name" not in sample or (plain and not sample["plain"]):
-                        sample |= {"name": member.name, "plain": plain, **place}
-                elif kind in (".cls", ".txt", ".json"):
-                    opened = tar.extractfile(member)
-                    assert opened is not None
-                    sample |= _words(kind, opened.read(1 << 20), sample["columns"])
-    except (tarfile.TarError, OSError, ValueError) as error:
-        raise UserError(f"cannot read {file}: {error}") from None
-    return [sample for sample in samples.values() if "name" in sample]
-
-
-def _words(kind: str, data: bytes, columns: dict[str, str]) -> dict[str, str]:
-    """Read the label from a file of the sample; other words go into `columns`."""
-    text = data.decode("utf-8", "replace").strip()
-    if kind != ".json":
-        return {"label": text}
-    table = json.loads(text)
-    if not isinstance(table, dict):
-        return {}
-    words = {str(name): str(word) for name, word in table.items() if not isinstance(word, list)}
-    label = words.pop("label", None)
-    columns.update(words)
-    return {} if label is None else {"label": label}
+    return shard

@@ -8,7 +8,7 @@ Shape letters: b images, v views, h, w and c of an image.
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from selfsup.augment.boxes import CropSpec
 from selfsup.augment.resample import resized_array_crops, resized_crops
+from selfsup.core.errors import require
 from selfsup.data.decode import BadImage, decode_bytes
 
 CHUNK_IMAGES = 128  # of an array, resized at a time: their floats have to fit in memory
@@ -36,7 +37,7 @@ class Source(Protocol):
     """Images by position, from 0."""
 
     labels: Tensor | None
-    """int64 [n], or None where there are none."""
+    """int64 [n], -1 for an image without one; None where no image has one."""
     classes: Sequence[str]
     """The name of each label."""
     columns: Columns
@@ -81,6 +82,18 @@ def sample(source: Source, most: int) -> list[np.ndarray]:
     return images
 
 
+def check_sides(where: Any, images: np.ndarray) -> None:
+    """Refuse images [n, h, w, c] without height or width: compiled loops would leave their memory.
+
+    Raises:
+        UserError: they have no pixels.
+    """
+    require(
+        0 not in images.shape[1:],
+        f"{where} has images without pixels: their shape is {list(images.shape)}",
+    )
+
+
 class ArraySource:
     """Images that lie in memory or in a mapped file, all of one size."""
 
@@ -96,6 +109,7 @@ class ArraySource:
         columns: Columns | None = None,
     ) -> None:
         """Take uint8 images [n, h, w, c]: grey becomes RGB, and alpha is dropped."""
+        check_sides("the array", images)
         self.images = images
         self.labels = labels
         self.classes = classes
@@ -182,7 +196,10 @@ class ImageSource:
     def pixels(self, position: int) -> np.ndarray:
         """Load and decode the image."""
         loaded = self.load(position)
-        return decode_bytes(loaded, self.channels) if isinstance(loaded, bytes) else loaded
+        image = decode_bytes(loaded, self.channels) if isinstance(loaded, bytes) else loaded
+        if image.size == 0:
+            raise BadImage(f"it has no pixels: its shape is {list(image.shape)}")
+        return image
 
     def stored(self, position: int) -> bytes | None:
         """Bytes of the file, where `load` returns bytes."""

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from selfsup.augment.boxes import CropSpec
+from selfsup.core.errors import UserError
+from selfsup.core.notices import notice
 from selfsup.core.seeds import generator
 from selfsup.data.sources import Columns, Crops, Source
 
@@ -48,6 +50,62 @@ class Subset:
     def stored(self, position: int) -> bytes | None:
         """Its bytes in the source."""
         return self.source.stored(self.positions[position])
+
+
+USUAL_NAMES = ("class", "category", "target", "y", "species", "cls", "labels", "class_name", "id")
+"""What tables often call their column of labels."""
+
+
+def labelled_images(source: Source, data: str) -> Source:
+    """Return the images that have a label, and print how many others were left out.
+
+    Args:
+        source: the images.
+        data: what they are called, for messages.
+
+    Raises:
+        UserError: no image has a label.
+    """
+    if source.labels is None:
+        columns = [name for name in source.columns if name != "split"]
+        usual = next((name for name in USUAL_NAMES if name in columns), "COLUMN")
+        cure = (
+            f"name one of its columns ({', '.join(columns)}) as in --labels {usual}"
+            if columns
+            else "put each class in a sub-folder, or name a manifest's column with --labels"
+        )
+        raise UserError(f"{data} has no labels: {cure}")
+    labelled = (source.labels >= 0).nonzero()[:, 0].tolist()
+    if len(labelled) == len(source):
+        return source
+    notice(f"{data}: left out {len(source) - len(labelled)} of {len(source)} images without label")
+    return Subset(source, labelled)
+
+
+def require_classes(source: Source, data: str, *, repeated: bool) -> None:
+    """Refuse labels from which nothing can be told apart.
+
+    Args:
+        source: images that all have labels.
+        data: what they are called, for messages.
+        repeated: whether some class has to have two images.
+
+    Raises:
+        UserError: there is one class only, or each class has one image.
+    """
+    assert source.labels is not None
+    _, counts = source.labels.unique(return_counts=True)
+    if len(counts) < 2:
+        name = source.classes[int(source.labels[0])]
+        raise UserError(
+            f"{data}: all labels are the same ({name!r}), and two classes are needed; if folders "
+            "are the labels, --labels folder:-1 takes the last of each path and folder:1 the first"
+        )
+    if repeated and int(counts.max()) < 2:
+        raise UserError(
+            f"each of the {len(counts)} classes of {data} has one image, and two are needed; "
+            "choose other labels with --labels"
+        )
 
 
 def random_subset(source: Source, most: int, *, seed: int) -> Source:

@@ -15,8 +15,8 @@ import torch
 from selfsup.config import EncoderConfig
 from selfsup.core import distributed
 from selfsup.core.errors import UserError
-from selfsup.data.loader import Batches, Sampler
-from selfsup.data.samplers import PKSampler, ShuffleSampler
+from selfsup.data.loader import Batches
+from selfsup.data.samplers import PKSampler, Sampler, ShuffleSampler
 from selfsup.data.sources import ArraySource
 from selfsup.doctor.cases import CASES, CLASSES, ONE_GROUP, Case
 from selfsup.encoders.encoder import build_for

@@ -18,6 +18,7 @@ from selfsup.core.seeds import seed_for
 from selfsup.data.decode import read_bytes
 from selfsup.data.open import open_source
 from selfsup.data.sources import ImageSource, Source
+from selfsup.data.subset import labelled_images, require_classes
 from selfsup.encoders.encoder import Encoder, build, evaluation_view, load
 from selfsup.encoders.third_party import (
     NamedTensors,
@@ -28,8 +29,6 @@ from selfsup.encoders.third_party import (
 )
 from selfsup.evaluate.baselines import Colours, Pixels
 from selfsup.evaluate.features import Features, extract
-
-LABELS_FROM = "put each class in a folder of its own, or name a manifest's column with --labels"
 
 
 class EvaluatedModel(NamedTuple):
@@ -158,7 +157,10 @@ def train_and_test(
 
     Labels of both are by the names of the classes, the training images' first.
     """
-    train = labelled_features(model, config.data, config.split, config)
+    opened = open_images(model, config.data, config.split, config)
+    images = labelled_images(opened, config.data)
+    require_classes(images, config.data, repeated=not test and not test_split)
+    train = embed(model, images, config)
     if not test and not test_split:
         return train, None
     tested = labelled_features(model, test or config.data, test_split, config)
@@ -182,9 +184,7 @@ def labelled_features(
     Raises:
         UserError: the images cannot be opened or have no labels.
     """
-    source = open_images(model, data, split, config)
-    require(source.labels is not None, f"{data} has no labels: {LABELS_FROM}")
-    return embed(model, source, config)
+    return embed(model, labelled_images(open_images(model, data, split, config), data), config)
 
 
 def embed(model: EvaluatedModel, source: Source, config: ModelConfig) -> Features:

@@ -3,6 +3,7 @@
 from selfsup.config import ProbeConfig, ViewsConfig
 from selfsup.core.errors import require
 from selfsup.data.open import open_source
+from selfsup.data.subset import labelled_images
 from selfsup.encoders.encoder import Encoder
 from selfsup.evaluate.features import extract
 from selfsup.evaluate.votes import knn_predict
@@ -22,9 +23,8 @@ class KNNProbe:
         self.run = run
         self.source = None
         if config.data:
-            self.source = open_source(config.data, labels=config.labels, channels=views.channels)
-        labelled = self.source is None or self.source.labels is not None
-        require(labelled, f"--probe.data {config.data} has no labels")
+            opened = open_source(config.data, labels=config.labels, channels=views.channels)
+            self.source = labelled_images(opened, f"--probe.data {config.data}")
         self.config = config
         self.views = views
 

@@ -14,7 +14,7 @@ from selfsup.core.errors import UserError, require
 from selfsup.core.numerics import normalize
 from selfsup.core.progress import bar
 from selfsup.data.sources import Source
-from selfsup.data.subset import random_subset
+from selfsup.data.subset import labelled_images, random_subset
 from selfsup.evaluate import signs_of_health, verification
 from selfsup.evaluate.comparison import Measurement, accuracy, compare
 from selfsup.evaluate.features import Features, extract_views, split_rows
@@ -227,6 +227,8 @@ def verify(config: VerifyConfig) -> Evaluation:
             source.labels is not None or bool(config.pairs),
             f"{config.data} has no labels: give --pairs",
         )
+        if not config.pairs:
+            source = labelled_images(source, config.data)
         return source, embed(model, source, config)
 
     return compare("verify", config, features, lambda both: _measure_verify(*both, config))
@@ -304,9 +306,10 @@ def _measure_health(features: Features, views: Tensor | None, config: HealthConf
     if views is not None:
         numbers |= signs_of_health.health_of_views(views)
         facts["images with views"] = len(views)
-    labels = features.labels
-    if bool((labels >= 0).all()) and len(labels.unique()) > 1:
-        agreement = signs_of_health.clustering(features.x, labels, seed=config.seed)
+    labelled = features.labels >= 0
+    labels = features.labels[labelled]
+    if len(labels.unique()) > 1:
+        agreement = signs_of_health.clustering(features.x[labelled], labels, seed=config.seed)
         numbers |= {"NMI of k-means": agreement.nmi, "AMI of k-means": agreement.ami}
         facts["clusters"] = len(labels.unique())
     return Measurement({}, facts | {"unreadable": features.bad}, numbers)

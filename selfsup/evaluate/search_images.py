@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from selfsup.config import RetrievalConfig
-from selfsup.core.errors import UserError, require
+from selfsup.core.errors import UserError
 from selfsup.data.sources import Source
+from selfsup.data.subset import labelled_images
 from selfsup.evaluate.features import Features
-from selfsup.evaluate.model import LABELS_FROM, EvaluatedModel, embed, open_images
+from selfsup.evaluate.model import EvaluatedModel, embed, open_images
 from selfsup.search.gallery import Gallery
 
 JUNK = ("1", "true", "yes", "junk")
@@ -34,15 +35,16 @@ def search_images(
     Raises:
         UserError: images have no labels, a column is missing, or the gallery is all junk.
     """
-    sources = [open_images(model, config.data, config.split, config)]
+    opened = open_images(model, config.data, config.split, config)
+    sources = [labelled_images(opened, config.data)]
     if config.queries or config.queries_split:
         data = config.queries or config.data
-        sources.append(open_images(model, data, config.queries_split, config))
+        opened = open_images(model, data, config.queries_split, config)
+        sources.append(labelled_images(opened, data))
     cameras: dict[str, int] = {}
     sequences: dict[str, int] = {}
     images: list[SearchImages] = []
-    for source, what in zip(sources, ("images to search", "queries"), strict=False):
-        require(source.labels is not None, f"the {what} have no labels: {LABELS_FROM}")
+    for source in sources:
         features = embed(model, source, config)
         if images:
             features = features.with_classes(images[0].features.classes)

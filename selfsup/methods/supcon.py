@@ -39,6 +39,9 @@ class SupCon(Method[TwoViews]):
         """
         if labels is None:
             raise UserError("SupCon needs labels: put each class in a sub-folder, or use --labels")
+        # an image without label (-1) is a class of its own: only its other view is its positive
+        own = -1 - torch.arange(len(labels), device=labels.device)
+        labels = torch.where(labels < 0, own, labels)
         return supcon(torch.cat(embeddings), labels.repeat(2), temperature=self.config.temperature)
 
     def negatives(self, batch: int) -> int:

@@ -7,6 +7,8 @@ from selfsup.data.decode import BadImage
 from selfsup.data.sources import Source
 from selfsup.report.page import grid, heading, page, paragraph, picture, small, table
 
+LEAST_STD = 0.01
+"""Smallest deviation to advise: divided by a smaller one, changes of colour would be all."""
 SHOWN = 20
 """Groups of duplicates with pictures."""
 
@@ -25,7 +27,7 @@ def summary(report: Audit) -> list[tuple[str, str]]:
         ("exact duplicates", f"{extra} in {len(report.exact)} groups"),
         ("near duplicates", f"{near_extra} more in {len(report.near)} groups"),
         ("--views.mean", " ".join(map(str, report.mean))),
-        ("--views.std", " ".join(map(str, report.std))),
+        ("--views.std", " ".join(map(str, _usable(report.std)))),
     ]
     if report.sizes:
         smallest, median, largest = (
@@ -42,6 +44,11 @@ def summary(report: Audit) -> list[tuple[str, str]]:
             ("leaks", f"{len(report.leaks)} groups of duplicates lie in more than one split"),
         ]
     return lines
+
+
+def _usable(deviations: Sequence[float]) -> list[float]:
+    """Deviations to divide by: a channel that hardly varies keeps its scale."""
+    return [std if std >= LEAST_STD else 1.0 for std in deviations]
 
 
 def _counts(counts: dict[str, int]) -> str:

@@ -14,7 +14,7 @@ from selfsup.core.errors import UserError, require
 from selfsup.data.loader import Batches
 from selfsup.data.open import open_source, training_source
 from selfsup.data.samplers import ShuffleSampler
-from selfsup.data.subset import random_subset
+from selfsup.data.subset import labelled_images, random_subset
 from selfsup.encoders.encoder import load
 from selfsup.evaluate.features import extract
 from selfsup.report.embeddings import sections, with_neighbours
@@ -92,9 +92,10 @@ def _neighbours_and_map(
     """Lay out neighbours, worst queries, suspected label errors and a map of some images."""
     data, split, labels = images
     encoder, views = load(run.folder)
-    source = random_subset(
-        open_source(data, split=split, labels=labels, channels=views.channels), most, seed=seed
-    )
+    source = open_source(data, split=split, labels=labels, channels=views.channels)
+    if source.labels is not None:
+        source = labelled_images(source, data)
+    source = random_subset(source, most, seed=seed)
     device = torch.device("cpu")
     features = extract(encoder, source, views, device=device, workers=0, part=(0, 1))
     if len(features.x) < 3:

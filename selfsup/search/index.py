@@ -123,7 +123,7 @@ def write(index: Index, build: Callable[[Index], None]) -> None:
         "images": len(index),
         "width": int(index.embeddings.shape[1]),
     }
-    columns = {name: pyarrow.array(index.rows[name], pyarrow.string()) for name in COLUMNS}
+    columns = {name: _column(index.rows[name]) for name in COLUMNS}
     try:
         index.folder.mkdir(parents=True, exist_ok=True)
         np.save(index.file("embeddings.npy"), np.ascontiguousarray(index.embeddings, np.float32))
@@ -168,7 +168,7 @@ def read(folder: Path) -> Index:
         file = empty_index.file("embeddings.npy")
         embeddings = np.load(file, mmap_mode="r", allow_pickle=False)
         table = parquet.read_table(empty_index.file("images.parquet"))
-        rows = {name: [str(word) for word in table[name].to_pylist()] for name in COLUMNS}
+        rows = {name: _words(table[name]) for name in COLUMNS}
         index = replace(empty_index, embeddings=embeddings, rows=rows)
         shape = record["images"], record["width"]
     except FileNotFoundError as error:
@@ -184,6 +184,21 @@ def read(folder: Path) -> Index:
             f"and {len(index)} names; make it again with selfsup index"
         )
     return index
+
+
+def _column(words: Sequence[str]) -> Any:
+    """Words as strings; as bytes if a file's name is not UTF-8."""
+    import pyarrow
+
+    try:
+        return pyarrow.array(words, pyarrow.string())
+    except UnicodeEncodeError:
+        coded = [word.encode("utf-8", "surrogateescape") for word in words]
+        return pyarrow.array(coded, pyarrow.binary())
+
+
+def _words(column: Any) -> list[str]:
+    return [word.decode("utf-8", "surrogateescape") for word in column.cast("binary").to_pylist()]
 
 
 def _parquet() -> Any:

@@ -6,11 +6,12 @@ from pathlib import Path
 from torch import Tensor
 
 from selfsup.config import FinetuneConfig
-from selfsup.core.errors import UserError, require
+from selfsup.core.errors import require
 from selfsup.data.batch_census import census
 from selfsup.data.open import training_source
 from selfsup.data.samplers import PKSampler
 from selfsup.data.sources import Source
+from selfsup.data.subset import labelled_images, require_classes
 from selfsup.encoders.encoder import Encoder, build_for, check_sizes, load
 from selfsup.methods.method import Method
 from selfsup.training.loop import train_steps
@@ -37,15 +38,14 @@ def starting_encoder(config: FinetuneConfig) -> Encoder:
 def labelled(config: FinetuneConfig) -> tuple[Source, Tensor]:
     """Open the images of `config.data` and their labels.
 
+    Images without a label are left out, with a count.
+
     Raises:
-        UserError: there are no such images, or they have no labels.
+        UserError: there are no such images, they have no labels, or all the same.
     """
-    source = training_source(config)
-    if source.labels is None:
-        raise UserError(
-            f"{config.data} has no labels: put each class in a sub-folder, or give a manifest with "
-            "a label on each row"
-        )
+    source = labelled_images(training_source(config), config.data)
+    require_classes(source, config.data, repeated=False)
+    assert source.labels is not None
     return source, source.labels
 
 

@@ -11,10 +11,10 @@ from selfsup.config import PretrainConfig, TrainConfig, ViewsConfig
 from selfsup.core.distributed import wait, world
 from selfsup.core.errors import require
 from selfsup.data.audit import read_audit, training_units
-from selfsup.data.loader import Batches, Sampler
+from selfsup.data.loader import Batches
 from selfsup.data.mixture import Mixture
 from selfsup.data.open import training_source
-from selfsup.data.samplers import ShuffleSampler, UnitSampler, WeightedSampler
+from selfsup.data.samplers import Sampler, ShuffleSampler, UnitSampler, WeightedSampler
 from selfsup.data.sources import Source, sample
 from selfsup.encoders.encoder import export as export_encoder
 from selfsup.methods.method import Method

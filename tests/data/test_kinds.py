@@ -353,7 +353,10 @@ def test_labels_that_are_missing_are_no_class(tmp_path: Path) -> None:
     images = [Image.new("RGB", (6, 6)) for _ in range(2)]
     table = datasets.Dataset.from_dict({"image": images, "label": [1, -1]}, features=features)
     table.save_to_disk(str(tmp_path / "set"))
-    assert open_source(str(tmp_path / "set")).labels is None
+    source = open_source(str(tmp_path / "set"))
+    assert source.labels is not None
+    assert source.labels.tolist() == [0, -1]
+    assert list(source.classes) == ["dog"]
 
 
 def test_a_label_without_a_name_is_told(tmp_path: Path) -> None:

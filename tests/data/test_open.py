@@ -84,13 +84,17 @@ def test_labels_are_the_first_folders_below_the_root(tmp_path: Path) -> None:
     assert names(source) == ["cat/2.png", "dog/1.png", "dog/deep/er/3.PNG"]
 
 
-def test_one_image_at_the_top_makes_a_folder_unlabelled(tmp_path: Path) -> None:
+def test_an_image_beside_the_folders_has_no_label(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     put(tmp_path / "dog" / "1.png")
     put(tmp_path / "2.png")
     source = open_source(str(tmp_path))
-    assert source.labels is None
-    assert list(source.classes) == []
-    assert len(source) == 2
+    assert names(source) == ["2.png", "dog/1.png"]
+    assert source.labels is not None
+    assert source.labels.tolist() == [-1, 0]
+    assert list(source.classes) == ["dog"]
+    assert "1 of 2 images have no label (no folder)" in capsys.readouterr().err
 
 
 def test_hidden_files_and_other_suffixes_are_no_images(tmp_path: Path) -> None:

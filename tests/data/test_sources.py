@@ -11,8 +11,9 @@ from torch import Tensor
 from selfsup.augment.boxes import CenterBoxes, CropSpec, RandomBoxes
 from selfsup.augment.draws import draw
 from selfsup.config import Interpolation, ViewsConfig
+from selfsup.data.labels import encode_labels
 from selfsup.data.sources import ArraySource, ImageSource
-from selfsup.data.tables import encode_labels, file_source
+from selfsup.data.tables import file_source
 
 
 def grey_files(folder: Path, levels: list[int | None]) -> ImageSource:
