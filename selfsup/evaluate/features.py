@@ -20,6 +20,7 @@ from selfsup.config import ViewsConfig
 from selfsup.config.pipelines import SIMCLR
 from selfsup.core.distributed import gather_objects, gather_uneven, local_slice, world
 from selfsup.core.errors import UserError
+from selfsup.core.labels import class_labels
 from selfsup.data.sources import Source
 from selfsup.encoders.encoder import crop_fraction
 
@@ -203,6 +204,7 @@ def split_rows(labels: Tensor, *, fraction: float, seed: int) -> tuple[Tensor, T
     `fraction` of each class is held out, one image at least where the class has two.
     """
     shuffle = np.random.default_rng(seed)
+    labels = class_labels(labels)
     held_out = []
     for label in labels.unique().tolist():
         rows = (labels == label).nonzero()[:, 0].numpy()

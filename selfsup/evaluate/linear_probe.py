@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from selfsup.core.labels import class_labels
 from selfsup.evaluate.features import split_rows
 from selfsup.evaluate.logistic import Fit, Problem
 
@@ -49,6 +50,7 @@ def prepare(train: Tensor, labels: Tensor, test: Tensor, *, seed: int) -> Prepar
     Raises:
         ValueError: there is only one class, or no class has two images to choose with.
     """
+    labels = class_labels(labels)
     names, classes = labels.unique(return_inverse=True)
     if len(names) < 2:
         raise ValueError("all labels are the same: a linear probe needs 2 classes or more")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from selfsup.core.errors import UserError, did_you_mean
+from selfsup.core.labels import class_labels
 from selfsup.core.seeds import generator
 from selfsup.data.sources import Source
 from selfsup.evaluate.features import Features
@@ -136,6 +137,7 @@ def label_pairs(labels: Tensor, *, most: int, seed: int) -> tuple[Tensor, Tensor
         int64 [p, 2] of positions, the smaller first, none twice; bool [p], whether of one label.
     """
     draw = np.random.default_rng(seed)
+    labels = class_labels(labels)
     order = labels.argsort(stable=True).numpy()
     counts = labels[torch.from_numpy(order)].unique_consecutive(return_counts=True)[1].numpy()
     ends = np.cumsum(counts)

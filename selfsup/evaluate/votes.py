@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from selfsup.config import KNNConfig
+from selfsup.core.labels import class_labels
 from selfsup.core.seeds import generator
 from selfsup.core.threads import job_slices, run_jobs, single_threaded
 from selfsup.search.neighbours import nearest
@@ -96,7 +97,7 @@ def knn_votes(
     """
     exclude_self = queries is None
     x, z = comparable(bank if queries is None else queries, bank, "cosine")
-    classes, index = labels.cpu().unique(return_inverse=True)
+    classes, index = class_labels(labels).cpu().unique(return_inverse=True)
     winners = torch.empty(len(votes), len(x), dtype=torch.int64)
     most = max(vote.k for vote in votes)
     tied = torch.zeros(len(x), dtype=torch.bool)
@@ -186,6 +187,7 @@ def few_shot(
     Raises:
         ValueError: a class has fewer than `shots` images, or a feature is not finite.
     """
+    labels = class_labels(labels)
     classes, counts = labels.unique(return_counts=True)
     if int(counts.min()) < shots:
         least = int(classes[counts.argmin()])
