@@ -29,7 +29,9 @@ def class_labels(labels: Tensor) -> Tensor:
         tensor([2, 0, 1])
     """
     if labels.ndim != 1:
-        raise ValueError(f"labels have shape {list(labels.shape)}; one number for each row is needed")
+        raise ValueError(
+            f"labels have shape {list(labels.shape)}; one number for each row is needed"
+        )
     if labels.dtype in INTEGERS:
         return labels.long()
     if not labels.is_floating_point():
@@ -37,6 +39,6 @@ def class_labels(labels: Tensor) -> Tensor:
     broken = labels[~(labels == labels.floor()) | labels.isinf()]
     if len(broken):
         raise ValueError(
-            f"{len(broken)} of {len(labels)} labels are no whole numbers, such as {broken[0].item():g}"
+            f"{len(broken)} of {len(labels)} labels are no whole numbers, the first {broken[0]:g}"
         )
     return labels.long()

@@ -130,9 +130,9 @@ class Distance:
             x, y = self.prepare(x), self.prepare(y)
             # in float64, where the squares of 1e25 and of 1e-30 are numbers
             length = torch.linalg.vector_norm(x - y, dim=1, dtype=torch.float64)
-            return (
-                length if self.kind == "euclidean" else self._from_square(length.square())
-            ).to(x.dtype)
+            return (length if self.kind == "euclidean" else self._from_square(length.square())).to(
+                x.dtype
+            )
 
     def _from_square(self, square: Tensor) -> Tensor:
         return square / 2 if self.kind == "cosine" else square
