@@ -65,8 +65,13 @@ def scale_to_one(x: Tensor) -> Tensor:
 
     Nothing is rounded, and which of two rows is nearer stays as it was. Zeros stay zeros.
     """
-    exponent = torch.frexp(x.abs().amax()).exponent if x.numel() else torch.zeros(())
-    return torch.ldexp(x, -exponent)
+    return torch.ldexp(x, -exponent_of(x))
+
+
+def exponent_of(*rows: Tensor) -> Tensor:
+    """The power of two just above the largest entry: 3 of entries up to 5.0. int32, no dimension."""
+    largest = torch.stack([x.detach().abs().amax() for x in rows if x.numel()] or [torch.zeros(())])
+    return torch.frexp(largest.amax()).exponent.clamp(-126, 126)  # 2 to it is a float32
 
 
 def unit_rows_back(gradient: Tensor, z: Tensor, length: Tensor) -> Tensor:

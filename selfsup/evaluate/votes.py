@@ -150,12 +150,14 @@ def _winner_of_all(
     votes with a third of its weight.
     """
     k = min(vote.k, available)
-    top = similarity.topk(k, dim=1).values
+    # summed from the nearest on: in the order of the bank, sums would round in that order
+    similarity, order = similarity.sort(dim=1, descending=True)
+    top = similarity[:, :k]
     last = top[:, -1:]
     above, equal = similarity > last, similarity == last
     fraction = (k - above.sum(1, keepdim=True)) / equal.sum(1, keepdim=True)
     weight = ((similarity - top[:, :1]) / vote.temperature).exp() * (above + equal * fraction)
-    return torch.zeros(len(similarity), c).index_add_(1, classes, weight).argmax(1)
+    return torch.zeros(len(similarity), c).scatter_add_(1, classes[order], weight).argmax(1)
 
 
 def few_shot(

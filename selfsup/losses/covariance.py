@@ -63,7 +63,8 @@ def _standardize(x: Tensor, eps: float) -> Tensor:
     centred = x - x.mean(0)
     # in float64: the square of 1e25 is infinite in float32
     deviation = torch.linalg.vector_norm(centred, dim=0, dtype=torch.float64) / len(x) ** 0.5
-    return centred / (deviation.square() + eps).sqrt().to(x.dtype)
+    divisor: Tensor = (deviation.square() + eps).sqrt().to(x.dtype)
+    return centred / divisor
 
 
 def vicreg(
