@@ -69,7 +69,7 @@ def scale_to_one(x: Tensor) -> Tensor:
 
 
 def exponent_of(*rows: Tensor) -> Tensor:
-    """The power of two just above the largest entry: 3 of entries up to 5.0. int32, no dimension."""
+    """The power of two just above the largest entry: 3 for entries up to 5.0. int32, a scalar."""
     largest = torch.stack([x.detach().abs().amax() for x in rows if x.numel()] or [torch.zeros(())])
     return torch.frexp(largest.amax()).exponent.clamp(-126, 126)  # 2 to it is a float32
 

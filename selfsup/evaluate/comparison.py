@@ -33,6 +33,10 @@ class Measurement(NamedTuple):
     """The class of each value, where classes are resampled as a whole."""
     without_leaks: Tensor | None = None
     """bool, which values are of images that are not in train too."""
+    leave_one_out: dict[str, Tensor] = {}  # noqa: RUF012  (never written to)
+    """The values without each image's copies in train, where all images have one."""
+    warnings: tuple[str, ...] = ()
+    """What a reader must know before the figures."""
 
 
 def compare(
@@ -86,6 +90,7 @@ def compare(
         margins=_margins(first, others, config),
         facts=first.facts,
         notes=notes,
+        warnings=first.warnings,
     )
 
 
@@ -149,6 +154,8 @@ def _figures(measured: Measurement, config: EvaluateConfig) -> Figures:
         groups = None if measured.groups is None else measured.groups[rows]
         for name, values in measured.values.items():
             figures[name + NOT_IN_TRAIN] = _interval(values[rows], groups, config)
+    for name, values in measured.leave_one_out.items():
+        figures[name + NOT_IN_TRAIN] = _interval(values, None, config)
     return figures
 
 

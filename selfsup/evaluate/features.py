@@ -46,11 +46,29 @@ class Features(NamedTuple):
             x=self.x[rows], labels=self.labels[rows], positions=self.positions[rows]
         )
 
+    def class_names(self) -> list[str]:
+        """Names of the classes that have an image here, in the order of their numbers."""
+        return [self.classes[label] for label in self.labels.unique().tolist() if label >= 0]
+
     def with_classes(self, classes: Sequence[str]) -> "Features":
-        """Number labels by another source's classes; classes that it lacks come after them."""
+        """Number labels by another source's classes; classes that it lacks come after them.
+
+        Raises:
+            ValueError: two classes have one name, so that names do not say which is which.
+        """
+        if list(classes) == list(self.classes):
+            return self
+        for names in (classes, self.classes):
+            doubled = sorted({name for name in names if names.count(name) > 1})
+            if doubled:
+                raise ValueError(
+                    f"{len(doubled)} names stand for two classes each, such as {doubled[0]!r}: "
+                    "classes of two sets are matched by name, so give each a name of its own"
+                )
         numbers = {name: label for label, name in enumerate(classes)}
-        new = [numbers.setdefault(name, len(numbers)) for name in self.classes]
-        return self._replace(labels=torch.tensor(new)[self.labels], classes=list(numbers))
+        new = torch.tensor([numbers.setdefault(name, len(numbers)) for name in self.classes])
+        labels = torch.where(self.labels < 0, -1, new[self.labels])
+        return self._replace(labels=labels, classes=list(numbers))
 
 
 class _Chunks(Dataset[tuple[Tensor, dict[int, str]]]):

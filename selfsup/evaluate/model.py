@@ -26,6 +26,7 @@ from selfsup.encoders.third_party import (
 )
 from selfsup.evaluate.baselines import Colours, Pixels
 from selfsup.evaluate.features import Features, extract
+from selfsup.evaluate.shared_classes import match_classes
 
 LABELS_FROM = "put each class in a folder of its own, or name a manifest's column with --labels"
 
@@ -155,12 +156,21 @@ def train_and_test(
     """Embed the training images, and the test images if any are named.
 
     Labels of both are by the names of the classes, the training images' first.
+
+    Raises:
+        UserError: images cannot be opened or have no labels, or no class is in both.
     """
     train = labelled_features(model, config.data, config.split, config)
     if not test and not test_split:
         return train, None
     tested = labelled_features(model, test or config.data, test_split, config)
-    return train, tested.with_classes(train.classes)
+    names = where(config.data, config.split), where(test or config.data, test_split)
+    return train, match_classes(train, tested, *names)
+
+
+def where(data: str, split: str) -> str:
+    """Name a set of images in a message."""
+    return f"{data} ({split})" if split else data
 
 
 def open_images(model: EvaluatedModel, data: str, split: str, config: ModelConfig) -> Source:
