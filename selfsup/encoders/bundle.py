@@ -20,14 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from selfsup.augment.apply import standardize
-from selfsup.augment.boxes import CenterBoxes
 from selfsup.augment.resample import resized_array_crops
 from selfsup.config import ViewsConfig
 from selfsup.core.errors import UserError
 from selfsup.core.numerics import normalize
 from selfsup.core.version import __version__
 from selfsup.data.decode import decode
-from selfsup.encoders.encoder import Encoder, crop_fraction, export, load
+from selfsup.encoders.encoder import Encoder, export, load
+from selfsup.encoders.evaluation_view import center_boxes, crop_of
 
 FORMAT = 1  # version of bundle.json
 CHECKED_BATCHES = (1, 2, 5)  # batch sizes at which an ONNX file is compared with torch
@@ -69,7 +69,7 @@ class Embedder(nn.Module):
         """
         if images.dtype == torch.uint8:
             size = self.views.size
-            boxes = CenterBoxes(len(images), crop_fraction(size)).resolve(*images.shape[2:])
+            boxes = center_boxes(len(images), self.views).resolve(*images.shape[2:])
             rows = images.cpu().permute(0, 2, 3, 1)
             crops = resized_array_crops(rows, boxes, size, self.views.interpolation)[:, 0]
             images = crops.to(images.device).float() / 255
@@ -169,7 +169,7 @@ def write_bundle(run: Path, out: Path, *, onnx: bool = False) -> dict[str, float
         "embeddings": "scaled to length 1",
         "preprocessing": {
             "size": views.size,
-            "share of the shorter side": crop_fraction(views.size),
+            "share of the shorter side": crop_of(views)[0],
             "interpolation": views.interpolation,
             "mean": views.mean,
             "std": views.std,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from selfsup.augment.apply import apply, standardize
-from selfsup.augment.boxes import CenterBoxes, CropSpec
+from selfsup.augment.boxes import CropSpec
 from selfsup.augment.draws import draw
 from selfsup.config import ViewsConfig
 from selfsup.config.pipelines import SIMCLR
@@ -22,7 +22,7 @@ from selfsup.core.distributed import gather_objects, gather_uneven, local_slice,
 from selfsup.core.errors import UserError
 from selfsup.core.labels import class_labels
 from selfsup.data.sources import Source
-from selfsup.encoders.encoder import crop_fraction
+from selfsup.encoders.evaluation_view import center_boxes
 
 
 class Features(NamedTuple):
@@ -81,7 +81,7 @@ class _Chunks(Dataset[tuple[Tensor, dict[int, str]]]):
 
     def __getitem__(self, i: int) -> tuple[Tensor, dict[int, str]]:
         chunk = self.chunks[i]
-        boxes = CenterBoxes(len(chunk), crop_fraction(self.views.size))
+        boxes = center_boxes(len(chunk), self.views)
         cut = CropSpec(boxes, self.views.size, self.views.interpolation)
         crops = self.source.crops(chunk, cut)
         return crops.images[0][:, 0], crops.bad

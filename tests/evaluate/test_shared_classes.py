@@ -26,7 +26,8 @@ def coloured(classes: list[int], seed: int) -> np.ndarray:
     """Images of three colours with noise: easy to classify."""
     colours = np.array([[200, 30, 30], [30, 200, 30], [30, 30, 200]])
     noise = np.random.default_rng(seed).integers(-20, 20, (len(classes), 8, 8, 3))
-    return (colours[np.array(classes)][:, None, None] + noise).clip(0, 255).astype(np.uint8)
+    images: np.ndarray = colours[np.array(classes)][:, None, None] + noise
+    return images.clip(0, 255).astype(np.uint8)
 
 
 def save(file: Path, images: np.ndarray, **more: Any) -> str:
