@@ -12,11 +12,13 @@ import json
 import shutil
 import warnings
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from selfsup.augment.apply import standardize
@@ -25,7 +27,8 @@ from selfsup.config import ViewsConfig
 from selfsup.core.errors import UserError
 from selfsup.core.numerics import normalize
 from selfsup.core.version import __version__
-from selfsup.data.decode import decode
+from selfsup.data.decode import BadImage, decode
+from selfsup.data.python_objects import image_pixels
 from selfsup.encoders.encoder import Encoder, export, load
 from selfsup.encoders.evaluation_view import center_boxes, crop_of
 
@@ -77,24 +80,45 @@ class Embedder(nn.Module):
         return normalize(self.encoder(x).float())
 
     @torch.inference_mode()
-    def embed(self, files: Sequence[str | Path]) -> Tensor:
-        """Compute embeddings of image files.
+    def embed(self, images: Any) -> Tensor:
+        """Compute embeddings of images.
 
         Args:
-            files: b paths of images.
+            images: the path of a file, a PIL image, or an array: [h, w] or [h, w, c] of numpy,
+                [c, h, w] of torch, uint8 or floats in [0, 1]. Or b of them, as a list or as one
+                array with one dimension more.
 
         Returns:
-            float32 [b, d], rows of length 1.
+            float32 [b, d], rows of length 1; b is 1 for one image.
 
         Raises:
-            BadImage: a file cannot be read as an image.
+            UserError: an image cannot be read; its file or place is named.
         """
         device = next(self.parameters()).device
         rows = []
-        for file in files:
-            image = torch.from_numpy(np.array(decode(Path(file), self.views.channels)))
-            rows.append(self(image.permute(2, 0, 1)[None].to(device)).cpu())
+        for i, image in enumerate(_as_list(images)):
+            try:
+                pixels = torch.from_numpy(np.array(self._pixels(image)))
+            except BadImage as error:
+                name = str(image) if isinstance(image, str | PathLike) else f"image {i}"
+                raise UserError(f"{name} cannot be read: {error}") from None
+            rows.append(self(pixels.permute(2, 0, 1)[None].to(device)).cpu())
         return torch.cat(rows) if rows else torch.zeros(0, self.encoder.dim)
+
+    def _pixels(self, image: Any) -> np.ndarray:
+        """uint8 [h, w, c] of a file or of an image in memory."""
+        if isinstance(image, str | PathLike):
+            return decode(Path(image), self.views.channels)
+        return image_pixels(image, self.views.channels)
+
+
+def _as_list(images: Any) -> Sequence[Any]:
+    """One image as a list of one; an array of several as their list."""
+    if isinstance(images, str | PathLike | Image.Image):
+        return [images]
+    if isinstance(images, np.ndarray | Tensor):
+        return list(images) if images.ndim == 4 else [images]
+    return list(images)
 
 
 def load_bundle(folder: str | Path) -> Embedder:
@@ -124,7 +148,7 @@ def load_bundle(folder: str | Path) -> Embedder:
 
 
 def read_threshold(run: Path) -> float | None:
-    """Read the threshold that tools/verify.py measured for a run, or that a bundle contains."""
+    """Read the threshold that `selfsup verify` measured for a run, or that a bundle contains."""
     for name, keys in (("verify.json", ("facts", "threshold")), ("bundle.json", ("threshold",))):
         try:
             value = json.loads((run / name).read_text())

@@ -145,10 +145,9 @@ def _mean_over_seeds(runs: list[Measurement]) -> dict[str, str]:
 
 def _figures(measured: Measurement, config: EvaluateConfig) -> Figures:
     """Every figure, and those over test images without leaks if there are any leaks."""
-    figures: Figures = {}
+    figures: Figures = dict(measured.numbers)  # first: AUC before an accuracy
     for name, values in measured.values.items():
         figures[name] = _interval(values, measured.groups, config)
-    figures |= measured.numbers
     rows = measured.without_leaks
     if rows is not None and not bool(rows.all()) and bool(rows.any()):
         groups = None if measured.groups is None else measured.groups[rows]

@@ -152,9 +152,10 @@ def _measure_verify(source: Source, features: Features, config: VerifyConfig) ->
     if len(pairs) >= config.folds >= 2:
         # pairs are listed by kind: unshuffled, folds would differ in their fraction of each
         order = verification.shuffled(len(pairs), config.seed)
-        values["accuracy by folds"] = verification.fold_accuracies(
-            similarity[order], same[order], config.folds
-        )
+        shuffled = similarity[order], same[order], config.folds
+        values["balanced accuracy by folds"] = verification.fold_balanced_accuracies(*shuffled)
+        if config.pairs:  # in the mixture that the file has; of random pairs most are different
+            values["accuracy by folds"] = verification.fold_accuracies(*shuffled)
     point = curve.at_far(config.keep)
     chosen = {
         "threshold": point.threshold,

@@ -42,8 +42,8 @@ def _worth(records: Sequence[Record]) -> str:
     measured = [(name, record) for record in records for name in record.get("margins", {})]
     if not measured:
         return (
-            "It has not been compared with baselines yet: tools/knn.py, tools/linear.py and "
-            "tools/retrieval.py do that."
+            "It has not been compared with baselines yet: selfsup knn, selfsup linear and selfsup "
+            "retrieval do that."
         )
     order = {name: i for i, name in enumerate(MAIN)}
     name, record = min(measured, key=lambda item: order.get(item[0], len(MAIN)))

@@ -5,12 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
-
-from selfsup.core.errors import UserError, require
-from selfsup.data.decode import BadImage
-from selfsup.encoders.bundle import Embedder, load_bundle
+from selfsup.core.errors import require
+from selfsup.encoders.bundle import load_bundle
 from selfsup.encoders.weights import fingerprint
 from selfsup.search import engines
 from selfsup.search import index as store
@@ -75,7 +71,7 @@ def search_index(
         f"{index.model} has other weights than when the index was made: selfsup index again",
     )
     embedder.views = replace(embedder.views, size=index.size)
-    nearest = engines.search(index, _embed_files(embedder, queries), k, database=qdrant)
+    nearest = engines.search(index, embedder.embed(queries), k, database=qdrant)
     threshold = index.threshold if threshold is None else threshold
     hits = [
         [_hit(index, row, cosine, threshold) for cosine, row in zip(*both, strict=True)]
@@ -88,18 +84,3 @@ def search_index(
 def _hit(index: Index, row: int, similarity: float, threshold: float | None) -> Hit:
     same = None if threshold is None else similarity > threshold
     return Hit(index.rows["name"][row], index.rows["label"][row], similarity, same, row)
-
-
-def _embed_files(embedder: Embedder, files: Sequence[str | Path]) -> Tensor:
-    """Embed the queries, [q, d].
-
-    Raises:
-        UserError: one cannot be read.
-    """
-    rows = []
-    for file in files:
-        try:
-            rows.append(embedder.embed([file]))
-        except BadImage as error:
-            raise UserError(f"{file} cannot be read: {error}") from None
-    return torch.cat(rows)

@@ -12,6 +12,7 @@ import safetensors.torch
 import timm
 import torch
 from PIL import Image
+from timm.data.transforms_factory import create_transform
 
 import selfsup
 from selfsup.config import EncoderConfig, KNNConfig, ViewsConfig
@@ -82,7 +83,7 @@ def test_images_are_prepared_as_the_published_model_says(
     small = np.random.default_rng(0).integers(0, 255, (6, 9, 3), dtype=np.uint8)
     image = Image.fromarray(small).resize((290, 190), Image.Resampling.BICUBIC)
     image.save(tmp_path / "x.png")
-    transform: Any = timm.data.create_transform(**settings)
+    transform: Any = create_transform(**settings)
     with torch.no_grad():
         theirs = embedder.encoder(transform(image)[None])[0]
     ours = embedder.embed([tmp_path / "x.png"])[0]
