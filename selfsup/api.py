@@ -22,8 +22,9 @@ from selfsup.core.process_state import preserve_process_state
 from selfsup.core.settings import from_keywords
 from selfsup.core.synonyms import refuse_keywords
 from selfsup.data.in_memory import data_settings
-from selfsup.encoders.bundle import Embedder, load_bundle, read_threshold
+from selfsup.encoders.bundle import Embedder, load_bundle
 from selfsup.encoders.encoder import Encoder
+from selfsup.encoders.thresholds import read_threshold
 from selfsup.search.query import Hit
 
 
@@ -265,8 +266,8 @@ def search(
         settings: as in `embed`, for gallery and queries.
 
     Returns:
-        Hits of each query, the nearest first; `.same` says whether one is above the threshold that
-        `evaluate.verify` saved with the run.
+        Hits of each query, the nearest first; `.same` says whether one is above the threshold for a
+        gallery of this size that `evaluate.verify` saved with the run.
 
     Raises:
         UserError: something cannot be opened.
@@ -279,7 +280,7 @@ def search(
     bank = gallery if isinstance(gallery, Embedded) else embed(model, gallery, **settings)
     single = isinstance(queries, str | PathLike)
     x = _embed_queries(model, [queries] if single else queries, settings)
-    threshold = read_threshold(Path(fspath(model)))
+    threshold = read_threshold(Path(fspath(model)), len(bank.x))
     require(k > 0, f"k must be above 0, not {k}")
     widths = x.shape[1], bank.x.shape[1]
     require(widths[0] == widths[1], f"queries are {widths[0]} wide and the gallery {widths[1]}")

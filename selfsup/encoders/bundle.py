@@ -31,6 +31,7 @@ from selfsup.data.decode import BadImage, decode
 from selfsup.data.python_objects import image_pixels
 from selfsup.encoders.encoder import Encoder, export, load
 from selfsup.encoders.evaluation_view import center_boxes, crop_of
+from selfsup.encoders.thresholds import read_threshold
 
 FORMAT = 1  # version of bundle.json
 CHECKED_BATCHES = (1, 2, 5)  # batch sizes at which an ONNX file is compared with torch
@@ -56,7 +57,10 @@ class Embedder(nn.Module):
 
     @property
     def threshold(self) -> float | None:
-        """Cosine above which two images show the same thing; None if it was not measured."""
+        """Cosine above which a pair of images shows the same; None if it was not measured.
+
+        For a search in many images it is too low: see `read_threshold`.
+        """
         threshold = self.facts.get("threshold")
         return None if threshold is None else float(threshold)
 
@@ -147,19 +151,6 @@ def load_bundle(folder: str | Path) -> Embedder:
     return Embedder(encoder, views, facts | {"threshold": read_threshold(folder)})
 
 
-def read_threshold(run: Path) -> float | None:
-    """Read the threshold that `selfsup verify` measured for a run, or that a bundle contains."""
-    for name, keys in (("verify.json", ("facts", "threshold")), ("bundle.json", ("threshold",))):
-        try:
-            value = json.loads((run / name).read_text())
-            for key in keys:
-                value = value[key]
-            return float(value)
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    return None
-
-
 def write_bundle(run: Path, out: Path, *, onnx: bool = False) -> dict[str, float]:
     """Write the bundle of a run.
 
@@ -218,7 +209,8 @@ def _figures(run: Path) -> dict[str, Any]:
     for file in sorted(run.glob("*.json")):
         try:
             record = json.loads(file.read_text())
-            records[file.stem] = {key: record[key] for key in ("figures", "facts", "settings")}
+            kept = {key: record[key] for key in ("figures", "facts", "settings")}
+            records[file.stem] = kept | {"details": record.get("details", {})}
         except (OSError, ValueError, KeyError, TypeError):
             continue  # no result of a tool
     return records

@@ -37,6 +37,8 @@ class Measurement(NamedTuple):
     """The values without each image's copies in train, where all images have one."""
     warnings: tuple[str, ...] = ()
     """What a reader must know before the figures."""
+    details: dict[str, Any] = {}  # noqa: RUF012  (never written to)
+    """What is saved but not printed."""
 
 
 def compare(
@@ -91,6 +93,7 @@ def compare(
         facts=first.facts,
         notes=notes,
         warnings=first.warnings,
+        details=first.details,
     )
 
 

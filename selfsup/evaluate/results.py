@@ -55,6 +55,8 @@ class Evaluation:
     """Sentences below the table."""
     warnings: tuple[str, ...] = ()
     """Sentences above the table: why its figures are not what they seem."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """What is saved but not printed: of `verify` the thresholds by the size of a gallery."""
 
     def to_dict(self) -> dict[str, Any]:
         """The record that `save` writes: numbers, strings, lists and dictionaries."""
@@ -66,6 +68,7 @@ class Evaluation:
             "margins": {name: margin._asdict() for name, margin in self.margins.items()},
             "facts": self.facts,
             "warnings": list(self.warnings),
+            "details": self.details,
             "settings": self.settings,
             "selfsup": __version__,
         }

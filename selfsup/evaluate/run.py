@@ -163,7 +163,8 @@ def _measure_verify(source: Source, features: Features, config: VerifyConfig) ->
         "its TAR": round(point.tar, 6),
         "unreadable": unreadable,
     }
-    return Measurement(values, facts | chosen, numbers)
+    details = {"thresholds": verification.gallery_thresholds(curve, config.keep)}
+    return Measurement(values, facts | chosen, numbers, details=details)
 
 
 def health(config: HealthConfig) -> Evaluation:

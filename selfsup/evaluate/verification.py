@@ -17,6 +17,7 @@ from selfsup.core.errors import UserError, did_you_mean
 from selfsup.core.labels import class_labels
 from selfsup.core.seeds import generator
 from selfsup.data.sources import Source
+from selfsup.encoders.thresholds import SIZES
 from selfsup.evaluate.features import Features
 
 
@@ -165,6 +166,20 @@ def best_accepted(similarity: Tensor, same: Tensor, weight: Tensor | None = None
     ends = last.nonzero()[:, 0]
     best = int(gain[ends].argmax())
     return float(scores[ends[best]]) if int(gain[ends[best]]) > 0 else float("inf")
+
+
+def gallery_thresholds(curve: Curve, keep: float) -> dict[str, float]:
+    """The threshold for each size of a gallery (`SIZES`), up to what the pairs can tell.
+
+    Of a gallery of n images a query of something else accepts one with n times the chance of a
+    pair, so its threshold is that of the false accept rate keep / n.
+    """
+    thresholds = {}
+    for size in SIZES:
+        thresholds[str(size)] = curve.at_far(keep / size).threshold
+        if keep / size * len(curve.false) < 1:  # no pair may pass: the highest there is
+            break
+    return thresholds
 
 
 def label_pairs(labels: Tensor, *, most: int, seed: int) -> tuple[Tensor, Tensor]:
