@@ -29,7 +29,9 @@ def main(config: Config) -> None:
 
     differences = write_bundle(Path(config.run), Path(config.out), onnx=config.onnx)
     bundle = load_bundle(config.out)
-    threshold = "none (tools/verify.py finds one)" if bundle.threshold is None else bundle.threshold
+    threshold = (
+        "none (selfsup verify measures one)" if bundle.threshold is None else bundle.threshold
+    )
     print(f"{config.out}: {bundle.encoder.dim} dimensions, threshold {threshold}")
     if differences:
         listed = ", ".join(f"{images}: {largest:.1e}" for images, largest in differences.items())
