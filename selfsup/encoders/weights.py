@@ -124,9 +124,12 @@ def load_weights(model: nn.Module, file: Path, name: str) -> None:
     if len(matched) < len(state):
         first = next(key for key in state if key not in matched)
         problem = f"shape {list(loaded[first].shape)}" if first in loaded else "missing"
+        stem = first in loaded and first.startswith(("conv1.", "stem.", "patch_embed."))
         raise UserError(
             f"{file} matches {len(matched)} of {len(state)} tensors of {name}. The first that "
             f"does not match is {first}: {problem}, needed {list(state[first].shape)}"
+            + ". If the file is of another stem, give --encoder.stem standard or small"
+            * stem
         )
     parts = {key.split(".")[0] for key in state}
     unused = [
