@@ -92,7 +92,7 @@ def compare(
         margins=_margins(first, others, config),
         facts=first.facts,
         notes=notes,
-        warnings=first.warnings,
+        warnings=(*model.warnings, *first.warnings),
         details=first.details,
     )
 

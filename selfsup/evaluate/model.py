@@ -20,12 +20,14 @@ from selfsup.encoders.encoder import Encoder, build, load, size_arguments
 from selfsup.encoders.evaluation_view import evaluation_view
 from selfsup.encoders.published import base_name, create_from_cache
 from selfsup.encoders.third_party import (
+    Match,
     NamedTensors,
     Stem,
     detect_stem,
     load_third_party,
     read_third_party,
 )
+from selfsup.encoders.weights import first_names
 from selfsup.evaluate.baselines import Colours, Pixels
 from selfsup.evaluate.features import Features, extract
 from selfsup.evaluate.shared_classes import match_classes
@@ -44,6 +46,8 @@ class EvaluatedModel(NamedTuple):
     """The run folder, where results go."""
     untrained: Callable[[], nn.Module] | None = None
     """Builds the same network with random weights."""
+    warnings: tuple[str, ...] = ()
+    """What a reader must know of its weights before the figures."""
 
 
 def open_model(config: ModelConfig) -> EvaluatedModel:
@@ -89,12 +93,19 @@ def _open_timm(config: ModelConfig) -> EvaluatedModel:
     )
     preprocessing = _preprocessing(config.model)
     size = config.size or (preprocessing["input_size"][-1] if trained else 224)
+    warnings: tuple[str, ...] = ()
     if config.weights == "cached":
         arguments = size_arguments(config.model, size) if config.size else {}
         encoder, state = Encoder(create_from_cache(config.model, **arguments)), "pretrained"
         preprocessing = encoder.model.pretrained_cfg
     elif config.checkpoint:
-        encoder, state = _third_party(config, config.format, size)
+        encoder, match = _third_party(config, config.format, size)
+        state = f"{Path(config.checkpoint).name}, {match}"
+        if match.missing:
+            warnings = (
+                f"{len(match.missing)} tensors of {config.model} have random weights, since "
+                f"{config.checkpoint} has none for them: {first_names(match.missing)}",
+            )
     else:
         encoder = build(_encoder_config(config, config.weights), size)
         state = Path(config.weights).name if config.weights else "random weights"
@@ -106,7 +117,7 @@ def _open_timm(config: ModelConfig) -> EvaluatedModel:
 
     views = evaluation_view(preprocessing, size)
     blank = untrained if trained else None
-    return EvaluatedModel(f"{config.model} ({state})", encoder, views, None, blank)
+    return EvaluatedModel(f"{config.model} ({state})", encoder, views, None, blank, warnings)
 
 
 def _encoder_config(config: ModelConfig, weights: str, stem: Stem = "standard") -> EncoderConfig:
@@ -128,13 +139,12 @@ def _stem(config: ModelConfig, named: NamedTensors) -> Stem:
     return detect_stem(named) if family == "resnet" else "standard"
 
 
-def _third_party(config: ModelConfig, format: Format, size: int) -> tuple[Encoder, str]:
+def _third_party(config: ModelConfig, format: Format, size: int) -> tuple[Encoder, Match]:
     """Build a timm model with the tensors of another project's checkpoint; and how they fitted."""
     file = Path(config.checkpoint)
     named = read_third_party(file, format, teacher=config.teacher)
     encoder = build(_encoder_config(config, "", _stem(config, named)), size)
-    match = load_third_party(encoder.model, named, file, format)
-    return encoder, f"{file.name}, {match}"
+    return encoder, load_third_party(encoder.model, named, file, format)
 
 
 def open_baselines(model: EvaluatedModel, config: EvaluateConfig) -> list[EvaluatedModel]:

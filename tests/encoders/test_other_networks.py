@@ -1,5 +1,6 @@
 """Checkpoints that fit a network in part: what is used, what is not, and when that is refused."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,11 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from selfsup.config import EncoderConfig, Format
+from selfsup.config import EncoderConfig, Format, KNNConfig
 from selfsup.core.errors import UserError
 from selfsup.encoders.encoder import build
 from selfsup.encoders.third_party import Match, load_third_party, read_third_party
+from selfsup.evaluate.model import open_model
 
 Named = dict[str, Tensor]
 
@@ -229,3 +231,26 @@ def test_weights_of_a_deeper_network_are_refused(tmp_path: Path) -> None:
     config = EncoderConfig(name="resnet18", stem="standard", weights=str(tmp_path / "x.pth"))
     with pytest.raises(UserError, match="80 of its 180 encoder tensors would stay unused"):
         build(config, 96)
+
+
+@pytest.mark.parametrize(
+    ("small", "large"),
+    [
+        (("test_vit", {"depth": 3}), ""),
+        (("test_resnet", {"layers": (1, 1, 1, 1)}), "{layers: [1, 1, 2, 1]}"),
+        (("test_convnext", {"depths": (1, 2, 3, 2)}), ""),
+    ],
+)
+def test_random_weights_in_a_part_of_a_network_are_said_above_the_table(
+    tmp_path: Path, small: tuple[str, Any], large: str
+) -> None:
+    theirs = timm.create_model(small[0], num_classes=0, **small[1])
+    torch.save(dict(theirs.state_dict()), tmp_path / "x.pth")
+    model = open_model(
+        KNNConfig(
+            model=small[0], checkpoint=str(tmp_path / "x.pth"), format="timm", data="",
+            encoder_args=large, size=160,
+        )
+    )  # fmt: skip
+    assert "have random weights, since" in model.warnings[0]
+    assert re.match(r"\d+ tensors of ", model.warnings[0])
