@@ -1,6 +1,5 @@
 """The public calls, as a script of a user's: `calls.py IMAGES RUNS`."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,8 @@ import selfsup
 
 def line(*words: object) -> None:
     """Print in one write: lines of two processes must not be cut."""
-    os.write(1, (" ".join(map(str, words)) + "\n").encode())
+    sys.stdout.write(" ".join(map(str, words)) + "\n")
+    sys.stdout.flush()
 
 
 SMALL: dict[str, Any] = {
