@@ -21,8 +21,9 @@ from selfsup.core.process_state import preserve_process_state
 from selfsup.core.settings import from_keywords
 from selfsup.core.synonyms import refuse_keywords
 from selfsup.data.in_memory import data_settings
-from selfsup.encoders.bundle import Embedder, load_bundle, model_name, read_threshold
+from selfsup.encoders.bundle import Embedder, load_bundle, model_name
 from selfsup.encoders.encoder import Encoder
+from selfsup.encoders.thresholds import read_threshold
 from selfsup.search.query import Hit
 
 
@@ -281,8 +282,8 @@ def search(
         settings: as in `embed`, for gallery and queries.
 
     Returns:
-        Hits of each query, the nearest first; `.same` says whether one is above the threshold that
-        `evaluate.verify` saved with the run.
+        Hits of each query, the nearest first; `.same` says whether one is above the threshold for a
+        gallery of this size that `evaluate.verify` saved with the run.
 
     Raises:
         UserError: something cannot be opened.
@@ -299,7 +300,7 @@ def search(
         bank = embed(model, gallery, labels=labels, **settings)
     single = isinstance(queries, str | PathLike)
     x = _embed_queries(model, [queries] if single else queries, settings)
-    threshold = read_threshold(Path(model_name(model)))
+    threshold = read_threshold(Path(model_name(model)), len(bank.x))
     require(k > 0, f"k must be above 0, not {k}")
     widths = x.shape[1], bank.x.shape[1]
     require(widths[0] == widths[1], f"queries are {widths[0]} wide and the gallery {widths[1]}")

@@ -227,9 +227,11 @@ def test_an_index_is_made_searched_added_to_and_taken_from(
     page = ("--page", tmp_path / "search.html", "--threshold", "0.999")
     done = called(*search, *page)
     assert done.returncode == 0, done.stderr
-    first = done.stdout.splitlines()[1].split()
-    assert first == ["1", "1.000", "same", "class1/2.png", "class1"]
-    assert "known: nearest 1.000, same above 0.999" in done.stdout
+    lines = done.stdout.splitlines()
+    assert lines[1].strip() == "it is in the index itself and no hit: class1/2.png"
+    assert not any("class1/2.png  class1" in line for line in lines)
+    assert len(lines) == 6
+    assert ", same above 0.999, among 24 images" in lines[0]
     assert (tmp_path / "search.html").read_text().count("data:image/") == 4
 
     done = called("tools/index.py", *index, "--remove", "class1/2.png")

@@ -29,7 +29,8 @@ def main(config: Config) -> None:
 
     differences = write_bundle(Path(config.run), Path(config.out), onnx=config.onnx)
     bundle = load_bundle(config.out)
-    threshold = "none (tools/verify.py finds one)" if bundle.threshold is None else bundle.threshold
+    value = bundle.threshold
+    threshold = "none (selfsup verify measures one)" if value is None else f"{value:.4f} of a pair"
     print(f"{config.out}: {bundle.encoder.dim} dimensions, threshold {threshold}")
     if differences:
         listed = ", ".join(f"{images}: {largest:.1e}" for images, largest in differences.items())

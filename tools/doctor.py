@@ -55,8 +55,7 @@ def main(config: Config) -> None:
         record["certificate"] = [plain(line) for line in lines]
         if not config.json:
             print(_table(lines) if lines else f"  {record['error']}")
-    broken = any(p.problem for p in checked)
-    wrong = broken or not lines or not all(line.passed for line in lines)
+    wrong = not usable or not lines or not all(line.passed for line in lines)
     record["passed"] = not wrong
     if config.json:
         print(json.dumps(record, indent=2))
@@ -96,7 +95,7 @@ def _packages(checked: "list[Package]") -> str:
     for p in checked:
         extra = f" (for selfsup[{p.extra}])" if p.extra else ""
         what = p.problem or ("" if p.version else "is not installed")
-        rows.append(f"  {p.name:<27}{p.version:<14}{what}{extra if not p.version else ''}")
+        rows.append(f"  {p.name:<27}{p.version:<14}{what}{extra if what else ''}")
     return "\n".join(row.rstrip() for row in rows)
 
 

@@ -26,8 +26,8 @@ class Config:
     k: Annotated[int, arg(aliases=["-k"])] = 12
     """Neighbours of each."""
     threshold: float | None = None
-    """Cosine above which two images are of the same thing; by default the one that tools/verify.py
-    chose."""
+    """Cosine above which two images are of the same thing; by default the one that `selfsup verify`
+    measured, for a gallery of this size."""
     qdrant: str = ""
     """The vector database of an index that is in one: PATH#COLLECTION or URL#COLLECTION."""
     page: str = "search.html"
@@ -51,13 +51,15 @@ def main(config: Config) -> None:
 
 def print_hits(result: "SearchResult") -> None:
     """Print a line for each neighbour, as wide as a terminal is at least."""
-    for query, hits in zip(result.queries, result.hits, strict=True):
-        verdict = "there is no threshold yet: run tools/verify.py, then tools/index.py"
-        if result.threshold is not None:
+    for query, hits, itself in zip(result.queries, result.hits, result.itself, strict=True):
+        verdict = "there is no threshold yet: selfsup verify measures one"
+        if result.threshold is not None and hits:
             known = "known" if hits[0].same else "unknown"
             scores = f"nearest {hits[0].similarity:.3f}, same above {result.threshold:.3f}"
-            verdict = f"{known}: {scores}"
+            verdict = f"{known}: {scores}, among {len(result.index)} images"
         print(f"{query}  {verdict}")
+        if itself:
+            print(f"      it is in the index itself and no hit: {', '.join(itself[:3])}")
         for rank, hit in enumerate(hits, start=1):
             same = "" if hit.same is None else "same   " if hit.same else "unknown"
             print(f"{rank:4d}  {hit.similarity:.3f}  {same:7s}  {hit.name}  {hit.label}")

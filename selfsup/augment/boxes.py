@@ -101,18 +101,21 @@ class CenterBoxes(NamedTuple):
     """The evaluation view: a centred square, its side a fraction of the image's shorter side.
 
     To half a pixel of the original this is resizing the shorter side to size / fraction and
-    cropping the centre; a fraction of 1 is the whole of a square image.
+    cropping the centre; a fraction of 1 is the whole of a square image. Squashed, it is that
+    fraction of both sides, so that resizing makes a square of the whole width and height.
     """
 
     images: int
     fraction: float
+    squash: bool = False
 
     def rows(self, which: slice | Tensor) -> "CenterBoxes":
         """Select images."""
-        return CenterBoxes(len(torch.arange(self.images)[which]), self.fraction)
+        return self._replace(images=len(torch.arange(self.images)[which]))
 
     def resolve(self, height: int, width: int) -> Tensor:
-        """Take the same square of each image."""
-        side = max(1, round(min(height, width) * self.fraction))
-        box = torch.tensor([(height - side) // 2, (width - side) // 2, side, side])
+        """Take the same box of each image."""
+        sides = (height, width) if self.squash else (min(height, width),) * 2
+        h, w = (max(1, round(side * self.fraction)) for side in sides)
+        box = torch.tensor([(height - h) // 2, (width - w) // 2, h, w])
         return box.expand(self.images, 1, 4)

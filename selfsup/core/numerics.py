@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-SMALLEST_NORM = 1e-8  # a shorter row has no direction that float32 can represent
+SMALLEST_NORM = 1e-8  # a shorter row gets no gradient: it would be 1e8 times the loss's
 
 
 def full_precision(like: Tensor) -> AbstractContextManager[None]:
@@ -24,10 +24,10 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 
 def normalize(x: Tensor) -> Tensor:
-    """Scale rows to length 1. [n, d] -> [n, d].
+    """Scale rows to length 1. [n, d] -> [n, d]. Rows of zeros stay zeros.
 
-    A row shorter than 1e-8 becomes zeros with gradient zero, where dividing by a tiny norm would
-    send gradients of 1e11 backward.
+    A row shorter than 1e-8 has gradient zero, where dividing by a tiny norm would send gradients of
+    1e11 backward.
     """
     z: Tensor = _Normalize.apply(x)
     return z
@@ -49,14 +49,29 @@ class _Normalize(torch.autograd.Function):
 
 
 def unit_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale rows to length 1. Returns the rows [n, d] and their divisors [n, 1].
+    """Scale rows to length 1. Returns the rows [n, d] and the divisors of their gradients [n, 1].
 
-    Rows shorter than 1e-8 become zeros: their divisor is infinite.
+    The divisor is the length, and infinite below 1e-8. Squares are summed in float64: those of a
+    row of 1e25 or of 1e-30 are infinite or zero in float32.
     """
-    length = x.norm(dim=1, keepdim=True)
-    # the comparison is false for nan, so that a row with nan stays visible
-    length = torch.where(length <= SMALLEST_NORM, torch.inf, length)
-    return x / length, length
+    length = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float64).to(x.dtype)
+    # the comparisons are false for nan, so that a row with nan stays visible
+    divisor = torch.where(length <= SMALLEST_NORM, torch.inf, length)
+    return x / torch.where(length == 0, 1, length), divisor
+
+
+def scale_to_one(x: Tensor) -> Tensor:
+    """Divide by a power of two so that the largest entry is from 1/2 to 1. [n, d] -> [n, d].
+
+    Nothing is rounded, and which of two rows is nearer stays as it was. Zeros stay zeros.
+    """
+    return torch.ldexp(x, -exponent_of(x))
+
+
+def exponent_of(*rows: Tensor) -> Tensor:
+    """The power of two just above the largest entry: 3 for entries up to 5.0. int32, a scalar."""
+    largest = torch.stack([x.detach().abs().amax() for x in rows if x.numel()] or [torch.zeros(())])
+    return torch.frexp(largest.amax()).exponent.clamp(-126, 126)  # 2 to it is a float32
 
 
 def unit_rows_back(gradient: Tensor, z: Tensor, length: Tensor) -> Tensor:

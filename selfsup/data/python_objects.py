@@ -100,7 +100,7 @@ class _Items:
 
     def __call__(self, position: int) -> np.ndarray:
         try:
-            return _pixels(_image_of(self.data[position]), self.channels)
+            return image_pixels(_image_of(self.data[position]), self.channels)
         except BadImage:
             raise
         except Exception as error:  # whatever a data set of others raises
@@ -118,7 +118,7 @@ def _image_of(item: Any) -> Any:
     return item[0] if isinstance(item, tuple | list) else item
 
 
-def _pixels(image: Any, channels: int) -> np.ndarray:
+def image_pixels(image: Any, channels: int) -> np.ndarray:
     """An image of any kind as uint8 [h, w, channels].
 
     Raises:

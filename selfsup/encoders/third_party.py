@@ -12,145 +12,41 @@ import re
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from selfsup.config import Format
 from selfsup.core.errors import require
-from selfsup.encoders.weights import read_file
-
-Rules = list[tuple[str, str]]
-"""Pairs of a regular expression and its replacement, applied to a name in this order."""
-
-LOCATIONS: dict[str, tuple[str, ...]] = {
-    "lightly": ("state_dict",),
-    "solo": ("state_dict",),
-    "moco": ("state_dict", "model"),
-    "dino": ("model",),
-    "vissl": ("classy_state_dict.base_model.model.trunk", "model_state_dict", "model"),
-    "mmselfsup": ("state_dict",),
-    "timm": ("state_dict", "model"),
-    "torchvision": ("model", "state_dict"),
-    "efficientnet": ("state_dict",),
-}
-"""The entries that may hold the trained network's tensors, with dots between nested entries. The
-first that exists is used; without any, the top level of the file."""
-TEACHER_LOCATIONS = {"dino": ("teacher",), "timm": ("state_dict_ema", "model_ema")}
-STUDENT_LOCATIONS = {"dino": ("student",)}
-PREFIXES: dict[str, tuple[str, ...]] = {
-    "lightly": ("backbone.", "student_backbone.", "query_backbone."),
-    "solo": ("backbone.", "encoder."),
-    "moco": ("encoder_q.", "base_encoder."),
-    "dino": ("backbone.",),
-    "vissl": ("base_model._feature_blocks.", "_feature_blocks."),
-    "mmselfsup": ("backbone.", "encoder_q.0.", "online_net.0.", "base_encoder.0."),
-    "timm": (),
-    "torchvision": (),
-    "efficientnet": (),
-}
-"""Prefixes of the encoder's tensors, not of heads and queues; the first that occurs is used."""
-TEACHER_PREFIXES: dict[str, tuple[str, ...]] = {
-    "lightly": ("teacher_backbone.", "backbone_momentum.", "backbone."),
-    "solo": ("momentum_backbone.", "momentum_encoder."),
-    "moco": ("encoder_k.", "momentum_encoder."),
-    "mmselfsup": tuple(
-        f"{name}.{inner}"
-        for name in ("encoder_k", "target_net", "momentum_encoder")
-        for inner in ("module.0.", "0.")
-    ),
-}
-WRAPPER_PREFIXES = (
-    *("vit.", "_model.", "_features."),
-    *("wrapped_model._model.", "wrapped_model._features."),
+from selfsup.encoders.position_embeddings import fit_positions
+from selfsup.encoders.third_party_names import (
+    BUFFERS,
+    DEPTHWISE_SEPARABLE,
+    EFFICIENTNET,
+    INVERTED_RESIDUAL,
+    LAST_NORMS,
+    LOCATIONS,
+    PREFIXES,
+    RULES,
+    SEQUENTIAL_RESNET,
+    SMALL_SEQUENTIAL_RESNET,
+    STUDENT_LOCATIONS,
+    TEACHER_LOCATIONS,
+    TEACHER_PREFIXES,
+    WRAPPER_PREFIXES,
+    Rules,
 )
-"""Prefixes of further wrappers around the network, in lightly and lightly-train."""
-
-SEQUENTIAL_RESNET: Rules = [
-    (r"^0\.", "conv1."),
-    (r"^1\.", "bn1."),
-    *((rf"^{i + 3}\.(?=\d)", f"layer{i}.") for i in (1, 2, 3, 4)),
-]
-"""A torchvision ResNet whose children are in an nn.Sequential: names start with their position."""
-SMALL_SEQUENTIAL_RESNET: Rules = [
-    (r"^0\.", "conv1."),
-    (r"^1\.", "bn1."),
-    *((rf"^{i + 1}\.(?=\d)", f"layer{i}.") for i in (1, 2, 3, 4)),
-    (r"\.shortcut\.", ".downsample."),
-]
-"""Lightly's ResNet for small images in an nn.Sequential: it has no pooling, so positions differ."""
-TORCHVISION: Rules = [
-    (r"^conv_proj\.", "patch_embed.proj."),
-    (r"^class_token$", "cls_token"),
-    (r"^(?:encoder\.)?pos_embedding$", "pos_embed"),
-    (r"^encoder\.ln\.", "norm."),
-    (r"^encoder\.layers\.encoder_layer_(\d+)\.", r"blocks.\1."),
-    (r"\.ln_([12])\.", r".norm\1."),
-    (r"\.self_attention\.in_proj_(weight|bias)$", r".attn.qkv.\1"),
-    (r"\.self_attention\.out_proj\.", ".attn.proj."),
-    (r"\.mlp\.(?:0|linear_1)\.", ".mlp.fc1."),
-    (r"\.mlp\.(?:3|linear_2)\.", ".mlp.fc2."),
-]
-"""Torchvision's vision transformers; its ResNets have timm's names already. Two of the rules also
-apply to VISSL's transformers."""
-MM: Rules = [
-    (r"^patch_embed\.projection\.", "patch_embed.proj."),
-    (r"^pre_norm\.", "norm_pre."),
-    (r"^ln1\.", "norm."),
-    (r"^ln2\.", "fc_norm."),
-    (r"^layers\.(\d+)\.", r"blocks.\1."),
-    (r"\.ln([12])\.", r".norm\1."),
-    (r"\.attn\.gamma1\.weight$", ".ls1.gamma"),
-    (r"\.ffn\.gamma2\.weight$", ".ls2.gamma"),
-    (r"\.ffn\.(?:layers\.0\.0|w12)\.", ".mlp.fc1."),
-    (r"\.ffn\.(?:layers\.1|w3)\.", ".mlp.fc2."),
-]
-"""Vision transformers of MMSelfSup and MMPretrain."""
-DINOV2: Rules = [
-    (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),
-    (r"\.mlp\.w12\.", ".mlp.fc1."),
-    (r"\.mlp\.w3\.", ".mlp.fc2."),
-]
-"""DINOv2's vision transformers: blocks in chunks, and other names in SwiGLU layers."""
-RULES: dict[str, Rules] = {
-    "lightly": TORCHVISION,
-    "solo": [],
-    "moco": [],
-    "dino": DINOV2,
-    "vissl": TORCHVISION,
-    "mmselfsup": MM,
-    "timm": [],
-    "torchvision": TORCHVISION,
-    "efficientnet": [],  # renamed later, since its rules depend on the timm model
-}
-EFFICIENTNET: Rules = [
-    (r"^_conv_stem\.", "conv_stem."),
-    (r"^_bn0\.", "bn1."),
-    (r"^_conv_head\.", "conv_head."),
-    (r"^_bn1\.", "bn2."),
-    (r"\._depthwise_conv\.", ".conv_dw."),
-    (r"\._se_reduce\.", ".se.conv_reduce."),
-    (r"\._se_expand\.", ".se.conv_expand."),
-]
-"""EfficientNet-PyTorch's layers outside of blocks: see `_rename_efficientnet`."""
-INVERTED_RESIDUAL: Rules = [
-    (r"\._expand_conv\.", ".conv_pw."),
-    (r"\._project_conv\.", ".conv_pwl."),
-    (r"\._bn0\.", ".bn1."),
-    (r"\._bn1\.", ".bn2."),
-    (r"\._bn2\.", ".bn3."),
-]
-"""Layers of an inverted bottleneck with an expansion convolution."""
-DEPTHWISE_SEPARABLE: Rules = [
-    (r"\._project_conv\.", ".conv_pw."),
-    (r"\._bn1\.", ".bn1."),
-    (r"\._bn2\.", ".bn2."),
-]
-"""Layers of a block without an expansion convolution."""
+from selfsup.encoders.weights import (
+    first_names,
+    is_of_encoder,
+    read_file,
+    require_same_network,
+)
 
 NamedTensors = dict[str, Tensor]
-HEAD = re.compile(r"(?:fc|heads?|classifier|head_dist|prototypes|linear|mask_token)\b")
-"""Start of the names of heads and of the mask token, which an encoder does not have."""
 Stem = Literal["small", "standard"]
+
+
+class MovingAverage(NamedTensors):
+    """Tensors of a moving average that were read because the file has no other network."""
 
 
 class Match(NamedTuple):
@@ -162,13 +58,17 @@ class Match(NamedTuple):
     """Names of the network's tensors that the checkpoint does not have in the same shape."""
     unused: list[str]
     """Names of the checkpoint's encoder tensors that the network does not have."""
+    moving_average: bool = False
+    """Whether they are a moving average's because the file has no other network."""
 
     def __str__(self) -> str:
         """A cell of a table: "75 of 100 tensors; not layer4.0.conv1.weight, ..."."""
         text = f"{self.matched} of {self.matched + len(self.missing)} tensors"
         if self.missing:
-            text += f"; not {', '.join(self.missing[:3])}{'...' if len(self.missing) > 3 else ''}"
-        return text
+            text += f"; not {first_names(self.missing)}"
+        if self.unused:
+            text += f"; {len(self.unused)} of the file's unused: {first_names(self.unused)}"
+        return text + "; the moving average, the file's only network" * self.moving_average
 
 
 def read_third_party(file: Path, format: Format, *, teacher: bool = False) -> NamedTensors:
@@ -177,34 +77,50 @@ def read_third_party(file: Path, format: Format, *, teacher: bool = False) -> Na
     Args:
         file: the checkpoint.
         format: the project that wrote it.
-        teacher: read the moving average (EMA) of the network instead of the trained one.
+        teacher: read the moving average (EMA) of the network instead of the trained one. It is read
+            without this, too, if the file has no other network: as a `MovingAverage`.
 
     Returns:
-        Tensors by timm's names, without heads. With format "timm", heads too, and names are only
-        freed of wrappers such as "vit."; with "efficientnet", that project's names, which
-        `load_third_party` translates.
+        Tensors by timm's names, heads included. With format "timm" names are only freed of wrappers
+        such as "vit."; with "efficientnet" they are that project's, which `load_third_party`
+        translates.
 
     Raises:
         UserError: the file cannot be read, or has no such network, or no moving average, in it.
     """
     content = read_file(file)
+    only = not teacher and _has_only_teacher(content, format)
     if teacher:
         _require_teacher(content, file, format)
-    content = _find_tensors(content, format, teacher)
+    content = _find_tensors(content, format, teacher or only)
     require(isinstance(content, dict), f"{file} holds no named tensors")
     named = {re.sub(r"^(?:module\.|_orig_mod\.)+", "", str(k)): v for k, v in content.items()}
     named = {key: value for key, value in named.items() if isinstance(value, Tensor)}
     encoder_prefixes = PREFIXES[format]
-    if teacher and format in TEACHER_PREFIXES:
-        encoder_prefixes = TEACHER_PREFIXES[format]
-        held = any(key.startswith(encoder_prefixes) for key in named)
-        require(held, f"{file} has no moving average: none of {', '.join(encoder_prefixes)}")
-    other = " (--teacher reads the moving average)" if "teacher" in content else ""
-    entries = ", ".join(map(str, list(content)[:5])) + other
+    if format in TEACHER_PREFIXES:
+        averages = tuple(p for p in TEACHER_PREFIXES[format] if p not in encoder_prefixes)
+        held = any(key.startswith(TEACHER_PREFIXES[format]) for key in named)
+        sought = ", ".join(TEACHER_PREFIXES[format])
+        require(held or not teacher, f"{file} has no moving average: none of {sought}")
+        trained = any(key.startswith(encoder_prefixes) for key in named)
+        only |= not teacher and not trained and any(key.startswith(averages) for key in named)
+        encoder_prefixes = TEACHER_PREFIXES[format] if teacher or only else encoder_prefixes
+    entries = ", ".join(map(str, list(content)[:5]))
     require(bool(named), f"{file} has no network where --format {format} keeps it, but {entries}")
     for prefixes in (encoder_prefixes, WRAPPER_PREFIXES):
         named = _select_prefix(named, prefixes)
-    return named if format == "timm" else _rename_to_timm(named, format)
+    named = named if format == "timm" else _rename_to_timm(named, format)
+    return MovingAverage(named) if only else named
+
+
+def _has_only_teacher(content: Any, format: Format) -> bool:
+    """Whether a file has a moving average in an entry of its own, and no other tensors."""
+    if not isinstance(content, dict):
+        return False
+    others = _find_tensors(content, format, teacher=False)
+    if any(isinstance(value, Tensor) for value in others.values()):
+        return False
+    return any(isinstance(content.get(p), dict) for p in TEACHER_LOCATIONS.get(format, ()))
 
 
 def _require_teacher(content: Any, file: Path, format: Format) -> None:
@@ -245,17 +161,13 @@ def _rename(key: str, rules: Rules) -> str:
 
 
 def _rename_to_timm(named: NamedTensors, format: Format) -> NamedTensors:
-    """Translate names into timm's and drop heads."""
+    """Translate names into timm's."""
     rules = RULES[format]
     if any(re.match(r"4\.0\.conv1", key) for key in named):
         rules = SEQUENTIAL_RESNET
     elif any(re.match(r"2\.0\.conv1", key) for key in named):
         rules = SMALL_SEQUENTIAL_RESNET
-    renamed = {}
-    for key, value in named.items():
-        key = _rename(key, rules)
-        if not HEAD.match(key):
-            renamed[key] = value
+    renamed = {_rename(key, rules): value for key, value in named.items()}
     registers = renamed.pop("register_tokens", None)
     if registers is not None and {"cls_token", "pos_embed"} <= renamed.keys():
         # DINOv2 adds a position to the class token, timm with registers does not: added here
@@ -282,30 +194,42 @@ def load_third_party(model: nn.Module, named: NamedTensors, file: Path, format: 
         Which tensors of the model and of the checkpoint matched.
 
     Raises:
-        UserError: no tensor matches.
+        UserError: no tensor matches, one has another shape, or too many of the
+            checkpoint's encoder tensors have no place in the model.
     """
+    moving_average = isinstance(named, MovingAverage)
     named = _rename_efficientnet(named, model) if "_conv_stem.weight" in named else named
     state = model.state_dict()
-    position = named.get("pos_embed")
-    if position is not None and "pos_embed" in state and position.shape != state["pos_embed"].shape:
-        prefix = int(getattr(model, "num_prefix_tokens", 1))
-        tokens = 0 if getattr(model, "no_embed_class", False) else prefix
-        size = getattr(model, "patch_embed").grid_size  # noqa: B009  (no attribute of nn.Module's)
-        resampled = resample_abs_pos_embed(position, new_size=size, num_prefix_tokens=tokens)
-        named = {**named, "pos_embed": resampled}
+    named = fit_positions(_rename_last_norm(named, state), model, file)
     matching = {k: v for k, v in named.items() if k in state and state[k].shape == v.shape}
     names = f"{len(named)} tensors such as {', '.join(list(named)[:3])}"
     check = f"Check --format {format} and the model's name"
     require(bool(matching), f"no tensor of {file} fits the model; it has {names}. {check}")
+    missing = [key for key in state if key not in matching and not BUFFERS.search(key)]
+    unused = [key for key in named if key not in matching and is_of_encoder(key)]
+    matched = sum(not BUFFERS.search(key) for key in matching)
+    other = f"{file} is of another network"
+    for key in unused:
+        if key in state:
+            shapes = f"{list(named[key].shape)}, the model's {list(state[key].shape)}"
+            require(False, f"{other}: its {key} has shape {shapes}. Check the model and --size")
+    require_same_network(unused, matched, other)
     model.load_state_dict(matching, strict=False)
     _apply_project_settings(model, format, named)
-    counters = {key for key in state if key.endswith("num_batches_tracked")}
-    missing = [key for key in state if key not in matching and key not in counters]
-    return Match(
-        len(state.keys() - counters) - len(missing),
-        missing,
-        [k for k in named if k not in matching and k not in counters and not HEAD.match(k)],
-    )
+    return Match(matched, missing, unused, moving_average)
+
+
+def _rename_last_norm(named: NamedTensors, state: NamedTensors) -> NamedTensors:
+    """Rename the norm after pooling to `head.norm.`, where the network has that one alone."""
+    if "head.norm.weight" not in state or "head.norm.weight" in named:
+        return named
+    for prefix in LAST_NORMS:
+        if f"{prefix}weight" in named and f"{prefix}weight" not in state:
+            return {
+                f"head.norm.{k[len(prefix) :]}" if k.startswith(prefix) else k: v
+                for k, v in named.items()
+            }
+    return named
 
 
 def _rename_efficientnet(named: NamedTensors, model: Any) -> NamedTensors:

@@ -14,10 +14,14 @@ import torch
 from numpy._core.multiarray import scalar
 from torch import Tensor, nn
 
-from selfsup.core.errors import UserError
+from selfsup.core.errors import UserError, require
+from selfsup.encoders.third_party_names import BUFFERS, HEAD
 
 WRAPPERS = ("state_dict", "model", "teacher", "student")  # entries of a file that hold the weights
 PREFIXES = ("module.", "_orig_mod.", "model.", "encoder.", "backbone.")
+
+MOST_UNUSED = 0.05
+"""Fraction of a file's encoder tensors that may stay unused: one block of twelve is more."""
 
 SAFE_TYPES: list[Any] = [
     argparse.Namespace,
@@ -102,7 +106,7 @@ def fingerprint(model: nn.Module) -> str:
 def load_weights(model: nn.Module, file: Path, name: str) -> None:
     """Load a file's weights into `model`, in place: all tensors of the model or none.
 
-    Prefixes of wrappers are removed. Tensors that the model does not have (a classifier, a
+    Prefixes of wrappers are removed. Tensors that belong to no part of the model (a classifier, a
     projector) are ignored.
 
     Args:
@@ -111,7 +115,8 @@ def load_weights(model: nn.Module, file: Path, name: str) -> None:
         name: the model's name, for the error message.
 
     Raises:
-        UserError: a tensor of the model is missing in the file or has another shape.
+        UserError: a tensor of the model is missing in the file or has another shape, or the file
+            has more than `MOST_UNUSED` tensors that the model lacks: it is a deeper network's.
     """
     loaded = {_without_prefixes(key): value for key, value in read_weights(file).items()}
     state = model.state_dict()
@@ -119,11 +124,41 @@ def load_weights(model: nn.Module, file: Path, name: str) -> None:
     if len(matched) < len(state):
         first = next(key for key in state if key not in matched)
         problem = f"shape {list(loaded[first].shape)}" if first in loaded else "missing"
+        stem = first in loaded and first.startswith(("conv1.", "stem.", "patch_embed."))
         raise UserError(
             f"{file} matches {len(matched)} of {len(state)} tensors of {name}. The first that "
             f"does not match is {first}: {problem}, needed {list(state[first].shape)}"
+            + ". If the file is of another stem, give --encoder.stem standard or small"
+            * stem
         )
+    parts = {key.split(".")[0] for key in state}
+    unused = [
+        key
+        for key in loaded
+        if key not in state and key.split(".")[0] in parts and is_of_encoder(key)
+    ]
+    require_same_network(unused, sum(map(is_of_encoder, matched)), f"{file} is of another network")
     model.load_state_dict(matched)
+
+
+def is_of_encoder(key: str) -> bool:
+    """Whether a tensor's name is of a trained tensor and not of a head."""
+    return not BUFFERS.search(key) and not HEAD.match(key)
+
+
+def require_same_network(unused: list[str], matched: int, other: str) -> None:
+    """Raise a UserError if more than `MOST_UNUSED` of a file's encoder tensors are unused."""
+    total = matched + len(unused)
+    require(
+        len(unused) <= MOST_UNUSED * total,
+        f"{other}: {len(unused)} of its {total} encoder tensors would stay unused, such as "
+        f"{first_names(unused)}. Name the model that it was trained as",
+    )
+
+
+def first_names(names: list[str]) -> str:
+    """The first three names, for a sentence."""
+    return ", ".join(names[:3]) + " and others" * (len(names) > 3)
 
 
 def _without_prefixes(key: str) -> str:

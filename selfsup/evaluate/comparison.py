@@ -33,6 +33,12 @@ class Measurement(NamedTuple):
     """The class of each value, where classes are resampled as a whole."""
     without_leaks: Tensor | None = None
     """bool, which values are of images that are not in train too."""
+    leave_one_out: dict[str, Tensor] = {}  # noqa: RUF012  (never written to)
+    """The values without each image's copies in train, where all images have one."""
+    warnings: tuple[str, ...] = ()
+    """What a reader must know before the figures."""
+    details: dict[str, Any] = {}  # noqa: RUF012  (never written to)
+    """What is saved but not printed."""
 
 
 def compare(
@@ -86,6 +92,8 @@ def compare(
         margins=_margins(first, others, config),
         facts=first.facts,
         notes=notes,
+        warnings=(*model.warnings, *first.warnings),
+        details=first.details,
     )
 
 
@@ -140,15 +148,16 @@ def _mean_over_seeds(runs: list[Measurement]) -> dict[str, str]:
 
 def _figures(measured: Measurement, config: EvaluateConfig) -> Figures:
     """Every figure, and those over test images without leaks if there are any leaks."""
-    figures: Figures = {}
+    figures: Figures = dict(measured.numbers)  # first: AUC before an accuracy
     for name, values in measured.values.items():
         figures[name] = _interval(values, measured.groups, config)
-    figures |= measured.numbers
     rows = measured.without_leaks
     if rows is not None and not bool(rows.all()) and bool(rows.any()):
         groups = None if measured.groups is None else measured.groups[rows]
         for name, values in measured.values.items():
             figures[name + NOT_IN_TRAIN] = _interval(values[rows], groups, config)
+    for name, values in measured.leave_one_out.items():
+        figures[name + NOT_IN_TRAIN] = _interval(values, None, config)
     return figures
 
 

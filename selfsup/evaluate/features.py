@@ -14,14 +14,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from selfsup.augment.apply import apply, standardize
-from selfsup.augment.boxes import CenterBoxes, CropSpec
+from selfsup.augment.boxes import CropSpec
 from selfsup.augment.draws import draw
 from selfsup.config import ViewsConfig
 from selfsup.config.pipelines import SIMCLR
 from selfsup.core.distributed import gather_objects, gather_uneven, local_slice, world
 from selfsup.core.errors import UserError
+from selfsup.core.labels import class_labels
 from selfsup.data.sources import Source
-from selfsup.encoders.encoder import crop_fraction
+from selfsup.encoders.evaluation_view import center_boxes
 
 
 class Features(NamedTuple):
@@ -45,11 +46,29 @@ class Features(NamedTuple):
             x=self.x[rows], labels=self.labels[rows], positions=self.positions[rows]
         )
 
+    def class_names(self) -> list[str]:
+        """Names of the classes that have an image here, in the order of their numbers."""
+        return [self.classes[label] for label in self.labels.unique().tolist() if label >= 0]
+
     def with_classes(self, classes: Sequence[str]) -> "Features":
-        """Number labels by another source's classes; classes that it lacks come after them."""
+        """Number labels by another source's classes; classes that it lacks come after them.
+
+        Raises:
+            ValueError: two classes have one name, so that names do not say which is which.
+        """
+        if list(classes) == list(self.classes):
+            return self
+        for names in (classes, self.classes):
+            doubled = sorted({name for name in names if names.count(name) > 1})
+            if doubled:
+                raise ValueError(
+                    f"{len(doubled)} names stand for two classes each, such as {doubled[0]!r}: "
+                    "classes of two sets are matched by name, so give each a name of its own"
+                )
         numbers = {name: label for label, name in enumerate(classes)}
-        new = [numbers.setdefault(name, len(numbers)) for name in self.classes]
-        return self._replace(labels=torch.tensor(new)[self.labels], classes=list(numbers))
+        new = torch.tensor([numbers.setdefault(name, len(numbers)) for name in self.classes])
+        labels = torch.where(self.labels < 0, -1, new[self.labels])
+        return self._replace(labels=labels, classes=list(numbers))
 
 
 class _Chunks(Dataset[tuple[Tensor, dict[int, str]]]):
@@ -62,7 +81,7 @@ class _Chunks(Dataset[tuple[Tensor, dict[int, str]]]):
 
     def __getitem__(self, i: int) -> tuple[Tensor, dict[int, str]]:
         chunk = self.chunks[i]
-        boxes = CenterBoxes(len(chunk), crop_fraction(self.views.size))
+        boxes = center_boxes(len(chunk), self.views)
         cut = CropSpec(boxes, self.views.size, self.views.interpolation)
         crops = self.source.crops(chunk, cut)
         return crops.images[0][:, 0], crops.bad
@@ -203,6 +222,7 @@ def split_rows(labels: Tensor, *, fraction: float, seed: int) -> tuple[Tensor, T
     `fraction` of each class is held out, one image at least where the class has two.
     """
     shuffle = np.random.default_rng(seed)
+    labels = class_labels(labels)
     held_out = []
     for label in labels.unique().tolist():
         rows = (labels == label).nonzero()[:, 0].numpy()

@@ -10,7 +10,7 @@ from selfsup.core.distributed import is_main
 from selfsup.core.errors import require
 from selfsup.core.numerics import normalize
 from selfsup.data.audit import digest
-from selfsup.encoders.bundle import load_bundle
+from selfsup.encoders.thresholds import read_threshold
 from selfsup.encoders.weights import fingerprint
 from selfsup.evaluate.model import EvaluatedModel, embed, open_images, open_model
 from selfsup.evaluate.results import result_file
@@ -51,7 +51,7 @@ def build_index(config: IndexConfig) -> BuiltIndex:
     if not is_main():
         return BuiltIndex(index, unreadable)
     engine: Engine = "usearch" if config.ann else "qdrant" if config.qdrant else index.engine
-    threshold = load_bundle(model.folder).threshold if model.folder else None
+    threshold = read_threshold(model.folder, len(index)) if model.folder else None
     index = replace(index, engine=engine, where=config.qdrant or index.where, threshold=threshold)
     store.write(index, engines.build)
     return BuiltIndex(index, unreadable)

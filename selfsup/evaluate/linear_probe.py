@@ -6,8 +6,10 @@ Shape letters: n training features, q test features, d width.
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
+from selfsup.core.labels import class_labels
 from selfsup.evaluate.features import split_rows
 from selfsup.evaluate.logistic import Fit, Problem
 
@@ -49,14 +51,28 @@ def prepare(train: Tensor, labels: Tensor, test: Tensor, *, seed: int) -> Prepar
     Raises:
         ValueError: there is only one class, or no class has two images to choose with.
     """
+    labels = class_labels(labels)
     names, classes = labels.unique(return_inverse=True)
     if len(names) < 2:
         raise ValueError("all labels are the same: a linear probe needs 2 classes or more")
     fitted, held_out = split_rows(labels, fraction=HELD_OUT, seed=seed)
     if len(held_out) == 0:
         raise ValueError("no class has 2 images: nothing is left to choose C with")
-    mean, std = train.mean(0), train.std(0).clamp(min=1e-6)
-    return Prepared((train - mean) / std, (test - mean) / std, classes, names, fitted, held_out)
+    train, test = standardize(train, test)
+    return Prepared(train, test, classes, names, fitted, held_out)
+
+
+def standardize(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale each column to mean 0 and deviation 1 in train; one that does not change becomes 0.
+
+    Columns are divided by their largest entry first, since squares of 1e25 and of 1e-30 are
+    infinite and 0 in float32.
+    """
+    largest = train.abs().amax(0)
+    largest = torch.where(largest > 0, largest, 1)
+    x = train / largest
+    mean, std = x.mean(0), x.std(0).clamp(min=1e-6)
+    return x.sub_(mean).div_(std), (test / largest - mean) / std
 
 
 def linear_probe(
@@ -85,17 +101,17 @@ def linear_probe(
         ValueError: there is only one class, or no class has two images to choose C with.
     """
     ready = prepare(train, labels, test, seed=seed)
-    x, y, c = ready.train, ready.classes, len(ready.names)
-    subset = Problem(x[ready.fitted], y[ready.fitted], c)
+    problem = Problem(ready.train, ready.classes, len(ready.names))
+    held_out, truth = ready.train[ready.held_out], ready.classes[ready.held_out]
+    subset, ready = problem.select(ready.fitted), ready._replace(train=held_out)
     best: Fit | None = None
     chosen, score, fit = strengths[0], -1.0, None
     for strength in strengths:
         fit = subset.fit(strength, fit)
-        held_out = fit.predict(x[ready.held_out]) == y[ready.held_out]
-        accuracy = float(held_out.double().mean())
+        accuracy = float((fit.predict(held_out) == truth).double().mean())
         progress(1)
         if accuracy > score:  # of equal ones the smallest, which regularises most
             best, chosen, score = fit, strength, accuracy
-    final = Problem(x, y, c, like=subset).fit(chosen, best)
+    final = problem.fit(chosen, best)
     progress(1)
     return Probe(ready.names[final.predict(ready.test)], chosen, final.converged)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -19,16 +19,21 @@ from selfsup.data.decode import read_bytes
 from selfsup.data.open import open_source
 from selfsup.data.sources import ImageSource, Source
 from selfsup.data.subset import labelled_images, require_classes
-from selfsup.encoders.encoder import Encoder, build, evaluation_view, load
+from selfsup.encoders.encoder import Encoder, build, load, size_arguments
+from selfsup.encoders.evaluation_view import evaluation_view
+from selfsup.encoders.published import base_name, create_from_cache
 from selfsup.encoders.third_party import (
+    Match,
     NamedTensors,
     Stem,
     detect_stem,
     load_third_party,
     read_third_party,
 )
+from selfsup.encoders.weights import first_names
 from selfsup.evaluate.baselines import Colours, Pixels
 from selfsup.evaluate.features import Features, extract
+from selfsup.evaluate.shared_classes import match_classes
 
 
 class EvaluatedModel(NamedTuple):
@@ -42,6 +47,8 @@ class EvaluatedModel(NamedTuple):
     """The run folder, where results go."""
     untrained: Callable[[], nn.Module] | None = None
     """Builds the same network with random weights."""
+    warnings: tuple[str, ...] = ()
+    """What a reader must know of its weights before the figures."""
 
 
 def open_model(config: ModelConfig) -> EvaluatedModel:
@@ -79,23 +86,30 @@ def _open_timm(config: ModelConfig) -> EvaluatedModel:
         "--checkpoint FILE and --format (who wrote it) go together",
     )
     torch.manual_seed(seed_for(config.seed, 0, "weights"))
-    cached = config.weights == "cached"
-    if cached:
-        try:
-            encoder = Encoder(timm.create_model(config.model, pretrained=True, num_classes=0))
-        except Exception as error:  # the hub's client raises many kinds when it has to stay offline
-            sentence = str(error).split("\n")[0]
-            raise UserError(
-                f"no pretrained weights of {config.model} lie on this machine: {sentence}"
-            ) from None
-        state = "pretrained"
+    trained = bool(config.weights or config.checkpoint)
+    require(
+        trained or base_name(config.model) == config.model,
+        f"{config.model} names published weights: give --weights cached to read them from this "
+        f"machine's cache, --weights FILE, or --model {base_name(config.model)} for random ones",
+    )
+    preprocessing = _preprocessing(config.model)
+    size = config.size or (preprocessing["input_size"][-1] if trained else 224)
+    warnings: tuple[str, ...] = ()
+    if config.weights == "cached":
+        arguments = size_arguments(config.model, size) if config.size else {}
+        encoder, state = Encoder(create_from_cache(config.model, **arguments)), "pretrained"
+        preprocessing = encoder.model.pretrained_cfg
     elif config.checkpoint:
-        encoder, state = _third_party(config, config.format)
+        encoder, match = _third_party(config, config.format, size)
+        state = f"{Path(config.checkpoint).name}, {match}"
+        if match.missing:
+            warnings = (
+                f"{len(match.missing)} tensors of {config.model} have random weights, since "
+                f"{config.checkpoint} has none for them: {first_names(match.missing)}",
+            )
     else:
-        encoder = build(_encoder_config(config, config.weights), config.size or 224)
+        encoder = build(_encoder_config(config, config.weights), size)
         state = Path(config.weights).name if config.weights else "random weights"
-    preprocessing = encoder.model.pretrained_cfg
-    size = config.size or (preprocessing["input_size"][-1] if cached else 224)
     stem = _stem(config, encoder.model.state_dict())
 
     def untrained() -> nn.Module:
@@ -103,12 +117,21 @@ def _open_timm(config: ModelConfig) -> EvaluatedModel:
         return build(_encoder_config(config, "", stem), size)
 
     views = evaluation_view(preprocessing, size)
-    blank = untrained if config.weights or config.checkpoint else None
-    return EvaluatedModel(f"{config.model} ({state})", encoder, views, None, blank)
+    blank = untrained if trained else None
+    return EvaluatedModel(f"{config.model} ({state})", encoder, views, None, blank, warnings)
 
 
 def _encoder_config(config: ModelConfig, weights: str, stem: Stem = "standard") -> EncoderConfig:
-    return EncoderConfig(name=config.model, args=config.encoder_args, stem=stem, weights=weights)
+    name = base_name(config.model)
+    return EncoderConfig(name=name, args=config.encoder_args, stem=stem, weights=weights)
+
+
+def _preprocessing(name: str) -> dict[str, Any]:
+    """The settings of a timm model's published weights, or of the network if it has none."""
+    settings: Any = timm.get_pretrained_cfg(name)
+    if settings is None:
+        settings = timm.create_model(name).pretrained_cfg
+    return settings if isinstance(settings, dict) else dict(settings.to_dict())
 
 
 def _stem(config: ModelConfig, named: NamedTensors) -> Stem:
@@ -117,13 +140,12 @@ def _stem(config: ModelConfig, named: NamedTensors) -> Stem:
     return detect_stem(named) if family == "resnet" else "standard"
 
 
-def _third_party(config: ModelConfig, format: Format) -> tuple[Encoder, str]:
+def _third_party(config: ModelConfig, format: Format, size: int) -> tuple[Encoder, Match]:
     """Build a timm model with the tensors of another project's checkpoint; and how they fitted."""
     file = Path(config.checkpoint)
     named = read_third_party(file, format, teacher=config.teacher)
-    encoder = build(_encoder_config(config, "", _stem(config, named)), config.size or 224)
-    match = load_third_party(encoder.model, named, file, format)
-    return encoder, f"{file.name}, {match}"
+    encoder = build(_encoder_config(config, "", _stem(config, named)), size)
+    return encoder, load_third_party(encoder.model, named, file, format)
 
 
 def open_baselines(model: EvaluatedModel, config: EvaluateConfig) -> list[EvaluatedModel]:
@@ -156,6 +178,9 @@ def train_and_test(
     """Embed the training images, and the test images if any are named.
 
     Labels of both are by the names of the classes, the training images' first.
+
+    Raises:
+        UserError: images cannot be opened or have no labels, or no class is in both.
     """
     opened = open_images(model, config.data, config.split, config)
     images = labelled_images(opened, config.data)
@@ -164,7 +189,13 @@ def train_and_test(
     if not test and not test_split:
         return train, None
     tested = labelled_features(model, test or config.data, test_split, config)
-    return train, tested.with_classes(train.classes)
+    names = where(config.data, config.split), where(test or config.data, test_split)
+    return train, match_classes(train, tested, *names)
+
+
+def where(data: str, split: str) -> str:
+    """Name a set of images in a message."""
+    return f"{data} ({split})" if split else data
 
 
 def open_images(model: EvaluatedModel, data: str, split: str, config: ModelConfig) -> Source:

@@ -53,6 +53,10 @@ class Evaluation:
     """What was chosen, left out and counted."""
     notes: tuple[str, ...] = ()
     """Sentences below the table."""
+    warnings: tuple[str, ...] = ()
+    """Sentences above the table: why its figures are not what they seem."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """What is saved but not printed: of `verify` the thresholds by the size of a gallery."""
 
     def to_dict(self) -> dict[str, Any]:
         """The record that `save` writes: numbers, strings, lists and dictionaries."""
@@ -63,6 +67,8 @@ class Evaluation:
             "baselines": {name: _plain(figures) for name, figures in self.baselines.items()},
             "margins": {name: margin._asdict() for name, margin in self.margins.items()},
             "facts": self.facts,
+            "warnings": list(self.warnings),
+            "details": self.details,
             "settings": self.settings,
             "selfsup": __version__,
         }
@@ -97,6 +103,8 @@ class Evaluation:
     def _print_to(self, console: Console) -> None:
         if not self.figures:
             return
+        for warning in self.warnings:
+            console.print(f"WARNING: {warning}", style="bold red", highlight=False, markup=False)
         for table in self._tables():
             console.print(table)
         facts = ", ".join(f"{key} {value}" for key, value in self.facts.items())

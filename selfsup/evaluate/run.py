@@ -9,149 +9,35 @@ from typing import Any
 
 from torch import Tensor
 
-from selfsup.config import HealthConfig, KNNConfig, LinearConfig, RetrievalConfig, VerifyConfig
-from selfsup.core.errors import UserError, require
+from selfsup.config import HealthConfig, RetrievalConfig, VerifyConfig
+from selfsup.core.errors import require
 from selfsup.core.numerics import normalize
-from selfsup.core.progress import bar
 from selfsup.data.sources import Source
 from selfsup.data.subset import labelled_images, random_subset
 from selfsup.evaluate import signs_of_health, verification
-from selfsup.evaluate.comparison import Measurement, accuracy, compare
-from selfsup.evaluate.features import Features, extract_views, split_rows
+from selfsup.evaluate.classify import knn, linear
+from selfsup.evaluate.comparison import Measurement, compare
+from selfsup.evaluate.copies import Copies
+from selfsup.evaluate.features import Features, extract_views
 from selfsup.evaluate.leaks import LeakCheck
-from selfsup.evaluate.linear_probe import STRENGTHS, Probe, linear_probe
 from selfsup.evaluate.model import (
     EvaluatedModel,
     embed,
     open_images,
     search_device,
-    train_and_test,
 )
 from selfsup.evaluate.results import Evaluation
 from selfsup.evaluate.retrieval_figures import Retrieval, retrieval_after_reranking
 from selfsup.evaluate.retrieval_figures import retrieval as search_figures
 from selfsup.evaluate.search_images import SearchImages, search_images
-from selfsup.evaluate.sgd_probe import sweep
-from selfsup.evaluate.votes import few_shot, knn_votes, votes_from
+from selfsup.evaluate.without_leaks import all_leaked, with_leaks
 from selfsup.search.products import parse_bytes
+
+__all__ = ["health", "knn", "linear", "retrieval", "verify"]
 
 USUAL = ("R-precision", "MAP@R", "mAP")
 """Figures that a retrieval shows besides Recall@k, without --all."""
 VIEWED = 1000  # images of which views are compared, at most
-
-
-def knn(config: KNNConfig) -> Evaluation:
-    """Measure the accuracy of weighted k-nearest-neighbour votes.
-
-    Raises:
-        UserError: a setting, the model or the images do not fit.
-    """
-    require(bool(config.k) and bool(config.temperature), "give a --k and a --temperature")
-    require(min((*config.k, *config.shots, config.draws)) > 0, "--k, --shots and --draws: above 0")
-    require(min(config.temperature) > 0, "--temperature must be above 0")
-    require(
-        not config.shots or bool(config.test or config.test_split),
-        "--shots takes labelled images from --data and classifies others: give --test",
-    )
-    check = LeakCheck(config, config.test, config.test_split)
-
-    def features(model: EvaluatedModel) -> tuple[Features, Features | None]:
-        check.open_for(model)
-        bank, test = train_and_test(model, config, config.test, config.test_split)
-        if len(bank.x) < 2:
-            raise UserError(f"{config.data} holds {len(bank.x)} image; neighbours need 2 or more")
-        return bank, test
-
-    return compare("knn", config, features, lambda both: _measure_knn(*both, config, check))
-
-
-def _measure_knn(
-    bank: Features, test: Features | None, config: KNNConfig, check: LeakCheck
-) -> Measurement:
-    """Accuracy of each vote, and with a few images of each class."""
-    votes, memory = votes_from(config), parse_bytes(config.memory)
-    queries = bank if test is None else test
-    device = search_device(bank.x, queries.x)
-    x, others = bank.x.to(device), None if test is None else test.x.to(device)
-    predictions = knn_votes(x, bank.labels, others, votes=votes, memory=memory)
-    right = [accuracy(each, queries.labels) for each in predictions]
-    values = {f"k-NN, {vote}": each for vote, each in zip(votes, right, strict=True)}
-    facts: dict[str, Any] = {"bank": len(bank.x), "queries": len(queries.x)}
-    facts["protocol"] = "leave one out" if test is None else "test images"
-    facts["unreadable"] = bank.bad + (0 if test is None else test.bad)
-    if test is not None and len(votes) > 1:
-        in_train = knn_votes(x, bank.labels, votes=votes, memory=memory)
-        scores = [float(accuracy(each, bank.labels).mean()) for each in in_train]
-        best = scores.index(max(scores))
-        values["k-NN, chosen in train"] = right[best]
-        facts["chosen in train"] = str(votes[best])
-    if test is not None and others is not None:
-        for shots in config.shots:
-            options = {"draws": config.draws, "seed": config.seed, "memory": memory}
-            drawn = few_shot(x, bank.labels, others, shots=shots, vote=votes[0], **options)
-            each = accuracy(drawn, test.labels)
-            values[f"k-NN, {shots} of each class"] = each.mean(0)
-            spread = float(each.mean(1).std()) if config.draws > 1 else 0.0
-            facts[f"deviation of {config.draws} draws of {shots}"] = round(spread, 4)
-    without_leaks, leaked = check.without_leaks(queries)
-    return Measurement(values, facts | leaked, without_leaks=without_leaks)
-
-
-def linear(config: LinearConfig) -> Evaluation:
-    """Measure the accuracy of a linear classifier on frozen features.
-
-    Raises:
-        UserError: a setting, the model or the images do not fit.
-    """
-    require(
-        all(0 < fraction <= 1 for fraction in config.shares),
-        "--shares must be above 0 and at most 1",
-    )
-    require(config.epochs > 0, f"--epochs must be above 0, not {config.epochs}")
-    check = LeakCheck(config, config.test, config.test_split)
-
-    def features(model: EvaluatedModel) -> tuple[Features, Features | None]:
-        check.open_for(model)
-        return train_and_test(model, config, config.test, config.test_split)
-
-    return compare("linear", config, features, lambda both: _measure_linear(*both, config, check))
-
-
-def _measure_linear(
-    train: Features, test: Features | None, config: LinearConfig, check: LeakCheck
-) -> Measurement:
-    """Accuracy with each fraction of the training labels."""
-    protocol, unreadable = "test images", train.bad
-    if test is None:
-        fitted, held_out = split_rows(train.labels, fraction=0.2, seed=config.seed)
-        train, test = train.select(fitted.tolist()), train.select(held_out.tolist())
-        test, protocol = test._replace(bad=0), "a fifth of each class held out"
-    values, facts = {}, {"protocol": protocol, "unreadable": unreadable + test.bad}
-    for fraction in config.shares:
-        few = train
-        if fraction < 1:
-            rows = split_rows(train.labels, fraction=fraction, seed=config.seed)[1]
-            few = train.select(rows.tolist())
-        probe = _fit_probe(few, test, fraction, config)
-        name = "linear probe" if fraction == 1 else f"linear probe, {fraction:.0%} of labels"
-        values[name] = accuracy(probe.predictions, test.labels)
-        setting = f"{'C' if config.solver == 'logistic' else 'rate'} {probe.setting:.3g}"
-        facts[name] = f"{len(few.x)} images, {setting}"
-        facts["converged"] = facts.get("converged", True) and probe.converged
-    without_leaks, leaked = check.without_leaks(test)
-    facts |= {"test": len(test.x)} | leaked
-    return Measurement(values, facts, without_leaks=without_leaks)
-
-
-def _fit_probe(train: Features, test: Features, fraction: float, config: LinearConfig) -> Probe:
-    """Fit by the solver of the settings, with a progress bar."""
-    logistic = config.solver == "logistic"
-    fits = len(STRENGTHS) + 1 if logistic else config.epochs
-    data = train.x, train.labels, test.x
-    with bar(f"{fraction:.0%} of labels", fits, shown=True) as advance:
-        if logistic:
-            return linear_probe(*data, seed=config.seed, progress=advance)
-        return sweep(*data, seed=config.seed, epochs=config.epochs, progress=advance)
 
 
 def retrieval(config: RetrievalConfig) -> Evaluation:
@@ -162,23 +48,38 @@ def retrieval(config: RetrievalConfig) -> Evaluation:
     """
     require(min(config.cuts, default=0) > 0, "--cuts must be above 0")
     check = LeakCheck(config, config.queries, config.queries_split)
+    copies = Copies(config, config.queries, config.queries_split)
 
     def features(model: EvaluatedModel) -> tuple[SearchImages, SearchImages | None]:
         check.open_for(model)
         return search_images(model, config)
 
-    return compare(
-        "retrieval", config, features, lambda both: _measure_retrieval(*both, config, check)
-    )
+    def measure(both: tuple[SearchImages, SearchImages | None]) -> Measurement:
+        gallery, queries = both
+        measured, searched = _measure_retrieval(gallery, queries, config)
+        if queries is None:
+            return measured
+        measured = with_leaks(measured, check, queries.features, rows=searched)
+        if not all_leaked(measured) or config.sequence:
+            return measured
+        groups = copies.find(gallery.features, queries.features, check.channels)
+        try:
+            alone, _ = _measure_retrieval(
+                gallery.with_sequences(groups.train), queries.with_sequences(groups.test), config
+            )
+        except ValueError:  # no query has a match besides its copies
+            return measured
+        return measured._replace(leave_one_out=alone.values)
+
+    return compare("retrieval", config, features, measure)
 
 
 def _measure_retrieval(
     gallery: SearchImages,
     queries: SearchImages | None,
     config: RetrievalConfig,
-    check: LeakCheck,
-) -> Measurement:
-    """Figures of each query, and after re-ranking."""
+) -> tuple[Measurement, Tensor]:
+    """Figures of each query, and after re-ranking; and which queries have figures."""
     searching = queries or gallery
     device = search_device(gallery.features.x, searching.features.x)
     x = searching.rows.to(device)
@@ -197,11 +98,8 @@ def _measure_retrieval(
         "unreadable": gallery.features.bad + (queries.features.bad if queries else 0),
         "interval": "over classes",
     }
-    without_leaks, leaked = check.without_leaks(searching.features)
-    if without_leaks is not None:
-        without_leaks = without_leaks[figures.queries]
     groups = searching.rows.labels[figures.queries]
-    return Measurement(values, facts | leaked, groups=groups, without_leaks=without_leaks)
+    return Measurement(values, facts, groups=groups), figures.queries
 
 
 def _shown(searched: Retrieval, config: RetrievalConfig) -> dict[str, Tensor]:
@@ -256,9 +154,10 @@ def _measure_verify(source: Source, features: Features, config: VerifyConfig) ->
     if len(pairs) >= config.folds >= 2:
         # pairs are listed by kind: unshuffled, folds would differ in their fraction of each
         order = verification.shuffled(len(pairs), config.seed)
-        values["accuracy by folds"] = verification.fold_accuracies(
-            similarity[order], same[order], config.folds
-        )
+        shuffled = similarity[order], same[order], config.folds
+        values["balanced accuracy by folds"] = verification.fold_balanced_accuracies(*shuffled)
+        if config.pairs:  # in the mixture that the file has; of random pairs most are different
+            values["accuracy by folds"] = verification.fold_accuracies(*shuffled)
     point = curve.at_far(config.keep)
     chosen = {
         "threshold": point.threshold,
@@ -266,7 +165,8 @@ def _measure_verify(source: Source, features: Features, config: VerifyConfig) ->
         "its TAR": round(point.tar, 6),
         "unreadable": unreadable,
     }
-    return Measurement(values, facts | chosen, numbers)
+    details = {"thresholds": verification.gallery_thresholds(curve, config.keep)}
+    return Measurement(values, facts | chosen, numbers, details=details)
 
 
 def health(config: HealthConfig) -> Evaluation:

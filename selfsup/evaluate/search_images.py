@@ -10,7 +10,8 @@ from selfsup.core.errors import UserError
 from selfsup.data.sources import Source
 from selfsup.data.subset import labelled_images
 from selfsup.evaluate.features import Features
-from selfsup.evaluate.model import EvaluatedModel, embed, open_images
+from selfsup.evaluate.model import EvaluatedModel, embed, open_images, where
+from selfsup.evaluate.shared_classes import match_classes
 from selfsup.search.gallery import Gallery
 
 JUNK = ("1", "true", "yes", "junk")
@@ -24,6 +25,10 @@ class SearchImages(NamedTuple):
     rows: Gallery
     """The same rows with labels, cameras and sequences as numbers."""
 
+    def with_sequences(self, sequences: Tensor) -> "SearchImages":
+        """The same with other numbers of sequences."""
+        return self._replace(rows=self.rows._replace(sequences=sequences))
+
 
 def search_images(
     model: EvaluatedModel, config: RetrievalConfig
@@ -33,7 +38,8 @@ def search_images(
     Words of a column get the same numbers in both; junk is left out of the gallery.
 
     Raises:
-        UserError: images have no labels, a column is missing, or the gallery is all junk.
+        UserError: images have no labels, a column is missing, the gallery is all junk, or no class
+            is in both.
     """
     opened = open_images(model, config.data, config.split, config)
     sources = [labelled_images(opened, config.data)]
@@ -47,7 +53,9 @@ def search_images(
     for source in sources:
         features = embed(model, source, config)
         if images:
-            features = features.with_classes(images[0].features.classes)
+            gallery = where(config.data, config.split)
+            queries = where(config.queries or config.data, config.queries_split)
+            features = match_classes(images[0].features, features, gallery, queries)
         elif config.junk:
             features = _without_junk(source, config.junk, features)
         rows = Gallery(

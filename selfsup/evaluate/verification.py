@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from selfsup.core.errors import UserError, did_you_mean
+from selfsup.core.labels import class_labels
 from selfsup.core.seeds import generator
 from selfsup.data.sources import Source
+from selfsup.encoders.thresholds import SIZES
 from selfsup.evaluate.features import Features
 
 
@@ -118,15 +120,66 @@ def fold_accuracies(similarity: Tensor, same: Tensor, folds: int = 10) -> Tensor
     return torch.stack(accuracies)
 
 
-def best_accepted(similarity: Tensor, same: Tensor) -> float:
-    """Find the lowest similarity to accept for the best accuracy; infinite if none should be."""
+def fold_balanced_accuracies(similarity: Tensor, same: Tensor, folds: int = 10) -> Tensor:
+    """Compute each fold's balanced accuracy with the best threshold of the others.
+
+    The mean of the fraction of accepted pairs of one label and of refused pairs of two: 1/2 for
+    chance, whatever the mixture, where plain accuracy is the fraction of the larger kind. The folds
+    are those of `fold_accuracies`; of a fold without pairs of a kind the other fraction is taken.
+
+    Args:
+        similarity: [p].
+        same: bool [p].
+        folds: how many; each needs a pair.
+
+    Returns:
+        float64 [folds].
+
+    Raises:
+        ValueError: there are fewer pairs than folds, or fewer than two folds.
+    """
+    if folds < 2 or len(similarity) < folds:
+        raise ValueError(f"{len(similarity)} pairs do not make {folds} folds of one and more")
+    accuracies = []
+    fold = torch.arange(len(similarity)) % folds
+    for i in range(folds):
+        held_out = fold == i
+        rest = same[~held_out]
+        weight = torch.where(rest, (~rest).sum(), rest.sum())  # whole numbers: sums are exact
+        lowest = best_accepted(similarity[~held_out], rest, weight)
+        right = (similarity[held_out] >= lowest) == same[held_out]
+        kinds = [right[same[held_out]], right[~same[held_out]]]
+        accuracies.append(torch.stack([k.double().mean() for k in kinds if len(k)]).mean())
+    return torch.stack(accuracies)
+
+
+def best_accepted(similarity: Tensor, same: Tensor, weight: Tensor | None = None) -> float:
+    """Find the lowest similarity to accept for the best accuracy; infinite if none should be.
+
+    `weight` int64 [p] is what each pair counts; None: 1.
+    """
     scores, order = similarity.double().sort(descending=True)
-    gain = torch.where(same[order], 1, -1).cumsum(0)
+    each = torch.ones_like(same, dtype=torch.int64) if weight is None else weight
+    gain = torch.where(same, each, -each)[order].cumsum(0)
     last = torch.ones(len(scores), dtype=torch.bool)
     last[:-1] = scores[1:] != scores[:-1]  # equal ones are accepted together
     ends = last.nonzero()[:, 0]
     best = int(gain[ends].argmax())
     return float(scores[ends[best]]) if int(gain[ends[best]]) > 0 else float("inf")
+
+
+def gallery_thresholds(curve: Curve, keep: float) -> dict[str, float]:
+    """The threshold for each size of a gallery (`SIZES`), up to what the pairs can tell.
+
+    Of a gallery of n images a query of something else accepts one with n times the chance of a
+    pair, so its threshold is that of the false accept rate keep / n.
+    """
+    thresholds = {}
+    for size in SIZES:
+        thresholds[str(size)] = curve.at_far(keep / size).threshold
+        if keep / size * len(curve.false) < 1:  # no pair may pass: the highest there is
+            break
+    return thresholds
 
 
 def label_pairs(labels: Tensor, *, most: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -136,6 +189,7 @@ def label_pairs(labels: Tensor, *, most: int, seed: int) -> tuple[Tensor, Tensor
         int64 [p, 2] of positions, the smaller first, none twice; bool [p], whether of one label.
     """
     draw = np.random.default_rng(seed)
+    labels = class_labels(labels)
     order = labels.argsort(stable=True).numpy()
     counts = labels[torch.from_numpy(order)].unique_consecutive(return_counts=True)[1].numpy()
     ends = np.cumsum(counts)

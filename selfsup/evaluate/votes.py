@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from selfsup.config import KNNConfig
+from selfsup.core.labels import class_labels
 from selfsup.core.seeds import generator
 from selfsup.core.threads import job_slices, run_jobs, single_threaded
 from selfsup.search.neighbours import nearest
@@ -96,7 +97,7 @@ def knn_votes(
     """
     exclude_self = queries is None
     x, z = comparable(bank if queries is None else queries, bank, "cosine")
-    classes, index = labels.cpu().unique(return_inverse=True)
+    classes, index = class_labels(labels).cpu().unique(return_inverse=True)
     winners = torch.empty(len(votes), len(x), dtype=torch.int64)
     most = max(vote.k for vote in votes)
     tied = torch.zeros(len(x), dtype=torch.bool)
@@ -149,12 +150,14 @@ def _winner_of_all(
     votes with a third of its weight.
     """
     k = min(vote.k, available)
-    top = similarity.topk(k, dim=1).values
+    # summed from the nearest on: in the order of the bank, sums would round in that order
+    similarity, order = similarity.sort(dim=1, descending=True)
+    top = similarity[:, :k]
     last = top[:, -1:]
     above, equal = similarity > last, similarity == last
     fraction = (k - above.sum(1, keepdim=True)) / equal.sum(1, keepdim=True)
     weight = ((similarity - top[:, :1]) / vote.temperature).exp() * (above + equal * fraction)
-    return torch.zeros(len(similarity), c).index_add_(1, classes, weight).argmax(1)
+    return torch.zeros(len(similarity), c).scatter_add_(1, classes[order], weight).argmax(1)
 
 
 def few_shot(
@@ -186,6 +189,7 @@ def few_shot(
     Raises:
         ValueError: a class has fewer than `shots` images, or a feature is not finite.
     """
+    labels = class_labels(labels)
     classes, counts = labels.unique(return_counts=True)
     if int(counts.min()) < shots:
         least = int(classes[counts.argmin()])

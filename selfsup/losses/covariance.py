@@ -12,6 +12,7 @@ Example for one entry of C, at beta 0.9, first 0.5, where the mean of a a' of a 
 Shape letters: n images, d embedding width.
 """
 
+import torch
 from torch import Tensor
 
 from selfsup.core.numerics import at_least_float32, full_precision
@@ -60,7 +61,10 @@ def barlow_twins(
 
 def _standardize(x: Tensor, eps: float) -> Tensor:
     centred = x - x.mean(0)
-    return centred / (centred.square().mean(0) + eps).sqrt()
+    # in float64: the square of 1e25 is infinite in float32
+    deviation = torch.linalg.vector_norm(centred, dim=0, dtype=torch.float64) / len(x) ** 0.5
+    divisor: Tensor = (deviation.square() + eps).sqrt().to(x.dtype)
+    return centred / divisor
 
 
 def vicreg(

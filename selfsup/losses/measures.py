@@ -15,12 +15,6 @@ from selfsup.core.numerics import at_least_float32, full_precision, normalize
 EQUAL = 1e-14  # rows count as equal below this fraction: squared distance / squared lengths
 
 
-def _sqrt(square: Tensor) -> Tensor:
-    """Square root whose gradient at 0 is 0 by definition, not infinite."""
-    zero = square == 0
-    return torch.where(zero, 0, torch.where(zero, 1, square).sqrt())
-
-
 class Measure(Protocol):
     """Compares rows pair by pair, and sends the gradient of the comparisons back to the rows."""
 
@@ -134,8 +128,11 @@ class Distance:
         """Compute the distance of row i of x to row i of y, with gradient. [n, d] twice -> [n]."""
         with full_precision(x):
             x, y = self.prepare(x), self.prepare(y)
-            square = (x - y).square().sum(1)
-            return _sqrt(square) if self.kind == "euclidean" else self._from_square(square)
+            # in float64, where the squares of 1e25 and of 1e-30 are numbers
+            length = torch.linalg.vector_norm(x - y, dim=1, dtype=torch.float64)
+            return (length if self.kind == "euclidean" else self._from_square(length.square())).to(
+                x.dtype
+            )
 
     def _from_square(self, square: Tensor) -> Tensor:
         return square / 2 if self.kind == "cosine" else square

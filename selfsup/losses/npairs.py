@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from selfsup.core.labels import class_labels
 from selfsup.core.numerics import full_precision
 from selfsup.losses.measures import Similarity
 from selfsup.losses.relations import Relations, masked_mean
@@ -98,7 +99,7 @@ def angular(embeddings: Tensor, labels: Tensor, *, degrees: float) -> Tensor:
     anchor, positive = relations.positive_pairs()
 
     def log_negatives(similarities: Tensor, block: slice) -> Tensor:
-        same = labels[anchor[block], None] == labels
+        same = relations.labels[anchor[block], None] == relations.labels
         return log_sum_exp((4 * square * similarities).masked_fill(same, -torch.inf))
 
     with full_precision(embeddings):
@@ -198,6 +199,7 @@ def _tangent_squared(degrees: float) -> float:
 
 def _pair_of_each_class(labels: Tensor) -> tuple[Tensor, Tensor]:
     """Indices of the first and second row of each class that has two: [c], [c], by class."""
+    labels = class_labels(labels)
     order = labels.argsort(stable=True)
     sizes = labels.unique(return_counts=True)[1]
     start = sizes.cumsum(0) - sizes

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from selfsup.core.labels import class_labels
 from selfsup.core.numerics import full_precision
 from selfsup.losses.measures import COSINE
 from selfsup.losses.row_blocks import log_1_plus_sum_exp, map_rows
@@ -59,7 +60,7 @@ def arcface(
         turned = cosine * math.cos(margin) - sine * math.sin(margin)
         return torch.where(inside, turned, cosine - margin * math.sin(margin))
 
-    _check(embeddings, labels, proxies)
+    labels = _check(embeddings, labels, proxies)
     with full_precision(embeddings):
         z, w = COSINE.prepare(embeddings), COSINE.prepare(proxies)
         positive = (z * w[labels]).sum(1)
@@ -95,7 +96,7 @@ def cosface(
         >>> round(cosface(x, labels, proxies, margin=0.35, scale=1.0).item(), 3)
         0.42
     """
-    _check(embeddings, labels, proxies)
+    labels = _check(embeddings, labels, proxies)
     with full_precision(embeddings):
         z, w = COSINE.prepare(embeddings), COSINE.prepare(proxies)
         positive = (z * w[labels]).sum(1)
@@ -132,7 +133,7 @@ def proxy_anchor(
         >>> round(proxy_anchor(x, labels, proxies, margin=0.1, alpha=1.0).item(), 3)
         1.086
     """
-    _check(embeddings, labels, proxies)
+    labels = _check(embeddings, labels, proxies)
     with full_precision(embeddings):
         z, w = COSINE.prepare(embeddings), COSINE.prepare(proxies)
         classes = torch.arange(len(w), device=w.device)
@@ -161,10 +162,13 @@ def _cross_entropy(z: Tensor, w: Tensor, labels: Tensor, positive: Tensor, scale
     return F.softplus(negative_terms - scale * positive).mean()
 
 
-def _check(embeddings: Tensor, labels: Tensor, proxies: Tensor) -> None:
+def _check(embeddings: Tensor, labels: Tensor, proxies: Tensor) -> Tensor:
+    """Convert the labels to int64; each needs a proxy."""
     if len(embeddings) == 0:
         raise ValueError("there are no embeddings")
+    labels = class_labels(labels)
     if labels.min() < 0 or labels.max() >= len(proxies):
         raise ValueError(
             f"labels are {labels.min()} to {labels.max()}, but proxies are 0 to {len(proxies) - 1}"
         )
+    return labels

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from selfsup.core.labels import class_labels
 from selfsup.core.numerics import full_precision
 from selfsup.losses.measures import Measure
 from selfsup.losses.row_blocks import split_rows
@@ -39,7 +40,7 @@ class Pairs(NamedTuple):
 class Relations:
     """Which rows are positives and which are negatives of which anchors.
 
-    labels: [m] integers; rows of one label are positives of each other.
+    labels: [m] integers of any type; rows of one label are positives of each other.
     anchors: how many of the first rows are anchors.
     pairs: if given, only these pairs count.
     """
@@ -47,6 +48,14 @@ class Relations:
     labels: Tensor
     anchors: Anchors = None
     pairs: Pairs | None = None
+
+    def __post_init__(self) -> None:
+        """Convert the labels to int64.
+
+        Raises:
+            ValueError: see `class_labels`.
+        """
+        object.__setattr__(self, "labels", class_labels(self.labels))
 
     @property
     def anchor_count(self) -> int:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfsup.core.numerics import full_precision
+from selfsup.core.numerics import full_precision, scale_to_one
 from selfsup.losses.measures import Distance
 from selfsup.losses.relations import Anchors, Relations, Triplets, join_triplets
 from selfsup.losses.row_blocks import MIN_ROWS, split_rows
@@ -52,7 +52,7 @@ def batch_hard(
             negative="hardest",
             anchors=anchors,
         )
-    z = distance.prepare(embeddings)
+    z = scale_to_one(distance.prepare(embeddings))
     n = _nearest_negatives(z, relations, distance)
     p = torch.empty_like(n)
     for block in split_rows(relations.anchor_count, len(z), scale=8):

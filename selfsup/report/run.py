@@ -45,6 +45,16 @@ class Files:
     about: dict[str, str] = field(default_factory=dict)
     """Command and versions."""
 
+    @property
+    def unfinished(self) -> str:
+        """How far the run has come, if it has not exported its encoder; else empty."""
+        begun = (self.folder / "checkpoints").is_dir() or bool(self.about)
+        if not begun or (self.folder / "encoder" / "config.json").is_file():
+            return ""
+        step = max((int(line["step"]) for line in self.log if "step" in line), default=0)
+        total = self.config.get("steps")
+        return f"it has come to step {step}" + (f" of {total}" if total else "")
+
 
 def read_run(folder: Path) -> Files:
     """Read the files of a run, as far as they are there.
@@ -85,7 +95,7 @@ def report(runs: Sequence[Files], more: Sequence[str] = ()) -> str:
     runs = [r if names.count(r.folder.name) == 1 else replace(r, name=str(r.folder)) for r in runs]
     parts: list[str] = []
     for run in runs:
-        words = " ".join(verdict(run.log, run.records))
+        words = " ".join(verdict(run.log, run.records, unfinished=run.unfinished))
         parts.append(f'<div class="verdict">{paragraph(_titled(run, runs, words))}</div>')
     parts += [heading("Training"), *curves(runs), *more, *figures(runs)]
     for run in runs:
@@ -132,6 +142,7 @@ def figures(runs: Sequence[Files]) -> list[str]:
             facts = ", ".join(f"{key} {value}" for key, value in record["facts"].items())
             parts += [
                 heading(_titled(run, runs, record["tool"])),
+                *(paragraph(f"Warning: {words}") for words in record.get("warnings", [])),
                 table(head, rows),
                 paragraph(facts),
             ]

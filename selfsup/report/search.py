@@ -20,17 +20,22 @@ def search_page(result: SearchResult) -> str:
     """Lay out a row for each query: itself, then its neighbours with their similarity."""
     gallery = GalleryPictures(result.index, result.channels)
     parts = []
-    for query, hits in zip(result.queries, result.hits, strict=True):
+    for query, hits, itself in zip(result.queries, result.hits, result.itself, strict=True):
         image = small(np.asarray(decode(Path(query), result.channels)), WIDTH)
         pictures = [picture(image, "query", width=WIDTH, jpeg=True)]
         pictures += [gallery.show(hit.row, caption(hit)) for hit in hits]
-        verdict = _verdict(hits[0], result.threshold)
+        verdict = _verdict(hits, result.threshold)
+        if itself:
+            verdict += f" It is in the index itself, as {itself[0]}, and no hit."
         parts += [heading(query), paragraph(verdict), grid(pictures, "row")]
     return page(f"Search in {result.index.folder}", *parts)
 
 
-def _verdict(nearest: Hit, threshold: float | None) -> str:
-    """Whether the query is in the index."""
+def _verdict(hits: list[Hit], threshold: float | None) -> str:
+    """Whether what the query shows is in the index."""
+    if not hits:
+        return "There is no other image."
+    nearest = hits[0]
     if threshold is None:
         return "There is no threshold yet, so same and different are not marked: selfsup verify."
     return (

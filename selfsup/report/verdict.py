@@ -5,17 +5,21 @@ from typing import Any
 
 Record = dict[str, Any]
 MAIN = ("MAP@R", "mAP", "linear probe", "k-NN, chosen in train")
-"""Figures that decide the verdict, the first of them that was measured."""
+"""Figures that speak for a tool, the first of them that it measured; else its first figure."""
+LITTLE_GAP = 1.25
+"""Negatives less than this many times as far as positives: classes are hardly apart."""
 
 
-def verdict(log: Sequence[Record], records: Sequence[Record]) -> list[str]:
+def verdict(log: Sequence[Record], records: Sequence[Record], *, unfinished: str = "") -> list[str]:
     """Summarise how training went, and what the features are worth.
 
     Args:
         log: the lines of log.jsonl.
         records: what evaluation tools wrote.
+        unfinished: how far the run has come, if it has not finished: "step 7 of 800".
     """
-    return [_training(log), _worth(records)]
+    begun = [f"Training has not finished: {unfinished}."] * bool(unfinished)
+    return [*begun, _training(log), _worth(records)]
 
 
 def _training(log: Sequence[Record]) -> str:
@@ -34,19 +38,53 @@ def _training(log: Sequence[Record]) -> str:
             f"Training was {ill[-1]['state']} at {len(ill)} of {len(lines)} checks and healthy at "
             f"its end ({why})."
         )
-    return f"Training was healthy at all {len(lines)} checks ({why})."
+    return f"Training was healthy at all {len(lines)} checks ({why}).{_gap(last)}"
+
+
+def _gap(last: Record) -> str:
+    """Say where healthy embeddings hardly tell classes apart."""
+    positive, negative = last.get("positive"), last.get("negative")
+    if positive is None or negative is None or negative > LITTLE_GAP * positive:
+        return ""
+    return (
+        f" But images of one label are nearly as far apart as images of two: {positive:.2f} and "
+        f"{negative:.2f} at the last check."
+    )
 
 
 def _worth(records: Sequence[Record]) -> str:
-    """Compare the figure that matters most with the best baseline's."""
-    measured = [(name, record) for record in records for name in record.get("margins", {})]
-    if not measured:
+    """Compare each tool's main figure with the best baseline's."""
+    compared = [_compared(record) for record in records if record.get("margins")]
+    if not compared:
         return (
-            "It has not been compared with baselines yet: tools/knn.py, tools/linear.py and "
-            "tools/retrieval.py do that."
+            "It has not been compared with baselines yet: selfsup knn, selfsup linear and selfsup "
+            "retrieval do that."
         )
+    if len(compared) == 1:
+        ((kind, why),) = compared
+        better = "better than every baseline", ", a margin beyond chance"
+        worse = "worse than the best baseline", ""
+        if kind in ("better", "worse"):
+            words, end = better if kind == "better" else worse
+            return f"Its features are {words}: {why}{end}."
+        return f"Its score is not significantly different from the best baseline: {why}."
+    heads = {
+        "better": "better than every baseline, beyond chance,",
+        "worse": "worse than the best baseline",
+        "same": "not significantly different from the best baseline",
+    }
+    parts = []
+    for kind, head in heads.items():
+        whys = [why for each, why in compared if each == kind]
+        if whys:
+            parts.append(f"{head} in {len(whys)} of {len(compared)} figures: {'; '.join(whys)}")
+    return f"Its features are {'. They are '.join(parts)}."
+
+
+def _compared(record: Record) -> tuple[str, str]:
+    """Whether a tool's main figure is better or worse than the best baseline's, and the numbers."""
     order = {name: i for i, name in enumerate(MAIN)}
-    name, record = min(measured, key=lambda item: order.get(item[0], len(MAIN)))
+    name = min(record["margins"], key=lambda each: order.get(each, len(MAIN)))
     figure, margin = record["figures"][name], record["margins"][name]
     baselines = {k: v[name]["value"] for k, v in record["baselines"].items() if name in v}
     best = max(baselines, key=lambda key: baselines[key])
@@ -55,7 +93,5 @@ def _worth(records: Sequence[Record]) -> str:
         f"{baselines[best]:.3f} of {best}"
     )
     if margin["low"] > 0:
-        return f"Its features are better than every baseline: {why}, a margin beyond chance."
-    if margin["high"] < 0:
-        return f"Its features are worse than the best baseline: {why}."
-    return f"Its score is not significantly different from the best baseline: {why}."
+        return "better", why
+    return ("worse" if margin["high"] < 0 else "same"), why

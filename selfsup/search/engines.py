@@ -32,7 +32,8 @@ def search(
 ) -> Hits:
     """Find the k rows nearest to each query, by the index's own engine.
 
-    Approximate engines may miss a neighbour; those that they return have their exact cosine.
+    Approximate engines may miss a neighbour; those that they return have their exact cosine. Where
+    one returns fewer than k, the query is searched exactly.
 
     Args:
         index: what is searched.
@@ -49,19 +50,45 @@ def search(
         raise UserError(f"the index {index.folder} holds no images: add some with selfsup index")
     k = min(k, len(index))
     if index.engine == "exact":
-        bank = torch.from_numpy(np.array(index.embeddings))
-        blocks = list(nearest(queries, bank, k, memory=memory))
-        similarity = torch.cat([block.similarity for block in blocks])
-        return Hits(similarity, torch.cat([block.indices for block in blocks]))
+        return _search_exactly(index, queries, k, memory)
     if index.engine == "usearch":
-        indices = _search_usearch(index, queries, k)
+        rows = _search_usearch(index, queries, k)
     else:
         if not database:
             raise UserError(f"this index is in a vector database: give --qdrant, {index.where!r}?")
-        indices = _search_qdrant(database, queries, k)
-    rows = torch.from_numpy(np.array(index.embeddings[indices.numpy()]))  # [q, k, d]
-    similarity, order = (rows @ queries[:, :, None])[:, :, 0].sort(dim=1, descending=True)
-    return Hits(similarity, indices.gather(1, order))
+        rows = _search_qdrant(index, database, queries, k)
+    return _complete(index, queries, rows, k, memory)
+
+
+def _search_exactly(index: Index, queries: Tensor, k: int, memory: int) -> Hits:
+    bank = torch.from_numpy(np.array(index.embeddings))
+    blocks = list(nearest(queries, bank, k, memory=memory))
+    similarity = torch.cat([block.similarity for block in blocks])
+    return Hits(similarity, torch.cat([block.indices for block in blocks]))
+
+
+def _complete(index: Index, queries: Tensor, found: list[list[int]], k: int, memory: int) -> Hits:
+    """Exact cosines of the rows that an engine found; an exact search where it found fewer than k.
+
+    A graph of many equal rows is in pieces, and a search stops at the end of one.
+    """
+    complete = [
+        i
+        for i, rows in enumerate(found)
+        if len(set(rows)) == len(rows) == k and max(rows) < len(index)
+    ]
+    others = [i for i in range(len(found)) if i not in set(complete)]
+    similarity = torch.empty(len(found), k)
+    indices = torch.empty(len(found), k, dtype=torch.int64)
+    if complete:
+        places = torch.tensor([found[i] for i in complete])
+        rows = torch.from_numpy(np.array(index.embeddings[places.numpy()]))  # [q, k, d]
+        cosines = (rows @ queries[complete][:, :, None])[:, :, 0]
+        similarity[complete], order = cosines.sort(dim=1, descending=True)
+        indices[complete] = places.gather(1, order)
+    if others:
+        similarity[others], indices[others] = _search_exactly(index, queries[others], k, memory)
+    return Hits(similarity, indices)
 
 
 def build(index: Index) -> None:
@@ -78,13 +105,17 @@ def build(index: Index) -> None:
         _fill_collection(index)
 
 
-def _search_usearch(index: Index, queries: Tensor, k: int) -> Tensor:
+def _search_usearch(index: Index, queries: Tensor, k: int) -> list[list[int]]:
+    """The rows that usearch finds for each query, at most k."""
     file = index.file("index.usearch")
     if not file.exists():
         raise UserError(f"{file} is missing: make the index again with selfsup index --ann")
     graph = _usearch().Index.restore(str(file), view=True)
     matches = graph.search(queries.numpy(), k)
-    return torch.from_numpy(np.atleast_2d(matches.keys).astype(np.int64))
+    keys = np.atleast_2d(matches.keys).astype(np.int64)
+    # of several queries the keys are padded with 0 to k
+    counts = getattr(matches, "counts", [keys.shape[1]])
+    return [row[:count].tolist() for row, count in zip(keys, counts, strict=True)]
 
 
 def _usearch() -> Any:
@@ -141,13 +172,26 @@ def _fill_collection(index: Index) -> None:
     client.close()
 
 
-def _search_qdrant(where: str, queries: Tensor, k: int) -> Tensor:
+def _search_qdrant(index: Index, where: str, queries: Tensor, k: int) -> list[list[int]]:
+    """The rows that a vector database finds for each query, at most k.
+
+    Raises:
+        UserError: there is no such collection, or it is of another index.
+    """
     client, collection = _client(where)
-    indices = []
-    for query in queries:
-        points = client.query_points(collection, query=query.tolist(), limit=k).points
-        indices.append([int(point.id) for point in points])
-    client.close()
-    if any(len(row) < k for row in indices):
-        raise UserError(f"the collection {where} holds fewer images than the index; make it again")
-    return torch.tensor(indices)
+    try:
+        if not client.collection_exists(collection):
+            raise UserError(f"{where} has no collection {collection}: make the index again")
+        held = int(client.count(collection, exact=True).count)
+        if held != len(index):
+            raise UserError(
+                f"the collection {where} holds {held} images and the index {len(index)}; make it "
+                "again"
+            )
+        found = []
+        for query in queries:
+            points = client.query_points(collection, query=query.tolist(), limit=k).points
+            found.append([int(point.id) for point in points])
+    finally:
+        client.close()
+    return found

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from selfsup.core.labels import class_labels
+
 
 class Gallery(NamedTuple):
     """Labelled features that are searched, or (as `Queries`) that search."""
@@ -16,17 +18,17 @@ class Gallery(NamedTuple):
     x: Tensor
     """float32 [n, d] features."""
     labels: Tensor
-    """int64 [n]."""
+    """[n] integers."""
     cameras: Tensor | None = None
     """int64 [n]: images of the query's label and camera are skipped, they would be too easy."""
     sequences: Tensor | None = None
     """int64 [n]: images of the query's own sequence are skipped, whatever their label."""
 
     def to(self, device: torch.device) -> "Gallery":
-        """The same on another device."""
+        """The same on another device, with labels as int64."""
         cameras = None if self.cameras is None else self.cameras.to(device)
         sequences = None if self.sequences is None else self.sequences.to(device)
-        return Gallery(self.x.to(device), self.labels.to(device), cameras, sequences)
+        return Gallery(self.x.to(device), class_labels(self.labels).to(device), cameras, sequences)
 
 
 Queries = Gallery

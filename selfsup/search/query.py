@@ -1,16 +1,14 @@
 """A search with images: open the index, embed the queries, find their neighbours."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
-
-from selfsup.core.errors import UserError, require
-from selfsup.data.decode import BadImage
-from selfsup.encoders.bundle import Embedder, load_bundle
+from selfsup.core.errors import require
+from selfsup.encoders.bundle import load_bundle
+from selfsup.encoders.thresholds import read_threshold
 from selfsup.encoders.weights import fingerprint
 from selfsup.search import engines
 from selfsup.search import index as store
@@ -43,6 +41,8 @@ class SearchResult:
     """Cosine above which two images are of the same thing."""
     channels: int = 3
     """That images are opened with."""
+    itself: list[list[str]] = field(default_factory=list)
+    """For each query, names of images of the index that are the same file; they are no hits."""
 
 
 def search_index(
@@ -53,13 +53,14 @@ def search_index(
     threshold: float | None = None,
     qdrant: str = "",
 ) -> SearchResult:
-    """Find the images of an index that look like the queries.
+    """Find the images of an index that look like the queries, themselves left out.
 
     Args:
         run: a run or bundle with an index, or the folder of an index.
         queries: image files to search with.
         k: neighbours of each, clipped to the index.
-        threshold: cosine above which two images are of the same thing; by default the index's.
+        threshold: cosine above which two images are of the same thing; by default that which
+            `selfsup verify` measured for a gallery of this size.
         qdrant: the vector database of an index that is in one: PATH#COLLECTION or URL#COLLECTION.
 
     Raises:
@@ -75,31 +76,34 @@ def search_index(
         f"{index.model} has other weights than when the index was made: selfsup index again",
     )
     embedder.views = replace(embedder.views, size=index.size)
-    nearest = engines.search(index, _embed_files(embedder, queries), k, database=qdrant)
-    threshold = index.threshold if threshold is None else threshold
+    x = embedder.embed(queries)
+    same = [_rows_of(index, Path(query)) for query in queries]
+    most = k + max(map(len, same))
+    nearest = engines.search(index, x, most, database=qdrant)
+    if threshold is None:
+        measured = read_threshold(Path(index.model), len(index))
+        threshold = index.threshold if measured is None else measured
     hits = [
-        [_hit(index, row, cosine, threshold) for cosine, row in zip(*both, strict=True)]
-        for both in zip(nearest.similarity.tolist(), nearest.indices.tolist(), strict=True)
+        [_hit(index, row, cosine, threshold) for cosine, row in pairs if row not in itself][:k]
+        for pairs, itself in zip(_pairs(nearest), same, strict=True)
     ]
     names = tuple(str(query) for query in queries)
-    return SearchResult(index, names, hits, threshold, embedder.views.channels)
+    itself = [[index.rows["name"][row] for row in sorted(rows)] for rows in same]
+    return SearchResult(index, names, hits, threshold, embedder.views.channels, itself)
+
+
+def _pairs(nearest: engines.Hits) -> Iterator[list[tuple[float, int]]]:
+    """Cosine and row of each neighbour of each query."""
+    for cosines, rows in zip(nearest.similarity.tolist(), nearest.indices.tolist(), strict=True):
+        yield list(zip(cosines, rows, strict=True))
+
+
+def _rows_of(index: Index, query: Path) -> set[int]:
+    """Rows of the index that are the query itself: the same file, or one of the same bytes."""
+    content = hashlib.sha256(query.read_bytes()).hexdigest()
+    return {row for row, other in enumerate(index.rows["sha256"]) if other == content}
 
 
 def _hit(index: Index, row: int, similarity: float, threshold: float | None) -> Hit:
     same = None if threshold is None else similarity > threshold
     return Hit(index.rows["name"][row], index.rows["label"][row], similarity, same, row)
-
-
-def _embed_files(embedder: Embedder, files: Sequence[str | Path]) -> Tensor:
-    """Embed the queries, [q, d].
-
-    Raises:
-        UserError: one cannot be read.
-    """
-    rows = []
-    for file in files:
-        try:
-            rows.append(embedder.embed([file]))
-        except BadImage as error:
-            raise UserError(f"{file} cannot be read: {error}") from None
-    return torch.cat(rows)

@@ -13,7 +13,9 @@ from launch import ROOT, run
 
 from selfsup.core.errors import UserError
 from selfsup.doctor.certificate import LIMITS, Line, Measurement, _line, certificate, error
-from selfsup.doctor.machine import Package, packages
+from selfsup.doctor.machine import Package, _module, packages
+from tools.doctor import Config as DoctorConfig
+from tools.doctor import main as doctor
 
 NAMES = ["simclr", "byol", "dino", "proxies"]
 
@@ -121,6 +123,37 @@ def test_a_package_that_is_broken_old_or_missing_is_told(monkeypatch: pytest.Mon
     assert old.problem == "is not >=99"
     assert unusable.problem == "cannot be imported: OSError: libfoo.so: undefined symbol"
     assert extra == Package("neither", "", "data", "")
+
+
+def test_an_optional_package_that_is_broken_is_said_and_fails_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = [Package("torch", "9", "", ""), Package("faiss-cpu", "1", "bench", "is not >=99")]
+    monkeypatch.setattr("selfsup.doctor.machine.packages", lambda: broken)
+    right = Line("x", 1, 2, "no", "cpu", 0.0, 0.0, True)
+    monkeypatch.setattr("tools.doctor._certificate", lambda only: [right])
+    doctor(DoctorConfig())
+    printed = capsys.readouterr().out
+    assert "is not >=99 (for selfsup[bench])" in printed
+    assert "all is well" in printed
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [("faiss-cpu", "faiss"), ("albumentationsx", "albumentations"), ("pillow", "PIL"),
+     ("qdrant-client", "qdrant_client"), ("scikit-learn", "sklearn"), ("torch", "torch"),
+     ("pyyaml", "yaml"), ("types-PyYAML", "yaml-stubs")],
+)  # fmt: skip
+def test_a_package_is_imported_under_its_own_name(name: str, module: str) -> None:
+    assert _module(name) == module
+
+
+def test_packages_of_every_extra_but_the_tests_are_listed() -> None:
+    extras = {p.extra for p in packages()}
+    assert extras == {"", "ann", "bench", "data", "onnx", "qdrant", "track"}
+    names = [p.name for p in packages()]
+    assert len(set(names)) == len(names)
+    assert {"simplejpeg", "usearch", "qdrant-client", "onnx"} <= set(names)
 
 
 def test_a_checkout_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

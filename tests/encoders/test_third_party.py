@@ -285,7 +285,6 @@ def test_code_in_a_checkpoint_is_never_run_and_is_named(tmp_path: Path) -> None:
         ("timm", {"state_dict": {}}, True, "no state_dict_ema or model_ema in it"),
         ("dino", {"student": {}}, True, "has no moving average: no teacher in it"),
         ("vissl", {"model": {}}, True, "--format vissl has no moving average"),
-        ("dino", {"teacher": {}}, False, "but teacher (--teacher reads the moving average)"),
     ],
 )
 def test_another_network_than_the_wanted_one_is_not_read_in_silence(

@@ -242,3 +242,36 @@ def test_few_shots_search_within_the_memory(monkeypatch: pytest.MonkeyPatch) -> 
     vote = Vote(1, 0.1)
     few_shot(bank, labels, bank, shots=1, draws=2, vote=vote, seed=0, memory=12345)
     assert given == [12345, 12345]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_order_of_the_bank_changes_no_vote(seed: int) -> None:
+    g = torch.Generator().manual_seed(seed)
+    n, d, c = [(30, 2, 3), (200, 3, 5), (300, 6, 4)][seed % 3]
+    bank = torch.randint(-2, 3, (n, d), generator=g).float()  # many equal cosines
+    labels = torch.randint(0, c, (n,), generator=g)
+    queries = torch.randint(-2, 3, (100, d), generator=g).float()
+    votes = [Vote(k, t) for k in (1, 2, 3, 5, 20, 50) for t in (0.07, 0.1, 1.0)]
+    expected = knn_votes(bank, labels, queries, votes=votes)
+    among = knn_votes(bank, labels, votes=votes)
+    for _ in range(3):
+        order = torch.randperm(n, generator=g)
+        again = knn_votes(bank[order], labels[order], queries, votes=votes)
+        assert torch.equal(again, expected)
+        assert torch.equal(knn_votes(bank[order], labels[order], votes=votes), among[:, order])
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e25])
+def test_the_scale_of_features_changes_no_vote(scale: float) -> None:
+    g = torch.Generator().manual_seed(0)
+    bank, queries = torch.randn(40, 5, generator=g), torch.randn(20, 5, generator=g)
+    labels = torch.arange(40) % 3
+    votes = [Vote(5, 0.1)]
+    expected = knn_votes(bank, labels, queries, votes=votes)
+    assert torch.equal(knn_votes(bank * scale, labels, queries * scale, votes=votes), expected)
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int16, torch.uint16, torch.float32])
+def test_labels_of_a_vote_may_be_of_any_type(kind: torch.dtype) -> None:
+    bank, labels = torch.eye(3), torch.tensor([7, 8, 9])
+    assert knn_predict(bank, labels.to(kind), bank, k=1, temperature=0.1).tolist() == [7, 8, 9]

@@ -1,5 +1,7 @@
 """The linear probe against scikit-learn, and that the test images choose nothing."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -108,3 +110,41 @@ def test_one_class_is_an_error() -> None:
 def test_classes_of_one_image_each_are_an_error() -> None:
     with pytest.raises(ValueError, match="no class has 2 images"):
         linear_probe(torch.randn(4, 2), torch.arange(4), torch.ones(1, 2), seed=0)
+
+
+@pytest.mark.parametrize(("n", "d", "c"), [(40, 2048, 4), (9, 3072, 3), (300, 700, 5)])
+def test_a_probe_of_wide_features_takes_about_as_long_as_scikit_learn_and_agrees(
+    n: int, d: int, c: int
+) -> None:
+    g = torch.Generator().manual_seed(0)
+    labels = torch.arange(n) % c
+    centres = torch.randn(c, d, generator=g)
+    train = torch.randn(n, d, generator=g) + 0.3 * centres[labels]
+    truth = torch.arange(60) % c
+    test = torch.randn(60, d, generator=g) + 0.3 * centres[truth]
+    linear_probe(train, labels, test, seed=0, strengths=(1.0,))  # compiles the loops
+    begun = time.process_time()
+    probe = linear_probe(train, labels, test, seed=0)
+    ours = time.process_time() - begun
+    begun = time.process_time()
+    scaler = StandardScaler().fit(train.numpy())
+    for strength in STRENGTHS:
+        oracle = LogisticRegression(C=strength, max_iter=1000)
+        oracle.fit(scaler.transform(train.numpy()), labels.numpy())
+    theirs = time.process_time() - begun
+    assert ours < 5 * theirs + 1
+    assert probe.converged
+    oracle = LogisticRegression(C=probe.setting, max_iter=1000)
+    oracle.fit(scaler.transform(train.numpy()), labels.numpy())
+    expected = oracle.predict(scaler.transform(test.numpy()))
+    assert float(np.mean(probe.predictions.numpy() == expected)) >= 0.96
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e25])
+def test_the_scale_of_features_changes_no_prediction(scale: float) -> None:
+    train, labels = blobs(0, 36, 3.0)
+    test, _ = blobs(1, 30, 3.0)
+    expected = linear_probe(train, labels, test, seed=0).predictions
+    assert torch.equal(
+        linear_probe(train * scale, labels, test * scale, seed=0).predictions, expected
+    )

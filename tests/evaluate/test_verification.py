@@ -1,6 +1,7 @@
 """Verification against counting every pair."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,13 @@ from oracles.evaluation import auc, best_threshold, eer, kfold_accuracy, tar_at_
 from sklearn.metrics import roc_auc_score
 
 from selfsup.core.numerics import normalize
-from selfsup.evaluate.verification import Curve, best_accepted, fold_accuracies, label_pairs
+from selfsup.evaluate.verification import (
+    Curve,
+    best_accepted,
+    fold_accuracies,
+    fold_balanced_accuracies,
+    label_pairs,
+)
 
 VECTORS = json.loads(Path(__file__).with_name("vectors.json").read_text())
 PAIRS = st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=2, max_size=30).filter(
@@ -106,3 +113,46 @@ def test_pairs_of_two_labels_are_found_at_once_where_they_are_rare() -> None:
     assert len(two) == 1000
     assert len({tuple(pair) for pair in two.tolist()}) == 1000
     assert (labels[two[:, 0]] != labels[two[:, 1]]).all()
+
+
+def balanced(scores: list[float], same: list[bool], threshold: float) -> float:
+    """The mean over kinds of pairs of the fraction that is right."""
+    kinds = []
+    for kind in (True, False):
+        right = [(s >= threshold) == kind for s, t in zip(scores, same, strict=True) if t == kind]
+        if right:
+            kinds.append(sum(right) / len(right))
+    return sum(kinds) / len(kinds)
+
+
+@settings(max_examples=50, deadline=None)
+@given(PAIRS.filter(lambda pairs: len(pairs) >= 8), st.integers(2, 4))
+def test_balanced_accuracy_is_that_of_counting_each_kind(
+    pairs: list[tuple[int, bool]], folds: int
+) -> None:
+    scores, same = [float(s) for s, _ in pairs], [truth for _, truth in pairs]
+    expected = []
+    for fold in range(folds):
+        rest = [i for i in range(len(scores)) if i % folds != fold]
+        few, truth = [scores[i] for i in rest], [same[i] for i in rest]
+        if len(set(truth)) < 2:
+            return
+        best = max(balanced(few, truth, t) for t in [*few, math.inf])
+        threshold = max(  # of equally good ones the highest
+            t for t in [*few, math.inf] if balanced(few, truth, t) > best - 1e-9
+        )
+        expected.append(balanced(scores[fold::folds], same[fold::folds], threshold))
+    actual = fold_balanced_accuracies(torch.tensor(scores), torch.tensor(same), folds)
+    assert actual.tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("different", [20, 200, 2000])
+def test_balanced_accuracy_of_noise_is_a_half_whatever_the_mixture(different: int) -> None:
+    g = torch.Generator().manual_seed(0)
+    same = torch.arange(different + 20) < 20
+    order = torch.randperm(len(same), generator=g)
+    scores = torch.rand(len(same), generator=g)
+    accuracy = fold_balanced_accuracies(scores[order], same[order]).mean()
+    assert float(accuracy) == pytest.approx(0.5, abs=0.15)
+    collapsed = fold_balanced_accuracies(torch.ones(len(same)), same[order]).mean()
+    assert float(collapsed) == pytest.approx(0.5, abs=0.15)

@@ -78,6 +78,68 @@ def test_a_verdict_does_not_flatter(log: Any, records: Any, words: str) -> None:
     assert words in " ".join(verdict(log, records))
 
 
+def tool(name: str, figure: str, low: float, high: float) -> dict[str, Any]:
+    """What a tool writes, with one figure."""
+    other = record(low, high)
+    rename = {"k-NN, k 20, T 0.1": figure}
+    return other | {
+        "tool": name,
+        "figures": {rename[k]: v for k, v in other["figures"].items()},
+        "margins": {rename[k]: v for k, v in other["margins"].items()},
+        "baselines": {
+            b: {rename[k]: v for k, v in f.items()} for b, f in other["baselines"].items()
+        },
+    }
+
+
+def test_a_verdict_is_on_the_figures_of_all_tools() -> None:
+    better, same, worse = (0.1, 0.3), (-0.1, 0.3), (-0.3, -0.1)
+    tools = [
+        tool("retrieval", "MAP@R", *same),
+        tool("linear", "linear probe", *better),
+        tool("knn", "k-NN, k 20, T 0.1", *worse),
+    ]
+    words = verdict([HEALTHY], tools)[-1]
+    assert "better than every baseline, beyond chance, in 1 of 3 figures: linear probe" in words
+    assert "worse than the best baseline in 1 of 3 figures: k-NN" in words
+    assert "not significantly different from the best baseline in 1 of 3 figures: MAP@R" in words
+    assert "1 of 1" not in verdict([HEALTHY], tools[:1])[-1]
+    two = verdict([HEALTHY], [tools[1], tool("retrieval", "MAP@R", *better)])[-1]
+    assert "in 2 of 2 figures: linear probe" in two
+    assert "different" not in two
+
+
+@pytest.mark.parametrize("checkpoints", [True, False])
+@pytest.mark.parametrize("steps", [800, None])
+def test_a_run_that_has_not_finished_says_so(
+    tmp_path: Path, checkpoints: bool, steps: int | None
+) -> None:
+    log = "".join(json.dumps(HEALTHY | {"step": i}) + "\n" for i in (1, 7))
+    run = run_of(tmp_path / "a", log__jsonl=log, about__json='{"command": "x"}')
+    (run / "config.yaml").write_text(f"data: images\nsteps: {steps or 'null'}\n")
+    if checkpoints:
+        (run / "checkpoints").mkdir()
+        (run / "about.json").unlink()
+    of = " of 800" if steps else ""
+    text = Tags(report([read_run(run)])).text
+    assert f"Training has not finished: it has come to step 7{of}. Training was healthy" in text
+    (run / "encoder").mkdir()
+    (run / "encoder" / "config.json").write_text("{}")
+    assert "has not finished" not in Tags(report([read_run(run)])).text
+
+
+@pytest.mark.parametrize(
+    ("positive", "negative", "warned"), [(0.40, 0.46, True), (0.5, 0.4, True), (0.3, 0.9, False)]
+)
+def test_healthy_embeddings_that_hardly_tell_labels_apart_get_a_warning(
+    positive: float, negative: float, warned: bool
+) -> None:
+    last = HEALTHY | {"positive": positive, "negative": negative}
+    words = verdict([HEALTHY, last], [])[0]
+    assert ("nearly as far apart as images of two" in words) == warned
+    assert words.startswith("Training was healthy")
+
+
 def test_a_page_has_figures_baselines_data_settings_and_lets_nothing_through(
     tmp_path: Path,
 ) -> None:

@@ -180,6 +180,18 @@ def test_euclidean_ranks_by_distance_wherever_the_rows_lie(form: str) -> None:
         assert torch.equal(indices, distances.argsort(1)[:, :5])
 
 
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e20, 1e25])
+def test_the_scale_of_features_changes_no_neighbour(form: str, metric: Any, scale: float) -> None:
+    g = torch.Generator().manual_seed(6)
+    bank, queries = torch.randn(300, 4, generator=g), torch.randn(20, 4, generator=g)
+    expected = search(*comparable(queries, bank, metric), 5)[1]
+    x, y = comparable(queries * scale, bank * scale, metric)
+    assert x.isfinite().all()
+    assert y.isfinite().all()
+    assert torch.equal(search(x, y, 5)[1], expected)
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([2, 3, 8, 65, 128]))
 def test_a_product_has_the_same_bits_in_any_block(rows: int, columns: int, width: int) -> None:

@@ -1,13 +1,18 @@
 """The public calls, as a script of a user's: `calls.py IMAGES RUNS`."""
 
-import functools
 import sys
 from pathlib import Path
 from typing import Any
 
 import selfsup
 
-line = functools.partial(print, flush=True)  # lines of two processes must not be cut
+
+def line(*words: object) -> None:
+    """Print in one write: lines of two processes must not be cut."""
+    sys.stdout.write(" ".join(map(str, words)) + "\n")
+    sys.stdout.flush()
+
+
 SMALL: dict[str, Any] = {
     "encoder": {
         "args": "{stem_type: deep, stem_width: 4, channels: [8, 8, 8, 8], layers: [1, 1, 1, 1]}"

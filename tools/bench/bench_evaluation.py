@@ -142,7 +142,8 @@ def probe(n: int, d: int, *, ill: bool) -> Sides:
 
     fit, theirs = ours(), sklearn()
     weight, bias = torch.from_numpy(theirs.coef_), torch.from_numpy(theirs.intercept_)
-    value = Problem(x, classes, 10)._at(weight.float(), bias.float(), 1 / n)[0]
+    loss = torch.nn.functional.cross_entropy(x.double() @ weight.T + bias, classes)
+    value = float(loss + weight.square().sum() / (2 * n))
     right = float((fit.predict(x) == classes).double().mean()), theirs.score(features, y)
     print(f"  objective {fit.objective:.6f} of ours, {value:.6f} of theirs")
     print(f"  accuracy {right[0]:.4f} of ours, {right[1]:.4f} of theirs")

@@ -1,0 +1,118 @@
+"""A search with an image that is in the index, and thresholds for galleries of any size."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from selfsup.config import EncoderConfig, IndexConfig, ViewsConfig
+from selfsup.encoders.encoder import build, export
+from selfsup.encoders.thresholds import read_threshold
+from selfsup.evaluate.indexing import build_index
+from selfsup.evaluate.verification import Curve, gallery_thresholds
+from selfsup.search.query import search_index
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with an index of twelve images."""
+    folder = tmp_path_factory.mktemp("run")
+    torch.manual_seed(0)
+    encoder = build(EncoderConfig(name="test_resnet", stem="standard"), 32)
+    export(encoder, folder / "encoder", ViewsConfig(size=32))
+    rng = np.random.default_rng(0)
+    (folder / "images").mkdir()
+    for i in range(12):
+        pixels = rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / f"{i}.png")
+    build_index(IndexConfig(model=str(folder), data=str(folder / "images"), workers=0))
+    return folder
+
+
+@pytest.mark.parametrize("k", [1, 5, 11, 12, 100])
+def test_the_query_itself_is_no_hit(run: Path, k: int) -> None:
+    result = search_index(run, [run / "images" / "3.png"], k=k)
+    names = [hit.name for hit in result.hits[0]]
+    assert "3.png" not in names
+    assert len(set(names)) == len(names) == min(k, 11)
+    assert result.itself == [["3.png"]]
+
+
+def test_a_copy_of_a_file_elsewhere_is_the_query_itself_too(run: Path, tmp_path: Path) -> None:
+    shutil.copy(run / "images" / "3.png", tmp_path / "other.png")
+    result = search_index(run, [tmp_path / "other.png"], k=2)
+    assert result.itself == [["3.png"]]
+    assert "3.png" not in [hit.name for hit in result.hits[0]]
+
+
+def test_several_queries_each_leave_themselves_out(run: Path, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(9).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "new.png")
+    queries = [run / "images" / "0.png", tmp_path / "new.png", run / "images" / "7.png"]
+    result = search_index(run, queries, k=12)
+    assert result.itself == [["0.png"], [], ["7.png"]]
+    assert [len(hits) for hits in result.hits] == [11, 12, 11]
+
+
+def similar_pairs(n: int) -> Curve:
+    """n pairs of two labels, evenly from 0 to 1, and as many of one label above them."""
+    different = torch.linspace(0, 1, n)
+    similarity = torch.cat([different, different + 1])
+    return Curve(similarity, torch.arange(2 * n) >= n)
+
+
+@pytest.mark.parametrize(("gallery", "accepted"), [(1, 100), (10, 10), (100, 1), (7, 10), (99, 1)])
+def test_the_threshold_accepts_as_few_pairs_as_the_gallery_has_images(
+    tmp_path: Path, gallery: int, accepted: int
+) -> None:
+    curve = similar_pairs(10000)
+    thresholds = gallery_thresholds(curve, 0.01)
+    (tmp_path / "verify.json").write_text(json.dumps({"details": {"thresholds": thresholds}}))
+    threshold = read_threshold(tmp_path, gallery)
+    assert threshold is not None
+    assert int((curve.false > threshold).sum()) == accepted
+
+
+def test_a_gallery_larger_than_pairs_can_tell_has_the_highest_threshold(tmp_path: Path) -> None:
+    curve = similar_pairs(100)
+    thresholds = gallery_thresholds(curve, 0.01)
+    (tmp_path / "verify.json").write_text(json.dumps({"details": {"thresholds": thresholds}}))
+    assert read_threshold(tmp_path, 10**9) == float(curve.false[0])
+    assert read_threshold(tmp_path, 1) == curve.at_far(0.01).threshold
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("verify.json", {"facts": {"threshold": 0.7}}),
+        ("bundle.json", {"threshold": 0.7}),
+        ("bundle.json", {"threshold": 0.7, "figures": {"verify": {"figures": {}}}}),
+        (
+            "bundle.json",
+            {"figures": {"verify": {"details": {"thresholds": {"1": 0.2, "50": 0.7}}}}},
+        ),
+    ],
+)
+def test_records_of_any_age_have_a_threshold(tmp_path: Path, name: str, content: object) -> None:
+    (tmp_path / name).write_text(json.dumps(content))
+    assert read_threshold(tmp_path, 30) == 0.7
+
+
+def test_a_threshold_measured_after_indexing_counts(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    query = run / "images" / "0.png"
+    assert search_index(run, [query]).threshold is None
+    folder = tmp_path / "run"
+    record = json.loads((folder / "index" / "index.json").read_text())
+    (folder / "index" / "index.json").write_text(json.dumps(record | {"model": str(folder)}))
+    thresholds = {"details": {"thresholds": {"1": -1.0, "10": 0.5, "20": 2.0}}}
+    (folder / "verify.json").write_text(json.dumps(thresholds))
+    result = search_index(folder, [query], k=3)
+    assert result.threshold == 2.0  # of 12 images
+    assert not any(hit.same for hit in result.hits[0])
+    given = search_index(folder, [query], k=3, threshold=-1.0)
+    assert all(hit.same for hit in given.hits[0])
