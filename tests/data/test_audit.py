@@ -6,15 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 from sklearn.datasets import load_sample_images
 
 from selfsup.config import PretrainConfig
 from selfsup.core.errors import UserError
 from selfsup.data.audit import Audit, audit, read_audit, training_units, write_audit
-from selfsup.data.near_duplicates import connected_groups, difference_hash, near_pairs
 from selfsup.data.open import open_source
 from selfsup.data.sources import ArraySource, ImageSource, Source
 from selfsup.training.pretrain import pretraining_sampler
@@ -76,15 +73,6 @@ def test_moments_count_every_image_alike() -> None:
     assert actual.formats == {"array": 2}
 
 
-def test_a_hash_says_whether_each_place_is_darker_than_its_right_neighbour() -> None:
-    rising = np.tile(np.arange(9, dtype=np.uint8) * 20, (8, 1))[..., None]
-    assert difference_hash(rising) == 2**64 - 1
-    assert difference_hash(rising[:, ::-1]) == 0
-    last = rising.copy()
-    last[-1] = rising[-1, ::-1]
-    assert difference_hash(last) == 2**64 - 2**8
-
-
 def test_even_images_are_nobodys_duplicates() -> None:
     images = np.stack([np.full((8, 8, 3), level, np.uint8) for level in (0, 90, 255)])
     actual = audit(ArraySource(images, None, []), "even")
@@ -92,39 +80,6 @@ def test_even_images_are_nobodys_duplicates() -> None:
     images = np.concatenate([images, images[1:2]])
     actual = audit(ArraySource(images, None, []), "even")
     assert actual.near == [[1, 3]]  # but equal ones are
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=8),
-    st.lists(st.tuples(st.integers(0, 7), st.sets(st.integers(0, 63), max_size=8)), max_size=12),
-    st.integers(0, 6),
-)
-def test_near_pairs_connect_what_a_double_loop_finds(
-    first: list[int], copies: list[tuple[int, set[int]]], distance: int
-) -> None:
-    hashes = list(first)
-    for i, bits in copies:  # copies with some bits changed, as random hashes are never near
-        hashes.append(first[i % len(first)] ^ sum(1 << bit for bit in bits))
-    expected = [
-        (i, j)
-        for i in range(len(hashes))
-        for j in range(i + 1, len(hashes))
-        if (hashes[i] ^ hashes[j]).bit_count() <= distance and hashes[i] and hashes[j]
-    ]
-    actual = near_pairs(np.array(hashes, np.uint64), distance)
-    assert connected_groups(len(hashes), actual) == connected_groups(len(hashes), expected)
-    assert {tuple(sorted(pair)) for pair in actual} <= set(expected)
-
-
-def test_thousands_of_equal_images_are_found_at_once() -> None:
-    actual = near_pairs(np.full(20_000, 12345, np.uint64), 4)
-    assert len(actual) == 19_999
-
-
-def test_what_is_near_something_near_is_of_its_group() -> None:
-    assert connected_groups(7, [(5, 1), (1, 2), (4, 6)]) == [[1, 2, 5], [4, 6]]
-    assert connected_groups(3, []) == []
 
 
 def test_training_leaves_out_the_bad_and_takes_duplicates_as_one(messy: Source) -> None:
