@@ -1,8 +1,8 @@
 """Alignment: whether two thumbnails are the same picture, decided on their pixels.
 
 The second picture is predicted from the first by all that a copy may have gone through: a shift of
-up to 2.5 of 32 pixels, a crop or a stretch of up to a tenth, another brightness and contrast, cut
-off at black and white, blur or sharpening. What the prediction misses is the residual. It has to be
+up to 2.5 of 32 pixels, a crop of up to 4 % at each border, another brightness and contrast, cut off
+at black and white, blur or sharpening. What the prediction misses is the residual. It has to be
 small in three ways, of which a worked example, in levels of 255:
 
     an image has a contrast (standard deviation) of 60 levels, its copy a residual of 3 on average:
@@ -22,18 +22,18 @@ from torch import Tensor
 
 from selfsup.data.thumbnails import Thumbnails
 
-CHUNK_PAIRS = 256
+CHUNK_PAIRS = 128
 SCALES = (1.6, 1.0)  # widths of the blur, in pixels, of the steps of registration
 SMOOTH = 1.0  # of the final comparison: noise of one pixel is no difference
-SHIFT, STRETCH = 2.5, 0.1  # largest, in pixels of the thumbnail and as a fraction
+SHIFT, ZOOM = 2.5, 0.09  # largest, in pixels of the thumbnail and as a fraction of the size
 SHARPEN = 0.6  # largest weight of the second derivative, for blur or sharpening
 GAIN = 1.15  # largest factor of contrast between two copies
 LIGHTER = 32  # largest difference of mean brightness, in levels
 SHAPES_APART = 6  # largest difference of width / height: 16 %
-EVEN = 3.0  # contrast, in levels, below which an image has nothing to compare
+EVEN = 2.0  # contrast, in levels, below which an image has nothing to compare
 WINDOW, WINDOW_LEVELS = 5, 8.0
 COLOUR_LEVELS = 16.0
-LENIENT = 3  # times the limit at the first look, without sharpening and cut-off
+LENIENT = 2.5  # times the limits at the first look, which knows no cut-off at white
 MARGIN = 3  # pixels at the border that registration leaves out
 
 
@@ -93,41 +93,40 @@ def _levels(first: Thumbnails, second: Thumbnails) -> tuple[Tensor, Tensor]:
 def _first_look(a: Thumbnails, b: Thumbnails, motion: Tensor, limits: Limits) -> Tensor:
     """Which pairs may be copies by the plainest prediction: most are not, and done with. [p]."""
     x, y = _levels(a, b)
-    moved, inside = _blur(_warp(x, motion), SMOOTH), _inside(motion, x.shape[-1])
-    smooth_y = _blur(y, SMOOTH)
-    count = inside.sum((1, 2, 3), keepdim=True)
-    dx, dy = (z - (z * inside).sum((1, 2, 3), keepdim=True) / count for z in (moved, smooth_y))
-    xx, xy, yy = ((p * q * inside).sum((1, 2, 3)) for p, q in ((dx, dx), (dx, dy), (dy, dy)))
-    unexplained = (1 - (xy * xy / (xx * yy).clamp(min=1e-3))).clamp(min=0).sqrt()
-    return unexplained <= LENIENT * limits.total
+    moved, inside = _warp(x, motion), _inside(motion, x.shape[-1])
+    smooth_x, smooth_y = _blur(moved, SMOOTH), _blur(y, SMOOTH)
+    columns = _columns(smooth_x)
+    fit = _fit(columns, smooth_y, inside)
+    r = _judge(moved, columns, smooth_y, fit, inside)
+    return (r.total <= LENIENT * limits.total) & (r.local <= LENIENT * limits.local)
 
 
 def register(a: Tensor, b: Tensor) -> Tensor:
-    """Find shift and stretch that bring a to b, by Gauss-Newton steps from coarse to fine.
+    """Find shift and zoom that bring a to b, by Gauss-Newton steps from coarse to fine.
 
     Args:
         a: [p, 1, s, s] levels.
         b: likewise.
 
     Returns:
-        [p, 4] shift along x and y in pixels, stretch along x and y as fractions.
+        [p, 3] shift along x and y in pixels, zoom as a fraction of the size.
     """
     side = a.shape[-1]
     axis = (torch.arange(side) + 0.5 - side / 2) / 8
-    motion = torch.zeros(len(a), 4)
+    motion = torch.zeros(len(a), 3)
     ones = torch.ones(len(a), (side - 2 * MARGIN) ** 2)
-    penalty = torch.diag(torch.tensor([0.1, 0.1, 20, 20, 20, 20]))  # even images do not move
+    penalty = torch.diag(torch.tensor([0.1, 0.1, 20, 20, 20]))  # even images do not move
     for scale in SCALES:
         w, target = _warp(_blur(a, scale), motion), _inner(_blur(b, scale))
         dx = F.pad(w[..., 2:] - w[..., :-2], (1, 1)) / 2
         dy = F.pad(w[..., 2:, :] - w[..., :-2, :], (0, 0, 1, 1)) / 2
-        fields = [_inner(f) for f in (w, dx, dy, dx * axis, dy * axis[:, None])]
-        x = torch.stack([fields[0], ones, *fields[1:]], 2)  # [p, pixels, 6]
-        xt = x.transpose(1, 2)
-        weights = torch.linalg.solve(xt @ x + penalty, xt @ target[..., None])[..., 0]
+        fields = [_inner(f) for f in (w, dx, dy, dx * axis + dy * axis[:, None])]
+        x = torch.stack([fields[0], ones, *fields[1:]], 1)  # [p, 5, pixels]
+        gram = x @ x.transpose(1, 2) + penalty
+        weights = torch.linalg.solve(gram, x @ target[..., None])[..., 0]
         step = weights[:, 2:] / weights[:, :1].clamp(min=0.3)
-        motion = motion + step * torch.tensor([1, 1, 1 / 8, 1 / 8])
-        limit = torch.tensor([SHIFT, SHIFT, STRETCH, STRETCH])
+        motion = motion + step * torch.tensor([1, 1, 1 / 8])
+        limit = torch.tensor([SHIFT, SHIFT, ZOOM])
         motion = torch.maximum(torch.minimum(motion, limit), -limit)
     return motion
 
@@ -143,11 +142,10 @@ def _predict(x: Tensor, y: Tensor, inside: Tensor) -> _Prediction:
     The second fit leaves out what is black or white in y, as after a cut-off.
     """
     smooth_x, smooth_y = _blur(x, SMOOTH), _blur(y, SMOOTH)
-    fields = (smooth_x, torch.ones_like(x), _laplacian(smooth_x))
-    columns = torch.stack([f.flatten(1) for f in fields], 2)
+    columns = _columns(smooth_x)
     cut = F.max_pool2d(((y < 3) | (y > 252)).float(), 3, stride=1, padding=1)
     fits = [_fit(columns, smooth_y, inside * some) for some in (torch.ones_like(cut), 1 - cut)]
-    return _better(*(_judge(x, fields[2], smooth_y, fit, inside) for fit in fits))
+    return _better(*(_judge(x, columns, smooth_y, fit, inside) for fit in fits))
 
 
 def _better(a: _Prediction, b: _Prediction) -> _Prediction:
@@ -158,21 +156,28 @@ def _better(a: _Prediction, b: _Prediction) -> _Prediction:
     return _Prediction(*(torch.where(chosen, x, y) for x, y in zip(a, b, strict=True)))
 
 
+def _columns(smooth_x: Tensor) -> Tensor:
+    """What a copy is made of: the image, 1, its second derivative. [p, s * s, 3]."""
+    fields = (smooth_x, torch.ones_like(smooth_x), _laplacian(smooth_x))
+    return torch.stack([field.flatten(1) for field in fields], 1)
+
+
 def _fit(columns: Tensor, smooth_y: Tensor, weight: Tensor) -> Tensor:
     """Weighted least squares, with a limit on sharpening. -> [p, 3]."""
-    xt = (columns * weight.flatten(1)[..., None]).transpose(1, 2)
-    gram = xt @ columns + 0.1 * torch.eye(3)
-    fit = torch.linalg.solve(gram, xt @ smooth_y.flatten(1)[..., None])[..., 0]
+    weighted = columns * weight.flatten(1)[:, None]
+    gram = weighted @ columns.transpose(1, 2) + 0.1 * torch.eye(3)
+    fit = torch.linalg.solve(gram, weighted @ smooth_y.flatten(1)[..., None])[..., 0]
     limit = SHARPEN * fit[:, 0].abs()
     sharpen = torch.maximum(torch.minimum(fit[:, 2], limit), -limit)
     return torch.cat([fit[:, :2], sharpen[:, None]], 1)
 
 
 def _judge(
-    x: Tensor, second_derivative: Tensor, smooth_y: Tensor, fit: Tensor, inside: Tensor
+    x: Tensor, columns: Tensor, smooth_y: Tensor, fit: Tensor, inside: Tensor
 ) -> _Prediction:
     gain, offset, sharpen = fit.view(-1, 3, 1, 1, 1).unbind(1)
-    guess = _blur((gain * x + offset).clamp(0, 255), SMOOTH) + sharpen * second_derivative
+    derivative = columns[:, 2].reshape(x.shape)
+    guess = _blur((gain * x + offset).clamp(0, 255), SMOOTH) + sharpen * derivative
     squares = (smooth_y - guess) ** 2 * inside
     count = inside.sum((1, 2, 3))
     contrast = torch.minimum(_deviation(smooth_y, inside), _deviation(guess, inside))
@@ -189,8 +194,8 @@ def _colour(first: Tensor, second: Tensor, motion: Tensor) -> Tensor:
     """Compare the differences of colour, moved as the brightness is. [p]."""
     a, b = ((x.float() - 128) * 2 for x in (first, second))
     scale = a.shape[-1] / 32
-    half = motion * torch.tensor([scale, scale, 1, 1])
-    moved = torch.cat([_warp(plane, half) for plane in a.split(1, 1)], 1)
+    half = motion * torch.tensor([scale, scale, 1])
+    moved = _warp(a, half)
     apart = _blur(moved - b, SMOOTH)
     strength = torch.maximum(moved.square().mean((1, 2, 3)), b.square().mean((1, 2, 3))).sqrt()
     inner = apart[..., 1:-1, 1:-1]
@@ -198,15 +203,15 @@ def _colour(first: Tensor, second: Tensor, motion: Tensor) -> Tensor:
 
 
 def _warp(a: Tensor, motion: Tensor) -> Tensor:
-    """Sample each image at x * (1 + stretch) + shift, by a cubic kernel along each axis."""
-    across, down = (_sampling(motion[:, k], motion[:, 2 + k], a.shape[-1]) for k in (0, 1))
-    return (down @ a[:, 0] @ across.transpose(1, 2))[:, None]
+    """Sample each image at x * (1 + zoom) + shift, by a cubic kernel along each axis."""
+    across, down = (_sampling(motion[:, k], motion[:, 2], a.shape[-1]) for k in (0, 1))
+    return down[:, None] @ a @ across[:, None].transpose(2, 3)
 
 
-def _sampling(shift: Tensor, stretch: Tensor, side: int) -> Tensor:
+def _sampling(shift: Tensor, zoom: Tensor, side: int) -> Tensor:
     """Weights of Keys' cubic convolution of each pixel, [p, side, side]; the border is repeated."""
     axis = torch.arange(side) + 0.5 - side / 2
-    place = (axis * (1 + stretch[:, None]) + shift[:, None] + side / 2 - 0.5).clamp(0, side - 1)
+    place = (axis * (1 + zoom[:, None]) + shift[:, None] + side / 2 - 0.5).clamp(0, side - 1)
     d = (place[..., None] - torch.arange(side)).abs()
     near, far = (1.5 * d - 2.5) * d * d + 1, ((2.5 - 0.5 * d) * d - 4) * d + 2
     weights = torch.where(d < 1, near, far * (d < 2))
@@ -218,7 +223,7 @@ def _inside(motion: Tensor, side: int) -> Tensor:
     axis = torch.arange(side) + 0.5 - side / 2
     within = [
         (axis.abs() < side / 2 - 1)
-        & ((axis * (1 + motion[:, 2 + k, None]) + motion[:, k, None]).abs() < side / 2 - 1.5)
+        & ((axis * (1 + motion[:, 2:]) + motion[:, k, None]).abs() < side / 2 - 1.5)
         for k in (0, 1)
     ]
     return (within[0][:, None, None, :] & within[1][:, None, :, None]).float()

@@ -36,8 +36,8 @@ def _residuals(coarse: Tensor, first: Tensor, second: Tensor) -> Tensor:
     result = torch.zeros(len(first))
     for rows in first.argsort().split(CHUNK_PAIRS):
         distinct, place = first[rows].unique(return_inverse=True)
-        fields = _fields(coarse[distinct])  # [distinct, 7, m]
-        penalty = torch.diag(torch.tensor([0.1, 0.1, 10, 10, 10, 10, 10]))
+        fields = _fields(coarse[distinct])  # [distinct, 6, m]
+        penalty = torch.diag(torch.tensor([0.1, 0.1, 10, 10, 10, 10]))
         solved = torch.linalg.solve(fields @ fields.transpose(1, 2) + penalty, fields)
         y = _inner(coarse[second[rows]])  # [chunk, m]
         explained = ((fields[place] @ y[..., None]) * (solved[place] @ y[..., None])).sum((1, 2))
@@ -47,16 +47,15 @@ def _residuals(coarse: Tensor, first: Tensor, second: Tensor) -> Tensor:
 
 
 def _fields(x: Tensor) -> Tensor:
-    """The image, 1, its derivatives for shift and stretch, and the second derivative."""
+    """The image, 1, its derivatives for shift and zoom, and the second derivative."""
     axis = (torch.arange(x.shape[-1]) + 0.5 - x.shape[-1] / 2) / 4
     across = F.pad(x[:, :, 2:] - x[:, :, :-2], (1, 1)) / 2
     down = F.pad(x[:, 2:] - x[:, :-2], (0, 0, 1, 1)) / 2
     middle = x[:, 1:-1, 2:] + x[:, 1:-1, :-2] + x[:, 2:, 1:-1] + x[:, :-2, 1:-1]
     second = F.pad(middle - 4 * x[:, 1:-1, 1:-1], (1, 1, 1, 1))
-    stretch = (across * axis, down * axis[:, None])
-    return torch.stack(
-        [_inner(f) for f in (x, torch.ones_like(x), across, down, *stretch, second)], 1
-    )
+    zoom = across * axis + down * axis[:, None]
+    fields = (x, torch.ones_like(x), across, down, zoom, second)
+    return torch.stack([_inner(field) for field in fields], 1)
 
 
 def _inner(x: Tensor) -> Tensor:

@@ -34,10 +34,12 @@ def image_sections(
     most: int = 1000,
     tsne: bool = False,
     seed: int = 0,
+    suspects: Path,
 ) -> list[str]:
     """Lay out views as the method saw them, neighbours, worst queries and a map.
 
-    Where the images or the encoder are missing, a sentence says so.
+    Suspected label errors are written to `suspects`, if the images have labels. Where the images
+    or the encoder are missing, a sentence says so.
     """
     parts = [heading("Views as the method saw them")]
     try:
@@ -45,7 +47,10 @@ def image_sections(
     except UserError as error:
         parts.append(paragraph(f"They cannot be drawn again: {error}."))
     try:
-        parts += _neighbours_and_map(run, (data, split, labels), most=most, tsne=tsne, seed=seed)
+        images = (data, split, labels)
+        parts += _neighbours_and_map(
+            run, images, most=most, tsne=tsne, seed=seed, suspects=suspects
+        )
     except UserError as error:
         parts += [heading("Images and their neighbours"), paragraph(f"Not shown: {error}.")]
     return parts
@@ -73,7 +78,13 @@ def views_of_last_step(run: Files) -> list[str]:
 
 
 def _neighbours_and_map(
-    run: Files, images: tuple[str, str, str], *, most: int, tsne: bool, seed: int
+    run: Files,
+    images: tuple[str, str, str],
+    *,
+    most: int,
+    tsne: bool,
+    seed: int,
+    suspects: Path,
 ) -> list[str]:
     """Lay out neighbours, worst queries, suspected label errors and a map of some images."""
     data, split, labels = images
@@ -83,14 +94,18 @@ def _neighbours_and_map(
         labels = str((probe if probe.get("data") else run.config).get("labels", "label"))
         split = "" if probe.get("data") else str(run.config.get("split", ""))
     encoder, views = load(run.folder)
-    source = random_subset(
-        open_source(data, split=split, labels=labels, channels=views.channels), most, seed=seed
-    )
+    everything = open_source(data, split=split, labels=labels, channels=views.channels)
+    source = random_subset(everything, most, seed=seed)
     device = torch.device("cpu")
     features = extract(encoder, source, views, device=device, workers=0, part=(0, 1))
     if len(features.x) < 3:
         raise UserError(f"{data} holds {len(features.x)} images; there are no neighbours to show")
-    return sections(with_neighbours(source, features), seed=seed, tsne=tsne)
+    embedded = with_neighbours(source, features)
+    parts = sections(embedded, seed=seed, tsne=tsne, suspects=suspects)
+    if len(source) == len(everything):
+        return parts
+    chosen = f"{len(source)} of {len(everything)} images, drawn at random (selfsup report --most)."
+    return [paragraph(f"The sections below are of {chosen}"), *parts]
 
 
 def write_report(
@@ -122,13 +137,20 @@ def write_report(
     require(len(folders) > 0, "give a run folder")
     require(most > 1, f"--most must be above 1, not {most}")
     runs = [read_run(folder) for folder in folders]
+    if out is None:
+        out = runs[0].folder / "report.html" if len(runs) == 1 else Path("report.html")
     images: list[str] = []
     if len(runs) == 1:
         images = image_sections(
-            runs[0], data=data, split=split, labels=labels, most=most, tsne=tsne, seed=seed
+            runs[0],
+            data=data,
+            split=split,
+            labels=labels,
+            most=most,
+            tsne=tsne,
+            seed=seed,
+            suspects=out.with_name(f"{out.stem}_label_suspects.csv"),
         )
-    if out is None:
-        out = runs[0].folder / "report.html" if len(runs) == 1 else Path("report.html")
     write_page(out, report(runs, images))
     return out
 
