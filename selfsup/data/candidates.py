@@ -61,7 +61,8 @@ def _components(thumbnails: Thumbnails, describe: Callable[[Tensor], Tensor]) ->
     sample = x[:: max(1, len(x) // SAMPLE)]
     centred = (sample - sample.mean(0)).double()
     _, axes = torch.linalg.eigh(centred.T @ centred)
-    return (x - x.mean(0)) @ axes[:, -WIDTH:].float()
+    components: Tensor = (x - x.mean(0)) @ axes[:, -WIDTH:].float()
+    return components
 
 
 def _places(brightness: Tensor) -> Tensor:

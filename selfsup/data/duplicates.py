@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from selfsup.data.alignment import Limits
-from selfsup.data.near_duplicates import copies_between, near_duplicate_groups, star_groups
+from selfsup.data.near_duplicates import copies_between, near_duplicate_groups
 
 MASKED_FRACTION = 0.01
 """A group of near duplicates with more of all images is not masked: its images are perhaps alike
@@ -48,15 +48,27 @@ def find_duplicates(
     """
     exact = equal_digests(digests)
     near = _with_exact(near_duplicate_groups(thumbnails, limits), exact)
-    leaks = []
-    if len(set(split)) > 1:
-        words = sorted(set(split))
-        side = [words.index(word) for word in split]
-        stars = star_groups(copies_between(thumbnails, side, limits).tolist())
-        leaks = _with_exact([sorted(group) for group in stars.values()], exact)
-        leaks = [group for group in leaks if len({split[i] for i in group}) > 1]
+    leaks = _leaks(near, thumbnails, split, limits) if len(set(split)) > 1 else []
     two_classes = [g for g in near if labels and len({labels[i] for i in g if labels[i] >= 0}) > 1]
     return Duplicates(exact, near, leaks, two_classes)
+
+
+def _leaks(
+    near: list[list[int]], thumbnails: Sequence[bytes], split: Sequence[str], limits: Limits
+) -> list[list[int]]:
+    """Groups in more than one split, and copies across splits that are in no such group.
+
+    An image can be a copy of one in another split, and be in a group around a third of its own.
+    """
+    leaks = [group for group in near if len({split[i] for i in group}) > 1]
+    leaked = {i for group in leaks for i in group}
+    words = sorted(set(split))
+    pairs = copies_between(thumbnails, [words.index(word) for word in split], limits).tolist()
+    for i, j in pairs:
+        if i not in leaked or j not in leaked:
+            leaks.append([i, j])
+            leaked |= {i, j}
+    return sorted(leaks)
 
 
 def equal_digests(digests: Sequence[str]) -> list[list[int]]:

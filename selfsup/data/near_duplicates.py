@@ -57,12 +57,15 @@ def copies_between(thumbnails: Sequence[bytes], side: Sequence[int], limits: Lim
         limits: largest residuals of two copies.
 
     Returns:
-        int64 [p, 2], positions of the two.
+        int64 [p, 2], positions of the two. Of images with equal thumbnails each is in some pair.
     """
     tables, members = _distinct(thumbnails, side)
     sides = torch.tensor([side[group[0]] for group in members], dtype=torch.int64)
     pairs = _verified(tables, limits, sides).tolist()
-    both = [(i, j) for a, b in pairs for i in members[a] for j in members[b]]
+    both = []
+    for a, b in pairs:  # each image of equal ones once: all pairs of thousands would be millions
+        both += [(i, members[b][0]) for i in members[a]]
+        both += [(members[a][0], j) for j in members[b][1:]]
     return torch.tensor(both, dtype=torch.int64).reshape(-1, 2)
 
 
@@ -96,8 +99,10 @@ def _distinct(
         The tables of the distinct thumbnails, and the positions that have each.
     """
     tables = stack(thumbnails)
-    chunks = tables.brightness.split(CHUNK_IMAGES)
-    contrast = torch.cat([chunk.flatten(1).float().std(1, correction=0) for chunk in chunks])
+    contrast = torch.zeros(len(thumbnails))
+    for start in range(0, len(thumbnails), CHUNK_IMAGES):
+        chunk = slice(start, start + CHUNK_IMAGES)
+        contrast[chunk] = tables.brightness[chunk].flatten(1).float().std(1, correction=0)
     members: dict[tuple[bytes, int], list[int]] = {}
     for i in (contrast >= EVEN).nonzero()[:, 0].tolist():
         members.setdefault((thumbnails[i], side[i]), []).append(i)
