@@ -36,7 +36,8 @@ def near_duplicate_groups(thumbnails: Sequence[bytes], limits: Limits) -> list[l
         Positions of each group of two or more, ascending; groups by their first image.
     """
     tables, members = _distinct(thumbnails, [0] * len(thumbnails))
-    stars = star_groups(_verified(tables, limits, None).tolist())
+    pairs = _verified(tables, limits, None).tolist()
+    stars = _attach(tables, star_groups(pairs), pairs, limits)
     for _ in range(ROUNDS):
         before = len(stars)
         stars = _join(tables, stars, limits)
@@ -116,12 +117,30 @@ def _verified(tables: Thumbnails, limits: Limits, side: Tensor | None) -> Tensor
     return pairs[same_picture(tables, pairs, limits)]
 
 
-def _join(tables: Thumbnails, stars: dict[int, list[int]], limits: Limits) -> dict[int, list[int]]:
-    """Join groups whose centres are copies, if all of the one are copies of the other's centre.
+def _attach(
+    tables: Thumbnails,
+    stars: dict[int, list[int]],
+    pairs: Sequence[Sequence[int]],
+    limits: Limits,
+) -> dict[int, list[int]]:
+    """Add to each group the copies of its images that are copies of its centre too.
 
-    The candidates of an image are its nearest few, so that a group of thousands is first found in
-    parts.
+    The candidates of an image are its nearest few, so that not every copy was compared with it.
     """
+    centre_of = {i: centre for centre, group in stars.items() for i in group}
+    both = [*pairs, *((j, i) for i, j in pairs)]
+    checks = sorted({(centre_of[i], j) for i, j in both if i in centre_of and j not in centre_of})
+    same = same_picture(tables, torch.tensor(checks, dtype=torch.int64).reshape(-1, 2), limits)
+    attached = {centre: list(group) for centre, group in stars.items()}
+    for (centre, j), is_copy in zip(checks, same.tolist(), strict=True):
+        if is_copy and j not in centre_of:
+            attached[centre].append(j)
+            centre_of[j] = centre
+    return attached
+
+
+def _join(tables: Thumbnails, stars: dict[int, list[int]], limits: Limits) -> dict[int, list[int]]:
+    """Join groups whose centres are copies, if all of the one are copies of the other's centre."""
     centres = sorted(stars)
     pairs = _verified(tables.rows(torch.tensor(centres, dtype=torch.int64)), limits, None)
     joined = dict(stars)

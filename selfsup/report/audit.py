@@ -27,6 +27,10 @@ def summary(report: Audit) -> list[tuple[str, str]]:
         ("--views.mean", " ".join(map(str, report.mean))),
         ("--views.std", " ".join(str(std or 1.0) for std in report.std)),  # never divide by 0
     ]
+    if report.too_large:
+        lines.insert(
+            -2, ("not masked", f"{len(report.too_large)} groups: alike rather than copies?")
+        )
     if report.two_classes:
         lines.insert(-2, ("one picture, two classes", f"{len(report.two_classes)} groups"))
     if report.sizes:

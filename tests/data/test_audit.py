@@ -11,9 +11,17 @@ from sklearn.datasets import load_sample_images
 
 from selfsup.config import PretrainConfig
 from selfsup.core.errors import UserError
-from selfsup.data.audit import Audit, audit, read_audit, training_units, write_audit
+from selfsup.data.audit import (
+    Audit,
+    audit,
+    not_masked,
+    read_audit,
+    training_units,
+    write_audit,
+)
 from selfsup.data.open import open_source
 from selfsup.data.sources import ArraySource, ImageSource, Source
+from selfsup.report.audit import summary
 from selfsup.training.pretrain import pretraining_sampler
 
 
@@ -156,6 +164,68 @@ def test_duplicates_never_meet_in_a_batch_and_all_are_seen_in_time(
     assert set.union(*seen) == {0, 1, 2, 3, 4, 6, 7}
     plain = pretraining_sampler(messy, settings_of(file))
     assert set.union(*(set(plain(step).tolist()) for step in range(30))) == {0, 1, 2, 3, 4, 6, 7}
+
+
+def many_alike(n: int = 400) -> tuple[ArraySource, np.ndarray]:
+    """Pieces of photographs and, from position 300 on, a hundred noisy forms of the last of them.
+
+    The last two are equal.
+    """
+    whole = load_sample_images().images[0]
+    draw = np.random.default_rng(0)
+    boxes = draw.integers(0, 380, (300, 2))
+    images = [whole[y : y + 24, x : x + 24] for y, x in boxes]
+    base = whole[200:320:5, 200:320:5]
+    noise = draw.normal(0, 2, (n - 300, *base.shape))
+    images += list((base + noise).clip(0, 255).astype(np.uint8))
+    images[-1] = images[-2]
+    return ArraySource(np.stack(images), None, []), np.arange(300, n)
+
+
+def test_a_group_of_more_than_a_hundredth_is_told_and_only_its_equal_files_are_masked() -> None:
+    source, alike = many_alike()
+    actual = audit(source, "alike")
+    assert [group for group in actual.near if set(alike) <= set(group)]
+    units = training_units(source, actual, merge_duplicates=True)
+    assert [i for i in alike[:-2] if [i] not in units] == []
+    assert [398, 399] in units
+    message = not_masked(actual)
+    assert "1 groups of near duplicates have more than a hundredth of all images" in message
+    assert "--mask-duplicates takes only equal files of them as one" in message
+    assert f"warning: {message}" not in str(summary(actual))
+    assert dict(summary(actual))["not masked"].startswith("1 groups")
+
+
+def test_a_small_audit_has_no_group_that_is_too_large(messy: Source) -> None:
+    assert not_masked(audit(messy, "messy")) == ""
+
+
+def test_an_audit_of_an_older_selfsup_is_to_be_made_again(tmp_path: Path) -> None:
+    (tmp_path / "old.json").write_text('{"data": "x", "near": [[0, 1]]}')
+    with pytest.raises(UserError, match="is of an older selfsup; run selfsup audit again"):
+        read_audit(tmp_path / "old.json")
+
+
+def test_one_picture_under_two_labels_is_told() -> None:
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 256, (4, 9, 9, 3), dtype=np.uint8)
+    images[3] = images[0]
+    actual = audit(ArraySource(images, torch.tensor([0, 0, 1, 1]), ["cat", "dog"]), "x")
+    assert actual.two_classes == [[0, 3]]
+    assert dict(summary(actual))["one picture, two classes"] == "1 groups"
+    once = audit(ArraySource(images, torch.tensor([0, 0, 1, 0]), ["cat", "dog"]), "x")
+    assert once.two_classes == []
+    assert "one picture, two classes" not in dict(summary(once))
+
+
+@pytest.mark.parametrize("level", [0, 137, 255])
+def test_the_advised_deviation_is_never_zero(level: int) -> None:
+    images = np.full((3, 1, 1, 3), level, np.uint8)
+    images[:, :, :, 2] = np.array([0, 60, 200])[:, None, None]
+    lines = dict(summary(audit(ArraySource(images, None, []), "x")))
+    advised = [float(word) for word in lines["--views.std"].split()]
+    assert advised[:2] == [1, 1]
+    assert 0 < advised[2] < 1
 
 
 def test_masking_needs_an_audit(messy: Source, tmp_path: Path) -> None:
