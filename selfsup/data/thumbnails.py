@@ -14,6 +14,7 @@ from torch import Tensor
 SIDE = 32
 """Height and width of the brightness, in pixels."""
 COLOUR_SIDE = 16
+LARGE = 128  # pixels of a side, of what is computed in floats
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
 SHAPES = 40.0  # steps of the stored shape for a factor of e between width and height
 BYTES = SIDE**2 + 2 * COLOUR_SIDE**2 + 1
@@ -38,7 +39,12 @@ class Thumbnails(NamedTuple):
 def thumbnail(image: np.ndarray) -> bytes:
     """Shrink an image, uint8 [h, w, c]: brightness, two differences of colour, and the shape."""
     height, width, channels = image.shape
-    x = torch.from_numpy(np.array(image, np.float32)).permute(2, 0, 1)[None]
+    x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+    if (
+        height * width > LARGE**2
+    ):  # in bytes at first: floats of a large image take ten times as long
+        x = _resize(x, (min(height, LARGE), min(width, LARGE)))
+    x = x.float()
     if channels == 3:
         y = (x * torch.tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
         colour = torch.cat([x[:, :1] - y, x[:, 2:] - y], 1) / 2 + 128
@@ -51,9 +57,11 @@ def thumbnail(image: np.ndarray) -> bytes:
 
 
 def _shrink(x: Tensor, side: int) -> np.ndarray:
-    size = (side, side)
-    small = F.interpolate(x, size, mode="bilinear", antialias=True, align_corners=False)
-    return small.round().clamp(0, 255).to(torch.uint8).numpy()
+    return _resize(x, (side, side)).round().clamp(0, 255).to(torch.uint8).numpy()
+
+
+def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(x, size, mode="bilinear", antialias=True, align_corners=False)
 
 
 def stack(thumbnails: Sequence[bytes]) -> Thumbnails:

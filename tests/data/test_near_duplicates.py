@@ -292,3 +292,11 @@ def test_all_pairs_of_a_small_set_are_candidates_if_they_are_near() -> None:
     versions = [brighter(image, 1 + k / 100) for k in range(4)]
     pairs = candidate_pairs(stack([thumbnail(version) for version in versions]))
     assert pairs.tolist() == [list(pair) for pair in combinations(range(4), 2)]
+
+
+def test_a_large_image_and_its_smaller_forms_have_nearly_one_thumbnail() -> None:
+    whole = load_sample_images().images[0]
+    small = as_levels(as_picture(whole).resize((128, 96), Image.Resampling.BOX))
+    tables = stack([thumbnail(whole), thumbnail(small)])
+    for table in tables[:2]:
+        assert float((table[0].float() - table[1].float()).abs().mean()) < 1.5
