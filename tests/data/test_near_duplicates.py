@@ -165,7 +165,9 @@ def test_a_wide_and_a_square_picture_are_no_copies() -> None:
 def test_images_without_contrast_are_nobodys_copies() -> None:
     even = [np.full((28, 28, 3), level, np.uint8) for level in (0, 1, 128, 254, 255)]
     noise = np.random.default_rng(0).normal(128, 1, (4, 28, 28, 3)).round().astype(np.uint8)
-    assert groups_of([*even, *noise]) == []
+    slope = np.linspace(0, 6, 28).round().astype(np.uint8)  # two skies, hardly darker below
+    skies = [np.tile(slope[:, None, None] + level, (1, 28, 3)) for level in (200, 201)]
+    assert groups_of([*even, *noise, *skies]) == []
 
 
 @settings(max_examples=20, deadline=None)
@@ -265,6 +267,17 @@ def test_a_copy_under_another_label_or_in_another_split_is_told() -> None:
     assert two_classes == []
     assert find(list("abxcb"), images, [], [0, 1, 0, 2, 3])[3] == [[1, 4]]
     assert find(list("abxcb"), images, [], [0, 1, 2, 2, -1])[3] == [[0, 2]]
+
+
+def test_a_copy_of_another_split_is_told_where_its_partner_is_in_a_group_of_its_own() -> None:
+    """A row of steps, each a copy of the next only: groups of two leave one pair between them."""
+    first, last = (photographs()[i].astype(float) for i in (0, 5))
+    steps = [(first + (last - first) * t).astype(np.uint8) for t in np.linspace(0, 1, 30)]
+    split = ["ab"[i % 2] for i in range(30)]
+    leaks = find([str(i) for i in range(30)], steps, split, [])[2]
+    thumbnails = [thumbnail(step) for step in steps]
+    pairs = copies_between(thumbnails, [i % 2 for i in range(30)], Limits())
+    assert {i for group in leaks for i in group} == set(pairs.flatten().tolist())
 
 
 def test_a_leak_is_found_behind_many_copies_in_its_own_split() -> None:
