@@ -25,8 +25,9 @@ class Config:
     """Of the images; 3 reads all as RGB."""
     labels: str = "label"
     """The manifest's column with the labels; of folders "folder:1", the first, or "folder:-1"."""
-    distance: int = 4
-    """Bits of 64 in which near duplicates may differ (their difference hashes)."""
+    difference: float = 0.1
+    """Largest difference of two near duplicates, as a fraction of their contrast, after they are
+    aligned in place, size and light (data/alignment.py)."""
     workers: int = 2
     """Images that are read at a time."""
 
@@ -41,12 +42,13 @@ def main(config: Config) -> None:
 
     from selfsup.core.errors import require
     from selfsup.core.progress import bar
-    from selfsup.data.audit import audit, write_audit
+    from selfsup.data.alignment import Limits
+    from selfsup.data.audit import audit, not_masked, write_audit
     from selfsup.data.open import open_source
     from selfsup.report.audit import audit_page, summary
     from selfsup.report.page import write_page
 
-    require(0 <= config.distance < 16, f"--distance must be 0 to 15 bits, not {config.distance}")
+    require(0 < config.difference <= 0.3, f"--difference must be 0 to 0.3, not {config.difference}")
     require(config.workers > 0, f"--workers must be above 0, not {config.workers}")
     require(config.out.endswith(".json"), f"--out must end in .json, not {config.out!r}")
     source = open_source(
@@ -56,7 +58,7 @@ def main(config: Config) -> None:
         report = audit(
             source,
             config.data,
-            distance=config.distance,
+            limits=Limits().scaled(config.difference),
             threads=config.workers,
             progress=advance,
         )
@@ -69,6 +71,8 @@ def main(config: Config) -> None:
         table.add_row(*map(escape, line))
     console = Console()
     console.print(table)
+    if note := not_masked(report):
+        console.print(f"warning: {note}", markup=False, highlight=False)
     for i in list(report.bad)[:5]:
         message = f"bad: {report.names[i]!r}: {report.bad[i]}"
         console.print(message, markup=False, highlight=False)

@@ -119,7 +119,8 @@ class PretrainConfig(TrainConfig):
     """File that tools/audit.py wrote for these images; the unreadable ones are left out."""
     mask_duplicates: bool = False
     """Use one image of each group of near duplicates in an epoch, as found by the audit. Otherwise
-    near duplicates can be negatives of each other in a batch."""
+    near duplicates can be negatives of each other in a batch. Of a group with more than a hundredth
+    of all images only equal files count as one."""
     probe: ProbeConfig = ProbeConfig()
 
 

@@ -14,9 +14,11 @@ import numpy as np
 from PIL import Image
 
 from selfsup.core.errors import UserError
+from selfsup.data.alignment import Limits
 from selfsup.data.decode import FORMATS, ORIENTATION, BadImage
-from selfsup.data.near_duplicates import connected_groups, difference_hash, near_pairs
+from selfsup.data.duplicates import find_duplicates, maskable, too_large
 from selfsup.data.sources import Source
+from selfsup.data.thumbnails import thumbnail
 
 
 class ImageFacts(NamedTuple):
@@ -33,8 +35,8 @@ class ImageFacts(NamedTuple):
     """Whether its EXIF tag rotates it."""
     sha256: str = ""
     """Of the file, or of the pixels where there is none."""
-    hash: int = 0
-    """`near_duplicates.difference_hash`."""
+    thumbnail: bytes = b""
+    """`thumbnails.thumbnail`, to find near duplicates by."""
     mean: tuple[float, ...] = ()
     """Of each channel, in [0, 1]."""
     square: tuple[float, ...] = ()
@@ -67,15 +69,22 @@ class Audit:
     near: list[list[int]]
     """Groups of near duplicates, equal files included."""
     leaks: list[list[int]]
-    """Groups of `near` with images of more than one split."""
+    """Groups of near duplicates with images of more than one split."""
+    two_classes: list[list[int]]
+    """Groups of `near` with more than one label."""
     splits: dict[str, int]
+
+    @property
+    def too_large(self) -> list[list[int]]:
+        """Groups of `near` with so many of all images that they are perhaps alike, not copies."""
+        return too_large(self.near, len(self.names))
 
 
 def audit(
     source: Source,
     data: str,
     *,
-    distance: int = 4,
+    limits: Limits | None = None,
     threads: int = 1,
     progress: Callable[[int], None] = lambda images: None,
 ) -> Audit:
@@ -84,7 +93,7 @@ def audit(
     Args:
         source: the images; near duplicates in more than one word of its column `split` are leaks.
         data: its name on the command line.
-        distance: bits of 64 in which near duplicates may differ.
+        limits: largest residuals of near duplicates; by default those of `Limits`.
         threads: images read at a time.
         progress: called after each image.
     """
@@ -100,7 +109,13 @@ def audit(
     readable = [everything[i] for i in good]
     split = source.columns.get("split", [])
     mean, std = _moments(readable)
-    exact, near, leaks = _duplicates(everything, split, distance)
+    duplicates = find_duplicates(
+        [facts.sha256 for facts in everything],
+        [facts.thumbnail for facts in everything],
+        split=split,
+        labels=[] if source.labels is None else source.labels.tolist(),
+        limits=limits or Limits(),
+    )
     return Audit(
         data=data,
         names=[source.name(i) for i in range(len(source))],
@@ -114,23 +129,9 @@ def audit(
         classes=_classes(source, good),
         mean=mean,
         std=std,
-        exact=exact,
-        near=near,
-        leaks=leaks,
+        **duplicates._asdict(),
         splits=dict(Counter(split[i] for i in good)) if split else {},
     )
-
-
-def _duplicates(
-    everything: Sequence[ImageFacts], split: Sequence[str], distance: int
-) -> tuple[list[list[int]], list[list[int]], list[list[int]]]:
-    """Group equal images, near duplicates, and near duplicates in more than one split."""
-    exact = _equal([facts.sha256 for facts in everything])
-    equal_pairs = [(group[0], i) for group in exact for i in group[1:]]
-    hashes = np.array([facts.hash for facts in everything], np.uint64)
-    near = connected_groups(len(everything), equal_pairs + near_pairs(hashes, distance))
-    leaks = [group for group in near if split and len({split[i] for i in group}) > 1]
-    return exact, near, leaks
 
 
 def inspect_image(source: Source, position: int) -> ImageFacts:
@@ -150,7 +151,7 @@ def inspect_image(source: Source, position: int) -> ImageFacts:
         None,
         size=pixels.shape[:2],
         sha256=digest(pixels, data),
-        hash=difference_hash(pixels),
+        thumbnail=thumbnail(pixels),
         mean=tuple(values.mean(0, dtype=np.float64).tolist()),
         square=tuple((values**2).mean(0, dtype=np.float64).tolist()),
         **stored,
@@ -161,15 +162,6 @@ def digest(pixels: np.ndarray, data: bytes | None) -> str:
     """Compute the sha256 of a file's bytes, or of pixels and their shape."""
     content = f"{pixels.shape}".encode() + pixels.tobytes() if data is None else data
     return hashlib.sha256(content).hexdigest()
-
-
-def _equal(digests: Sequence[str]) -> list[list[int]]:
-    """Group images with the same digest; bad images have none."""
-    members: dict[str, list[int]] = {}
-    for i, digest in enumerate(digests):
-        if digest:
-            members.setdefault(digest, []).append(i)
-    return [group for group in members.values() if len(group) > 1]
 
 
 def _sizes(sizes: Sequence[tuple[int, int]]) -> dict[str, int]:
@@ -211,10 +203,13 @@ def read_audit(file: Path) -> Audit:
     """Read what `write_audit` wrote.
 
     Raises:
-        UserError: the file does not exist, or is not an audit.
+        UserError: the file does not exist, is not an audit, or is an old one, whose near duplicates
+            were often none.
     """
     try:
         table = json.loads(file.read_text())
+        if "near" in table and "two_classes" not in table:
+            raise UserError(f"{file} is of an older selfsup; run selfsup audit again")
         table["bad"] = {int(position): why for position, why in table["bad"].items()}
         return Audit(**table)
     except FileNotFoundError:
@@ -231,7 +226,8 @@ def training_units(source: Source, report: Audit, *, merge_duplicates: bool) -> 
 
     Unreadable images are left out. A unit is one image, or with `merge_duplicates` a group of near
     duplicates. With images 0 to 4 of which 2 is bad and 0 looks like 3: [[0, 3], [1], [4]], and
-    without merging [[0], [1], [3], [4]]. Positions are those in `source`.
+    without merging [[0], [1], [3], [4]]. Of a group of near duplicates with more than a hundredth
+    of all images only equal files are merged. Positions are those in `source`.
 
     `source` may be a part of what was audited, such as one split, if no name comes twice in the
     audit. Some images are read again, to see that they are the audited ones.
@@ -242,12 +238,26 @@ def training_units(source: Source, report: Audit, *, merge_duplicates: bool) -> 
     audited = _audited_positions(source, report)
     position_in_source = {k: i for i, k in enumerate(audited)}
     merged = []
-    for group in report.near if merge_duplicates else []:
+    groups = maskable(report.near, report.exact, len(report.names)) if merge_duplicates else []
+    for group in groups:
         here = sorted(position_in_source[k] for k in group if k in position_in_source)
         merged += [here] if len(here) > 1 else []
     grouped = {i for group in merged for i in group}
     single = [[i] for i, k in enumerate(audited) if k not in report.bad and i not in grouped]
     return sorted(single + merged)
+
+
+def not_masked(report: Audit) -> str:
+    """Say which near duplicates are not merged and why; nothing if all are."""
+    groups = report.too_large
+    if not groups:
+        return ""
+    largest = max(map(len, groups))
+    return (
+        f"{len(groups)} groups of near duplicates have more than a hundredth of all images (the "
+        f"largest {largest} of {len(report.names)}): perhaps they are alike rather than copies; "
+        "--mask-duplicates takes only equal files of them as one. The audit's page shows them"
+    )
 
 
 def _audited_positions(source: Source, report: Audit) -> list[int]:

@@ -1,86 +1,153 @@
-"""Near duplicates by a perceptual hash: images that look the same whatever their bytes.
+"""Near duplicates: copies of a picture after another encoding, size, light, or a small shift.
 
-Shape letters: n images.
+Candidates come from two descriptions of a thumbnail (candidates.py), are thrown out where one
+coarse step shows that they are no copies (screening.py), and are verified on the pixels of both
+(alignment.py).
+
+Shape letters: n images, p pairs.
 """
 
-from collections.abc import Iterable
-from itertools import pairwise
+from collections.abc import Sequence
 
-import numpy as np
 import torch
-import torch.nn.functional as F
+from torch import Tensor
 
-BITS = 64
+from selfsup.data.alignment import EVEN, Limits, same_picture
+from selfsup.data.candidates import candidate_pairs
+from selfsup.data.screening import screen
+from selfsup.data.thumbnails import Thumbnails, stack
 
-
-def difference_hash(image: np.ndarray) -> int:
-    """Compute 64 bits: is each of 8 x 8 places of the small grey image darker than the next.
-
-    Source: N. Krawetz, "Kind of like that" (2013), called dHash. A uniform image has no bit set.
-
-    Args:
-        image: uint8 [h, w, c].
-    """
-    x = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float().mean(1)
-    x = F.interpolate(x[None], (8, 9), mode="bilinear", antialias=True)[0, 0].round()
-    return int.from_bytes(np.packbits((x[:, :-1] < x[:, 1:]).numpy()).tobytes(), "big")
+ROUNDS = 4  # of joining groups whose centres are copies
+CHUNK_IMAGES = 4096
 
 
-def near_pairs(hashes: np.ndarray, distance: int) -> list[tuple[int, int]]:
-    """Find pairs that connect all hashes which differ in at most `distance` bits.
+def near_duplicate_groups(thumbnails: Sequence[bytes], limits: Limits) -> list[list[int]]:
+    """Group copies: one image at the centre, and others that were verified against it.
 
-    Equal hashes make a chain; uniform images (hash 0) are in no pair. Different hashes are split
-    into distance + 1 bands of bits. Two hashes within `distance` have at least one equal band, so
-    that only hashes with an equal band are compared. With distance 1 and bands of 4 bits:
-
-        1011 0010 and 1011 0110 differ in one bit, and their first bands are equal: compared
-        1011 0010 and 0011 0110 differ in both bands, so in two bits or more: never compared
+    Groups are never chains. Where a is a copy of b and b one of c, they are a group around b; an
+    image d that is a copy of c alone is in none. Images without contrast, such as a white page,
+    are in no group, for they show nothing that could be compared.
 
     Args:
-        hashes: uint64 [n].
-        distance: below 16.
+        thumbnails: of `thumbnails.thumbnail`; empty for an image that cannot be read.
+        limits: largest residuals of two copies.
+
+    Returns:
+        Positions of each group of two or more, ascending; groups by their first image.
     """
-    order = np.argsort(hashes, kind="stable")
-    ordered = hashes[order]
-    first = np.r_[True, ordered[1:] != ordered[:-1]]
-    chain = [(i, j) for i, j in pairwise(order.tolist()) if hashes[i] and hashes[i] == hashes[j]]
-    distinct, place = ordered[first], order[first]
-    place, distinct = place[distinct != 0], distinct[distinct != 0]
-    edges = np.linspace(0, BITS, distance + 2).round().astype(int)
-    pairs = set()
-    for low, high in pairwise(edges.tolist()):
-        band = distinct & np.uint64(((1 << (high - low)) - 1) << low)
-        by_band = np.argsort(band, kind="stable")
-        starts = np.flatnonzero(np.diff(band[by_band])) + 1
-        for rows in np.split(by_band, starts):
-            pairs |= _pairs_among(distinct, rows, distance)
-    return chain + [(int(place[i]), int(place[j])) for i, j in sorted(pairs)]
+    tables, members = _distinct(thumbnails, [0] * len(thumbnails))
+    pairs = _verified(tables, limits, None).tolist()
+    stars = _attach(tables, star_groups(pairs), pairs, limits)
+    for _ in range(ROUNDS):
+        before = len(stars)
+        stars = _join(tables, stars, limits)
+        if len(stars) == before:
+            break
+    in_a_star = {i for group in stars.values() for i in group}
+    single = [[i] for i in range(len(members)) if i not in in_a_star]
+    groups = [sorted(k for i in group for k in members[i]) for group in [*stars.values(), *single]]
+    return sorted(group for group in groups if len(group) > 1)
 
 
-def _pairs_among(hashes: np.ndarray, rows: np.ndarray, distance: int) -> set[tuple[int, int]]:
-    """Compare all hashes of `rows` with each other."""
-    pairs = set()
-    for k, i in enumerate(rows[:-1]):
-        later = rows[k + 1 :]
-        close = later[np.bitwise_count(hashes[i] ^ hashes[later]) <= distance]
-        pairs |= {(int(i), int(j)) for j in close}
-    return pairs
+def copies_between(thumbnails: Sequence[bytes], side: Sequence[int], limits: Limits) -> Tensor:
+    """List verified copies of which one lies on each side, such as train and test.
+
+    Args:
+        thumbnails: as above.
+        side: a number for each image.
+        limits: largest residuals of two copies.
+
+    Returns:
+        int64 [p, 2], positions of the two. Of images with equal thumbnails each is in some pair.
+    """
+    tables, members = _distinct(thumbnails, side)
+    sides = torch.tensor([side[group[0]] for group in members], dtype=torch.int64)
+    pairs = _verified(tables, limits, sides).tolist()
+    both = []
+    for a, b in pairs:  # each image of equal ones once: all pairs of thousands would be millions
+        both += [(i, members[b][0]) for i in members[a]]
+        both += [(members[a][0], j) for j in members[b][1:]]
+    return torch.tensor(both, dtype=torch.int64).reshape(-1, 2)
 
 
-def connected_groups(n: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
-    """Group connected images; groups of two or more, ascending, ordered by their first image."""
-    parent = list(range(n))
+def star_groups(pairs: Sequence[Sequence[int]]) -> dict[int, list[int]]:
+    """Group around the images with most copies: centre -> the centre and its copies.
 
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
+    The image with most copies takes all of them, then the next of those that are left. With the
+    copies 0-1, 1-2, 2-3, image 1 takes 0 and 2 (2 has as many, but a higher number), and 3 has
+    nobody left.
+    """
+    copies: dict[int, list[int]] = {}
     for i, j in pairs:
-        low, high = sorted((root(i), root(j)))
-        parent[high] = low
-    members: dict[int, list[int]] = {}
-    for i in range(n):
-        members.setdefault(root(i), []).append(i)
-    return [group for group in members.values() if len(group) > 1]
+        copies.setdefault(i, []).append(j)
+        copies.setdefault(j, []).append(i)
+    stars: dict[int, list[int]] = {}
+    taken: set[int] = set()
+    for centre in sorted(copies, key=lambda i: (-len(copies[i]), i)):
+        left = [i for i in copies[centre] if i not in taken]
+        if centre not in taken and left:
+            stars[centre] = [centre, *left]
+            taken.update(stars[centre])
+    return stars
+
+
+def _distinct(
+    thumbnails: Sequence[bytes], side: Sequence[int]
+) -> tuple[Thumbnails, list[list[int]]]:
+    """Take one of equal thumbnails of a side; leave out those without contrast or content.
+
+    Returns:
+        The tables of the distinct thumbnails, and the positions that have each.
+    """
+    tables = stack(thumbnails)
+    contrast = torch.zeros(len(thumbnails))
+    for start in range(0, len(thumbnails), CHUNK_IMAGES):
+        chunk = slice(start, start + CHUNK_IMAGES)
+        contrast[chunk] = tables.brightness[chunk].flatten(1).float().std(1, correction=0)
+    members: dict[tuple[bytes, int], list[int]] = {}
+    for i in (contrast >= EVEN).nonzero()[:, 0].tolist():
+        members.setdefault((thumbnails[i], side[i]), []).append(i)
+    first = torch.tensor([group[0] for group in members.values()], dtype=torch.int64)
+    return tables.rows(first), list(members.values())
+
+
+def _verified(tables: Thumbnails, limits: Limits, side: Tensor | None) -> Tensor:
+    """Find pairs of copies. int64 [p, 2]."""
+    pairs = screen(tables.brightness, candidate_pairs(tables, side))
+    return pairs[same_picture(tables, pairs, limits)]
+
+
+def _attach(
+    tables: Thumbnails,
+    stars: dict[int, list[int]],
+    pairs: Sequence[Sequence[int]],
+    limits: Limits,
+) -> dict[int, list[int]]:
+    """Add to each group the copies of its images that are copies of its centre too.
+
+    The candidates of an image are its nearest few, so that not every copy was compared with it.
+    """
+    centre_of = {i: centre for centre, group in stars.items() for i in group}
+    both = [*pairs, *((j, i) for i, j in pairs)]
+    checks = sorted({(centre_of[i], j) for i, j in both if i in centre_of and j not in centre_of})
+    same = same_picture(tables, torch.tensor(checks, dtype=torch.int64).reshape(-1, 2), limits)
+    attached = {centre: list(group) for centre, group in stars.items()}
+    for (centre, j), is_copy in zip(checks, same.tolist(), strict=True):
+        if is_copy and j not in centre_of:
+            attached[centre].append(j)
+            centre_of[j] = centre
+    return attached
+
+
+def _join(tables: Thumbnails, stars: dict[int, list[int]], limits: Limits) -> dict[int, list[int]]:
+    """Join groups whose centres are copies, if all of the one are copies of the other's centre."""
+    centres = sorted(stars)
+    pairs = _verified(tables.rows(torch.tensor(centres, dtype=torch.int64)), limits, None)
+    joined = dict(stars)
+    for star in star_groups(pairs.tolist()).values():
+        centre = centres[star[0]]
+        for other in (centres[i] for i in star[1:]):
+            check = torch.tensor([[centre, i] for i in stars[other]])
+            if bool(same_picture(tables, check, limits).all()):
+                joined[centre] = joined[centre] + joined.pop(other)
+    return joined

@@ -75,11 +75,18 @@ def labelled_images(source: Source, data: str) -> Source:
             else "put each class in a sub-folder, or name a manifest's column with --labels"
         )
         raise UserError(f"{data} has no labels: {cure}")
-    labelled = (source.labels >= 0).nonzero()[:, 0].tolist()
-    if len(labelled) == len(source):
+    labelled = only_labelled(source)
+    if len(labelled) < len(source):
+        left_out = len(source) - len(labelled)
+        notice(f"{data}: left out {left_out} of {len(source)} images without label")
+    return labelled
+
+
+def only_labelled(source: Source) -> Source:
+    """Return the images of a source that have a label, or all if none has."""
+    if source.labels is None or bool((source.labels >= 0).all()):
         return source
-    notice(f"{data}: left out {len(source) - len(labelled)} of {len(source)} images without label")
-    return Subset(source, labelled)
+    return Subset(source, (source.labels >= 0).nonzero()[:, 0].tolist())
 
 
 def require_classes(source: Source, data: str, *, repeated: bool) -> None:

@@ -18,6 +18,7 @@ from selfsup.core.numerics import normalize
 from selfsup.data.audit import digest
 from selfsup.data.open import open_source
 from selfsup.data.sources import Source
+from selfsup.data.subset import only_labelled
 from selfsup.evaluate.features import Features
 from selfsup.evaluate.votes import Vote, knn_votes
 
@@ -53,7 +54,8 @@ class Copies:
                 self.test or self.config.data, split=self.split, labels=labels, channels=channels
             )
             self.groups = group_copies(
-                (of_train, train.positions.tolist()), (of_test, test.positions.tolist())
+                (only_labelled(of_train), train.positions.tolist()),
+                (only_labelled(of_test), test.positions.tolist()),
             )
         return self.groups
 

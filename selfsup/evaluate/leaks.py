@@ -4,20 +4,19 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from selfsup.config import EvaluateConfig
 from selfsup.core.progress import bar
+from selfsup.data.alignment import Limits
 from selfsup.data.audit import ImageFacts, inspect_image
-from selfsup.data.near_duplicates import near_pairs
+from selfsup.data.near_duplicates import copies_between
 from selfsup.data.open import open_source
 from selfsup.data.sources import Source
+from selfsup.data.subset import only_labelled
 from selfsup.evaluate.features import Features
 from selfsup.evaluate.model import EvaluatedModel
-
-DIFFERENT_BITS = 2  # of 64, in which the hashes of two images that look the same may differ
 
 
 class Leaks(NamedTuple):
@@ -41,7 +40,7 @@ def find_leaks(
     threads: int = 2,
     progress: Callable[[int], None] = lambda images: None,
 ) -> Leaks:
-    """Read both sources and compare their bytes and their difference hashes."""
+    """Read both sources and compare their bytes and, aligned, their thumbnails."""
 
     def read(item: tuple[Source, int]) -> ImageFacts:
         image = inspect_image(*item)
@@ -57,18 +56,11 @@ def find_leaks(
 
 
 def _near_duplicates(images: Sequence[ImageFacts], train: int) -> Tensor:
-    """Which images after the first `train` ones look like one of those. bool."""
-    hashes, index = np.unique(
-        np.array([image.hash for image in images], np.uint64), return_inverse=True
-    )
-    in_train = np.zeros(len(hashes), bool)
-    in_train[index[:train]] = True
-    near = in_train.copy()
-    for i, j in near_pairs(hashes, DIFFERENT_BITS):
-        near[i] |= in_train[j]
-        near[j] |= in_train[i]
-    near[hashes == 0] = False  # even images, and those that cannot be read
-    return torch.from_numpy(near[index[train:]])
+    """Which images after the first `train` ones are copies of one of those. bool."""
+    near = torch.zeros(len(images), dtype=torch.bool)
+    side = [int(i >= train) for i in range(len(images))]
+    near[copies_between([image.thumbnail for image in images], side, Limits()).flatten()] = True
+    return near[train:]
 
 
 class LeakCheck:
@@ -91,7 +83,9 @@ class LeakCheck:
         if self.leaks is None:
             config = self.config
             train, test = (
-                open_source(data, split=split, labels=config.labels, channels=self.channels)
+                only_labelled(
+                    open_source(data, split=split, labels=config.labels, channels=self.channels)
+                )
                 for data, split in (
                     (config.data, config.split),
                     (self.test or config.data, self.split),

@@ -25,10 +25,16 @@ def summary(report: Audit) -> list[tuple[str, str]]:
         ("turned by EXIF", str(report.turned)),
         ("16 bits and more", str(report.sixteen_bits)),
         ("exact duplicates", f"{extra} in {len(report.exact)} groups"),
-        ("near duplicates", f"{near_extra} more in {len(report.near)} groups"),
+        ("near duplicates", f"{near_extra} more; {len(report.near)} groups, {_largest(report)}"),
         ("--views.mean", " ".join(map(str, report.mean))),
         ("--views.std", " ".join(map(str, _usable(report.std)))),
     ]
+    if report.too_large:
+        lines.insert(
+            -2, ("not masked", f"{len(report.too_large)} groups: alike rather than copies?")
+        )
+    if report.two_classes:
+        lines.insert(-2, ("one picture, two classes", f"{len(report.two_classes)} groups"))
     if report.sizes:
         smallest, median, largest = (
             f"{report.sizes[f'{word} height']} x {report.sizes[f'{word} width']}"
@@ -51,6 +57,10 @@ def _usable(deviations: Sequence[float]) -> list[float]:
     return [std if std >= LEAST_STD else 1.0 for std in deviations]
 
 
+def _largest(report: Audit) -> str:
+    return f"the largest of {max(map(len, report.near), default=0)} images"
+
+
 def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{name or 'none'} {count}" for name, count in counts.items()) or "none"
 
@@ -66,15 +76,25 @@ def audit_page(report: Audit, source: Source) -> str:
                 [(report.names[i], report.bad[i]) for i in list(report.bad)[:1000]],
             ),
         ]
-    for title, groups in (
-        ("Duplicates in more than one split", report.leaks),
-        ("Duplicates", report.near),
-    ):
+    for title, groups in _kinds(report):
         if groups:
             sections += [heading(title), _pictures(groups, source)]
     if report.classes:
         sections += [heading("Classes"), table(["class", "images"], report.classes.items())]
     return page(f"Audit of {report.data}", *sections)
+
+
+def _kinds(report: Audit) -> list[tuple[str, list[list[int]]]]:
+    """Groups by what is wrong with them, each with its heading."""
+    exact = {tuple(sorted(group)) for group in report.exact}
+    near = [group for group in report.near if tuple(group) not in exact]
+    return [
+        ("Duplicates in more than one split", report.leaks),
+        ("One picture in two classes", report.two_classes),
+        ("Groups that are too large to be masked", report.too_large),
+        ("Exact duplicates: equal files", report.exact),
+        ("Near duplicates: the same picture in other files", near),
+    ]
 
 
 def _pictures(groups: Sequence[Sequence[int]], source: Source) -> str:
@@ -86,6 +106,8 @@ def _pictures(groups: Sequence[Sequence[int]], source: Source) -> str:
 
 def _thumbnail(source: Source, position: int) -> str:
     name = source.name(position)
+    if source.labels is not None and int(source.labels[position]) >= 0:
+        name = f"{name}\n{source.classes[int(source.labels[position])]}"
     try:
         image = source.pixels(position)
     except BadImage:  # it could be read when it was audited

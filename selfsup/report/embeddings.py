@@ -3,16 +3,20 @@
 Shape letters: n images, d width, k neighbours.
 """
 
+import csv
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from selfsup.core.errors import UserError
 from selfsup.core.numerics import normalize
 from selfsup.core.seeds import generator
 from selfsup.data.decode import BadImage
 from selfsup.data.sources import Source
 from selfsup.evaluate.features import Features
+from selfsup.evaluate.label_suspects import AGREEMENT, SMALLEST, LabelSuspects, label_suspects
 from selfsup.evaluate.retrieval_figures import retrieval
 from selfsup.report.curves import scatter
 from selfsup.report.page import blank, grid, heading, paragraph, picture, small
@@ -21,7 +25,7 @@ from selfsup.search.neighbours import nearest
 
 SHOWN = 6  # queries of a section
 NEIGHBOURS = 7  # of each, that are shown
-AGREEMENT = 0.8  # fraction of neighbours with one other label that makes a label suspect
+WEAK = 0.5  # below this fraction of neighbours of the own label, no suspects is no good news
 SIDE = 84  # pixels of a picture
 
 
@@ -51,8 +55,12 @@ def with_neighbours(source: Source, features: Features) -> EmbeddedImages:
     return EmbeddedImages(source, features, similarity, indices)
 
 
-def sections(images: EmbeddedImages, *, seed: int, tsne: bool) -> list[str]:
-    """Lay out all sections, as HTML."""
+def sections(images: EmbeddedImages, *, seed: int, tsne: bool, suspects: Path) -> list[str]:
+    """Lay out all sections, as HTML; write all suspected label errors to the file `suspects`.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     n = len(images.features.x)
     some = torch.randperm(n, generator=generator(seed, 0, "report"))[:SHOWN].sort().values
     parts = [
@@ -65,7 +73,7 @@ def sections(images: EmbeddedImages, *, seed: int, tsne: bool) -> list[str]:
         *(_row(images, int(i)) for i in some),
     ]
     if images.labelled:
-        parts += _worst(images) + _label_errors(images)
+        parts += _worst(images) + _label_errors(images, suspects)
     return [*parts, heading("Map"), paragraph(_about(tsne)), _map(images, seed=seed, tsne=tsne)]
 
 
@@ -113,26 +121,65 @@ def _worst(images: EmbeddedImages) -> list[str]:
     ]
 
 
-def suspected_label_errors(labels: Tensor, indices: Tensor) -> Tensor:
-    """Find rows whose neighbours agree on one other label, the most certain first. [n], [n, k]."""
-    voted = labels[indices]
-    usual = voted.mode(dim=1).values
-    fraction = (voted == usual[:, None]).double().mean(1)
-    rows = ((fraction >= AGREEMENT) & (usual != labels)).nonzero()[:, 0]
-    return rows[fraction[rows].argsort(descending=True, stable=True)]
-
-
-def _label_errors(images: EmbeddedImages) -> list[str]:
-    rows = suspected_label_errors(images.features.labels, images.indices)
-    summary = (
-        f"{len(rows)} of {len(images.features.x)} images have neighbours of which "
-        f"{AGREEMENT:.0%} or more agree on one other label."
-    )
+def _label_errors(images: EmbeddedImages, file: Path) -> list[str]:
+    suspects = label_suspects(images.features.labels, images.indices)
+    write_suspects(file, images, suspects)
     return [
         heading("Suspected label errors"),
-        paragraph(summary),
-        *(_row(images, int(i)) for i in rows[:SHOWN]),
+        *map(paragraph, describe_suspects(suspects, len(images.features.x), file.name)),
+        *(_row(images, int(i)) for i in suspects.rows[:SHOWN]),
     ]
+
+
+def describe_suspects(suspects: LabelSuspects, n: int, file: str) -> list[str]:
+    """Say how many of n images are suspect, and what the neighbours cannot tell."""
+    if not suspects.classes:
+        return [
+            f"Classes are too small to tell: none of {suspects.small_classes} has {SMALLEST} "
+            f"images or more among these {n}. Nothing here says that the labels are right."
+        ]
+    sentences = [
+        f"{len(suspects.rows)} of {n} images have neighbours of which {AGREEMENT:.0%} or more "
+        f"agree on one other label. All of them are in {file}."
+    ]
+    if suspects.small_classes:
+        sentences.append(
+            f"{suspects.small_classes} of {suspects.small_classes + suspects.classes} classes have "
+            f"fewer than {SMALLEST} images, too few to tell whether an image of another class "
+            "belongs to them."
+        )
+    if suspects.own < WEAK:
+        sentences.append(
+            f"Only {suspects.own:.0%} of the nearest five have their image's label: these "
+            "embeddings cannot show that labels are right."
+        )
+    return sentences
+
+
+def write_suspects(file: Path, images: EmbeddedImages, suspects: LabelSuspects) -> None:
+    """Write a CSV with a row for each suspect, the most certain first.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    features = images.features
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("w", newline="", errors="backslashreplace") as out:
+            table = csv.writer(out)
+            table.writerow(["image", "label", "suggested", "agreement", "neighbours"])
+            for row, suggested, agreement, asked in zip(*suspects[:4], strict=True):
+                table.writerow(
+                    [
+                        images.source.name(int(features.positions[row])),
+                        features.classes[int(features.labels[row])],
+                        features.classes[int(suggested)],
+                        f"{float(agreement):.2f}",
+                        int(asked),
+                    ]
+                )
+    except OSError as error:
+        raise UserError(f"cannot write {file}: {error.strerror}") from None
 
 
 def _about(tsne: bool) -> str:

@@ -36,11 +36,13 @@ def image_sections(
     tsne: bool = False,
     seed: int = 0,
     config: TrainConfig | None = None,
+    suspects: Path,
 ) -> list[str]:
     """Lay out views as the method saw them, neighbours, worst queries and a map.
 
-    Where the images or the encoder are missing, a sentence says so. `config` are the run's
-    settings if they are at hand: images in memory are in no file.
+    Suspected label errors are written to `suspects`, if the images have labels. Where the images
+    or the encoder are missing, a sentence says so. `config` are the run's settings if they are at
+    hand: images in memory are in no file.
     """
     parts = [heading("Views as the method saw them")]
     try:
@@ -50,7 +52,9 @@ def image_sections(
     try:
         settings = run.config if config is None else asdict(config)
         images = (data, split, labels) if data else _images_of(settings)
-        parts += _neighbours_and_map(run, images, most=most, tsne=tsne, seed=seed)
+        parts += _neighbours_and_map(
+            run, images, most=most, tsne=tsne, seed=seed, suspects=suspects
+        )
     except UserError as error:
         parts += [heading("Images and their neighbours"), paragraph(f"Not shown: {error}.")]
     return parts
@@ -87,20 +91,31 @@ def views_of_last_step(run: Files, config: TrainConfig | None = None) -> list[st
 
 
 def _neighbours_and_map(
-    run: Files, images: tuple[str, str, str], *, most: int, tsne: bool, seed: int
+    run: Files,
+    images: tuple[str, str, str],
+    *,
+    most: int,
+    tsne: bool,
+    seed: int,
+    suspects: Path,
 ) -> list[str]:
     """Lay out neighbours, worst queries, suspected label errors and a map of some images."""
     data, split, labels = images
     encoder, views = load(run.folder)
-    source = open_source(data, split=split, labels=labels, channels=views.channels)
-    if source.labels is not None:
-        source = labelled_images(source, data)
-    source = random_subset(source, most, seed=seed)
+    everything = open_source(data, split=split, labels=labels, channels=views.channels)
+    if everything.labels is not None:
+        everything = labelled_images(everything, data)
+    source = random_subset(everything, most, seed=seed)
     device = torch.device("cpu")
     features = extract(encoder, source, views, device=device, workers=0, part=(0, 1))
     if len(features.x) < 3:
         raise UserError(f"{data} holds {len(features.x)} images; there are no neighbours to show")
-    return sections(with_neighbours(source, features), seed=seed, tsne=tsne)
+    embedded = with_neighbours(source, features)
+    parts = sections(embedded, seed=seed, tsne=tsne, suspects=suspects)
+    if len(source) == len(everything):
+        return parts
+    chosen = f"{len(source)} of {len(everything)} images, drawn at random (selfsup report --most)."
+    return [paragraph(f"The sections below are of {chosen}"), *parts]
 
 
 def write_report(
@@ -134,6 +149,8 @@ def write_report(
     require(len(folders) > 0, "give a run folder")
     require(most > 1, f"--most must be above 1, not {most}")
     runs = [read_run(folder) for folder in folders]
+    if out is None:
+        out = runs[0].folder / "report.html" if len(runs) == 1 else Path("report.html")
     images: list[str] = []
     if len(runs) == 1:
         images = image_sections(
@@ -145,9 +162,8 @@ def write_report(
             tsne=tsne,
             seed=seed,
             config=config,
+            suspects=out.with_name(f"{out.stem}_label_suspects.csv"),
         )
-    if out is None:
-        out = runs[0].folder / "report.html" if len(runs) == 1 else Path("report.html")
     write_page(out, report(runs, images))
     return out
 

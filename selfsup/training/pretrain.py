@@ -10,7 +10,7 @@ from selfsup.augment.draws import Change, draw
 from selfsup.config import PretrainConfig, TrainConfig, ViewsConfig
 from selfsup.core.distributed import wait, world
 from selfsup.core.errors import require
-from selfsup.data.audit import read_audit, training_units
+from selfsup.data.audit import not_masked, read_audit, training_units
 from selfsup.data.loader import Batches
 from selfsup.data.mixture import Mixture
 from selfsup.data.open import training_source
@@ -53,6 +53,8 @@ def pretrain_steps(
     sampler = pretraining_sampler(source, config)
     total = length(config, sampler)
     announce(run, source, config.batch, total)
+    if config.mask_duplicates and (note := not_masked(read_audit(Path(config.audit)))):
+        run.print_line(f"warning: {note}")
     batches = local_batches(source, sampler, config.views, config.seed, changes=changes)
     yield from train_steps(
         run, method, batches, config=config, batch=config.batch, total=total, changes=changes

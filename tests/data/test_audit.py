@@ -6,17 +6,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 from sklearn.datasets import load_sample_images
 
 from selfsup.config import PretrainConfig
 from selfsup.core.errors import UserError
-from selfsup.data.audit import Audit, audit, read_audit, training_units, write_audit
-from selfsup.data.near_duplicates import connected_groups, difference_hash, near_pairs
+from selfsup.data.audit import (
+    Audit,
+    audit,
+    not_masked,
+    read_audit,
+    training_units,
+    write_audit,
+)
 from selfsup.data.open import open_source
 from selfsup.data.sources import ArraySource, ImageSource, Source
+from selfsup.report.audit import summary
 from selfsup.training.pretrain import pretraining_sampler
 
 
@@ -76,15 +81,6 @@ def test_moments_count_every_image_alike() -> None:
     assert actual.formats == {"array": 2}
 
 
-def test_a_hash_says_whether_each_place_is_darker_than_its_right_neighbour() -> None:
-    rising = np.tile(np.arange(9, dtype=np.uint8) * 20, (8, 1))[..., None]
-    assert difference_hash(rising) == 2**64 - 1
-    assert difference_hash(rising[:, ::-1]) == 0
-    last = rising.copy()
-    last[-1] = rising[-1, ::-1]
-    assert difference_hash(last) == 2**64 - 2**8
-
-
 def test_even_images_are_nobodys_duplicates() -> None:
     images = np.stack([np.full((8, 8, 3), level, np.uint8) for level in (0, 90, 255)])
     actual = audit(ArraySource(images, None, []), "even")
@@ -92,39 +88,6 @@ def test_even_images_are_nobodys_duplicates() -> None:
     images = np.concatenate([images, images[1:2]])
     actual = audit(ArraySource(images, None, []), "even")
     assert actual.near == [[1, 3]]  # but equal ones are
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=8),
-    st.lists(st.tuples(st.integers(0, 7), st.sets(st.integers(0, 63), max_size=8)), max_size=12),
-    st.integers(0, 6),
-)
-def test_near_pairs_connect_what_a_double_loop_finds(
-    first: list[int], copies: list[tuple[int, set[int]]], distance: int
-) -> None:
-    hashes = list(first)
-    for i, bits in copies:  # copies with some bits changed, as random hashes are never near
-        hashes.append(first[i % len(first)] ^ sum(1 << bit for bit in bits))
-    expected = [
-        (i, j)
-        for i in range(len(hashes))
-        for j in range(i + 1, len(hashes))
-        if (hashes[i] ^ hashes[j]).bit_count() <= distance and hashes[i] and hashes[j]
-    ]
-    actual = near_pairs(np.array(hashes, np.uint64), distance)
-    assert connected_groups(len(hashes), actual) == connected_groups(len(hashes), expected)
-    assert {tuple(sorted(pair)) for pair in actual} <= set(expected)
-
-
-def test_thousands_of_equal_images_are_found_at_once() -> None:
-    actual = near_pairs(np.full(20_000, 12345, np.uint64), 4)
-    assert len(actual) == 19_999
-
-
-def test_what_is_near_something_near_is_of_its_group() -> None:
-    assert connected_groups(7, [(5, 1), (1, 2), (4, 6)]) == [[1, 2, 5], [4, 6]]
-    assert connected_groups(3, []) == []
 
 
 def test_training_leaves_out_the_bad_and_takes_duplicates_as_one(messy: Source) -> None:
@@ -201,6 +164,68 @@ def test_duplicates_never_meet_in_a_batch_and_all_are_seen_in_time(
     assert set.union(*seen) == {0, 1, 2, 3, 4, 6, 7}
     plain = pretraining_sampler(messy, settings_of(file))
     assert set.union(*(set(plain(step).tolist()) for step in range(30))) == {0, 1, 2, 3, 4, 6, 7}
+
+
+def many_alike(n: int = 400) -> tuple[ArraySource, np.ndarray]:
+    """Pieces of photographs and, from position 300 on, a hundred noisy forms of the last of them.
+
+    The last two are equal.
+    """
+    whole = load_sample_images().images[0]
+    draw = np.random.default_rng(0)
+    boxes = draw.integers(0, 380, (300, 2))
+    images = [whole[y : y + 24, x : x + 24] for y, x in boxes]
+    base = whole[200:320:5, 200:320:5]
+    noise = draw.normal(0, 2, (n - 300, *base.shape))
+    images += list((base + noise).clip(0, 255).astype(np.uint8))
+    images[-1] = images[-2]
+    return ArraySource(np.stack(images), None, []), np.arange(300, n)
+
+
+def test_a_group_of_more_than_a_hundredth_is_told_and_only_its_equal_files_are_masked() -> None:
+    source, alike = many_alike()
+    actual = audit(source, "alike")
+    assert [group for group in actual.near if set(alike) <= set(group)]
+    units = training_units(source, actual, merge_duplicates=True)
+    assert [i for i in alike[:-2] if [i] not in units] == []
+    assert [398, 399] in units
+    message = not_masked(actual)
+    assert "1 groups of near duplicates have more than a hundredth of all images" in message
+    assert "--mask-duplicates takes only equal files of them as one" in message
+    assert f"warning: {message}" not in str(summary(actual))
+    assert dict(summary(actual))["not masked"].startswith("1 groups")
+
+
+def test_a_small_audit_has_no_group_that_is_too_large(messy: Source) -> None:
+    assert not_masked(audit(messy, "messy")) == ""
+
+
+def test_an_audit_of_an_older_selfsup_is_to_be_made_again(tmp_path: Path) -> None:
+    (tmp_path / "old.json").write_text('{"data": "x", "near": [[0, 1]]}')
+    with pytest.raises(UserError, match="is of an older selfsup; run selfsup audit again"):
+        read_audit(tmp_path / "old.json")
+
+
+def test_one_picture_under_two_labels_is_told() -> None:
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 256, (4, 9, 9, 3), dtype=np.uint8)
+    images[3] = images[0]
+    actual = audit(ArraySource(images, torch.tensor([0, 0, 1, 1]), ["cat", "dog"]), "x")
+    assert actual.two_classes == [[0, 3]]
+    assert dict(summary(actual))["one picture, two classes"] == "1 groups"
+    once = audit(ArraySource(images, torch.tensor([0, 0, 1, 0]), ["cat", "dog"]), "x")
+    assert once.two_classes == []
+    assert "one picture, two classes" not in dict(summary(once))
+
+
+@pytest.mark.parametrize("level", [0, 137, 255])
+def test_the_advised_deviation_is_never_zero(level: int) -> None:
+    images = np.full((3, 1, 1, 3), level, np.uint8)
+    images[:, :, :, 2] = np.array([0, 60, 200])[:, None, None]
+    lines = dict(summary(audit(ArraySource(images, None, []), "x")))
+    advised = [float(word) for word in lines["--views.std"].split()]
+    assert advised[:2] == [1, 1]
+    assert 0 < advised[2] < 1
 
 
 def test_masking_needs_an_audit(messy: Source, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Pages: what a step sees and what an audit found, with nothing from names let through."""
 
+import shutil
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -131,6 +132,30 @@ def test_a_summary_counts_what_there_is(source: Source) -> None:
     assert lines["images"] == "8: 7 can be read, 1 cannot"
     assert lines["exact duplicates"] == "1 in 1 groups"
     assert lines["height x width"] == "40 x 40 to 40 x 40, median 40 x 40"
+
+
+def test_exact_and_near_duplicates_have_sections_of_their_own(tmp_path: Path) -> None:
+    for name, label in (("0", "cat"), ("1", "dog")):
+        (tmp_path / label).mkdir(exist_ok=True)
+        drawn(int(name), 0).save(tmp_path / label / f"{name}.png")
+    shutil.copy(tmp_path / "cat" / "0.png", tmp_path / "dog" / "copy.png")
+    drawn(1, 0).save(tmp_path / "dog" / "again.jpg", quality=95)
+    images = open_source(str(tmp_path))
+    report = audit(images, "x")
+    tags = Tags(audit_page(report, images))
+    titles = [
+        "One picture in two classes",
+        "Exact duplicates: equal files",
+        "Near duplicates: the same picture in other files",
+    ]
+    places = [tags.text.find(title) for title in titles]
+    assert -1 < places[0] < places[1] < places[2]
+    exact, near = tags.text[places[1] : places[2]], tags.text[places[2] :]
+    assert "dog/copy.png" in exact
+    assert "again.jpg" not in exact
+    assert "dog/again.jpg" in near
+    assert "copy.png" not in near
+    assert "Duplicates in more than one split" not in tags.text
 
 
 def test_pictures_of_one_and_five_channels_are_shown() -> None:

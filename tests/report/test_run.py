@@ -1,5 +1,6 @@
 """The report of a run: what it says, that nothing gets through, and that a browser shows it."""
 
+import csv
 import json
 import os
 import shutil
@@ -18,12 +19,7 @@ from selfsup.core.errors import UserError
 from selfsup.data.sources import ArraySource
 from selfsup.evaluate.features import Features
 from selfsup.report.curves import chart, scatter, ticks
-from selfsup.report.embeddings import (
-    layout_2d,
-    sections,
-    suspected_label_errors,
-    with_neighbours,
-)
+from selfsup.report.embeddings import layout_2d, sections, with_neighbours
 from selfsup.report.run import read_run, report
 from selfsup.report.verdict import verdict
 
@@ -221,14 +217,19 @@ def source_of(n: int) -> tuple[ArraySource, Features]:
     return source, Features(x, labels, torch.arange(n), source.classes, 0)
 
 
-def test_a_wrong_label_is_suspected_and_neighbours_are_marked() -> None:
+def test_a_wrong_label_is_suspected_and_neighbours_are_marked(tmp_path: Path) -> None:
     images = with_neighbours(*source_of(60))
-    assert suspected_label_errors(images.features.labels, images.indices).tolist() == [0]
-    html = "".join(sections(images, seed=0, tsne=False))
+    html = "".join(sections(images, seed=0, tsne=False, suspects=tmp_path / "suspects.csv"))
     tags = Tags(html)
     kinds = {figure.get("class") for figure in tags.named("figure")}
     assert {"right", "wrong"} <= kinds
     assert "1 of 60 images have neighbours of which 80% or more agree" in tags.text
+    assert "All of them are in suspects.csv" in tags.text
+    with (tmp_path / "suspects.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["image"], row["label"], row["suggested"]) for row in rows] == [
+        ("image 0", "dog", EVIL)
+    ]
     assert EVIL in tags.text
     assert not list(tags.named("script"))
     assert len(list(tags.named("use"))) == 60
