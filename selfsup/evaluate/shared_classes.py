@@ -1,5 +1,8 @@
 """Classes of two sets of images, matched by name: those of only one are refused or counted."""
 
+import re
+from collections.abc import Sequence
+
 import torch
 
 from selfsup.core.errors import UserError
@@ -18,6 +21,13 @@ def match_classes(train: Features, test: Features, train_name: str, test_name: s
     Raises:
         UserError: no class has images in both, or one name stands for two classes.
     """
+    doubled = doubled_names(train.classes) | doubled_names(test.classes)
+    if doubled and list(train.classes) != list(test.classes):
+        raise UserError(
+            f"{train_name} and {test_name}: {len(doubled)} names stand for two classes each, such "
+            f"as {min(doubled)!r}, and the lists of classes differ, so that classes cannot be "
+            "matched by name"
+        )
     try:
         matched = test.with_classes(train.classes)
     except ValueError as error:
@@ -29,6 +39,16 @@ def match_classes(train: Features, test: Features, train_name: str, test_name: s
             f"({_some(ours)}): classes are matched by name. Write the labels of both alike"
         )
     return matched
+
+
+def doubled_names(classes: Sequence[str]) -> set[str]:
+    """Names that stand for several classes, which reading told apart by their numbers.
+
+    >>> doubled_names(["crane (134)", "crane (517)", "emu", "cat (2)"])
+    {'crane'}
+    """
+    numbered = [match[1] for name in classes if (match := re.fullmatch(r"(.+) \(\d+\)", name))]
+    return {name for name in numbered if numbered.count(name) > 1}
 
 
 def unknown_classes(train: Features, test: Features) -> str:

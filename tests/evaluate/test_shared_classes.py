@@ -53,7 +53,7 @@ NAMES = np.array(["cat", "dog", "emu"])
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [(["cat", "dog", "emu"], ["Cat", "Dog", "Emu"]), (["1", "2", "3"], ["one", "two", "three"]),
-     (["cat", "dog", "emu"], ["cat ", "dog ", "emu "]), (["a", "b", "c"], ["0", "1", "2"])],
+     (["cat", "dog", "emu"], ["cats", "dogs", "emus"]), (["a", "b", "c"], ["0", "1", "2"])],
 )  # fmt: skip
 def test_no_shared_class_is_refused_with_names_of_both(
     tmp_path: Path, tool: str, ours: list[str], theirs: list[str]
