@@ -7,21 +7,21 @@ from typing import TypeVar
 
 from selfsup.config import EncoderConfig, FinetuneConfig, PretrainConfig, TrainConfig, ViewsConfig
 from selfsup.config.views import size_for
+from selfsup.core import distributed
 from selfsup.core.cli import read_settings
-from selfsup.core.distributed import world
 from selfsup.core.errors import UserError, require
 from selfsup.core.settings import with_values
 from selfsup.data.open import training_source
 from selfsup.data.samplers import batch_shape
 from selfsup.data.sources import Source, sample
+from selfsup.data.subset import only_labelled
 from selfsup.encoders.encoder import ENCODER_NAME, load
+from selfsup.training.finetune import starting_encoder
+from selfsup.training.first_rate import HIGHEST, first_rate, known_share
 
 C = TypeVar("C", bound=TrainConfig)
 BATCH = 256
 """Images of a pretraining batch, where there are so many."""
-FROM_ENCODER_LR, FROM_RANDOM_LR = 1e-3, 6e-3
-"""Rates of AdamW for 256 images, within a few hundredths of the best on every set of the study in
-recipes/README.md."""
 SAMPLED = 32
 """Images whose size is measured, evenly spread."""
 
@@ -32,20 +32,19 @@ def fill_in(config: C) -> C:
     encoder: that of --init, or resnet18.
     views.size: that of --init, or the shorter side of the images, at most 96.
     batch: 256 images, or all of fewer; of fine-tuning 64 images, of 16 classes or all of fewer.
-    optim.lr of fine-tuning with AdamW: 0.001 from an encoder, 0.006 from random weights.
+    optim.lr of fine-tuning with AdamW: by how well the encoder knows the classes, `first_rate`; of
+        a run that goes on, that with which it began.
 
     Raises:
         UserError: the images cannot be opened, or a setting contradicts the encoder of --init.
     """
+    distributed.start()
     if isinstance(config, FinetuneConfig) and config.init:
         encoder, views = _of_init(config)
         config = replace(config, encoder=encoder, views=views)
     elif not config.encoder.name:
         config = replace(config, encoder=replace(config.encoder, name=ENCODER_NAME))
-    if isinstance(config, FinetuneConfig) and config.optim.name == "adamw" and not config.optim.lr:
-        lr = FROM_ENCODER_LR if config.init or config.encoder.weights else FROM_RANDOM_LR
-        config = replace(config, optim=replace(config.optim, lr=lr))
-    if config.views.size and not _batch_is_open(config):
+    if config.views.size and not _batch_is_open(config) and not _rate_is_open(config):
         return config
     source = training_source(config)
     if not config.views.size:
@@ -54,8 +53,10 @@ def fill_in(config: C) -> C:
     if isinstance(config, FinetuneConfig) and source.labels is not None:
         p, k = batch_shape(source.labels, config.classes, config.images)
         config = replace(config, classes=p, images=k)
+        if _rate_is_open(config):
+            config = replace(config, optim=replace(config.optim, lr=_rate(config, source)))
     elif isinstance(config, PretrainConfig) and not config.batch:
-        processes = world()[1]
+        processes = distributed.world()[1]
         fits = min(BATCH, len(source)) // processes * processes
         config = replace(config, batch=max(processes, fits))
     return config
@@ -65,6 +66,23 @@ def _batch_is_open(config: TrainConfig) -> bool:
     if isinstance(config, FinetuneConfig):
         return not (config.classes and config.images)
     return isinstance(config, PretrainConfig) and not config.batch
+
+
+def _rate_is_open(config: TrainConfig) -> bool:
+    of_adamw = isinstance(config, FinetuneConfig) and config.optim.name == "adamw"
+    return of_adamw and not config.optim.lr
+
+
+def _rate(config: FinetuneConfig, source: Source) -> float:
+    """Choose the rate, or take that with which the run in `config.out` began."""
+    folder = Path(config.out)
+    if any((folder / "checkpoints").glob("step-*")) and (folder / "config.yaml").is_file():
+        stored = read_settings(folder / "config.yaml", TrainConfig, strict=False)
+        if lr := stored.get("optim", {}).get("lr"):
+            return float(lr)
+    if not config.init and not config.encoder.weights:
+        return HIGHEST
+    return first_rate(known_share(starting_encoder(config), only_labelled(source), config))
 
 
 def shorter_sides(source: Source) -> list[int]:

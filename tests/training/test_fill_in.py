@@ -1,6 +1,7 @@
 """Settings that are left open follow from the images and from the encoder of --init."""
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from workers.calls import SMALL
 import selfsup
 from recipes.finetune_triplet import Config as Finetune
 from recipes.pretrain_simclr import Config as Pretrain
-from selfsup.config import EncoderConfig, ViewsConfig
+from selfsup.config import EncoderConfig, OptimConfig, ViewsConfig
 from selfsup.core.errors import UserError
+from selfsup.data.open import training_source
 from selfsup.data.samplers import batch_shape
 from selfsup.encoders.encoder import build, export, load
 from selfsup.training.fill_in import fill_in
+from selfsup.training.first_rate import first_rate, known_share
 
 
 def saved(tmp_path: Path, n: int, h: int, w: int, classes: int = 4) -> str:
@@ -134,3 +137,54 @@ def test_a_run_records_what_ran_and_goes_on(tmp_path: Path) -> None:
     assert tuned.settings["encoder"]["args"] == SMALL["encoder"]["args"]
     assert (tuned.settings["classes"], tuned.settings["images"]) == (4, 6)
     assert load(tuned.folder)[1].size == 20
+
+
+def sheets(tmp_path: Path, noise: int) -> str:
+    """Images of 8 classes: a pattern each, under noise."""
+    rng = np.random.default_rng(0)
+    patterns = rng.integers(0, 256, (8, 16, 16, 3))
+    images = patterns.repeat(10, 0) + rng.integers(-noise, noise + 1, (80, 16, 16, 3))
+    file = tmp_path / f"noise{noise}.npz"
+    labels = np.arange(8).repeat(10)
+    np.savez(file, images=images.clip(0, 255).astype(np.uint8), labels=labels)
+    return str(file)
+
+
+def test_the_rate_falls_with_what_the_encoder_knows() -> None:
+    rates = [first_rate(share) for share in (0.0, 0.6, 0.7, 0.75, 0.8, 0.9, 1.0)]
+    assert rates[:2] == pytest.approx([6e-3, 6e-3])
+    assert rates[-2:] == pytest.approx([1e-3, 1e-3])
+    assert rates[3] == pytest.approx(6e-3 / 6**0.5)
+    assert all(a >= b for a, b in pairwise(rates))
+
+
+def test_known_classes_get_a_lower_rate_than_unknown_ones(tmp_path: Path) -> None:
+    init = encoder_at(tmp_path / "a", 16)
+    views = ViewsConfig(views=1, area=(1.0, 1.0), jitter=0.0, flip=0.0)
+    rates = [
+        fill_in(Finetune(data=sheets(tmp_path, noise), out="x", init=init, views=views)).optim.lr
+        for noise in (5, 255)
+    ]
+    assert rates[0] < 2e-3
+    assert rates[1] == pytest.approx(6e-3)
+    alone = fill_in(Finetune(data=sheets(tmp_path, 5), out="x", views=views))
+    assert alone.optim.lr == pytest.approx(6e-3)  # from random weights
+    given = Finetune(
+        data=sheets(tmp_path, 5), out="x", init=init, optim=OptimConfig(name="adamw", lr=0.02)
+    )
+    assert fill_in(given).optim.lr == 0.02
+
+
+def test_measuring_leaves_batch_statistics_and_goes_on_with_the_first_rate(tmp_path: Path) -> None:
+    init = encoder_at(tmp_path / "a", 16)
+    data = sheets(tmp_path, 40)
+    settings: dict[str, Any] = {"init": init, "steps": 2, "report": False}
+    run = selfsup.finetune(data, out=tmp_path / "r", **settings)
+    first = run.settings["optim"]["lr"]
+    config = fill_in(Finetune(data=data, out="x", init=init))
+    encoder = load(Path(init))[0]
+    before = {name: x.clone() for name, x in encoder.state_dict().items()}
+    known_share(encoder, training_source(config), config)
+    assert all(torch.equal(x, before[name]) for name, x in encoder.state_dict().items())
+    again = selfsup.finetune(data, out=tmp_path / "r", **settings)
+    assert again.settings["optim"]["lr"] == first
