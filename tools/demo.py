@@ -104,10 +104,7 @@ def finetuning(train: Path, out: str, *, steps: int, seed: int) -> dict[str, Any
         "save_every": 60,
         "out": out,
         "views": NAMED_VIEWS,
-        "classes": 16,
-        "images": 4,
         "steps": steps,
-        "optim": OptimConfig(name="adamw", lr=4e-3, weight_decay=0.01),
     }
 
 

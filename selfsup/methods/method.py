@@ -53,6 +53,9 @@ class Method(nn.Module, Generic[E]):
     """Images to features: what is kept after training."""
     loss_lr = 1.0
     """Learning rate of the loss's own parameters, as a multiple of the encoder's."""
+    compares_networks = False
+    """Whether the first two views that `embed` returns come from two networks, such as a student and
+    its teacher: how near they are says how far the teacher is behind, and nothing of collapse."""
     loss_decays = False
     """Whether they have weight decay; of most only the direction counts."""
 
@@ -75,12 +78,13 @@ class Method(nn.Module, Generic[E]):
     def signs(self, embeddings: E, labels: Tensor | None, info: StepInfo) -> dict[str, float]:
         """Compute figures for the log beside the loss, above all signs of collapse.
 
-        The first two views of an image are compared: of a tensor [b, v, d] its first two columns,
-        of several [b, d] the first two.
+        The first two views of an image are compared, if they come from one network: of a tensor
+        [b, v, d] its first two columns, of several [b, d] the first two.
         """
         z = embeddings[0]
         first, second = (z[:, 0], z[:, 1]) if z.ndim == 3 else (z, embeddings[1])
-        return collapse_signs(first) | view_signs(first, second)
+        of_views = {} if self.compares_networks else view_signs(first, second)
+        return collapse_signs(first) | of_views
 
     def relative_loss(self, embeddings: E, labels: Tensor | None, info: StepInfo) -> float:
         """Return the loss as a fraction of its value if all embeddings were equal."""

@@ -25,6 +25,8 @@ class MoCoV2(Method[TwoViews]):
     keep that at 64 images or more, use --sync-bn, or an encoder without batch norm.
     """
 
+    compares_networks = True
+
     def __init__(self, encoder: Encoder, config: MoCoV2Config) -> None:
         """A projector of two layers without norms, and an empty queue."""
         super().__init__()

@@ -19,6 +19,7 @@ from selfsup.methods.teacher import Teacher
 class TiCo(Method[TwoViews]):
     """Contrast with a moving average of the second moment instead of a memory of negatives."""
 
+    compares_networks = True
     second_moment: Tensor
 
     def __init__(self, encoder: Encoder, config: TiCoConfig) -> None:
