@@ -54,8 +54,8 @@ class Method(nn.Module, Generic[E]):
     loss_lr = 1.0
     """Learning rate of the loss's own parameters, as a multiple of the encoder's."""
     compares_networks = False
-    """Whether the first two views that `embed` returns come from two networks, such as a student and
-    its teacher: how near they are says how far the teacher is behind, and nothing of collapse."""
+    """Whether the first two views that `embed` returns come from two networks, a student and its
+    teacher: how near they are says how far the teacher is behind, and nothing of collapse."""
     loss_decays = False
     """Whether they have weight decay; of most only the direction counts."""
 
