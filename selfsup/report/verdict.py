@@ -8,6 +8,15 @@ MAIN = ("MAP@R", "mAP", "linear probe", "k-NN, chosen in train")
 """Figures that speak for a tool, the first of them that it measured; else its first figure."""
 LITTLE_GAP = 1.25
 """Negatives less than this many times as far as positives: classes are hardly apart."""
+FEW_DEVIATIONS = 0.5
+"""The same of logs that have the gap in standard deviations."""
+ENDS = {
+    "collapsed": "its embeddings tell less apart than at its start",
+    "collapsing": "its embeddings tell less apart than at its start",
+    "memorising": "it has learnt the classes of training by heart",
+    "starving": "nothing in its last batches was left to learn from",
+}
+"""What a run's last state means."""
 
 
 def verdict(log: Sequence[Record], records: Sequence[Record], *, unfinished: str = "") -> list[str]:
@@ -19,10 +28,10 @@ def verdict(log: Sequence[Record], records: Sequence[Record], *, unfinished: str
         unfinished: how far the run has come, if it has not finished: "step 7 of 800".
     """
     begun = [f"Training has not finished: {unfinished}."] * bool(unfinished)
-    return [*begun, _training(log), _worth(records)]
+    return [*begun, _training(log, records), _worth(records)]
 
 
-def _training(log: Sequence[Record]) -> str:
+def _training(log: Sequence[Record], records: Sequence[Record]) -> str:
     lines = [line for line in log if "loss" in line]
     if not lines:
         return "There is no log of its training."
@@ -32,7 +41,12 @@ def _training(log: Sequence[Record]) -> str:
     spread = f"spread of embeddings {last['std']:.2f} of 1" if "std" in last else ""
     why = ", ".join(words for words in (loss, spread) if words)
     if last.get("state", "healthy") != "healthy":
-        return f"Training has ended {last['state']}: do not use this encoder ({why})."
+        kinds = {kind for kind, _ in _comparisons(records)}
+        advice = "Measure it beside what it began with (--against) before you use it"
+        if kinds == {"better"}:
+            advice = "Yet its figures are better than every baseline's: they decide"
+        meaning = ENDS.get(last["state"], "an older version's word")
+        return f"Training has ended {last['state']}: {meaning} ({why}). {advice}."
     if ill:
         return (
             f"Training was {ill[-1]['state']} at {len(ill)} of {len(lines)} checks and healthy at "
@@ -44,7 +58,10 @@ def _training(log: Sequence[Record]) -> str:
 def _gap(last: Record) -> str:
     """Say where healthy embeddings hardly tell classes apart."""
     positive, negative = last.get("positive"), last.get("negative")
-    if positive is None or negative is None or negative > LITTLE_GAP * positive:
+    if positive is None or negative is None:
+        return ""
+    apart = last["gap"] > FEW_DEVIATIONS if "gap" in last else negative > LITTLE_GAP * positive
+    if apart:
         return ""
     return (
         f" But images of one label are nearly as far apart as images of two: {positive:.2f} and "
@@ -54,7 +71,7 @@ def _gap(last: Record) -> str:
 
 def _worth(records: Sequence[Record]) -> str:
     """Compare each tool's main figure with the best baseline's."""
-    compared = [_compared(record) for record in records if record.get("margins")]
+    compared = _comparisons(records)
     if not compared:
         return (
             "It has not been compared with baselines yet: selfsup knn, selfsup linear and selfsup "
@@ -79,6 +96,10 @@ def _worth(records: Sequence[Record]) -> str:
         if whys:
             parts.append(f"{head} in {len(whys)} of {len(compared)} figures: {'; '.join(whys)}")
     return f"Its features are {'. They are '.join(parts)}."
+
+
+def _comparisons(records: Sequence[Record]) -> list[tuple[str, str]]:
+    return [_compared(record) for record in records if record.get("margins")]
 
 
 def _compared(record: Record) -> tuple[str, str]:

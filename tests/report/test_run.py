@@ -63,7 +63,7 @@ def test_the_verdict_is_two_sentences_with_their_reason() -> None:
 @pytest.mark.parametrize(
     ("log", "records", "words"),
     [
-        ([HEALTHY, {**HEALTHY, "state": "collapsed"}], [], "has ended collapsed: do not use"),
+        ([HEALTHY, {**HEALTHY, "state": "collapsed"}], [], "has ended collapsed: its embeddings"),
         ([{**HEALTHY, "state": "starving"}, HEALTHY], [], "starving at 1 of 2 checks and healthy"),
         ([], [], "There is no log of its training. It has not been compared with baselines"),
         ([HEALTHY], [record(-0.1, 0.3)], "not significantly different from the best baseline"),
@@ -72,6 +72,17 @@ def test_the_verdict_is_two_sentences_with_their_reason() -> None:
 )
 def test_a_verdict_does_not_flatter(log: Any, records: Any, words: str) -> None:
     assert words in " ".join(verdict(log, records))
+
+
+@pytest.mark.parametrize("state", ["collapsed", "collapsing", "memorising", "starving"])
+def test_what_is_said_of_an_end_agrees_with_the_figures(state: str) -> None:
+    ended = [HEALTHY, {**HEALTHY, "state": state}]
+    better = " ".join(verdict(ended, [record(0.1, 0.3)]))
+    assert "Yet its figures are better than every baseline's: they decide" in better
+    for records in ([], [record(-0.3, -0.1)], [record(0.1, 0.3), record(-0.3, -0.1)]):
+        words = " ".join(verdict(ended, records))
+        assert "Measure it beside what it began with (--against) before you use it" in words
+        assert "do not use" not in words
 
 
 def tool(name: str, figure: str, low: float, high: float) -> dict[str, Any]:
