@@ -1,12 +1,12 @@
-"""Fine-tune an image encoder for retrieval with triplets, batch-hard (Hermans et al. 2017).
+"""Fine-tune an image encoder for retrieval with triplets, mined in the batch (semi-hard).
 
     selfsup finetune --data products/ --init runs/simclr --out runs/b --loss triplet
     accelerate launch recipes/finetune_triplet.py --data products/ --init runs/simclr --out runs/b
 
 Labels are the names of sub-folders or a manifest's column. The embedding head is exported with the
-encoder, so that every tool and timm load embeddings. Other miners (--method.miner): semi-hard,
-semi-hard-all, batch-all, random, easy-positive, hard-positive, distance-weighted. Other losses
-(--method.loss): soft margin, angular hinge.
+encoder, so that every tool and timm load embeddings. Other miners (--method.miner): batch-hard
+(Hermans et al. 2017), semi-hard-all, batch-all, random, easy-positive, hard-positive,
+distance-weighted. Other losses (--method.loss): soft margin, angular hinge.
 """
 
 from dataclasses import dataclass

@@ -16,6 +16,7 @@ from selfsup.config import (
     ContrastiveConfig,
     EvaluateConfig,
     NPairsConfig,
+    OptimConfig,
     PairsConfig,
     ProxiesConfig,
     TripletConfig,
@@ -42,6 +43,8 @@ class Config:
     """Number of bootstrap samples for each 95 % interval, over the queries of all seeds."""
 
 
+OPTIM = OptimConfig(name="adamw", lr=1e-3, rule="none", weight_decay=0.01)
+"""The same for every loss and both starts."""
 METHODS: dict[str, TripletConfig | PairsConfig | ProxiesConfig] = {
     "contrastive": PairsConfig(loss="contrastive", contrastive=ContrastiveConfig()),
     "triplet, random": TripletConfig(miner="random"),
@@ -104,7 +107,7 @@ def finetune(
     """One run of the recipe that the method belongs to."""
     from selfsup.recipes import finetune_pairs, finetune_proxies, finetune_triplet
 
-    settings |= {"init": init, "log_every": 1000}
+    settings |= {"init": init, "log_every": 1000, "optim": OPTIM}
     match method:
         case TripletConfig():
             finetune_triplet.main(finetune_triplet.Config(**settings, method=method))
