@@ -169,7 +169,7 @@ WRONG = {
     "one view of DINO": (
         "recipes/pretrain_dino.py",
         ["--data", "images", *PRETRAIN, "--views.views", "1", "--views.local.views", "0"],
-        "DINO predicts one view from another; --views has 1",
+        "DINO predicts one view from another; --views.views is 1",
     ),
     "fewer local views than none": (
         "recipes/pretrain_dino.py",

@@ -29,6 +29,7 @@ FLAGS = (
     ),
     *("--steps", "200", "--log-every", "10", "--save-every", "1000"),
 )
+HARD = ("--method.miner", "batch-hard", "--optim.lr", "10")
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def states(out: Path) -> list[str]:
 
 def test_a_run_made_to_collapse_is_stopped_within_200_steps(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    flags = ("--data", data, "--out", out, *FLAGS, "--optim.lr", "10", "--on-collapse", "stop")
+    flags = ("--data", data, "--out", out, *FLAGS, *HARD, "--on-collapse", "stop")
     done = recipe("recipes/finetune_triplet.py", *flags)
     assert done.returncode == 2
     told = done.stderr.strip().splitlines()[-1]
@@ -55,7 +56,7 @@ def test_a_run_made_to_collapse_is_stopped_within_200_steps(data: Path, tmp_path
 
 def test_a_collapsed_run_goes_on_where_it_is_only_warned_of(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    flags = ("--data", data, "--out", out, *FLAGS, "--optim.lr", "10", "--steps", "160")
+    flags = ("--data", data, "--out", out, *FLAGS, *HARD, "--steps", "160")
     done = called("recipes/finetune_triplet.py", *flags)
     assert done.returncode == 0, done.stderr
     assert "warning: at step " in done.stdout
