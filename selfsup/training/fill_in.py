@@ -17,7 +17,7 @@ from selfsup.data.sources import Source, sample
 from selfsup.data.subset import only_labelled
 from selfsup.encoders.encoder import ENCODER_NAME, load
 from selfsup.training.finetune import starting_encoder
-from selfsup.training.first_rate import HIGHEST, first_rate, known_share
+from selfsup.training.first_rate import FROM_RANDOM, first_rate, known_share
 
 C = TypeVar("C", bound=TrainConfig)
 BATCH = 256
@@ -81,7 +81,7 @@ def _rate(config: FinetuneConfig, source: Source) -> float:
         if lr := stored.get("optim", {}).get("lr"):
             return float(lr)
     if not config.init and not config.encoder.weights:
-        return HIGHEST
+        return FROM_RANDOM
     return first_rate(known_share(starting_encoder(config), only_labelled(source), config))
 
 

@@ -152,9 +152,9 @@ def sheets(tmp_path: Path, noise: int) -> str:
 
 def test_the_rate_falls_with_what_the_encoder_knows() -> None:
     rates = [first_rate(share) for share in (0.0, 0.6, 0.7, 0.75, 0.8, 0.9, 1.0)]
-    assert rates[:2] == pytest.approx([6e-3, 6e-3])
+    assert rates[:2] == pytest.approx([3e-3, 3e-3])
     assert rates[-2:] == pytest.approx([1e-3, 1e-3])
-    assert rates[3] == pytest.approx(6e-3 / 6**0.5)
+    assert rates[3] == pytest.approx(3e-3 / 3**0.5)
     assert all(a >= b for a, b in pairwise(rates))
 
 
@@ -166,7 +166,7 @@ def test_known_classes_get_a_lower_rate_than_unknown_ones(tmp_path: Path) -> Non
         for noise in (5, 255)
     ]
     assert rates[0] < 2e-3
-    assert rates[1] == pytest.approx(6e-3)
+    assert rates[1] == pytest.approx(3e-3)
     alone = fill_in(Finetune(data=sheets(tmp_path, 5), out="x", views=views))
     assert alone.optim.lr == pytest.approx(6e-3)  # from random weights
     given = Finetune(
