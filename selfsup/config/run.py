@@ -100,7 +100,7 @@ class TrainConfig:
     on_collapse: Literal["warn", "stop"] = "warn"
     """Print a warning or stop the run when embeddings collapse or no triplet is active."""
     report: bool = True
-    """Write report.html at the end of the run. tools/report.py writes a longer one at any time."""
+    """Write report.html at the end of the run. `selfsup report` writes a longer one at any time."""
     track: str = ""
     """Also log to this tracker of accelerate: tensorboard, wandb, mlflow, trackio..."""
 
@@ -116,7 +116,7 @@ class PretrainConfig(TrainConfig):
     batch: int = 0
     """Number of images in one step, over all processes; 0: 256, or all of fewer images."""
     audit: str = ""
-    """File that tools/audit.py wrote for these images; the unreadable ones are left out."""
+    """File that `selfsup audit` wrote for these images; the unreadable ones are left out."""
     mask_duplicates: bool = False
     """Use one image of each group of near duplicates in an epoch, as found by the audit. Otherwise
     near duplicates can be negatives of each other in a batch. Of a group with more than a hundredth

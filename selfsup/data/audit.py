@@ -213,7 +213,7 @@ def read_audit(file: Path) -> Audit:
         table["bad"] = {int(position): why for position, why in table["bad"].items()}
         return Audit(**table)
     except FileNotFoundError:
-        raise UserError(f"{file} does not exist; tools/audit.py writes it") from None
+        raise UserError(f"{file} does not exist; selfsup audit writes it") from None
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{file} is not an audit: {error}") from None
 
@@ -271,7 +271,7 @@ def _audited_positions(source: Source, report: Audit) -> list[int]:
         if unknown or len(place) < len(report.names):
             why = f"{min(unknown)!r} is not in it" if unknown else "names in it come twice"
             raise UserError(
-                f"the audit of {report.data} is of other images: {why}; run tools/audit.py again"
+                f"the audit of {report.data} is of other images: {why}; run selfsup audit again"
             )
         audited = [place[name] for name in names]
     good = [i for i, k in enumerate(audited) if k not in report.bad]
@@ -279,6 +279,6 @@ def _audited_positions(source: Source, report: Audit) -> list[int]:
         if inspect_image(source, i).sha256 != report.digests[audited[i]]:
             raise UserError(
                 f"{names[i]!r} is not what it was when {report.data} was audited; "
-                "run tools/audit.py again"
+                "run selfsup audit again"
             )
     return audited

@@ -6,6 +6,7 @@ Shape letters: p pairs.
 """
 
 import csv
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -108,16 +109,25 @@ def fold_accuracies(similarity: Tensor, same: Tensor, folds: int = 10) -> Tensor
     Raises:
         ValueError: there are fewer pairs than folds, or fewer than two folds.
     """
-    if folds < 2 or len(similarity) < folds:
-        raise ValueError(f"{len(similarity)} pairs do not make {folds} folds of one and more")
     accuracies = []
-    fold = torch.arange(len(similarity)) % folds
-    for i in range(folds):
-        held_out = fold == i
+    for held_out in _split_folds(len(similarity), folds):
         lowest = best_accepted(similarity[~held_out], same[~held_out])
         right = (similarity[held_out] >= lowest) == same[held_out]
         accuracies.append(right.double().mean())
     return torch.stack(accuracies)
+
+
+def _split_folds(pairs: int, folds: int) -> Iterator[Tensor]:
+    """Yield which pairs each fold holds, bool [p].
+
+    Raises:
+        ValueError: there are fewer pairs than folds, or fewer than two folds.
+    """
+    if folds < 2 or pairs < folds:
+        raise ValueError(f"{pairs} pairs do not make {folds} folds of one and more")
+    fold = torch.arange(pairs) % folds
+    for i in range(folds):
+        yield fold == i
 
 
 def fold_balanced_accuracies(similarity: Tensor, same: Tensor, folds: int = 10) -> Tensor:
@@ -138,12 +148,8 @@ def fold_balanced_accuracies(similarity: Tensor, same: Tensor, folds: int = 10) 
     Raises:
         ValueError: there are fewer pairs than folds, or fewer than two folds.
     """
-    if folds < 2 or len(similarity) < folds:
-        raise ValueError(f"{len(similarity)} pairs do not make {folds} folds of one and more")
     accuracies = []
-    fold = torch.arange(len(similarity)) % folds
-    for i in range(folds):
-        held_out = fold == i
+    for held_out in _split_folds(len(similarity), folds):
         rest = same[~held_out]
         weight = torch.where(rest, (~rest).sum(), rest.sum())  # whole numbers: sums are exact
         lowest = best_accepted(similarity[~held_out], rest, weight)

@@ -69,7 +69,7 @@ def pretraining_sampler(source: Source, config: PretrainConfig) -> Sampler:
     """
     require(
         bool(config.audit) or not config.mask_duplicates,
-        "--mask-duplicates needs --audit FILE, which tools/audit.py writes",
+        "--mask-duplicates needs --audit FILE, which selfsup audit writes",
     )
     groups = None
     if config.audit:
