@@ -231,7 +231,7 @@ def test_the_advised_deviation_is_never_zero(level: int) -> None:
 def test_masking_needs_an_audit(messy: Source, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--mask-duplicates needs --audit FILE"):
         pretraining_sampler(messy, PretrainConfig(data="", out="", mask_duplicates=True))
-    with pytest.raises(UserError, match=r"does not exist; tools/audit\.py writes it"):
+    with pytest.raises(UserError, match=r"does not exist; selfsup audit writes it"):
         pretraining_sampler(messy, settings_of(tmp_path / "no.json"))
     (tmp_path / "x.json").write_text('{"data": 1}')
     with pytest.raises(UserError, match="is not an audit"):
