@@ -29,16 +29,18 @@ SAMPLED = 32
 def fill_in(config: C) -> C:
     """Replace the settings that are left open, and leave those that are given.
 
+    A run that goes on takes what it began with. Else:
+
     encoder: that of --init, or resnet18.
     views.size: that of --init, or the shorter side of the images, at most 96.
     batch: 256 images, or all of fewer; of fine-tuning 64 images, of 16 classes or all of fewer.
-    optim.lr of fine-tuning with AdamW: by how well the encoder knows the classes, `first_rate`; of
-        a run that goes on, that with which it began.
+    optim.lr of fine-tuning with AdamW: by how well the encoder knows the classes, `first_rate`.
 
     Raises:
         UserError: the images cannot be opened, or a setting contradicts the encoder of --init.
     """
     distributed.start()
+    config = _as_begun(config)
     if isinstance(config, FinetuneConfig) and config.init:
         encoder, views = _of_init(config)
         config = replace(config, encoder=encoder, views=views)
@@ -62,6 +64,24 @@ def fill_in(config: C) -> C:
     return config
 
 
+def _as_begun(config: C) -> C:
+    """Take the settings that are left open from the run in `config.out`, if it has checkpoints."""
+    folder = Path(config.out)
+    if not any((folder / "checkpoints").glob("step-*")) or not (folder / "config.yaml").is_file():
+        return config
+    stored = read_settings(folder / "config.yaml", type(config), strict=False)
+    changes = {}
+    for name in ("batch", "classes", "images"):
+        if getattr(config, name, None) == 0:
+            changes[name] = stored.get(name, 0)
+    for section, name in (("encoder", "name"), ("views", "size"), ("optim", "lr")):
+        begun = stored.get(section, {}).get(name)
+        given = changes.get(section, getattr(config, section))
+        if not getattr(given, name) and begun:
+            changes[section] = replace(given, **{name: begun})
+    return replace(config, **changes)
+
+
 def _batch_is_open(config: TrainConfig) -> bool:
     if isinstance(config, FinetuneConfig):
         return not (config.classes and config.images)
@@ -74,12 +94,6 @@ def _rate_is_open(config: TrainConfig) -> bool:
 
 
 def _rate(config: FinetuneConfig, source: Source) -> float:
-    """Choose the rate, or take that with which the run in `config.out` began."""
-    folder = Path(config.out)
-    if any((folder / "checkpoints").glob("step-*")) and (folder / "config.yaml").is_file():
-        stored = read_settings(folder / "config.yaml", TrainConfig, strict=False)
-        if lr := stored.get("optim", {}).get("lr"):
-            return float(lr)
     if not config.init and not config.encoder.weights:
         return FROM_RANDOM
     return first_rate(known_share(starting_encoder(config), only_labelled(source), config))

@@ -139,6 +139,31 @@ def test_a_run_records_what_ran_and_goes_on(tmp_path: Path) -> None:
     assert load(tuned.folder)[1].size == 20
 
 
+def test_a_run_of_other_defaults_goes_on_with_what_it_began_with(tmp_path: Path) -> None:
+    data = saved(tmp_path, 24, 20, 20)
+    began: dict[str, Any] = {
+        "encoder": SMALL["encoder"],
+        "steps": 4,
+        "report": False,
+        "save_every": 2,
+    }
+    given: dict[str, Any] = {"views": {"size": 16}, "batch": 8, "method": "simclr"}
+    run = selfsup.pretrain(data, out=tmp_path / "a", **began, **given)
+    again = selfsup.pretrain(data, out=tmp_path / "a", **began)
+    assert again.settings == run.settings
+    sizes: dict[str, Any] = {
+        "views": {"size": 16},
+        "classes": 3,
+        "images": 3,
+        "optim": {"lr": 0.01},
+    }
+    run = selfsup.finetune(data, out=tmp_path / "b", **began, **sizes)
+    again = selfsup.finetune(data, out=tmp_path / "b", **began)
+    assert again.settings == run.settings
+    with pytest.raises(UserError, match=r"views\.size 16 -> 12"):
+        selfsup.finetune(data, out=tmp_path / "b", **began, views={"size": 12})
+
+
 def sheets(tmp_path: Path, noise: int) -> str:
     """Images of 8 classes: a pattern each, under noise."""
     rng = np.random.default_rng(0)
