@@ -19,6 +19,7 @@ from selfsup.config import (
     EncoderConfig,
     EvaluateConfig,
     OptimConfig,
+    RetrievalConfig,
     SimCLRConfig,
     ViewsConfig,
 )
@@ -75,6 +76,23 @@ def main(config: Config) -> None:
         "fine-tuned": finetuned,
     }
     show({name: evaluate(model, test, config) for name, model in models.items()}, out)
+    print(f"open {report_on_test(pretrained, finetuned, test, config)} in a browser")
+
+
+def report_on_test(pretrained: str, finetuned: str, test: Path, config: Config) -> Path:
+    """Measure retrieval beside baselines and the pretrained encoder; write the run's page."""
+    from selfsup.evaluate.run import retrieval
+    from selfsup.report.sections import write_report
+
+    settings = RetrievalConfig(
+        model=finetuned,
+        data=str(test),
+        against=(pretrained,),
+        resamples=config.resamples,
+        seed=config.seed,
+    )
+    retrieval(settings).save()
+    return write_report([Path(finetuned)], data=str(test))
 
 
 def pretraining(train: Path, out: str, *, steps: int, seed: int) -> "pretrain_simclr.Config":
