@@ -19,7 +19,7 @@ FLAT_STD = 0.1
 FEW_DIRECTIONS = 2.0
 """Below this effective rank, all embeddings are on one line."""
 SMALLEST_GAP = 0.05
-NOISE = 6.0
+NOISE = 8.0
 """Gaps below `SMALLEST_GAP`, or `NOISE` / images of the batch, are noise: a run that begins there
 cannot lose it."""
 KNOWN_CLASSES = 0.7

@@ -109,7 +109,7 @@ def test_a_log_of_an_older_version_is_judged_by_what_it_has() -> None:
 
 
 def test_small_batches_are_judged_by_more_reports_and_their_small_gaps_are_noise() -> None:
-    fallen = BEGUN | {"gap": 0.1}
-    assert diagnose(BEGUN, [fallen] * 7, 24).state == "healthy"  # 8 reports are judged
-    assert diagnose(BEGUN, [fallen] * 8, 24).state == "collapsing"
-    assert diagnose(BEGUN, [fallen] * 48, 4).state == "healthy"
+    first, fallen = BEGUN | {"gap": 0.6}, BEGUN | {"gap": 0.1}
+    assert diagnose(first, [fallen] * 7, 24).state == "healthy"  # 8 reports are judged
+    assert diagnose(first, [fallen] * 8, 24).state == "collapsing"
+    assert diagnose(first, [fallen] * 48, 4).state == "healthy"
