@@ -10,6 +10,8 @@ from launch import ROOT
 
 from selfsup.core.compiled import COMPILING
 
+pytestmark = pytest.mark.slow
+
 LOOPS = """
 from selfsup.core.compiled import kernel
 

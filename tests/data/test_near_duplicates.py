@@ -18,6 +18,8 @@ from selfsup.data.duplicates import find_duplicates, maskable, too_large
 from selfsup.data.near_duplicates import copies_between, near_duplicate_groups, star_groups
 from selfsup.data.thumbnails import BYTES, stack, thumbnail
 
+pytestmark = pytest.mark.slow
+
 Levels = np.ndarray
 
 

@@ -15,6 +15,8 @@ from selfsup.encoders.encoder import build
 from selfsup.encoders.third_party import Match, load_third_party, read_third_party
 from selfsup.evaluate.model import open_model
 
+pytestmark = pytest.mark.slow
+
 Named = dict[str, Tensor]
 
 

@@ -22,6 +22,8 @@ from selfsup.encoders.encoder import build, export, load
 from selfsup.encoders.evaluation_view import EvaluationView, crop_of, evaluation_view
 from selfsup.evaluate.model import open_model
 
+pytestmark = pytest.mark.slow
+
 
 def published(folder: Path, name: str = "test_resnet", classes: int = 7, **settings: Any) -> Any:
     """A folder as timm writes it for the hub."""

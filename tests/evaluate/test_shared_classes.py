@@ -14,6 +14,8 @@ from selfsup.evaluate.intervals import Figure
 from selfsup.evaluate.results import NOT_IN_TRAIN, Evaluation
 from selfsup.evaluate.run import knn, linear, retrieval
 
+pytestmark = pytest.mark.slow
+
 PIXELS: dict[str, Any] = {"model": "pixels", "baselines": (), "resamples": 0}
 TOOLS: dict[str, tuple[Callable[[Any], Evaluation], type[EvaluateConfig], str]] = {
     "knn": (knn, KNNConfig, "test"),

@@ -24,6 +24,8 @@ from selfsup.mining.distances import (
 from selfsup.mining.multi_similarity import multi_similarity_pairs
 from selfsup.mining.sampled import distance_weighted, random_triplets
 
+pytestmark = pytest.mark.slow
+
 LABELS = torch.tensor([3, 1, 2, 1, 3, 2, 1])  # none is 0: a mask of them would be all true
 TYPES = [*INTEGERS, torch.float32, torch.float64, torch.float16, torch.bfloat16]
 UNIT, RAW = Distance(), Distance(normalize=False)

@@ -11,6 +11,8 @@ from selfsup.core.errors import UserError
 from selfsup.search import engines
 from selfsup.search.index import COLUMNS, Engine, Index, add, empty, read, write
 
+pytestmark = pytest.mark.slow
+
 
 def unit(n: int, d: int, seed: int) -> np.ndarray:
     x = np.random.default_rng(seed).normal(size=(n, d))
