@@ -22,6 +22,8 @@ import selfsup
 import selfsup.evaluate.calls  # what libraries do when imported is no part of a call
 from selfsup.config import LocalViewsConfig, SimCLRConfig, TripletConfig
 
+pytestmark = pytest.mark.slow
+
 CALLS = ROOT / "tests" / "workers" / "calls.py"
 
 

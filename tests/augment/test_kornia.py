@@ -192,6 +192,7 @@ def test_a_class_has_to_fit_the_local_views_too() -> None:
         check(with_kornia(text, local=LocalViewsConfig(views=2, size=24)))
 
 
+@pytest.mark.slow
 def test_kornia_is_imported_where_it_is_used_only() -> None:
     code = (
         "import sys; from selfsup.augment import apply, check, draws; "

@@ -17,6 +17,8 @@ from selfsup.doctor.machine import Package, _module, packages
 from tools.doctor import Config as DoctorConfig
 from tools.doctor import main as doctor
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["simclr", "byol", "dino", "proxies"]
 
 

@@ -15,6 +15,8 @@ from selfsup.config import Format
 from selfsup.core.errors import UserError
 from selfsup.encoders.third_party import load_third_party, read_third_party
 
+pytestmark = pytest.mark.slow
+
 Named = dict[str, Tensor]
 
 

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from selfsup.evaluate.linear_probe import STRENGTHS, linear_probe
 
+pytestmark = pytest.mark.slow
+
 
 def blobs(seed: int, n: int, distance: float) -> tuple[Tensor, Tensor]:
     """Three clouds of width 1 at `distance` from the origin, with scales that differ."""

@@ -24,6 +24,8 @@ from selfsup.encoders.encoder import build, export, load
 from selfsup.training.fill_in import fill_in
 from selfsup.training.first_rate import first_rate, known_share
 
+pytestmark = pytest.mark.slow
+
 
 def saved(tmp_path: Path, n: int, h: int, w: int, classes: int = 4) -> str:
     file = tmp_path / f"{n}-{h}-{w}-{classes}.npz"

@@ -17,6 +17,8 @@ from selfsup.doctor.cases import CASES
 from selfsup.doctor.certificate import FIRST, prepare
 from selfsup.training.optim import clipping
 
+pytestmark = pytest.mark.slow
+
 
 def weights(method: nn.Module) -> torch.Tensor:
     """All that is trained, in one row."""
