@@ -1,7 +1,7 @@
 """Fill in the settings that a command leaves to its images and to the encoder it starts from."""
 
 import json
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -121,13 +121,15 @@ def _of_init(config: FinetuneConfig) -> tuple[EncoderConfig, ViewsConfig]:
         raise UserError(f"--init {folder} does not exist")
     trained = load(folder)[1]
     encoder = encoder_of(folder)
-    for field in fields(EncoderConfig):
-        given, theirs = getattr(config.encoder, field.name), getattr(encoder, field.name)
-        if given not in (field.default, theirs):
+    for name in ("name", "stem", "args", "weights"):
+        given, theirs = getattr(config.encoder, name), getattr(encoder, name)
+        if given not in (getattr(EncoderConfig, name), theirs):
             raise UserError(
-                f"--encoder.{field.name.replace('_', '-')} {given}: the encoder of --init {folder} "
-                f"has {theirs or 'none'}. Leave the flag out, or start without --init"
+                f"--encoder.{name} {given}: the encoder of --init {folder} has "
+                f"{theirs or 'none'}. Leave the flag out, or start without --init"
             )
+    how = {name: getattr(config.encoder, name) for name in ("channels_last", "compile")}
+    encoder = replace(encoder, **how)
     views = config.views
     for name in ("mean", "std"):
         given, theirs = getattr(views, name), getattr(trained, name)

@@ -95,6 +95,8 @@ def test_an_encoder_brings_its_name_size_and_normalisation(tmp_path: Path) -> No
     views = config.views
     assert (config.encoder.name, views.size) == ("small_stem_resnet", 24)  # no config.yaml
     assert views.mean == (0.1, 0.2, 0.3)
+    compiled = EncoderConfig(compile=True)
+    assert fill_in(Finetune(data=data, out="x", init=init, encoder=compiled)).encoder.compile
     larger = fill_in(Finetune(data=data, out="x", init=init, views=ViewsConfig(size=32, views=1)))
     assert larger.views.size == 32
 
