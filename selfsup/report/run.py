@@ -18,7 +18,9 @@ from selfsup.training.run import flat
 
 CURVES = {
     "Loss": (("loss",), ""),
-    "Spread": (("std", "cosine"), "std near 0 or cosine near 1: collapsed"),
+    "Gap": (("gap",), "deviations that negatives are beyond positives; below its start: worse"),
+    "Nearest": (("nearest",), "fraction whose nearest image is of its class, or its own view"),
+    "Spread": (("std", "cosine"), "std 1: even over the sphere; 0, or cosine 1: all equal"),
     "Rank": (("rank",), "directions that embeddings use"),
     "k-NN during training": (("knn",), "leave-one-out accuracy"),
     "Active": (("active",), "fraction of triplets or pairs with a loss"),
