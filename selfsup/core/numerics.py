@@ -3,6 +3,7 @@
 Shape letters: n rows, d embedding width.
 """
 
+import math
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -58,6 +59,14 @@ def unit_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     # the comparisons are false for nan, so that a row with nan stays visible
     divisor = torch.where(length <= SMALLEST_NORM, torch.inf, length)
     return x / torch.where(length == 0, 1, length), divisor
+
+
+def all_finite(tensors: list[Tensor]) -> Tensor:
+    """Whether every number of some tensors is finite: bool, a scalar on their device."""
+    if not tensors:
+        return torch.tensor(True)
+    lengths = torch._foreach_norm(tensors, ord=math.inf)
+    return torch.stack([length.isfinite() for length in lengths]).all()
 
 
 def scale_to_one(x: Tensor) -> Tensor:

@@ -118,8 +118,7 @@ def register(a: Tensor, b: Tensor) -> Tensor:
     penalty = torch.diag(torch.tensor([0.1, 0.1, 20, 20, 20]))  # even images do not move
     for scale in SCALES:
         w, target = _warp(_blur(a, scale), motion), _inner(_blur(b, scale))
-        dx = F.pad(w[..., 2:] - w[..., :-2], (1, 1)) / 2
-        dy = F.pad(w[..., 2:, :] - w[..., :-2, :], (0, 0, 1, 1)) / 2
+        dx, dy = slopes(w)
         fields = [_inner(f) for f in (w, dx, dy, dx * axis + dy * axis[:, None])]
         x = torch.stack([fields[0], ones, *fields[1:]], 1)  # [p, 5, pixels]
         gram = x @ x.transpose(1, 2) + penalty
@@ -158,7 +157,7 @@ def _better(a: _Prediction, b: _Prediction) -> _Prediction:
 
 def _columns(smooth_x: Tensor) -> Tensor:
     """What a copy is made of: the image, 1, its second derivative. [p, s * s, 3]."""
-    fields = (smooth_x, torch.ones_like(smooth_x), _laplacian(smooth_x))
+    fields = (smooth_x, torch.ones_like(smooth_x), laplacian(smooth_x))
     return torch.stack([field.flatten(1) for field in fields], 1)
 
 
@@ -255,8 +254,14 @@ def _windows(x: Tensor) -> Tensor:
     return matrix @ x @ matrix.T
 
 
-def _laplacian(x: Tensor) -> Tensor:
-    """Second derivative; 0 at the border."""
+def slopes(x: Tensor) -> tuple[Tensor, Tensor]:
+    """First derivatives along x and y of [..., h, w]; 0 at the border."""
+    across = F.pad(x[..., 2:] - x[..., :-2], (1, 1)) / 2
+    return across, F.pad(x[..., 2:, :] - x[..., :-2, :], (0, 0, 1, 1)) / 2
+
+
+def laplacian(x: Tensor) -> Tensor:
+    """Second derivative of [..., h, w]; 0 at the border."""
     middle = x[..., 1:-1, 1:-1]
     across, along = x[..., 1:-1, 2:] + x[..., 1:-1, :-2], x[..., 2:, 1:-1] + x[..., :-2, 1:-1]
     return F.pad(across + along - 4 * middle, (1, 1, 1, 1))

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfsup.data.alignment import blur_matrix
+from selfsup.data.alignment import blur_matrix, laplacian, slopes
 from selfsup.data.thumbnails import SIDE
 
 LARGEST = 0.12  # residual as a fraction of the contrast; below it for 98 % of planted copies
@@ -69,12 +69,9 @@ def _residuals(coarse: Tensor, first: Tensor, second: Tensor) -> Tensor:
 def _fields(x: Tensor) -> Tensor:
     """The image, 1, its derivatives for shift and zoom, and the second derivative."""
     axis = (torch.arange(x.shape[-1]) + 0.5 - x.shape[-1] / 2) / 4
-    across = F.pad(x[:, :, 2:] - x[:, :, :-2], (1, 1)) / 2
-    down = F.pad(x[:, 2:] - x[:, :-2], (0, 0, 1, 1)) / 2
-    middle = x[:, 1:-1, 2:] + x[:, 1:-1, :-2] + x[:, 2:, 1:-1] + x[:, :-2, 1:-1]
-    second = F.pad(middle - 4 * x[:, 1:-1, 1:-1], (1, 1, 1, 1))
+    across, down = slopes(x)
     zoom = across * axis + down * axis[:, None]
-    fields = (x, torch.ones_like(x), across, down, zoom, second)
+    fields = (x, torch.ones_like(x), across, down, zoom, laplacian(x))
     return torch.stack([_inner(field) for field in fields], 1)
 
 

@@ -40,9 +40,7 @@ def thumbnail(image: np.ndarray) -> bytes:
     """Shrink an image, uint8 [h, w, c]: brightness, two differences of colour, and the shape."""
     height, width, channels = image.shape
     x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
-    if (
-        height * width > LARGE**2
-    ):  # in bytes at first: floats of a large image take ten times as long
+    if height * width > LARGE**2:  # in bytes: floats of a large image take ten times as long
         x = _resize(x, (min(height, LARGE), min(width, LARGE)))
     x = x.float()
     if channels == 3:

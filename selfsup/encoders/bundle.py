@@ -9,11 +9,10 @@ Shape letters: b images, c channels, h and w of an image, s side in pixels, d wi
 
 import contextlib
 import json
-import os
 import shutil
 import warnings
 from collections.abc import Sequence
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
@@ -133,10 +132,10 @@ def model_name(model: Any) -> str:
         UserError: it is something else, such as a module.
     """
     require(
-        isinstance(model, str | os.PathLike),
+        isinstance(model, str | PathLike),
         f"a model is a run, a folder or the name of a timm model, not a {type(model).__name__}",
     )
-    name: str = os.fspath(model)
+    name: str = fspath(model)
     return name
 
 

@@ -36,7 +36,7 @@ def knn(config: KNNConfig) -> Evaluation:
         "--shots takes labelled images from --data and classifies others: give --test",
     )
     check = LeakCheck(config, config.test, config.test_split)
-    copies = Copies(config, config.test, config.test_split)
+    copies = Copies(check)
 
     def features(model: EvaluatedModel) -> tuple[Features, Features | None]:
         check.open_for(model)
@@ -54,7 +54,7 @@ def knn(config: KNNConfig) -> Evaluation:
         if not all_leaked(measured):
             return measured
         votes, memory = votes_from(config), parse_bytes(config.memory)
-        groups = copies.find(bank, test, check.channels)
+        groups = copies.find(bank, test)
         if len(groups.train.unique()) < 2:
             return measured
         among = votes_without_copies(bank.x, bank.labels, groups, votes, memory)

@@ -13,13 +13,11 @@ import torch
 from torch import Tensor
 
 from selfsup.augment.boxes import CenterBoxes, CropSpec
-from selfsup.config import EvaluateConfig
 from selfsup.core.numerics import normalize
 from selfsup.data.audit import digest
-from selfsup.data.open import open_source
 from selfsup.data.sources import Source
-from selfsup.data.subset import only_labelled
 from selfsup.evaluate.features import Features
+from selfsup.evaluate.leaks import LeakCheck
 from selfsup.evaluate.votes import Vote, knn_votes
 
 SIDE = 16  # of a thumbnail, in pixels
@@ -38,24 +36,17 @@ class Groups(NamedTuple):
 class Copies:
     """Finds the groups once, for the model and all baselines."""
 
-    def __init__(self, config: EvaluateConfig, test: str, split: str) -> None:
-        """Take the test images `test`, or that split of the data."""
-        self.config, self.test, self.split = config, test, split
+    def __init__(self, check: LeakCheck) -> None:
+        """Take the images that are checked for leaks."""
+        self.check = check
         self.groups: Groups | None = None
 
-    def find(self, train: Features, test: Features, channels: int) -> Groups:
+    def find(self, train: Features, test: Features) -> Groups:
         """The groups of the images that could be read."""
         if self.groups is None:
-            labels = self.config.labels
-            of_train = open_source(
-                self.config.data, split=self.config.split, labels=labels, channels=channels
-            )
-            of_test = open_source(
-                self.test or self.config.data, split=self.split, labels=labels, channels=channels
-            )
+            of_train, of_test = self.check.sources()
             self.groups = group_copies(
-                (only_labelled(of_train), train.positions.tolist()),
-                (only_labelled(of_test), test.positions.tolist()),
+                (of_train, train.positions.tolist()), (of_test, test.positions.tolist())
             )
         return self.groups
 

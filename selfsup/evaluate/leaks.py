@@ -76,21 +76,23 @@ class LeakCheck:
         """Open images with the channels that this model takes."""
         self.channels = model.views.channels
 
+    def sources(self) -> tuple[Source, Source]:
+        """Open the labelled images of train and of test, which features have positions in."""
+        config = self.config
+        train, test = (
+            only_labelled(
+                open_source(data, split=split, labels=config.labels, channels=self.channels)
+            )
+            for data, split in ((config.data, config.split), (self.test or config.data, self.split))
+        )
+        return train, test
+
     def without_leaks(self, queries: Features) -> tuple[Tensor | None, dict[str, Any]]:
         """Which queries are not in train, bool [q], and counts for the table."""
         if not self.config.leaks or not (self.test or self.split):
             return None, {}
         if self.leaks is None:
-            config = self.config
-            train, test = (
-                only_labelled(
-                    open_source(data, split=split, labels=config.labels, channels=self.channels)
-                )
-                for data, split in (
-                    (config.data, config.split),
-                    (self.test or config.data, self.split),
-                )
-            )
+            train, test = self.sources()
             with bar("leakage", len(train) + len(test), shown=True) as advance:
                 self.leaks = find_leaks(train, test, progress=advance)
         return ~self.leaks.near[queries.positions], self.leaks.facts()

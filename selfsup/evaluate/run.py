@@ -48,7 +48,7 @@ def retrieval(config: RetrievalConfig) -> Evaluation:
     """
     require(min(config.cuts, default=0) > 0, "--cuts must be above 0")
     check = LeakCheck(config, config.queries, config.queries_split)
-    copies = Copies(config, config.queries, config.queries_split)
+    copies = Copies(check)
 
     def features(model: EvaluatedModel) -> tuple[SearchImages, SearchImages | None]:
         check.open_for(model)
@@ -62,7 +62,7 @@ def retrieval(config: RetrievalConfig) -> Evaluation:
         measured = with_leaks(measured, check, queries.features, rows=searched)
         if not all_leaked(measured) or config.sequence:
             return measured
-        groups = copies.find(gallery.features, queries.features, check.channels)
+        groups = copies.find(gallery.features, queries.features)
         try:
             alone, _ = _measure_retrieval(
                 gallery.with_sequences(groups.train), queries.with_sequences(groups.test), config

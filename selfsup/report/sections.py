@@ -7,11 +7,9 @@ from typing import Any
 
 import torch
 
-from selfsup.augment.draws import draw
 from selfsup.config import TrainConfig
 from selfsup.core.cli import from_file
 from selfsup.core.errors import UserError, require
-from selfsup.data.loader import Batches
 from selfsup.data.open import open_source, training_source
 from selfsup.data.samplers import ShuffleSampler
 from selfsup.data.subset import labelled_images, random_subset
@@ -21,6 +19,7 @@ from selfsup.report.embeddings import sections, with_neighbours
 from selfsup.report.page import heading, paragraph, write_page
 from selfsup.report.run import Files, read_run, report
 from selfsup.report.views import rows_of_views
+from selfsup.training.pretrain import local_batches
 from selfsup.training.run import Run
 
 PICTURES = 4  # images whose views are shown
@@ -81,11 +80,7 @@ def views_of_last_step(run: Files, config: TrainConfig | None = None) -> list[st
     step = max((row["step"] for row in run.log), default=1) - 1
     batch = min(len(source), PICTURES)
     sampler = ShuffleSampler(len(source), batch=batch, seed=config.seed)
-
-    def drawn(n: int, *, step: int) -> Any:
-        return draw(views, n, seed=config.seed, step=step)
-
-    batches = Batches(source, sampler, views, draw=drawn, world=(0, 1))
+    batches = local_batches(source, sampler, views, config.seed, whole=True)
     caption = f"Images drawn at random, with draws of step {step + 1} of {config.data}."
     return [paragraph(caption), *rows_of_views(source, batches[step], views, images=PICTURES)]
 

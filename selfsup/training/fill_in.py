@@ -67,7 +67,8 @@ def fill_in(config: C) -> C:
 def _as_begun(config: C) -> C:
     """Take the settings that are left open from the run in `config.out`, if it has checkpoints."""
     folder = Path(config.out)
-    if not any((folder / "checkpoints").glob("step-*")) or not (folder / "config.yaml").is_file():
+    begun = any((folder / "checkpoints").glob("step-*")) and (folder / "config.yaml").is_file()
+    if not config.out or not begun:  # without --out nothing is run, and "" is no folder
         return config
     stored = read_settings(folder / "config.yaml", type(config), strict=False)
     changes = {}
@@ -75,10 +76,10 @@ def _as_begun(config: C) -> C:
         if getattr(config, name, None) == 0:
             changes[name] = stored.get(name, 0)
     for section, name in (("encoder", "name"), ("views", "size"), ("optim", "lr")):
-        begun = stored.get(section, {}).get(name)
+        value = stored.get(section, {}).get(name)
         given = changes.get(section, getattr(config, section))
-        if not getattr(given, name) and begun:
-            changes[section] = replace(given, **{name: begun})
+        if not getattr(given, name) and value:
+            changes[section] = replace(given, **{name: value})
     return replace(config, **changes)
 
 

@@ -92,8 +92,9 @@ def local_batches(
     seed: int,
     *,
     changes: Sequence[Change] = (),
+    whole: bool = False,
 ) -> Batches:
-    """Return this process's rows of each step's batch.
+    """Return this process's rows of each step's batch, or the `whole` batch.
 
     Raises:
         UserError: there are fewer views than one, or of no size, or they do not fit the channels.
@@ -113,7 +114,7 @@ def local_batches(
     require(views.local.views >= 0, f"--views.local.views must be 0 or more: {views.local.views}")
     require(min(views.sizes) > 0, f"views must have a size above 0: {views.sizes}")
     draws = partial(draw, views, seed=seed, changes=changes)
-    return Batches(source, sampler, views, draw=draws, world=world())
+    return Batches(source, sampler, views, draw=draws, world=(0, 1) if whole else world())
 
 
 def length(config: TrainConfig, sampler: Sampler) -> int:

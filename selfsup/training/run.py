@@ -11,7 +11,6 @@ encoder/        config.json and model.safetensors for timm, once the run has fin
 import contextlib
 import csv
 import json
-import math
 import os
 import platform
 import shlex
@@ -29,6 +28,7 @@ from torch import nn
 from selfsup.config import TrainConfig
 from selfsup.core import distributed
 from selfsup.core.errors import UserError, require
+from selfsup.core.numerics import all_finite
 from selfsup.core.progress import TrainProgress
 from selfsup.core.seeds import seed_for
 from selfsup.core.settings import to_dict
@@ -137,9 +137,8 @@ class Run:
             UserError: weights or running statistics are not finite; the older ones are kept.
         """
         state = [x for x in method.state_dict().values() if x.is_floating_point()]
-        lengths = torch._foreach_norm(state, ord=math.inf)
         require(
-            bool(torch.stack([length.isfinite() for length in lengths]).all()),
+            bool(all_finite(state)),
             f"weights or running statistics are not finite after step {step}; no checkpoint of it "
             "was written. Try a lower --optim.lr or a longer --optim.warmup",
         )

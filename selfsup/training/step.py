@@ -17,7 +17,6 @@ Source: Gao et al. 2021, https://arxiv.org/abs/2101.06983 (two passes).
 """
 
 import contextlib
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -30,7 +29,7 @@ from selfsup.augment.draws import Change
 from selfsup.config import ViewsConfig
 from selfsup.core.distributed import gather_rows, world
 from selfsup.core.errors import UserError
-from selfsup.core.numerics import at_least_float32
+from selfsup.core.numerics import all_finite, at_least_float32
 from selfsup.core.seeds import StepInfo, seed_for
 from selfsup.data.loader import Batch
 from selfsup.methods.method import Embeddings, Method
@@ -107,8 +106,7 @@ class Stepper:
         finite = loss.isfinite()
         if self.accelerator.scaler is None:
             gradients = [p.grad for p in self.method.parameters() if p.grad is not None]
-            lengths = torch._foreach_norm(gradients, ord=math.inf)
-            finite = finite & torch.stack([length.isfinite() for length in lengths]).all()
+            finite = finite & all_finite(gradients).to(finite.device)
         if not finite:
             what = f"loss is {loss.item()}" if not loss.isfinite() else "gradient is not finite"
             raise UserError(

@@ -49,8 +49,7 @@ class Watch:
         """Log the interval that ends after `done` steps.
 
         Raises:
-            UserError: too many images are bad, or the embeddings have
-                collapsed and --on-collapse is stop.
+            UserError: too many images are bad, or the run is unhealthy and --on-collapse is stop.
         """
         self.run.report_bad(self.bad, len(self.source))
         spent = time.monotonic() - self.began

@@ -168,6 +168,16 @@ def test_a_run_of_other_defaults_goes_on_with_what_it_began_with(tmp_path: Path)
         selfsup.finetune(data, out=tmp_path / "b", **began, views={"size": 12})
 
 
+def test_views_of_no_run_take_nothing_from_the_folder_they_are_drawn_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = saved(tmp_path, 24, 20, 20)
+    given: dict[str, Any] = {"views": {"size": 16}, "batch": 8, "steps": 2, "report": False}
+    run = selfsup.pretrain(data, out=tmp_path / "a", encoder=SMALL["encoder"], **given)
+    monkeypatch.chdir(run.folder)
+    assert fill_in(Pretrain(data=data, out="")).views.size == 20
+
+
 def sheets(tmp_path: Path, noise: int) -> str:
     """Images of 8 classes: a pattern each, under noise."""
     rng = np.random.default_rng(0)
