@@ -193,11 +193,10 @@ WRONG = {
         ("knn", "--test", "DATA", "--shots", "9"),
         "9 shots: class 0 has 6 images",
     ),
-    "format alone": (("knn", "--format", "moco"), "--checkpoint FILE and --format"),
-    "checkpoint of a run": (
-        ("knn", "--model", "test_resnet", "--checkpoint", "no.pth", "--format", "moco"),
-        "no.pth does not exist",
-    ),
+    "format alone": (("knn", "--format", "moco"), "--format moco is for a file of weights"),
+    "old flag": (("knn", "--checkpoint", "no.pth"), "here it is --model FILE, --model timm:NAME"),
+    "no such file": (("knn", "--init", "no.pth"), "--init no.pth does not exist"),
+    "weights of a model": (("knn", "--init", "timm:resnet18"), "the encoder of --init timm:"),
 }
 
 

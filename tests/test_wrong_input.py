@@ -53,13 +53,13 @@ WRONG = {
     ),
     "code in a pickle": (
         PRE,
-        ["--data", "images", *PRETRAIN, "--encoder.weights", "evil.pth"],
+        ["--data", "images", *PRETRAIN, "--init", "evil.pth"],
         "evil.pth is a pickle with more than tensors in it",
     ),
     "other weights": (
         PRE,
-        ["--data", "images", *PRETRAIN, "--encoder.weights", "other.pth"],
-        "other.pth matches 0 of ",
+        ["--data", "images", *PRETRAIN, "--init", "other.pth"],
+        "the tensors of other.pth do not say which network they are of",
     ),
     "unknown setting": (
         PRE,

@@ -176,7 +176,7 @@ def _describe(hint: Any) -> str:
     if origin is typing.Annotated:
         return _describe(inner[0])
     if origin is Literal:
-        return "one of " + ", ".join(map(str, inner))
+        return "one of " + ", ".join(str(value) for value in inner if value != "")
     if origin in (types.UnionType, typing.Union):
         return " or ".join(map(_describe, inner))
     if origin is tuple:

@@ -77,9 +77,9 @@ def test_kornia_comes_after_ours_and_before_the_normalisation() -> None:
     config = replace(ViewsConfig(size=12), kornia="{RandomInvert: {p: 1.0}}", erase=0.5)
     (draws,) = draw(config, 2, seed=0, step=1)
     assert 0 < draws.erase.sum() < 4
-    raw = replace(config, mean=RAW.mean, std=RAW.std, kornia="")
+    raw = replace(config, mean=RAW.normalization[0], std=RAW.normalization[1], kornia="")
     plain = apply(x, draws._replace(kornia=(), erase=torch.zeros_like(draws.erase)), raw)
-    mean, std = (torch.tensor(m)[:, None, None] for m in (config.mean, config.std))
+    mean, std = (torch.tensor(m)[:, None, None] for m in config.normalization)
     expected = (1 - plain - mean) / std
     seen = apply(x, draws, config)
     close(torch.where(seen == 0, 0, expected), seen, 1e-5)

@@ -31,7 +31,7 @@ def test_views_are_those_that_training_makes() -> None:
     for views, draws, group in zip(
         (large, small), draw(CONFIG, 5, seed=2, step=9), CONFIG.by_size(), strict=True
     ):
-        spec = CropSpec(draws.boxes, group.size, group.interpolation)
+        spec = CropSpec(draws.boxes, group.size, group.resampling)
         assert torch.equal(views, apply(source.crops(range(5), spec).images[0], draws, group))
 
 

@@ -19,7 +19,10 @@ NEEDED = ["--data", "images", "--out", "run"]
         (["--batch_size=3"], "--batch_size: here it is --batch"),
         (["--model", "resnet50"], "--model: here it is --encoder.name"),
         (["--img-size", "64"], "--img-size: here it is --views.size"),
-        (["--pretrained"], "--pretrained: here it is --init RUN for fine-tuning"),
+        (
+            ["--pretrained"],
+            "--pretrained: here it is --init with a run, a folder, a file",
+        ),
         (["--resume", "x"], "--resume: here it is the same command again"),
         (["--output-dir", "x"], "--output-dir: here it is --out"),
         (["--mixed-precision", "bf16"], "here it is accelerate launch --mixed_precision bf16"),
@@ -46,12 +49,18 @@ def test_values_with_an_equals_sign_are_values() -> None:
     assert config.against == ("resnet18=a.pth", "resnet34=b.pth")
 
 
-@pytest.mark.parametrize("typed", ["--resume", "--fp16", "--pretrained", "--precision"])
+@pytest.mark.parametrize("typed", ["--resume", "--fp16", "--precision"])
 def test_what_only_training_knows_is_not_answered_elsewhere(typed: str) -> None:
     own = set(flags_of(KNNConfig))
     assert ours(typed.lstrip("-"), own) is None
     assert ours("device", own) is not None
     assert ours(typed.lstrip("-"), set(flags_of(Pretrain))) is not None
+
+
+@pytest.mark.parametrize("typed", ["weights", "checkpoint", "pretrained", "encoder.weights"])
+def test_weights_are_answered_with_where_each_command_has_them(typed: str) -> None:
+    assert "--init with a run" in str(ours(typed, set(flags_of(Pretrain))))
+    assert "--model timm:NAME" in str(ours(typed, set(flags_of(KNNConfig))))
 
 
 def test_a_flag_that_a_command_has_is_its_own() -> None:

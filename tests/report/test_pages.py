@@ -72,7 +72,7 @@ def test_a_sheet_has_a_row_for_each_image_with_all_its_views(source: Source) -> 
 def test_a_sheet_shows_the_very_pixels_of_the_step(source: Source) -> None:
     batch = batch_of(source)
     seen = apply(batch.crops[0], batch.draws[0], VIEWS.by_size()[0])
-    mean, std = (torch.tensor(c)[:, None, None] for c in (VIEWS.mean, VIEWS.std))
+    mean, std = (torch.tensor(c)[:, None, None] for c in VIEWS.normalization)
     levels = (seen[4, 1] * std + mean).mul(255).round().clamp(0, 255).byte().permute(1, 2, 0)
     image = picture(levels.numpy(), "", width=96).split('src="')[1].split('"')[0]
     assert image in contact_sheet(source, batch, VIEWS, title="t", images=8)

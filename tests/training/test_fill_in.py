@@ -120,14 +120,20 @@ def test_what_contradicts_the_encoder_is_refused(
     assert not out.exists()
 
 
-def test_a_transformer_of_one_size_says_that_it_takes_no_other(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("given", "used"), [(64, 64), (0, 32), (24, 32)])
+def test_a_transformer_takes_other_sizes_of_whole_patches(
+    tmp_path: Path, given: int, used: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = timm.create_model("test_vit", num_classes=0, img_size=32)
     folder = tmp_path / "vit"
     preprocessing = {"input_size": (3, 32, 32), "mean": (0.5,) * 3, "std": (0.5,) * 3}
     timm.models.save_for_hf(model, str(folder), model_config={"pretrained_cfg": preprocessing})
-    settings = SMALL | {"views": {"size": 24}, "encoder": {}}
-    with pytest.raises(UserError, match="test_vit does not take images of 24 pixels"):
-        selfsup.finetune(saved(tmp_path, 20, 28, 28), out=tmp_path / "r", init=folder, **settings)
+    settings = SMALL | {"views": {"size": given}, "encoder": {}, "steps": 1}
+    data = saved(tmp_path, 20, 28, 28)
+    run = selfsup.finetune(data, out=tmp_path / "r", init=folder, **settings)
+    assert load(run.folder)[1].size == used
+    said = "views of 32 pixels, not 24: test_vit has patches of 16 pixels"
+    assert (said in capsys.readouterr().err) == (given == 24)
 
 
 def test_a_run_records_what_ran_and_goes_on(tmp_path: Path) -> None:
