@@ -28,6 +28,8 @@ def adapt(method: Method, config: TrainConfig) -> None:
     )
     teachers = [module for module in method.modules() if isinstance(module, Teacher)]
     copies = [e for teacher in teachers for e in teacher.modules() if isinstance(e, Encoder)]
+    for teacher in teachers:
+        teacher.requires_grad_(True)  # what is frozen already is left out below
     for encoder in (method.encoder, *copies):
         if config.freeze:
             freeze(encoder, config.freeze, name)

@@ -221,6 +221,12 @@ def plan(
         groups = [group for group in optimizer.param_groups if group["name"] == name]
         if groups:
             rows.append(f"  {config.name:<11}{_describe(groups, config)}")
+    if config.layer_decay != 1 or config.head_factor != 1:
+        network = [g for g in optimizer.param_groups if g["name"] != "loss parameters"]
+        lowest = min(group["factor"] for group in network)
+        falls = f"x {lowest:.2g} at the input to " if config.layer_decay != 1 else ""
+        new = f", x {config.head_factor:g} in new layers" if config.head_factor != 1 else ""
+        rows.append(f"  layers     rate {falls}x 1 at the output{new}")
     return "\n".join(row[:80] for row in rows)
 
 
@@ -234,9 +240,6 @@ def _describe(groups: Sequence[Mapping[str, Any]], config: OptimConfig) -> str:
         words += f" to {config.final_decay:g}"
     if config.name == "lars" and not groups[0]["adapted"]:
         words += ", not adapted"
-    lowest, highest = groups[0]["factor"], groups[-1]["factor"]
-    if lowest != highest:
-        words += f", rate x {lowest:.2g} to {highest:g}"
-    elif highest != 1:
-        words += f", rate x {highest:g}"
+    if groups[0]["name"] == "loss parameters" and groups[0]["factor"] != 1:
+        words += f", rate x {groups[0]['factor']:g}"
     return f"{groups[0]['name']}: {len(parameters)} tensors, {count:,} numbers, {words}"

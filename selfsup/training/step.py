@@ -73,7 +73,9 @@ class Stepper:
         self.method = method
         self.loss_parameters = method.loss_parameters()
         with hidden_from_ddp(self.loss_parameters):
-            self.network, self.optimizer = accelerator.prepare(method, optimizer)
+            averaged = any(p.requires_grad for p in method.parameters())
+            self.network = accelerator.prepare_model(method, evaluation_mode=not averaged)
+        self.optimizer = accelerator.prepare(optimizer)
         self.views = views.by_size()
         self.micro_batch = micro_batch
         self.clip = clip
