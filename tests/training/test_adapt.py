@@ -188,7 +188,10 @@ FROZEN = {
 
 
 @pytest.mark.parametrize("micro_batches", [1, 2])
-@pytest.mark.parametrize("name", FROZEN)
+@pytest.mark.parametrize(
+    "name",
+    ["resnet", *(pytest.param(name, marks=pytest.mark.slow) for name in ("vit", "convnext"))],
+)
 def test_frozen_blocks_and_their_statistics_stay_and_all_others_move(
     name: str, micro_batches: int
 ) -> None:
@@ -219,12 +222,12 @@ def test_a_frozen_encoder_leaves_only_the_embedding_head_to_train(micro_batches:
 
 def test_frozen_blocks_drop_nothing_and_the_others_do() -> None:
     encoder = build(replace(VIT, args=DROPS), 16)
-    adapt(simclr(encoder), settings(freeze=6))
+    adapt(simclr(encoder), settings(freeze=2))
     encoder.train()
     x = torch.randn(4, 3, 16, 16)
     outs: list[Tensor] = []
     blocks = encoder.model.blocks
-    for block in (blocks[4], blocks[5]):
+    for block in blocks:
         block.register_forward_hook(lambda module, inputs, out: outs.append(out))
     encoder(x)
     encoder(x)
@@ -269,10 +272,15 @@ def measured(
     )["run"]
 
 
-@pytest.mark.parametrize("micro_batches", [1, 2])
+@pytest.mark.parametrize("micro_batches", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "encoder",
-    [replace(VIT, args=DROPS), RESNET, CONVNEXT, EncoderConfig(name="test_efficientnet")],
+    [
+        replace(VIT, args=DROPS),
+        RESNET,
+        pytest.param(CONVNEXT, marks=pytest.mark.slow),
+        pytest.param(EncoderConfig(name="test_efficientnet"), marks=pytest.mark.slow),
+    ],
     ids=lambda e: e.name or "resnet",
 )
 def test_checkpointing_changes_no_gradient_and_updates_statistics_once(

@@ -36,7 +36,7 @@ RESNET = EncoderConfig(
     args="{stem_type: deep, stem_width: 4, channels: [8, 8, 8, 8], layers: [1, 1, 1, 1]}"
 )
 CONVNEXT = EncoderConfig(name="test_convnext")
-DROPS = "{proj_drop_rate: 0.2, drop_path_rate: 0.3}"
+DROPS = "{depth: 2, proj_drop_rate: 0.2, drop_path_rate: 0.3}"
 NARROW = SimCLRConfig(hidden=16, dim=8, norm="layer")
 
 
