@@ -51,8 +51,9 @@ class LoRALinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the layer. [..., in] -> [..., out]."""
-        out: Tensor = self.linear(x) + self.scale * F.linear(F.linear(x, self.a), self.b)
-        return out
+        narrow = self.scale * F.linear(x, self.a)  # [..., rank]
+        out: Tensor = self.linear(x)
+        return out.add_(F.linear(narrow, self.b))  # in place: a third copy of `out` would be large
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
