@@ -1,6 +1,7 @@
 """LoRA: a product of two narrow matrices beside each linear layer, merged on export."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -14,11 +15,16 @@ from selfsup.core.seeds import generator
 from selfsup.encoders.encoder import Encoder
 from selfsup.encoders.lora import ALPHA, LoRALinear, add_lora, without_lora
 
-BEIT = ("beit_base_patch16_224", {"embed_dim": 32, "depth": 2, "num_heads": 2, "img_size": 32})
-EVA = ("eva02_tiny_patch14_224", {"embed_dim": 32, "depth": 2, "num_heads": 2, "img_size": 28})
-SWIN = ("swin_tiny_patch4_window7_224", {"embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2]})
-VIT = ("test_vit", {"img_size": 32})
-VITS = {"vit": VIT, "beit": BEIT, "eva": EVA, "swin": (SWIN[0], SWIN[1] | {"img_size": 56})}
+SHALLOW = {"embed_dim": 32, "depth": 2, "num_heads": 2}
+VITS: dict[str, tuple[str, dict[str, Any]]] = {
+    "vit": ("test_vit", {"img_size": 32}),
+    "beit": ("beit_base_patch16_224", SHALLOW | {"img_size": 32}),
+    "eva": ("eva02_tiny_patch14_224", SHALLOW | {"img_size": 28}),
+    "swin": (
+        "swin_tiny_patch4_window7_224",
+        {"embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "img_size": 56},
+    ),
+}
 
 
 def vit(name: str) -> tuple[Encoder, Tensor]:
@@ -26,7 +32,7 @@ def vit(name: str) -> tuple[Encoder, Tensor]:
     torch.manual_seed(0)
     architecture, args = VITS[name]
     model = timm.create_model(architecture, num_classes=0, **args)
-    side = int(str(args["img_size"]))
+    side = args["img_size"]
     return Encoder(model, channels_last=False).eval(), torch.randn(2, 3, side, side)
 
 

@@ -10,7 +10,7 @@ import pytest
 import timm
 import torch
 from launch import ROOT, run, torchrun
-from timm.optim import param_groups_layer_decay
+from timm.optim._param_groups import param_groups_layer_decay
 from torch import Tensor, nn
 from workers.adapted import (
     CONVNEXT,
