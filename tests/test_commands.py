@@ -165,6 +165,31 @@ def test_methods_are_compared_in_equal_time_and_go_on_where_they_stopped(
 
 
 @pytest.mark.grid
+def test_the_benchmark_of_adaptation_measures_every_way() -> None:
+    flags = (
+        "--encoders",
+        "test_vit",
+        "test_resnet",
+        "--size",
+        "32",
+        "--batch",
+        "8",
+        "--steps",
+        "1",
+    )
+    done = recipe("tools/bench/bench_adapt.py", *flags)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split(" | ") for line in done.stdout.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["| test_vit"] * 5 + ["| test_resnet"] * 4
+    trained = {(row[0], row[1]): int(row[2].replace(",", "")) for row in rows}
+    for encoder in ("| test_vit", "| test_resnet"):
+        of_all = trained[encoder, "all layers"]
+        assert trained[encoder, "--checkpoint-activations"] == of_all
+        assert trained[encoder, "--freeze all"] < trained[encoder, "--freeze, half of the blocks"]
+        assert trained[encoder, "--freeze, half of the blocks"] < of_all
+
+
+@pytest.mark.grid
 def test_the_memory_benchmark_compares_both_ways(tmp_path: Path) -> None:
     flags = ("--encoder", "test_resnet", "--size", "32", "--small", "8", "--large", "32")
     done = recipe("tools/bench/bench_memory.py", *flags)

@@ -36,6 +36,12 @@ class OptimConfig:
     """Largest norm of the gradient of each weight tensor; by default gradients are not clipped."""
     warmup: float = 0.05
     """Fraction of the run in which the learning rate rises linearly from 0."""
+    layer_decay: float = 1.0
+    """Factor of the learning rate from one layer of the encoder to the next towards its input; to
+    adapt published weights 0.65 to 0.75. 1: all layers learn at the same rate."""
+    head_factor: float = 1.0
+    """Learning rate of new layers (projector, predictor, new embedding head) as a multiple of the
+    encoder's."""
 
 
 LARS = OptimConfig(name="lars", lr=1.0, weight_decay=1e-6)
@@ -84,6 +90,16 @@ class TrainConfig(InitConfig):
     micro_batch: int | None = None
     """Number of images in one forward pass of a process; by default all of its batch. Fewer images
     need less memory. The result is the same, except that batch norms use fewer images."""
+    freeze: int | Literal["all"] = 0
+    """Number of blocks of the encoder, from its input, that training does not change; the stem is
+    the first. "all": the whole encoder but its embedding head. Frozen batch norms keep their
+    statistics."""
+    lora: int = 0
+    """Rank of LoRA: train two narrow matrices beside each linear layer of a ViT instead of the
+    layer itself; 8 is usual. 0: no LoRA."""
+    checkpoint_activations: bool = False
+    """Compute activations of blocks again in the backward pass instead of keeping them: the same
+    result with less memory and about a third more time."""
     sync_bn: bool = False
     """Compute batch-norm statistics over all processes (GPUs only)."""
     seed: int = 0

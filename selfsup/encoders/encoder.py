@@ -42,6 +42,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.model: Any = model
         self.channels_last = channels_last
+        self.head_is_new = False  # whether `set_head` made it
         if channels_last:
             self.to(memory_format=torch.channels_last)
 
@@ -67,6 +68,7 @@ class Encoder(nn.Module):
         require(dim >= 0, f"--method.dim must be 0 or more, not {dim}")
         if dim and self.model.num_classes != dim:
             self.model.reset_classifier(dim)
+            self.head_is_new = True
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute the features of images, [b, 3, s, s] -> [b, dim]."""

@@ -9,6 +9,7 @@ from selfsup.config import TrainConfig
 from selfsup.core.errors import UserError, require
 from selfsup.data.loader import Batches, read_ahead
 from selfsup.methods.method import Method
+from selfsup.training.adapt import adapt, frozen, rate_factors
 from selfsup.training.optim import clipping, optimizer, plan, schedule
 from selfsup.training.run import Run
 from selfsup.training.step import Stepper
@@ -46,6 +47,7 @@ def train_steps(
     _check(run, method, config, batch)
     if config.sync_bn:
         method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
+    adapt(method, config)
     optim = optimizer(
         method.to(device),
         config.optim,
@@ -53,6 +55,7 @@ def train_steps(
         factor=method.loss_lr,
         decays=method.loss_decays,
         constant_lr=method.constant_lr_parameters(),
+        rates=rate_factors(method, config.optim, config.encoder.name),
     )
     start = run.resume(method, optim)
     if start >= total:
@@ -68,10 +71,13 @@ def train_steps(
         total=total,
         clip=clipping(config.optim),
         changes=changes,
+        recomputes=config.checkpoint_activations,
     )
     run.print_line(
         plan(optim, config.optim, batch=batch, total=total, negatives=method.negatives(batch))
     )
+    if line := frozen(method):
+        run.print_line(line)
     reader = read_ahead(batches, range(start, total), workers=config.workers)
     with run.watch(total, start) as progress:
         watch = Watch(run, method, batches.source, batch=batch, start=start)

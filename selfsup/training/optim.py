@@ -1,7 +1,7 @@
 """Optimisers: what moves, what decays, and the learning rate of a batch."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ def optimizer(
     factor: float = 1.0,
     decays: bool = False,
     constant_lr: Sequence[nn.Parameter] = (),
+    rates: Mapping[int, float] | None = None,
 ) -> torch.optim.Optimizer:
     """Make SGD, AdamW or LARS over the trainable parameters.
 
@@ -38,6 +39,8 @@ def optimizer(
         factor: their rate as a multiple of the others'.
         decays: whether they decay.
         constant_lr: parameters that keep the highest rate, whatever the schedule says.
+        rates: rate of a parameter of the network as a multiple of the run's, by its `id`; 1 for
+            those that are not in it.
 
     Raises:
         UserError: a setting makes no sense.
@@ -46,21 +49,18 @@ def optimizer(
     owners = {id(p): "loss parameters" for p in loss_parameters} | {
         id(p): "constant-rate" for p in constant_lr
     }
-    by_name: dict[str, list[nn.Parameter]] = {}
+    by_name: dict[tuple[str, float], list[nn.Parameter]] = {}
     for p in model.parameters():
         if p.requires_grad:
-            kind = "weights" if p.ndim > 1 else "biases and norms"
-            owner = owners.get(id(p))
-            name = (
-                owner if owner == "loss parameters" else f"constant-rate {kind}" if owner else kind
-            )
-            by_name.setdefault(name, []).append(p)
+            name = _name(p, owners.get(id(p)))
+            rate = factor if name == "loss parameters" else (rates or {}).get(id(p), 1.0)
+            by_name.setdefault((name, rate), []).append(p)
     groups: list[dict[str, Any]] = []
-    for name in sorted(by_name, key=ORDER.index):
+    for name, rate in sorted(by_name, key=lambda group: (ORDER.index(group[0]), group[1])):
         decaying = decays if name == "loss parameters" else name.endswith("weights")
-        group = {"params": by_name[name], "name": name, "adapted": not name.endswith("norms")}
-        group |= {"weight_decay": config.weight_decay if decaying else 0.0, "decays": decaying}
-        groups.append(group | {"factor": factor if name == "loss parameters" else 1.0})
+        group = {"params": by_name[name, rate], "name": name, "factor": rate, "decays": decaying}
+        group["weight_decay"] = config.weight_decay if decaying else 0.0
+        groups.append(group | {"adapted": not name.endswith("norms")})
     match config.name:
         case "sgd":
             return torch.optim.SGD(groups, lr=0.0, momentum=config.momentum)
@@ -68,6 +68,18 @@ def optimizer(
             return torch.optim.AdamW(groups, lr=0.0)
         case "lars":
             return LARS(groups, momentum=config.momentum, trust=config.trust)
+
+
+def _name(parameter: nn.Parameter, owner: str | None) -> str:
+    """Return the name of a parameter's group, one of `ORDER`."""
+    kind = "weights" if parameter.ndim > 1 else "biases and norms"
+    match owner:
+        case None:
+            return kind
+        case "constant-rate":
+            return f"constant-rate {kind}"
+        case _:
+            return owner
 
 
 def _check(config: OptimConfig) -> None:
@@ -205,15 +217,29 @@ def plan(
         f"  batch      {batch} images, {against}",
         f"  rate       {rate}, after {warmup} of {total} steps, then a cosine to 0",
     ]
-    for group in optimizer.param_groups:
-        count = sum(p.numel() for p in group["params"])
-        decay = f"decay {group['weight_decay']:g}" if group["weight_decay"] else "no decay"
-        if group["weight_decay"] and config.final_decay is not None:
-            decay += f" to {config.final_decay:g}"
-        if config.name == "lars" and not group["adapted"]:
-            decay += ", not adapted"
-        if group["factor"] != 1:
-            decay += f", rate x {group['factor']:g}"
-        counts = f"{len(group['params'])} tensors, {count:,} numbers"
-        rows.append(f"  {config.name:<11}{group['name']}: {counts}, {decay}")
+    for name in ORDER:
+        groups = [group for group in optimizer.param_groups if group["name"] == name]
+        if groups:
+            rows.append(f"  {config.name:<11}{_describe(groups, config)}")
+    if config.layer_decay != 1 or config.head_factor != 1:
+        network = [g for g in optimizer.param_groups if g["name"] != "loss parameters"]
+        lowest = min(group["factor"] for group in network)
+        falls = f"x {lowest:.2g} at the input to " if config.layer_decay != 1 else ""
+        new = f", x {config.head_factor:g} in new layers" if config.head_factor != 1 else ""
+        rows.append(f"  layers     rate {falls}x 1 at the output{new}")
     return "\n".join(row[:80] for row in rows)
+
+
+def _describe(groups: Sequence[Mapping[str, Any]], config: OptimConfig) -> str:
+    """Describe groups of one name, which differ in their rates alone."""
+    parameters = [p for group in groups for p in group["params"]]
+    count = sum(p.numel() for p in parameters)
+    decay = groups[0]["weight_decay"]
+    words = f"decay {decay:g}" if decay else "no decay"
+    if decay and config.final_decay is not None:
+        words += f" to {config.final_decay:g}"
+    if config.name == "lars" and not groups[0]["adapted"]:
+        words += ", not adapted"
+    if groups[0]["name"] == "loss parameters" and groups[0]["factor"] != 1:
+        words += f", rate x {groups[0]['factor']:g}"
+    return f"{groups[0]['name']}: {len(parameters)} tensors, {count:,} numbers, {words}"

@@ -17,6 +17,7 @@ from selfsup.data.open import training_source
 from selfsup.data.samplers import Sampler, ShuffleSampler, UnitSampler, WeightedSampler
 from selfsup.data.sources import Source, sample
 from selfsup.encoders.encoder import export as export_encoder
+from selfsup.encoders.lora import without_lora
 from selfsup.methods.method import Method
 from selfsup.training.loop import train_steps
 from selfsup.training.run import Run
@@ -151,7 +152,7 @@ def describe(run: Run) -> str:
 def export(run: Run, method: Method, views: ViewsConfig) -> None:
     """Write the method's encoder into the run folder, which completes the run."""
     if run.main:
-        export_encoder(method.exported, run.folder / "encoder", views)
+        export_encoder(without_lora(method.exported), run.folder / "encoder", views)
     wait()  # every process may load it now
     run.print_line(f"encoder in {run.folder / 'encoder'}")
     if run.config.track:

@@ -37,7 +37,7 @@ from selfsup.training import checkpoint
 
 MAY_CHANGE = {
     *("out", "workers", "micro_batch", "log_every", "save_every", "keep", "track", "max_bad"),
-    *("on_collapse", "report", "probe"),
+    *("on_collapse", "report", "probe", "checkpoint_activations"),
 }
 """Settings that may differ when a run goes on: they do not change its result (a micro-batch changes
 only batch statistics)."""

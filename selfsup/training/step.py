@@ -18,6 +18,7 @@ Source: Gao et al. 2021, https://arxiv.org/abs/2101.06983 (two passes).
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -52,6 +53,7 @@ class Stepper:
         total: int,
         clip: Clip | None = None,
         changes: Sequence[Change] = (),
+        recomputes: bool = False,
     ) -> None:
         """Prepare the steps of a run.
 
@@ -65,16 +67,20 @@ class Stepper:
             total: steps of the run.
             clip: shortens the gradients of parameters, in place.
             changes: custom augmentations, whose draws the batches have.
+            recomputes: whether the backward pass runs parts of the encoder again.
         """
         self.accelerator = accelerator
         self.method = method
         self.loss_parameters = method.loss_parameters()
         with hidden_from_ddp(self.loss_parameters):
-            self.network, self.optimizer = accelerator.prepare(method, optimizer)
+            averaged = any(p.requires_grad for p in method.parameters())
+            self.network = accelerator.prepare_model(method, evaluation_mode=not averaged)
+        self.optimizer = accelerator.prepare(optimizer)
         self.views = views.by_size()
         self.micro_batch = micro_batch
         self.clip = clip
         self.changes = changes
+        self.recomputes = recomputes
         self.seed = seed
         self.total = total
         self.embeddings: Embeddings  # of the last batch, once there was one
@@ -174,12 +180,11 @@ class Stepper:
         resumed one again at the step where it goes on. The second pass is there since the new order
         begins with the forward pass after the first backward pass.
         """
-        buffers = {name: buffer.clone() for name, buffer in self.method.named_buffers()}
-        for _ in range(2):
-            embedded = self._embed(batch, 0, self._chunks(len(batch.positions)))
-            self._backward([*embedded], [torch.zeros_like(at_least_float32(x)) for x in embedded])
-        for name, buffer in self.method.named_buffers():
-            buffer.copy_(buffers[name])
+        with restored_buffers(self.method):
+            for _ in range(2):
+                embedded = self._embed(batch, 0, self._chunks(len(batch.positions)))
+                zeros = [torch.zeros_like(at_least_float32(x)) for x in embedded]
+                self._backward([*embedded], zeros)
         self.optimizer.zero_grad()
 
     def _chunks(self, images: int) -> list[slice]:
@@ -210,11 +215,16 @@ class Stepper:
         """
         pairs = zip(outputs, gradients, strict=True)
         products = [(at_least_float32(x) * g).sum() for x, g in pairs if x.requires_grad]
-        self.accelerator.backward(torch.stack(products).sum())
+        if not products:
+            return  # the whole network is frozen, and these are not the loss's own parameters
+        # what is computed again must not count twice in running statistics
+        twice = restored_buffers(self.method.encoder) if self.recomputes else nullcontext()
+        with twice:
+            self.accelerator.backward(torch.stack(products).sum())
 
     def _average_gradients_at(self, *, last: bool) -> contextlib.AbstractContextManager[Any]:
         """Average gradients over processes once, at the last micro-batch."""
-        return contextlib.nullcontext() if last else self.accelerator.no_sync(self.network)
+        return nullcontext() if last else self.accelerator.no_sync(self.network)
 
 
 @contextlib.contextmanager
@@ -231,6 +241,17 @@ def hidden_from_ddp(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
     finally:
         for parameter in parameters:
             parameter.requires_grad_(True)
+
+
+@contextlib.contextmanager
+def restored_buffers(module: nn.Module) -> Iterator[None]:
+    """Give a module's buffers back the values that they had before the block."""
+    values = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    try:
+        yield
+    finally:
+        for name, buffer in module.named_buffers():
+            buffer.copy_(values[name])
 
 
 @contextlib.contextmanager

@@ -144,6 +144,41 @@ def test_every_pretraining_recipe_survives_a_kill(
     assert weights(killed) == weights(unbroken)
 
 
+RATES = ("--optim.layer-decay", "0.7", "--optim.head-factor", "10", "--checkpoint-activations")
+VIT = ("--encoder.name", "test_vit", "--encoder.args", "{depth: 3, drop_path_rate: 0.3}")
+ADAPTED = {
+    "lora": (*VIT, "--views.size", "16", "--lora", "4", "--freeze", "2", *RATES),
+    "freeze": (*TINY[:4], "--freeze", "2", *RATES),
+}
+"""Settings that adapt an encoder; BYOL's teacher is adapted with it."""
+
+
+@pytest.mark.parametrize(
+    ("name", "processes"),
+    [
+        ("lora", 1),
+        *(pytest.param(*case, marks=GRID) for case in (("freeze", 1), ("lora", 2), ("freeze", 2))),
+    ],
+)
+def test_an_adapted_encoder_survives_a_kill(tmp_path: Path, name: str, processes: int) -> None:
+    data = folder(tmp_path / "images")
+    unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
+    flags = ("--data", str(data), *ADAPTED[name], *HEADS, *TINY[-8:], "--workers", "0", "--out")
+    runs = [
+        recipe_command("recipes/pretrain_byol.py", *flags, out, processes=processes)
+        for out in (unbroken, killed)
+    ]
+    done = run(*runs[0])
+    assert done.returncode == 0, done.stderr
+    assert "frozen     " in done.stdout
+    assert f"{processes} x cpu" in done.stdout
+    kill_after(random.randint(4, STEPS - 3), runs[1], killed)
+    done = run(*runs[1])
+    assert done.returncode == 0, done.stderr
+    assert "going on from step" in done.stdout
+    assert weights(killed) == weights(unbroken)
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
     """Images, a finished run on them, and what it printed."""

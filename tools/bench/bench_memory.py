@@ -109,14 +109,14 @@ def _gradient(task: dict[str, Any]) -> "tuple[list[Tensor], dict[str, float]]":
         total=10,
     )
     read = local_batches(source, ShuffleSampler(batch, batch=batch, seed=0), views, 0)[0]
-    before, began = _peak(), time.monotonic()
+    before, began = peak(), time.monotonic()
     step.gradient(read)
     spent = time.monotonic() - began
     gradients = [p.grad.clone() for p in method.parameters() if p.grad is not None]
-    return gradients, {"peak": _peak(), "before": before, "seconds": spent}
+    return gradients, {"peak": peak(), "before": before, "seconds": spent}
 
 
-def _peak() -> float:
+def peak() -> float:
     """Peak memory of this process, in megabytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
