@@ -4,9 +4,10 @@ Tensors in, a scalar out; no state, no process, float32 inside. `Distance` is sh
 miners of `selfsup.mining`.
 """
 
-from selfsup.losses.clustering import dino, sinkhorn, swapped_prediction, swav
+from selfsup.losses.clustering import dino, ibot, sinkhorn, swapped_prediction, swav
 from selfsup.losses.contrastive import dcl, dclw, info_nce, nt_xent
 from selfsup.losses.covariance import barlow_twins, tico, vicreg
+from selfsup.losses.entropy import koleo
 from selfsup.losses.gaussian import lejepa, sigreg
 from selfsup.losses.measures import Distance, Similarity
 from selfsup.losses.npairs import angular, angular_n_pairs, n_pairs, n_pairs_angular
@@ -35,7 +36,9 @@ __all__ = [
     "dclw",
     "dino",
     "generalized_lifted",
+    "ibot",
     "info_nce",
+    "koleo",
     "lejepa",
     "lifted_structure",
     "multi_similarity",
