@@ -24,8 +24,8 @@ def koleo(x: Tensor) -> Tensor:
     entropy by Kozachenko and Leonenko. Rows spread over the sphere.
 
     Source: Sablayrolles et al. 2019, https://arxiv.org/abs/1806.03198; Oquab et al.
-    2023, https://arxiv.org/abs/2304.07193, section 4. Their code compares the images of one process;
-    this is a function of the global batch.
+    2023, https://arxiv.org/abs/2304.07193, section 4. Their code compares the images of one
+    process; this is a function of the global batch.
 
     The matrix of distances is never held. Where a row's nearest is equal to it, the term has
     gradient 0; of several nearest rows the first has the gradient.

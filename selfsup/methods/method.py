@@ -65,9 +65,7 @@ class Method(nn.Module, Generic[E]):
         """The encoder that is evaluated and kept; some methods can give a teacher's."""
         return self.encoder
 
-    def draw(
-        self, images: int, views: Sequence[ViewsConfig], info: StepInfo
-    ) -> tuple[Tensor, ...]:
+    def draw(self, images: int, views: Sequence[ViewsConfig], info: StepInfo) -> tuple[Tensor, ...]:
         """Draw what `embed` needs at random beside the views, such as masks: [images, ...] each.
 
         Drawn on the CPU for the global batch, from `info.generator` alone, so that any number of

@@ -100,7 +100,9 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         of_koleo = koleo(x)
         of_ibot = an_ibot(x, layer)
         gradients = torch.autograd.grad(of_koleo + of_ibot, (x, layer))
-        return torch.cat([of_koleo[None], of_ibot[None], *(g.flatten() for g in gradients)]).detach()
+        return torch.cat(
+            [of_koleo[None], of_ibot[None], *(g.flatten() for g in gradients)]
+        ).detach()
 
     at_once = results()
     monkeypatch.setattr("selfsup.losses.row_blocks.BLOCK_SIZE", 40)

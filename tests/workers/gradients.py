@@ -25,7 +25,7 @@ from selfsup.config import (
 )
 from selfsup.config.finetuning import Miner, PairLoss
 from selfsup.core import distributed
-from selfsup.doctor.cases import CASES, CLASSES, MEMORY, ONE, ONE_GROUP, TWO, Case
+from selfsup.doctor.cases import CASES, CLASSES, MEMORY, ONE, ONE_GROUP, TWO, VIT, Case
 from selfsup.doctor.certificate import Measurement, measure
 from selfsup.encoders.encoder import Encoder
 from selfsup.methods.byol import BYOL
@@ -38,6 +38,7 @@ from selfsup.methods.triplet_ranking import Triplet
 
 NORMS = {
     "group": ONE_GROUP,
+    "vit": VIT,
     "batch": EncoderConfig(
         args="{stem_type: deep, stem_width: 4, channels: [8, 8, 8, 8], layers: [1, 1, 1, 1]}"
     ),
@@ -74,7 +75,8 @@ def with_proxies(loss: str) -> Callable[[Encoder], Method]:
 
 
 METHODS: dict[str, Case] = {
-    **{f"{name}/group": case for name, case in CASES.items()},
+    **{f"{name}/group": case for name, case in CASES.items() if case.encoder is ONE_GROUP},
+    **{f"{name}/vit": case for name, case in CASES.items() if case.encoder is VIT},
     "simclr/batch": Case(lambda e: SimCLR(e, replace(LAYER, norm="batch")), TWO),
     "triplet/batch": Case(lambda e: Triplet(e, TripletConfig(dim=8)), ONE),
     "byol own/batch": Case(byol("batch", "own"), TWO),
