@@ -17,6 +17,7 @@ from selfsup.config import (
     EncoderConfig,
     LeJEPAConfig,
     LocalViewsConfig,
+    MAEConfig,
     MemoryConfig,
     MoCoV2Config,
     MoCoV3Config,
@@ -38,6 +39,7 @@ from selfsup.methods.byol import BYOL
 from selfsup.methods.dino import DINO
 from selfsup.methods.dinov2 import DINOv2
 from selfsup.methods.lejepa import LeJEPA
+from selfsup.methods.mae import MAE
 from selfsup.methods.method import Method
 from selfsup.methods.moco import MoCoV2, MoCoV3
 from selfsup.methods.nnclr import NNCLR
@@ -108,7 +110,9 @@ CASES: dict[str, Case] = {
     ),
     "dino": Case(lambda e: DINO(e, DINOConfig(prototypes=12, frozen=0.0, hidden=16, dim=8)), MANY),
     "dinov2": Case(
-        lambda e: DINOv2(e, DINOv2Config(prototypes=12, frozen=0.0, hidden=16, dim=8)), ONE_SIZE, VIT
+        lambda e: DINOv2(e, DINOv2Config(prototypes=12, frozen=0.0, hidden=16, dim=8)),
+        ONE_SIZE,
+        VIT,
     ),
     "nnclr": Case(
         lambda e: NNCLR(e, NNCLRConfig(queue=QUEUE, hidden=16, dim=8, norm="layer")), TWO
@@ -116,6 +120,7 @@ CASES: dict[str, Case] = {
     "lejepa": Case(
         lambda e: LeJEPA(e, LeJEPAConfig(slices=16, hidden=16, dim=8, norm="layer"), large=2), MANY
     ),
+    "mae": Case(lambda e: MAE(e, MAEConfig(depth=1, dim=16, heads=2)), ONE, VIT),
     "tico": Case(lambda e: TiCo(e, TiCoConfig(hidden=16, dim=8, norm="layer")), TWO),
     "supcon": Case(lambda e: SupCon(e, SupConConfig(hidden=16, dim=8)), TWO),
     "triplet": Case(lambda e: Triplet(e, TripletConfig(dim=8, memory=MEMORY)), ONE),

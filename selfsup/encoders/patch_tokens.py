@@ -103,3 +103,20 @@ def only_patches(encoder: Encoder, kept: Tensor) -> Iterator[None]:
 def rows_at(x: Tensor, positions: Tensor) -> Tensor:
     """Take rows at positions, of each image its own. [b, p, d], [b, k] -> [b, k, d]."""
     return x.gather(1, positions[:, :, None].expand(-1, -1, x.shape[2]))
+
+
+def patch_pixels(encoder: Encoder, images: Tensor) -> Tensor:
+    """Cut images into the values of their patches. [b, 3, s, s] -> [b, p, 3 x pixels].
+
+    Columns and rows that fill no patch are left out, as by the patch embedding.
+    """
+    height, width = encoder.model.patch_embed.patch_size
+    rows, columns = images.shape[2] // height, images.shape[3] // width
+    whole = images[:, :, : rows * height, : columns * width]
+    return (
+        whole.unfold(2, height, height)
+        .unfold(3, width, width)
+        .permute(0, 2, 3, 1, 4, 5)
+        .flatten(3)
+        .flatten(1, 2)
+    )

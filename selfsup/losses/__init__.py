@@ -13,6 +13,7 @@ from selfsup.losses.measures import Distance, Similarity
 from selfsup.losses.npairs import angular, angular_n_pairs, n_pairs, n_pairs_angular
 from selfsup.losses.pairs import generalized_lifted, lifted_structure, pair_contrastive
 from selfsup.losses.proxies import arcface, cosface, proxy_anchor
+from selfsup.losses.reconstruction import masked_pixels
 from selfsup.losses.regression import cosine_regression, negative_cosine
 from selfsup.losses.relations import Pairs, Triplets
 from selfsup.losses.similarity import circle, class_nt_xent, multi_similarity, supcon
@@ -41,6 +42,7 @@ __all__ = [
     "koleo",
     "lejepa",
     "lifted_structure",
+    "masked_pixels",
     "multi_similarity",
     "n_pairs",
     "n_pairs_angular",

@@ -20,18 +20,19 @@ from selfsup.training.finetune import starting_encoder
 from selfsup.training.first_rate import FROM_RANDOM, first_rate, known_share
 
 C = TypeVar("C", bound=TrainConfig)
+RESNET = EncoderConfig(name=ENCODER_NAME)
 BATCH = 256
 """Images of a pretraining batch, where there are so many."""
 SAMPLED = 32
 """Images whose size is measured, evenly spread."""
 
 
-def fill_in(config: C) -> C:
+def fill_in(config: C, *, encoder: EncoderConfig = RESNET) -> C:
     """Replace the settings that are left open, and leave those that are given.
 
     A run that goes on takes what it began with. Else:
 
-    encoder: that of --init, or resnet18.
+    encoder: that of --init, or `encoder`, a resnet18 where its method can have any network.
     views.size: that of --init, or the shorter side of the images, at most 96.
     batch: 256 images, or all of fewer; of fine-tuning 64 images, of 16 classes or all of fewer.
     optim.lr of fine-tuning with AdamW: by how well the encoder knows the classes, `first_rate`.
@@ -42,10 +43,11 @@ def fill_in(config: C) -> C:
     distributed.start()
     config = _as_begun(config)
     if isinstance(config, FinetuneConfig) and config.init:
-        encoder, views = _of_init(config)
-        config = replace(config, encoder=encoder, views=views)
+        initial, views = _of_init(config)
+        config = replace(config, encoder=initial, views=views)
     elif not config.encoder.name:
-        config = replace(config, encoder=replace(config.encoder, name=ENCODER_NAME))
+        args = config.encoder.args or encoder.args
+        config = replace(config, encoder=replace(config.encoder, name=encoder.name, args=args))
     if config.views.size and not _batch_is_open(config) and not _rate_is_open(config):
         return config
     source = training_source(config)

@@ -271,7 +271,7 @@ def ibot(
 
 
 def koleo(x: Rows, eps: float = 1e-8) -> float:
-    """KoLeo (Sablayrolles 2019): -1/n sum_i log(min_{j != i} |x_i - x_j| + eps), rows at length 1."""
+    """KoLeo (Sablayrolles 2019): -1/n sum_i log(min_{j != i} |x_i - x_j| + eps), at length 1."""
     x = [unit(row) for row in x]
     nearest = [min(math.dist(a, b) for j, b in enumerate(x) if j != i) for i, a in enumerate(x)]
     return -mean([math.log(distance + eps) for distance in nearest])
