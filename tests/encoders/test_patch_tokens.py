@@ -138,7 +138,7 @@ def test_pixels_that_fill_no_patch_are_left_out() -> None:
     assert torch.equal(patch_pixels(encoder, x), patch_pixels(encoder, x[..., :28, :28]))
 
 
-@pytest.mark.parametrize("name", ["test_resnet", "test_convnext", "test_efficientnet", "mobilevit_xxs"])
+@pytest.mark.parametrize("name", ["test_resnet", "test_convnext", "mobilevit_xxs"])
 def test_other_networks_are_refused_by_name_and_with_a_network_that_works(name: str) -> None:
     encoder = build(EncoderConfig(name=name), 64)
     kind = type(encoder.model).__name__
@@ -157,5 +157,5 @@ def test_patches_are_not_left_out_of_a_network_whose_positions_are_in_its_attent
 def test_a_network_that_drops_patches_itself_is_refused() -> None:
     args = "{embed_dim: 12, depth: 1, num_heads: 3, patch_drop_rate: 0.5}"
     encoder = build(EncoderConfig(name="vit_tiny_patch16_224", args=args), SIDE)
-    with pytest.raises(UserError, match="leave patch_drop_rate 0.5 out of --encoder.args"):
+    with pytest.raises(UserError, match=r"leave patch_drop_rate 0\.5 out of --encoder.args"):
         require_vit(encoder, "DINOv2")

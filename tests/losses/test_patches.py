@@ -12,6 +12,7 @@ from torch import Tensor
 
 from selfsup.losses.clustering import ibot
 from selfsup.losses.entropy import koleo
+from selfsup.losses.reconstruction import masked_pixels
 
 Rows = list[list[float]]
 sizes = st.tuples(st.integers(2, 6), st.integers(1, 4), st.integers(0, 999))
@@ -134,3 +135,50 @@ def test_half_precision_is_raised_and_autocast_changes_nothing(half: torch.dtype
 def test_koleo_of_one_image_is_refused() -> None:
     with pytest.raises(ValueError, match="use a batch of 2 or more"):
         koleo(normal(1, 3))
+
+
+@given(st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(2, 6), st.integers(0, 999)))
+def test_masked_pixels_are_the_formula_one_error_an_image(size: tuple[int, ...]) -> None:
+    n, m, q, seed = size
+    predictions, pixels = normal(n, m, q, seed=seed), 3 * normal(n, m, q, seed=seed + 1) + 5
+    errors = masked_pixels(predictions, pixels)
+    assert errors.shape == (n,)
+    for i, error in enumerate(errors):
+        expected = oracle.mae([rows(predictions[i])], [rows(pixels[i])])
+        assert error.item() == pytest.approx(expected, rel=1e-9)
+    whole = oracle.mae([rows(x) for x in predictions], [rows(x) for x in pixels])
+    assert errors.mean().item() == pytest.approx(whole, rel=1e-9)
+
+
+def test_the_mean_of_each_patch_has_the_error_of_the_docstring_and_one_colour_has_none() -> None:
+    pixels = normal(2, 3, 5, seed=1)
+    pixels[1] = 0.25
+    errors = masked_pixels(torch.zeros_like(pixels), pixels)
+    assert errors.tolist() == pytest.approx([1 - 1 / 5, 0.0], abs=1e-5)
+
+
+def test_light_and_contrast_of_a_patch_do_not_change_its_error() -> None:
+    predictions, pixels = normal(2, 3, 5, seed=1), normal(2, 3, 5, seed=2)
+    brighter = masked_pixels(predictions, 2 * pixels + 7)
+    torch.testing.assert_close(brighter, masked_pixels(predictions, pixels), rtol=1e-5, atol=0)
+
+
+def test_pixels_have_no_gradient_and_predictions_that_of_finite_differences() -> None:
+    predictions, pixels = normal(2, 3, 5, seed=1).requires_grad_(), normal(2, 3, 5, seed=2)
+    masked_pixels(predictions, pixels.requires_grad_()).sum().backward()
+    assert pixels.grad is None
+    fixed = pixels.detach()
+    assert torch.autograd.gradcheck(lambda x: masked_pixels(x, fixed), (predictions,))
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_pixels_in_half_precision_are_compared_in_float32(half: torch.dtype) -> None:
+    predictions, pixels = normal(2, 3, 64, seed=1), normal(2, 3, 64, seed=2)
+    low = masked_pixels(predictions.to(half), pixels.to(half))
+    assert low.dtype == torch.float32
+    torch.testing.assert_close(low.double(), masked_pixels(predictions, pixels), rtol=0.02, atol=0)
+
+
+def test_predictions_of_another_number_of_patches_are_refused() -> None:
+    with pytest.raises(ValueError, match="differ"):
+        masked_pixels(normal(2, 3, 4), normal(2, 1, 4))
