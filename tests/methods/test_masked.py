@@ -63,13 +63,19 @@ def shaken(method: DINOv2) -> DINOv2:
 
 
 def embeddings() -> ImageAndPatchRows:
-    """Of six images, three large views less one, four patches that can be masked."""
+    """Of six images, three views, two of them large, four patches that can be masked."""
     weights = torch.zeros(6, 2, 4, dtype=torch.float64)
     weights[0, 0, :2] = 1 / 2
     weights[3, 1, :3] = 1 / 3
     weights[5, 0, :1] = 1
-    shapes = ((6, 3, 4), (6, 2, 4), (6, 2, 16), (6, 2, 4, 4), (6, 2, 4, 4))
-    return ImageAndPatchRows(*(normal(*s, seed=i) for i, s in enumerate(shapes)), weights)
+    return ImageAndPatchRows(
+        student=normal(6, 3, 4, seed=0),
+        teacher=normal(6, 2, 4, seed=1),
+        features=normal(6, 2, 16, seed=2),
+        student_patches=normal(6, 2, 4, 4, seed=3),
+        teacher_patches=normal(6, 2, 4, 4, seed=4),
+        weights=weights,
+    )
 
 
 @pytest.mark.parametrize("heads", ["separate", "shared"])
@@ -159,7 +165,9 @@ def test_processes_and_micro_batches_see_rows_of_the_masks_of_the_global_batch(
     assert not torch.equal(other_seed, whole)
 
 
-def test_masks_are_drawn_anew_at_each_step_and_once_for_all_micro_batches() -> None:
+def test_masks_are_drawn_anew_at_each_step_and_once_for_all_micro_batches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     step, batches = prepare(CASES["mae"], micro_batches=4)
     drawn: list[int] = []
     draw = step.method.draw
@@ -168,10 +176,35 @@ def test_masks_are_drawn_anew_at_each_step_and_once_for_all_micro_batches() -> N
         drawn.append(args[2].step)
         return draw(*args)
 
-    step.method.draw = counting  # type: ignore[method-assign]
+    monkeypatch.setattr(step.method, "draw", counting)
     for i in (0, 1):
         step(batches[i])
     assert drawn == [0, 1]
+
+
+def test_fields_are_of_the_view_and_the_network_they_are_named_after() -> None:
+    method: Any = dinov2()
+    with torch.no_grad():
+        for i, parameter in enumerate(method.teacher.parameters()):
+            parameter.add_(normal(*parameter.shape, seed=i) / 9)
+    x, local = normal(5, 2, 3, 16, 16, seed=1), normal(5, 2, 3, 8, 8, seed=2)
+    z = method.embed((x, local, torch.zeros(5, 2, 16, dtype=torch.bool)))  # nothing is masked
+    views = [*x.unbind(1), *local.unbind(1)]
+    student = torch.stack([method.heads[0](method.encoder(view)) for view in views], 1)
+    torch.testing.assert_close(z.student, student)
+    features = torch.stack([method.encoder(view) for view in views[:2]], 1)
+    torch.testing.assert_close(z.features, features)
+    encoder, head, patch_head = method.teacher.network
+    torch.testing.assert_close(z.teacher, torch.stack([head(encoder(v)) for v in views[:2]], 1))
+    for field, network, last in (
+        (z.student_patches, method.encoder, method.heads[1]),
+        (z.teacher_patches, encoder, patch_head),
+    ):
+        patches = [network.model.forward_features(v)[:, 1:9] for v in views[:2]]
+        torch.testing.assert_close(field, torch.stack([last(p) for p in patches], 1))
+    assert not z.weights.any()
+    trained = {name for name, value in zip(z._fields, z, strict=True) if value.requires_grad}
+    assert trained == {"student", "features", "student_patches"}
 
 
 def test_the_teacher_sees_what_the_student_does_not() -> None:
@@ -222,12 +255,12 @@ def test_a_decoder_of_mae_knows_the_place_of_each_patch() -> None:
 
 @pytest.mark.parametrize("name", ["dinov2", "dinov2 student", "mae"])
 def test_the_plain_network_of_timm_is_exported(name: str, tmp_path: Path) -> None:
-    student = TeacherConfig(export="student")
-    method: Method = {
-        "dinov2": lambda: dinov2(),
-        "dinov2 student": lambda: dinov2(teacher=student),
+    makers: dict[str, Callable[[], Method]] = {
+        "dinov2": dinov2,
+        "dinov2 student": lambda: dinov2(teacher=TeacherConfig(export="student")),
         "mae": lambda: MAE(vit(), MAEConfig(depth=1, dim=16, heads=2)),
-    }[name]()
+    }
+    method = makers[name]()
     teachers = name == "dinov2"
     assert (method.exported is method.encoder) != teachers
     export(method.float().exported, tmp_path, VIEWS)
