@@ -77,7 +77,10 @@ def _as_begun(config: C) -> C:
     for name in ("batch", "classes", "images"):
         if getattr(config, name, None) == 0:
             changes[name] = stored.get(name, 0)
-    for section, name in (("encoder", "name"), ("views", "size"), ("optim", "lr")):
+    fields = [("encoder", "name"), ("views", "size"), ("optim", "lr")]
+    if not config.encoder.name:  # the arguments came with the default network
+        fields.append(("encoder", "args"))
+    for section, name in fields:
         value = stored.get(section, {}).get(name)
         given = changes.get(section, getattr(config, section))
         if not getattr(given, name) and value:
