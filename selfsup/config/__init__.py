@@ -3,9 +3,9 @@
 They are separate from the code that they configure, so that --help does not have to load torch.
 """
 
+from selfsup.config.encoder import EncoderConfig, Format, InitConfig, Pooling
 from selfsup.config.evaluation import (
     EvaluateConfig,
-    Format,
     HealthConfig,
     IndexConfig,
     KNNConfig,
@@ -48,7 +48,6 @@ from selfsup.config.run import (
     TrainConfig,
 )
 from selfsup.config.views import (
-    EncoderConfig,
     Interpolation,
     LocalViewsConfig,
     SecondViewConfig,
@@ -68,6 +67,7 @@ __all__ = [
     "Format",
     "HealthConfig",
     "IndexConfig",
+    "InitConfig",
     "Interpolation",
     "KNNConfig",
     "LeJEPAConfig",
@@ -81,6 +81,7 @@ __all__ = [
     "NPairsConfig",
     "OptimConfig",
     "PairsConfig",
+    "Pooling",
     "PretrainConfig",
     "ProbeConfig",
     "ProxiesConfig",
