@@ -27,9 +27,10 @@ def main(config: Config) -> None:
     from selfsup.methods.pair_ranking import PairRanking
     from selfsup.report.sections import report_finished
     from selfsup.training.fill_in import fill_in
-    from selfsup.training.finetune import finetune_steps, starting_encoder
+    from selfsup.training.finetune import finetune_steps
     from selfsup.training.pretrain import export
     from selfsup.training.run import Run
+    from selfsup.training.start import starting_encoder
 
     config = fill_in(config)
     run = Run(config)

@@ -25,17 +25,17 @@ class Config(PretrainConfig):
 
 def main(config: Config) -> None:
     """Train, evaluate k-NN on the way if --probe.data is set, export."""
-    from selfsup.encoders.encoder import build_for
     from selfsup.evaluate.probe import KNNProbe
     from selfsup.methods.moco import MoCoV2
     from selfsup.report.sections import report_finished
     from selfsup.training.fill_in import fill_in
     from selfsup.training.pretrain import export, pretrain_steps
     from selfsup.training.run import Run
+    from selfsup.training.start import starting_encoder
 
     config = fill_in(config)
     run = Run(config)
-    method = MoCoV2(build_for(config.encoder, config.views), config.method)
+    method = MoCoV2(starting_encoder(config), config.method)
     probe = KNNProbe(run, config.probe, config.views)
 
     # An ordinary loop: add to its body what should happen between steps.

@@ -56,7 +56,7 @@ def apply(
             device_rows = rows.to(x.device, non_blocking=True)
             changed = step.apply(x[device_rows], seeds[rows, 0].tolist())
             x.index_copy_(0, device_rows, changed)
-    standardize_(x, config.mean, config.std)
+    standardize_(x, *config.normalization)
     erase = _Blocks(torch.tensor([0, len(x)]), x.device).erase(flat, x.shape[-1])
     if erase:
         erase(x, 0)
@@ -103,7 +103,7 @@ def apply_in_torch(
         x = _to_floats(flat.index_select(0, rows), flip[start : start + size])
         for step in steps:
             step(x, i)
-        standardize_(x, config.mean, config.std)
+        standardize_(x, *config.normalization)
         if erase:
             erase(x, i)
         out.index_copy_(0, rows, x)

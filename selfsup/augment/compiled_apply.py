@@ -27,7 +27,7 @@ def apply_compiled(crops: Tensor, draws: Draws, config: ViewsConfig) -> Tensor:
     """`apply` for uint8 [b, v, 3, s, s] on the CPU, without rare changes."""
     flat, d = crops.flatten(0, 1).contiguous(), draws.flat()
     side = flat.shape[-1]
-    moments = torch.tensor([config.mean, config.std], dtype=torch.float32)
+    moments = torch.tensor(config.normalization, dtype=torch.float32)
     out = torch.empty(flat.shape, dtype=torch.float32)
     chosen = torch.cat([d.flip, d.jitter, d.grey, d.blur, d.solarize], 1)
     amounts = torch.cat([d.brightness, d.contrast, d.saturation, d.hue], 1)

@@ -98,9 +98,9 @@ def _crops(pixels: Tensor | list[Tensor], boxes: Boxes, config: ViewsConfig) -> 
     """Crop and resize: uint8 [b, v, c, s, s]."""
     if isinstance(pixels, Tensor):
         all_boxes = boxes.resolve(*pixels.shape[1:3])
-        return resized_array_crops(pixels, all_boxes, config.size, config.interpolation)
+        return resized_array_crops(pixels, all_boxes, config.size, config.resampling)
     rows = []
     for i, image in enumerate(pixels):
         resolved = boxes.rows(slice(i, i + 1)).resolve(*image.shape[:2])[0].tolist()
-        rows.append(resized_crops(image, resolved, config.size, config.interpolation))
+        rows.append(resized_crops(image, resolved, config.size, config.resampling))
     return torch.stack(rows)

@@ -3,9 +3,9 @@
 They are separate from the code that they configure, so that --help does not have to load torch.
 """
 
+from selfsup.config.encoder import EncoderConfig, Format, InitConfig, Pooling
 from selfsup.config.evaluation import (
     EvaluateConfig,
-    Format,
     HealthConfig,
     IndexConfig,
     KNNConfig,
@@ -50,7 +50,6 @@ from selfsup.config.run import (
     TrainConfig,
 )
 from selfsup.config.views import (
-    EncoderConfig,
     Interpolation,
     LocalViewsConfig,
     SecondViewConfig,
@@ -71,6 +70,7 @@ __all__ = [
     "Format",
     "HealthConfig",
     "IndexConfig",
+    "InitConfig",
     "Interpolation",
     "KNNConfig",
     "LeJEPAConfig",
@@ -85,6 +85,7 @@ __all__ = [
     "NPairsConfig",
     "OptimConfig",
     "PairsConfig",
+    "Pooling",
     "PretrainConfig",
     "ProbeConfig",
     "ProxiesConfig",

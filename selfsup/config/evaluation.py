@@ -3,28 +3,19 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Format = Literal[
-    "",
-    "timm",
-    "torchvision",
-    "lightly",
-    "solo",
-    "moco",
-    "dino",
-    "vissl",
-    "mmselfsup",
-    "efficientnet",
-]
+from selfsup.config.encoder import InitConfig, Pooling
+
 Baseline = Literal["random", "pixels", "colours"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class ModelConfig(InitConfig):
     """Settings of the model and of the images."""
 
     model: str
-    """The encoder: a run folder, a bundle, a folder that timm loads, a timm model name, or one of
-    the baselines "pixels" and "colours"."""
+    """The encoder: whatever --init of training takes (a run, a bundle, a folder that timm loads, a
+    file of weights, timm:NAME or hf-hub:NAME), the name of a timm model, with random weights or
+    those of --init, or one of the baselines "pixels" and "colours"."""
     data: str
     """Images: a folder, a manifest (.csv, .jsonl, .parquet), arrays (.npz, .npy), shards (.tar), a
     .pack, a Hugging Face data set on disk, cifar10, or torchvision:NAME:FOLDER."""
@@ -33,17 +24,11 @@ class ModelConfig:
     labels: str = "label"
     """Column of the manifest with the labels; of folders "folder:1" takes the first as the label
     (as by default) and "folder:-1" the last; empty reads none."""
-    weights: str = ""
-    """Weights of a timm model: a file, or "cached" for pretrained weights that are already on this
-    machine; empty: random weights."""
-    checkpoint: str = ""
-    """Checkpoint of another project for a timm model, see --format."""
-    format: Format = ""
-    """Project that wrote the checkpoint; it determines the names of the tensors."""
-    teacher: bool = False
-    """Use the checkpoint's moving average (EMA) instead of the trained network."""
     encoder_args: str = ""
     """More arguments of timm.create_model for a timm model, as YAML."""
+    pooling: Pooling = ""
+    """What a ViT makes its features of: the class token (cls), the mean of patches (mean), both
+    (cls+mean), or what timm has for it (native); empty: what its authors evaluate."""
     size: int | None = None
     """Side of the images in pixels; by default the size that the model was trained with."""
     batch: int = 256
@@ -64,7 +49,8 @@ class EvaluateConfig(ModelConfig):
     """Settings of every evaluation whose result is a table."""
 
     against: tuple[str, ...] = ()
-    """More models for the table, written as --model, or NAME=FILE for a timm model with weights."""
+    """More models for the table, written as --model, or NAME=FILE for a timm model with weights of
+    a file."""
     seeds: tuple[str, ...] = ()
     """More runs with the same settings and other seeds, for a mean and a standard deviation."""
     baselines: tuple[Baseline, ...] = ("random", "pixels", "colours")

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from selfsup.config.encoder import EncoderConfig, InitConfig
 from selfsup.config.pipelines import FINETUNE
-from selfsup.config.views import EncoderConfig, ViewsConfig
+from selfsup.config.views import ViewsConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,7 @@ class ProbeConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(InitConfig):
     """Settings of every training run."""
 
     data: str
@@ -110,8 +111,8 @@ class PretrainConfig(TrainConfig):
     """Settings of pretraining, which needs no labels."""
 
     FIRST = (
-        *("data", "out", "encoder.name", "views.size", "epochs", "batch", "optim.lr", "workers"),
-        *("seed", "probe.data"),
+        *("data", "init", "out", "encoder.name", "views.size", "epochs", "batch", "optim.lr"),
+        *("workers", "seed", "probe.data"),
     )
     batch: int = 0
     """Number of images in one step, over all processes; 0: 256, or all of fewer images."""
@@ -132,8 +133,6 @@ class FinetuneConfig(TrainConfig):
         *("data", "init", "out", "encoder.name", "views.size", "epochs", "classes", "images"),
         *("optim.lr", "seed"),
     )
-    init: str = ""
-    """Run folder with the encoder to start from, or a folder that timm loads; empty: random."""
     views: ViewsConfig = FINETUNE
     optim: OptimConfig = OptimConfig(name="adamw", lr=0.0, weight_decay=0.01)
     epochs: int = 50

@@ -1,11 +1,12 @@
-"""Settings of encoders and views."""
+"""Settings of views."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 Interpolation = Literal["bilinear", "bicubic"]
-
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Mean and standard deviation of each channel of ImageNet's images."""
 
 LARGEST_SIDE = 96
 """Of views whose size follows from the images, in pixels: larger ones take a CPU days."""
@@ -14,29 +15,6 @@ LARGEST_SIDE = 96
 def size_for(sides: Sequence[int]) -> int:
     """Return the size of views of images with these shorter sides: their median, at most 96."""
     return max(2, min(LARGEST_SIDE, sorted(sides)[len(sides) // 2]))
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncoderConfig:
-    """The network that is trained and exported."""
-
-    name: str = ""
-    """Name of a timm model, by default that of --init, or resnet18; `timm.list_models()` lists more
-    than a thousand."""
-    stem: Literal["auto", "standard", "small"] = "auto"
-    """First layers: those of timm (standard), or layers for small images (small). The small stem of
-    a ResNet is a 3 x 3 convolution with stride 1, without pooling; that of a ViT or ConvNeXt has
-    smaller patches. "auto" uses it for images up to 64 pixels, if the model has one."""
-    args: str = ""
-    """More arguments of timm.create_model as YAML: "{channels: [32, 64, 128, 256]}"."""
-    weights: str = ""
-    """File with the weights to start from, .safetensors or .pth; empty: random weights. A .pth file
-    must not contain code."""
-    channels_last: bool = True
-    """Use the channels-last memory layout for images. With bfloat16 on a CPU it makes ResNets 1.6
-    to 2.2 times faster."""
-    compile: bool = False
-    """Use torch.compile. Measured on a CPU: 13 to 104 s longer to start, 0 to 4 % faster steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,9 +56,9 @@ class ViewsConfig:
     """Smallest and largest fraction of the image's area in a crop, drawn uniformly."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Smallest and largest width / height of a crop; its logarithm is drawn uniformly."""
-    interpolation: Interpolation = "bicubic"
-    """Interpolation for resizing a crop, always antialiased. SimCLR's code has bicubic, lightly
-    bilinear."""
+    interpolation: Literal["", "bilinear", "bicubic"] = ""
+    """Interpolation for resizing a crop, always antialiased; empty: that of --init, or bicubic, as
+    SimCLR's code has it. Lightly has bilinear."""
     flip: float = 0.5
     """Probability of a left-right flip."""
     quarter_turn: float = 0.0
@@ -117,12 +95,17 @@ class ViewsConfig:
     kornia: str = ""
     """More augmentations: classes of kornia.augmentation as YAML, applied after the steps above,
     such as "{RandomJPEG: {jpeg_quality: [30, 90], p: 0.2}}". They must keep an image's shape."""
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    """Mean of each channel, subtracted from values in [0, 1] (default: ImageNet's). It also sets
-    the number of channels. With 3 values every image is read as RGB. Another number needs images
-    with that many channels, and --views.saturation, hue and grey 0."""
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    """Standard deviation of each channel, which divides its values (default: ImageNet's)."""
+    mean: tuple[float, ...] = ()
+    """Mean of each channel, subtracted from values in [0, 1]; none: that of --init, or ImageNet's.
+    It also sets the number of channels. With 3 values every image is read as RGB. Another number
+    needs images with that many channels, and --views.saturation, hue and grey 0."""
+    std: tuple[float, ...] = ()
+    """Standard deviation of each channel, which divides its values; none: as the mean."""
+    crop: float = 0.0
+    """Fraction of the shorter side in the centre crop of evaluations; 0: that of --init, or 1 for
+    views up to 64 pixels and 0.875 (224 of 256) for larger ones."""
+    squash: bool = False
+    """Resize the whole image to a square in evaluations, whatever its shape, before the crop."""
     erase: float = 0.0
     """Probability of replacing a rectangle by the mean (Zhong et al. 2017; 0.5 for
     re-identification)."""
@@ -136,7 +119,17 @@ class ViewsConfig:
     @property
     def channels(self) -> int:
         """Number of channels of the images."""
-        return len(self.mean)
+        return len(self.mean or IMAGENET[0])
+
+    @property
+    def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of each channel: these, or ImageNet's."""
+        return self.mean or IMAGENET[0], self.std or IMAGENET[1]
+
+    @property
+    def resampling(self) -> Interpolation:
+        """The interpolation: this one, or bicubic."""
+        return self.interpolation or "bicubic"
 
     @property
     def sizes(self) -> tuple[int, ...]:

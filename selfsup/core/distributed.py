@@ -7,7 +7,8 @@ all processes are in the order of the global batch.
 import ctypes
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -134,6 +135,19 @@ def wait() -> None:
     _, size = world()
     if size > 1:
         dist.barrier()
+
+
+@contextmanager
+def main_process_first() -> Iterator[None]:
+    """Let one process of each machine do something, such as filling a cache, before the others."""
+    first = int(os.environ.get("LOCAL_RANK", "0")) == 0
+    if not first:
+        wait()
+    try:
+        yield
+    finally:
+        if first:
+            wait()
 
 
 def finish() -> None:

@@ -1,6 +1,7 @@
 """Live progress: a bar on a terminal or in a notebook, one plain line per interval elsewhere."""
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -62,6 +63,12 @@ class TrainProgress:
         """Leave the terminal as it was."""
         if self.bar is not None:
             self.bar.stop()
+
+
+def say(sentence: str) -> None:
+    """Print a line for the user on the standard error, in the main process alone."""
+    if os.environ.get("RANK", "0") == "0":
+        print(sentence, file=sys.stderr, flush=True)
 
 
 def in_notebook() -> bool:

@@ -11,7 +11,9 @@ from selfsup.core.errors import UserError
 LAUNCHER = "accelerate launch --mixed_precision bf16 (or fp16) before the script"
 DEVICES = "CUDA_VISIBLE_DEVICES=0,1 and accelerate launch --num_processes 2 choose the GPUs"
 RESUME = "the same command again: a run goes on from its newest checkpoint in --out"
-START = "--init RUN for fine-tuning, --encoder.weights FILE for pretraining"
+START = "--init with a run, a folder, a file, timm:NAME or hf-hub:NAME"
+WEIGHTS = "--model FILE, --model timm:NAME, or --model NAME --init FILE"
+AVERAGE = "--moving-average"
 
 SYNONYMS: dict[str, str] = {
     **dict.fromkeys(["batch-size", "train-batch-size", "per-device-train-batch-size"], "--batch"),
@@ -41,7 +43,11 @@ SYNONYMS: dict[str, str] = {
     **dict.fromkeys(["margin"], "--method.margin"),
     **dict.fromkeys(["embedding-dim", "embed-dim", "out-dim"], "--method.dim"),
     **dict.fromkeys(["resume", "resume-from-checkpoint", "resume-training"], RESUME),
-    **dict.fromkeys(["pretrained", "initial-checkpoint", "checkpoint", "weights"], START),
+    **dict.fromkeys(
+        ["pretrained", "initial-checkpoint", "checkpoint", "weights", "encoder.weights"], START
+    ),
+    **dict.fromkeys(["pretrained-weights", "init-from", "finetune-from", "load-from"], START),
+    **dict.fromkeys(["teacher", "ema", "use-ema", "model-ema"], AVERAGE),
     **dict.fromkeys(["mixed-precision", "fp16", "bf16", "amp", "precision"], LAUNCHER),
     **dict.fromkeys(["device", "devices", "gpus", "accelerator", "nproc-per-node"], DEVICES),
     **dict.fromkeys(["random-seed"], "--seed"),
@@ -104,6 +110,8 @@ def ours(name: str, own: set[str]) -> str | None:
     """What a setting of another tool is called here, if this command has it."""
     answer = SYNONYMS.get(name)
     trains = "optim.lr" in own
+    if answer == START and not trains:
+        return WEIGHTS if "model" in own else None
     if answer is None or (answer in (RESUME, START, LAUNCHER) and not trains):
         return None
     if answer == DEVICES and not trains and "model" not in own:

@@ -65,7 +65,7 @@ def _snapshots(images: np.ndarray, side: int, seed: int) -> np.ndarray:
         std=(1, 1, 1),
     )
     (draws,) = draw(views, len(images), seed=seed, step=0)
-    crop = CropSpec(draws.boxes, side, views.interpolation)
+    crop = CropSpec(draws.boxes, side, views.resampling)
     crops = ArraySource(images, None, []).crops(range(len(images)), crop)
     levels = apply(crops.images[0], draws, views)[:, 0].mul(255).round().byte()
     return levels.permute(0, 2, 3, 1).numpy()

@@ -78,9 +78,9 @@ class Embedder(nn.Module):
             size = self.views.size
             boxes = center_boxes(len(images), self.views).resolve(*images.shape[2:])
             rows = images.cpu().permute(0, 2, 3, 1)
-            crops = resized_array_crops(rows, boxes, size, self.views.interpolation)[:, 0]
+            crops = resized_array_crops(rows, boxes, size, self.views.resampling)[:, 0]
             images = crops.to(images.device).float() / 255
-        x = standardize(images, self.views.mean, self.views.std)
+        x = standardize(images, *self.views.normalization)
         return normalize(self.encoder(x).float())
 
     @torch.inference_mode()
@@ -198,10 +198,10 @@ def write_bundle(run: Path, out: Path, *, onnx: bool = False) -> dict[str, float
         "embeddings": "scaled to length 1",
         "preprocessing": {
             "size": views.size,
-            "share of the shorter side": crop_of(views)[0],
-            "interpolation": views.interpolation,
-            "mean": views.mean,
-            "std": views.std,
+            "share of the shorter side": crop_of(views),
+            "interpolation": views.resampling,
+            "mean": views.normalization[0],
+            "std": views.normalization[1],
         },
         "threshold": read_threshold(run),
         "figures": _figures(run),

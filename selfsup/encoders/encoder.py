@@ -14,12 +14,14 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from selfsup.config import EncoderConfig, ViewsConfig
+from selfsup.config import EncoderConfig, Pooling, ViewsConfig
 from selfsup.core.errors import UserError, did_you_mean, require
 from selfsup.core.version import __version__
 from selfsup.encoders.evaluation_view import SMALL, crop_of, evaluation_view
 from selfsup.encoders.published import base_name
-from selfsup.encoders.weights import READ_ERRORS, load_weights
+from selfsup.encoders.sizes import check_sizes, family_of, size_arguments
+from selfsup.encoders.variants import small_stem_resnet, with_pooling
+from selfsup.encoders.weights import READ_ERRORS
 
 ENCODER_NAME = "resnet18"
 """The timm model where neither --encoder.name nor --init names one."""
@@ -78,14 +80,13 @@ def build(config: EncoderConfig, size: int, *more_sizes: int, channels: int = 3)
     """Build a new encoder.
 
     Args:
-        config: name (resnet18 if empty), stem and weights.
+        config: name (resnet18 if empty), stem, arguments and pooling.
         size: side of the images in pixels; it decides on the stem.
         more_sizes: further sides that the encoder must accept.
         channels: of the images.
 
     Raises:
-        UserError: timm has no such model, the model does not accept these arguments or sizes, or
-            the weights do not match.
+        UserError: timm has no such model, or it does not accept these arguments or sizes.
     """
     config = replace(config, name=config.name or ENCODER_NAME)
     if not timm.is_model(config.name):
@@ -94,20 +95,23 @@ def build(config: EncoderConfig, size: int, *more_sizes: int, channels: int = 3)
     base = base_name(config.name)
     require(
         base == config.name,
-        f"{config.name} names published weights, which training does not download, and they would "
-        f"not be used: give --encoder.name {base}, and their file with --encoder.weights FILE. "
-        f"Evaluations read them from the cache: --model {config.name} --weights cached",
+        f"{config.name} names published weights, which a network of that name alone does not have: "
+        f"timm:{config.name} reads them (--init of training, --model of evaluations), {base} has "
+        "random ones",
     )
     name, args = _name_and_arguments(config, size)
     if channels != 3:
         args["in_chans"] = channels
     try:
-        model = timm.create_model(name, num_classes=0, **(args | _parse_arguments(config.args)))
+        model = timm.create_model(name, num_classes=0, **(args | parse_arguments(config.args)))
     except (TypeError, AssertionError, ValueError) as error:
         raise UserError(f"timm cannot make {config.name} with {args}: {error}") from None
     check_sizes(model, config.name, size, *more_sizes, channels=channels)
-    if config.weights:
-        load_weights(model, Path(config.weights), config.name)
+    return as_configured(with_pooling(model, config.pooling, config.name), config)
+
+
+def as_configured(model: Any, config: EncoderConfig) -> Encoder:
+    """Wrap a timm model with the memory layout and compilation of the settings."""
     encoder = Encoder(model, channels_last=config.channels_last)
     if config.compile:
         encoder.model.compile()
@@ -119,27 +123,7 @@ def build_for(config: EncoderConfig, views: ViewsConfig) -> Encoder:
     return build(config, *views.sizes, channels=views.channels)
 
 
-def check_sizes(model: Any, name: str, *sizes: int, channels: int) -> None:
-    """Refuse sizes that a model does not accept: most ViT accept one.
-
-    Raises:
-        UserError: it does not.
-    """
-    if len(sizes) == 1 and not hasattr(model, "patch_embed"):
-        return
-    training = model.training
-    model.eval()
-    for size in sizes:
-        try:
-            with torch.no_grad():
-                model(torch.zeros(1, channels, size, size))
-        except (AssertionError, RuntimeError, ValueError, TypeError) as error:
-            first = " ".join(str(error).split())[:200]
-            raise UserError(f"{name} does not take images of {size} pixels: {first}") from None
-    model.train(training)
-
-
-def _parse_arguments(text: str) -> dict[str, Any]:
+def parse_arguments(text: str) -> dict[str, Any]:
     """Parse arguments of timm.create_model that are written as YAML."""
     try:
         args = yaml.safe_load(text) or {}
@@ -150,21 +134,9 @@ def _parse_arguments(text: str) -> dict[str, Any]:
     return args
 
 
-def size_arguments(name: str, size: int) -> dict[str, Any]:
-    """Arguments of timm.create_model for images of that size, where the network needs any."""
-    family = timm.model_entrypoint(base_name(name)).__module__.rsplit(".", 1)[-1]
-    pretrained = timm.get_pretrained_cfg(name)
-    if family in ("vision_transformer", "deit", "eva"):
-        return {"img_size": size, "dynamic_img_size": True}  # accepts local views too
-    if pretrained is not None and pretrained.fixed_input_size:
-        return {"img_size": size}
-    return {}
-
-
 def _name_and_arguments(config: EncoderConfig, size: int) -> tuple[str, dict[str, Any]]:
     """Choose the name and the arguments for timm.create_model, for images of that size."""
-    entry = timm.model_entrypoint(config.name)
-    family = entry.__module__.rsplit(".", 1)[-1]
+    family = family_of(config.name)
     small = config.stem == "small" or (config.stem == "auto" and size <= SMALL)
     args = size_arguments(config.name, size)
     if not small:
@@ -183,34 +155,6 @@ def _name_and_arguments(config: EncoderConfig, size: int) -> tuple[str, dict[str
     return config.name, args
 
 
-@timm.models.register_model
-def small_stem_resnet(pretrained: bool = False, base: str = "resnet18", **kwargs: Any) -> Any:
-    """Build any ResNet of timm with the stem for small images: 3 x 3, stride 1, no pooling.
-
-    Source: He et al. 2016, section 4.2, as SimCLR uses it on CIFAR-10 (appendix B.9).
-    """
-    config = kwargs.pop("pretrained_cfg", None)
-    model: Any = timm.create_model(base, **kwargs)
-    old: Any = model.conv1 if isinstance(model.conv1, nn.Sequential) else [model.conv1]
-    width = old[-1].out_channels
-    model.conv1 = nn.Conv2d(old[0].in_channels, width, 3, stride=1, padding=1, bias=False)
-    nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
-    model.maxpool = nn.Identity()
-    model.pretrained_cfg = model.default_cfg = {
-        **model.pretrained_cfg,
-        **({} if config is None else _plain(config)),
-        "architecture": small_stem_resnet.__name__,
-    }
-    if pretrained:
-        timm.models.load_pretrained(model, model.pretrained_cfg, num_classes=model.num_classes)
-    return model
-
-
-def _plain(config: Any) -> dict[str, Any]:
-    settings = config if isinstance(config, dict) else config.to_dict()
-    return {key: value for key, value in settings.items() if value is not None}
-
-
 def export(encoder: Encoder, folder: Path, views: ViewsConfig) -> None:
     """Write config.json and model.safetensors for `timm.create_model("local-dir:...")`.
 
@@ -222,14 +166,14 @@ def export(encoder: Encoder, folder: Path, views: ViewsConfig) -> None:
         folder: where the two files go.
         views: size, interpolation, mean and std of the evaluation view.
     """
-    crop, squash = crop_of(views)
+    mean, std = views.normalization
     preprocessing = {
         "input_size": (views.channels, views.size, views.size),
-        "interpolation": views.interpolation,
-        "crop_pct": crop,
-        "crop_mode": "squash" if squash else "center",
-        "mean": views.mean,
-        "std": views.std,
+        "interpolation": views.resampling,
+        "crop_pct": crop_of(views),
+        "crop_mode": "squash" if views.squash else "center",
+        "mean": mean,
+        "std": std,
     }
     folder.mkdir(parents=True, exist_ok=True)
     model = encoder.model.to(memory_format=torch.contiguous_format)
@@ -245,7 +189,9 @@ def export(encoder: Encoder, folder: Path, views: ViewsConfig) -> None:
     )
 
 
-def load(folder: Path, *, blank: bool = False) -> tuple[Encoder, ViewsConfig]:
+def load(
+    folder: Path, *, blank: bool = False, size: int = 0, pooling: Pooling = ""
+) -> tuple[Encoder, ViewsConfig]:
     """Load an exported encoder and its evaluation view.
 
     The classifier of a timm model that somebody else saved is left out: its features are what it
@@ -254,17 +200,24 @@ def load(folder: Path, *, blank: bool = False) -> tuple[Encoder, ViewsConfig]:
     Args:
         folder: a run folder or a bundle with `encoder/`, or a folder with timm's config.json.
         blank: use random weights instead of the exported ones.
+        size: of the images in pixels, where it is another than the model's.
+        pooling: another than the model's.
 
     Raises:
-        UserError: there is no encoder, or its files do not match.
+        UserError: there is no encoder, its files do not match, or it takes neither this size nor
+            this pooling.
     """
     inner = folder / "encoder" if (folder / "encoder" / "config.json").is_file() else folder
     try:
         settings = json.loads((inner / "config.json").read_text())
         view = settings["pretrained_cfg"]
-        views = evaluation_view(view, int(view["input_size"][-1]))
-        model: Any = timm.create_model(f"local-dir:{inner}", pretrained=not blank)
-        if model.num_classes and not _is_export(inner, folder, settings):
+        own_size = int(view["input_size"][-1])
+        views = evaluation_view(view, size or own_size)
+        base = settings.get("model_args", {}).get("base", settings["architecture"])
+        args = size_arguments(base, size) if size not in (0, own_size) else {}
+        model: Any = timm.create_model(f"local-dir:{inner}", pretrained=not blank, **args)
+        ours = _is_export(inner, folder, settings)
+        if model.num_classes and not ours:
             model.reset_classifier(0)
     except FileNotFoundError:
         unfinished = (folder / "checkpoints").is_dir()
@@ -274,6 +227,13 @@ def load(folder: Path, *, blank: bool = False) -> tuple[Encoder, ViewsConfig]:
         reason = "its config.json is none of timm's: no " if isinstance(error, KeyError) else ""
         sentence = reason + " ".join(str(error).split())[:300]
         raise UserError(f"{inner} cannot be loaded: {sentence}") from None
+    require(
+        not (ours and pooling and model.num_classes),
+        f"the embedding head of {folder} goes with the pooling that it was trained with: leave "
+        f"--pooling {pooling} out",
+    )
+    if pooling or not ours:
+        model = with_pooling(model, pooling, base)
     return Encoder(model), views
 
 

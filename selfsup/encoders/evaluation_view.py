@@ -1,6 +1,5 @@
 """The evaluation view: how an image is resized, cropped and normalised for a trained encoder."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from selfsup.augment.boxes import CenterBoxes
@@ -8,16 +7,6 @@ from selfsup.config import Interpolation, ViewsConfig
 
 SMALL = 64
 """Views up to this side, in pixels, get the small stem and the whole image by default."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationView(ViewsConfig):
-    """A view whose crop is a published model's own."""
-
-    crop: float = 0.875
-    """Fraction of the shorter side in the centre crop: timm's `crop_pct`."""
-    squash: bool = False
-    """Resize the whole image to a square first, whatever its shape: timm's `crop_mode` "squash"."""
 
 
 def crop_fraction(size: int) -> float:
@@ -28,16 +17,14 @@ def crop_fraction(size: int) -> float:
     return 1.0 if size <= SMALL else 0.875
 
 
-def crop_of(views: ViewsConfig) -> tuple[float, bool]:
-    """Return a view's fraction of the shorter side, and whether the image is squashed."""
-    if isinstance(views, EvaluationView):
-        return views.crop, views.squash
-    return crop_fraction(views.size), False
+def crop_of(views: ViewsConfig) -> float:
+    """Return a view's fraction of the shorter side in the centre crop."""
+    return views.crop or crop_fraction(views.size)
 
 
 def center_boxes(images: int, views: ViewsConfig) -> CenterBoxes:
     """Return the boxes of the evaluation view of some images."""
-    return CenterBoxes(images, *crop_of(views))
+    return CenterBoxes(images, crop_of(views), views.squash)
 
 
 def evaluation_view(settings: dict[str, Any], size: int) -> ViewsConfig:
@@ -51,11 +38,8 @@ def evaluation_view(settings: dict[str, Any], size: int) -> ViewsConfig:
     mean, std = tuple(settings["mean"]), tuple(settings["std"])
     crop, squash = settings.get("crop_pct"), settings.get("crop_mode") == "squash"
     own_size = settings.get("input_size", (3, 224, 224))[-1]
-    plain = ViewsConfig(size=size, interpolation=kind, mean=mean, std=std)
-    if crop is None or (size <= SMALL and size != own_size):
-        crop = crop_fraction(size)
-    if (crop, squash) == crop_of(plain):
-        return plain
-    return EvaluationView(
+    if crop is None or (size <= SMALL and size != own_size) or crop == crop_fraction(size):
+        crop = 0.0
+    return ViewsConfig(
         size=size, interpolation=kind, mean=mean, std=std, crop=float(crop), squash=squash
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timm.layers.patch_embed import resample_patch_embed
 from timm.layers.pos_embed import resample_abs_pos_embed, resample_abs_pos_embed_nhwc
 from timm.layers.pos_embed_rel import resize_rel_pos_bias_table
 from torch import Tensor
@@ -20,6 +21,22 @@ from selfsup.core.errors import require
 
 NamedTensors = dict[str, Tensor]
 BIAS_TABLE = "relative_position_bias_table"
+
+
+PATCHES = "patch_embed.proj.weight"
+
+
+def fit_patches(named: NamedTensors, state: NamedTensors) -> NamedTensors:
+    """Resample a file's patch embedding to a network whose patches are larger or smaller.
+
+    Source: FlexiViT (Beyer et al. 2023, https://arxiv.org/abs/2212.08013), section 3.4.
+    """
+    theirs, ours = named.get(PATCHES), state.get(PATCHES)
+    if theirs is None or ours is None or theirs.ndim != 4 or theirs.shape[:2] != ours.shape[:2]:
+        return named
+    if theirs.shape == ours.shape:
+        return named
+    return {**named, PATCHES: resample_patch_embed(theirs, list(ours.shape[2:]))}
 
 
 def fit_positions(named: NamedTensors, model: Any, file: Path) -> NamedTensors:

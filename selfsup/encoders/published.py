@@ -1,4 +1,4 @@
-"""Published weights of timm models: from this machine's cache, never from a network."""
+"""Published weights of timm models: from the cache of this machine, or from a hub if named."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,12 @@ import timm
 import timm.models._hub
 import torch
 
-from selfsup.core.errors import UserError
+from selfsup.core.distributed import main_process_first
+from selfsup.core.errors import UserError, did_you_mean, require
+from selfsup.core.progress import say
+
+TIMM = "timm:"
+HUBS = ("hf-hub:", "hf_hub:")
 
 
 def base_name(name: str) -> str:
@@ -17,25 +22,68 @@ def base_name(name: str) -> str:
     return name.partition(".")[0]
 
 
-def create_from_cache(name: str, **arguments: Any) -> Any:
-    """Create a timm model, without its classifier, with published weights that were downloaded.
+def is_published(init: str) -> bool:
+    """Whether a setting names published weights: "timm:NAME" or "hf-hub:NAME"."""
+    return init.startswith((TIMM, *HUBS))
+
+
+def published_name(init: str) -> str:
+    """Return the name that timm knows published weights by: "timm:NAME" -> NAME, "hf-hub:NAME".
+
+    Raises:
+        UserError: timm has no such network, or no published weights of it.
+    """
+    for prefix in HUBS:
+        if init.startswith(prefix):
+            return f"hf-hub:{init.removeprefix(prefix)}"
+    name = init.removeprefix(TIMM)
+    guess = did_you_mean(name, timm.list_models(pretrained=True))
+    require(timm.is_model(base_name(name)), f"timm has no model {name!r}{guess}")
+    tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{base_name(name)}.*")]
+    require(bool(tags), f"timm has no published weights of {name!r}")
+    _, _, tag = name.partition(".")
+    require(
+        tag in ("", *tags),
+        f"timm has no weights {name!r}, but of {base_name(name)}: {', '.join(tags)}",
+    )
+    return name
+
+
+def create_published(name: str, **arguments: Any) -> Any:
+    """Create a timm model, without its classifier, with its published weights.
+
+    They are read from the cache of this machine; if they are not there, one process downloads
+    them, with a line and a bar, and the others read them then.
 
     Args:
-        name: a timm name, with a tag for other weights than the usual ones.
+        name: from `published_name`.
         arguments: of timm.create_model, for images of another size.
 
     Raises:
-        UserError: the weights are not on this machine, or cannot be read.
+        UserError: they are not in the cache and no network can be reached, or they do not fit.
     """
-    try:
-        with _no_network():
-            return timm.create_model(name, pretrained=True, num_classes=0, **arguments)
-    except Exception as error:  # the hub's client raises many kinds when it has to stay offline
-        sentence = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"no pretrained weights of {name} lie on this machine ({sentence}). Where there is a "
-            f"network, download them: timm.create_model({name!r}, pretrained=True)"
-        ) from None
+    with main_process_first():
+        try:
+            with _no_network():
+                return _create(name, arguments)
+        except (TypeError, AssertionError) as error:
+            raise UserError(f"timm cannot make {name} with {arguments}: {error}") from None
+        except Exception:  # the hub's client raises many kinds when it has to stay offline
+            say(f"downloading the weights of {name}")
+        try:
+            return _create(name, arguments)
+        except Exception as error:
+            sentence = " ".join(str(error).split())[:160]
+            raise UserError(
+                f"the weights of {name} are not on this machine and cannot be downloaded "
+                f'({sentence}). Where there is a network, run: python -c "import timm; '
+                f"timm.create_model('{name}', pretrained=True)\", and copy the cache "
+                f"({huggingface_hub.constants.HF_HUB_CACHE}), or give the file with --init FILE"
+            ) from None
+
+
+def _create(name: str, arguments: dict[str, Any]) -> Any:
+    return timm.create_model(name, pretrained=True, num_classes=0, **arguments)
 
 
 @contextmanager

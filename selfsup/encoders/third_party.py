@@ -8,22 +8,26 @@ Three steps, each a table by format. Example: the tensor of MoCo v2's file that 
 3. Rules: regular expressions turn the remaining name into timm's, here `layer1.0.conv1.weight`.
 """
 
+import contextlib
+import io
 import re
+import sys
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-from torch import Tensor, nn
+import timm
+from torch import Tensor
 
 from selfsup.config import Format
 from selfsup.core.errors import require
-from selfsup.encoders.position_embeddings import fit_positions
 from selfsup.encoders.third_party_names import (
-    BUFFERS,
     DEPTHWISE_SEPARABLE,
     EFFICIENTNET,
     INVERTED_RESIDUAL,
-    LAST_NORMS,
     LOCATIONS,
+    MOBILENET_EXPANDING,
+    MOBILENET_PLAIN,
+    OUTER_NAMES,
     PREFIXES,
     RULES,
     SEQUENTIAL_RESNET,
@@ -35,10 +39,7 @@ from selfsup.encoders.third_party_names import (
     Rules,
 )
 from selfsup.encoders.weights import (
-    first_names,
-    is_of_encoder,
-    read_file,
-    require_same_network,
+    READ_ERRORS,
 )
 
 NamedTensors = dict[str, Tensor]
@@ -49,46 +50,26 @@ class MovingAverage(NamedTensors):
     """Tensors of a moving average that were read because the file has no other network."""
 
 
-class Match(NamedTuple):
-    """How many tensors of a checkpoint match a network."""
-
-    matched: int
-    """Number of the network's tensors that were loaded."""
-    missing: list[str]
-    """Names of the network's tensors that the checkpoint does not have in the same shape."""
-    unused: list[str]
-    """Names of the checkpoint's encoder tensors that the network does not have."""
-    moving_average: bool = False
-    """Whether they are a moving average's because the file has no other network."""
-
-    def __str__(self) -> str:
-        """A cell of a table: "75 of 100 tensors; not layer4.0.conv1.weight, ..."."""
-        text = f"{self.matched} of {self.matched + len(self.missing)} tensors"
-        if self.missing:
-            text += f"; not {first_names(self.missing)}"
-        if self.unused:
-            text += f"; {len(self.unused)} of the file's unused: {first_names(self.unused)}"
-        return text + "; the moving average, the file's only network" * self.moving_average
-
-
-def read_third_party(file: Path, format: Format, *, teacher: bool = False) -> NamedTensors:
-    """Read the encoder's tensors from a checkpoint of another project.
+def select_tensors(
+    content: Any, file: Path, format: Format, *, teacher: bool = False
+) -> NamedTensors:
+    """Select the encoder's tensors in the content of another project's checkpoint.
 
     Args:
-        file: the checkpoint.
+        content: what `read_file` gave.
+        file: the checkpoint, for the error message.
         format: the project that wrote it.
-        teacher: read the moving average (EMA) of the network instead of the trained one. It is read
-            without this, too, if the file has no other network: as a `MovingAverage`.
+        teacher: take the moving average (EMA) of the network instead of the trained one. It is
+            taken without this, too, if the file has no other network: as a `MovingAverage`.
 
     Returns:
         Tensors by timm's names, heads included. With format "timm" names are only freed of wrappers
-        such as "vit."; with "efficientnet" they are that project's, which `load_third_party`
-        translates.
+        such as "vit."; with "efficientnet" and "authors" they are still the project's: `translate`
+        needs the network.
 
     Raises:
-        UserError: the file cannot be read, or has no such network, or no moving average, in it.
+        UserError: there is no such network, or no moving average, in it.
     """
-    content = read_file(file)
     only = not teacher and _has_only_teacher(content, format)
     if teacher:
         _require_teacher(content, file, format)
@@ -109,7 +90,7 @@ def read_third_party(file: Path, format: Format, *, teacher: bool = False) -> Na
     require(bool(named), f"{file} has no network where --format {format} keeps it, but {entries}")
     for prefixes in (encoder_prefixes, WRAPPER_PREFIXES):
         named = _select_prefix(named, prefixes)
-    named = named if format == "timm" else _rename_to_timm(named, format)
+    named = _without_outer_names(named) if format == "timm" else _rename_to_timm(named, format)
     return MovingAverage(named) if only else named
 
 
@@ -154,6 +135,14 @@ def _select_prefix(named: NamedTensors, prefixes: tuple[str, ...]) -> NamedTenso
     return named
 
 
+def _without_outer_names(named: NamedTensors) -> NamedTensors:
+    """Remove what the names of all tensors begin with: "encoder.model.fc.bias" -> "fc.bias"."""
+    for outer in OUTER_NAMES:
+        if all(key.startswith(outer) for key in named):
+            return _without_outer_names({k.removeprefix(outer): v for k, v in named.items()})
+    return named
+
+
 def _rename(key: str, rules: Rules) -> str:
     for pattern, name in rules:
         key = re.sub(pattern, name, key)
@@ -178,58 +167,33 @@ def _rename_to_timm(named: NamedTensors, format: Format) -> NamedTensors:
     return renamed
 
 
-def load_third_party(model: nn.Module, named: NamedTensors, file: Path, format: Format) -> Match:
-    """Load tensors of another project into a timm model, in place.
+def translate(named: NamedTensors, model: Any, format: Format) -> NamedTensors:
+    """Translate names whose rules depend on the timm model."""
+    if "_conv_stem.weight" in named:
+        return _rename_efficientnet(named, model)
+    if format == "torchvision" and "features.1.conv.0.0.weight" in named:
+        return _rename_mobilenet(named, model)
+    return by_timms_converter(named, model) if format == "authors" else named
 
-    Position embeddings of another image size are resampled. Settings that tensors do not contain
-    (numbers of heads, paddings, activations) are changed to the project's.
 
-    Args:
-        model: the timm model.
-        named: tensors from `read_third_party`.
-        file: the checkpoint, for the error message.
-        format: the project that wrote it.
+def by_timms_converter(named: NamedTensors, model: Any) -> NamedTensors:
+    """Translate the names in a file of a network's authors by the converter that timm has for it.
 
-    Returns:
-        Which tensors of the model and of the checkpoint matched.
-
-    Raises:
-        UserError: no tensor matches, one has another shape, or too many of the
-            checkpoint's encoder tensors have no place in the model.
+    For CLIP, SigLIP, DINOv2 and v3, BEiT, EVA, Swin, ConvNeXt and others.
     """
-    moving_average = isinstance(named, MovingAverage)
-    named = _rename_efficientnet(named, model) if "_conv_stem.weight" in named else named
-    state = model.state_dict()
-    named = fit_positions(_rename_last_norm(named, state), model, file)
-    matching = {k: v for k, v in named.items() if k in state and state[k].shape == v.shape}
-    names = f"{len(named)} tensors such as {', '.join(list(named)[:3])}"
-    check = f"Check --format {format} and the model's name"
-    require(bool(matching), f"no tensor of {file} fits the model; it has {names}. {check}")
-    missing = [key for key in state if key not in matching and not BUFFERS.search(key)]
-    unused = [key for key in named if key not in matching and is_of_encoder(key)]
-    matched = sum(not BUFFERS.search(key) for key in matching)
-    other = f"{file} is of another network"
-    for key in unused:
-        if key in state:
-            shapes = f"{list(named[key].shape)}, the model's {list(state[key].shape)}"
-            require(False, f"{other}: its {key} has shape {shapes}. Check the model and --size")
-    require_same_network(unused, matched, other)
-    model.load_state_dict(matching, strict=False)
-    _apply_project_settings(model, format, named)
-    return Match(matched, missing, unused, moving_average)
-
-
-def _rename_last_norm(named: NamedTensors, state: NamedTensors) -> NamedTensors:
-    """Rename the norm after pooling to `head.norm.`, where the network has that one alone."""
-    if "head.norm.weight" not in state or "head.norm.weight" in named:
+    architecture = str(model.pretrained_cfg.get("architecture", ""))
+    if not timm.is_model(architecture):
         return named
-    for prefix in LAST_NORMS:
-        if f"{prefix}weight" in named and f"{prefix}weight" not in state:
-            return {
-                f"head.norm.{k[len(prefix) :]}" if k.startswith(prefix) else k: v
-                for k, v in named.items()
-            }
-    return named
+    module = sys.modules[timm.model_entrypoint(architecture).__module__]
+    converter = getattr(module, "checkpoint_filter_fn", None)
+    if converter is None:
+        return named
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # some print what they leave out
+            converted: NamedTensors = converter(dict(named), model)
+    except (*READ_ERRORS, AssertionError):
+        return named  # not a file of these authors
+    return converted
 
 
 def _rename_efficientnet(named: NamedTensors, model: Any) -> NamedTensors:
@@ -254,18 +218,32 @@ def _rename_efficientnet(named: NamedTensors, model: Any) -> NamedTensors:
     return renamed
 
 
-def _apply_project_settings(model: Any, format: Format, named: NamedTensors) -> None:
-    """Set heads, paddings and activations to the project's, in place, where timm's differ."""
-    stem = named.get("conv1.weight")
-    if format == "solo" and stem is not None and stem.shape[-1] == 3:
-        model.conv1.padding = (2, 2)  # solo-learn's stem for CIFAR
-    if format == "lightly" and stem is not None and stem.shape[-1] == 3:
-        # lightly takes the children of its ResNet, whose ReLU after the stem is in its forward
-        model.act1 = nn.Identity()
-    if format == "moco" and getattr(model, "embed_dim", 0) == 384:
-        for module in model.modules():  # MoCo v3's ViT-S has twelve heads, timm's six
-            if hasattr(module, "num_heads"):
-                module.num_heads, module.head_dim, module.scale = 12, 32, 32**-0.5
+def _rename_mobilenet(named: NamedTensors, model: Any) -> NamedTensors:
+    """Translate the names of torchvision's MobileNetV2 into timm's.
+
+    torchvision counts the stem, all blocks and the last convolution in one list.
+    """
+    positions = [(s, i) for s, stage in enumerate(model.blocks) for i in range(len(stage))]
+    last = len(positions) + 1
+    outer: Rules = [
+        (r"^features\.0\.0\.", "conv_stem."),
+        (r"^features\.0\.1\.", "bn1."),
+        (rf"^features\.{last}\.0\.", "conv_head."),
+        (rf"^features\.{last}\.1\.", "bn2."),
+    ]
+    renamed = {}
+    for key, value in named.items():
+        rules = list(outer)
+        block = re.match(r"features\.(\d+)\.conv\.", key)
+        if block and 0 < int(block[1]) < last:
+            stage, index = positions[int(block[1]) - 1]
+            expands = f"features.{block[1]}.conv.3.weight" in named
+            rules += MOBILENET_EXPANDING if expands else MOBILENET_PLAIN
+            rules.append((r"^features\.\d+\.", f"blocks.{stage}.{index}."))
+        key = _rename(key, rules)
+        if not key.startswith("classifier."):
+            renamed[key] = value
+    return renamed
 
 
 def detect_stem(named: NamedTensors) -> Stem:

@@ -18,6 +18,7 @@ LOCATIONS: dict[str, tuple[str, ...]] = {
     "timm": ("state_dict", "model"),
     "torchvision": ("model", "state_dict"),
     "efficientnet": ("state_dict",),
+    "authors": ("teacher", "model", "state_dict", "module"),
 }
 """The entries that may hold the trained network's tensors, with dots between nested entries. The
 first that exists is used; without any, the top level of the file."""
@@ -33,6 +34,7 @@ PREFIXES: dict[str, tuple[str, ...]] = {
     "timm": (),
     "torchvision": (),
     "efficientnet": (),
+    "authors": (),
 }
 """Prefixes of the encoder's tensors, not of heads and queues; the first that occurs is used."""
 TEACHER_PREFIXES: dict[str, tuple[str, ...]] = {
@@ -45,6 +47,8 @@ TEACHER_PREFIXES: dict[str, tuple[str, ...]] = {
         for inner in ("module.0.", "0.")
     ),
 }
+OUTER_NAMES = ("module.", "_orig_mod.", "model.", "encoder.", "backbone.")
+"""Names of networks inside others, which the names of all tensors of a file may begin with."""
 WRAPPER_PREFIXES = (
     *("vit.", "_model.", "_features."),
     *("wrapped_model._model.", "wrapped_model._features."),
@@ -107,6 +111,7 @@ RULES: dict[str, Rules] = {
     "timm": [],
     "torchvision": TORCHVISION,
     "efficientnet": [],  # renamed later, since its rules depend on the timm model
+    "authors": [],  # likewise
 }
 EFFICIENTNET: Rules = [
     (r"^_conv_stem\.", "conv_stem."),
@@ -126,6 +131,22 @@ INVERTED_RESIDUAL: Rules = [
     (r"\._bn2\.", ".bn3."),
 ]
 """Layers of an inverted bottleneck with an expansion convolution."""
+MOBILENET_EXPANDING: Rules = [
+    (r"\.conv\.0\.0\.", ".conv_pw."),
+    (r"\.conv\.0\.1\.", ".bn1."),
+    (r"\.conv\.1\.0\.", ".conv_dw."),
+    (r"\.conv\.1\.1\.", ".bn2."),
+    (r"\.conv\.2\.", ".conv_pwl."),
+    (r"\.conv\.3\.", ".bn3."),
+]
+"""Layers of a block of torchvision's MobileNetV2 with an expansion convolution."""
+MOBILENET_PLAIN: Rules = [
+    (r"\.conv\.0\.0\.", ".conv_dw."),
+    (r"\.conv\.0\.1\.", ".bn1."),
+    (r"\.conv\.1\.", ".conv_pw."),
+    (r"\.conv\.2\.", ".bn2."),
+]
+"""Layers of its first block, which has none."""
 DEPTHWISE_SEPARABLE: Rules = [
     (r"\._project_conv\.", ".conv_pw."),
     (r"\._bn1\.", ".bn1."),

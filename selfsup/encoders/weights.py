@@ -1,4 +1,4 @@
-"""Weight files: read them without running code, and load them into a network."""
+"""Weight files: read them without running code; names of heads and buffers; fingerprints."""
 
 import argparse
 import hashlib
@@ -12,13 +12,10 @@ import safetensors
 import safetensors.torch
 import torch
 from numpy._core.multiarray import scalar
-from torch import Tensor, nn
+from torch import nn
 
 from selfsup.core.errors import UserError, require
 from selfsup.encoders.third_party_names import BUFFERS, HEAD
-
-WRAPPERS = ("state_dict", "model", "teacher", "student")  # entries of a file that hold the weights
-PREFIXES = ("module.", "_orig_mod.", "model.", "encoder.", "backbone.")
 
 MOST_UNUSED = 0.05
 """Fraction of a file's encoder tensors that may stay unused: one block of twelve is more."""
@@ -71,29 +68,6 @@ def read_file(file: Path) -> Any:
         raise UserError(f"{file} is not a file of weights: {first}") from None
 
 
-def read_weights(file: Path) -> dict[str, Tensor]:
-    """Read the named tensors of a file, also from below a "state_dict" or another wrapper.
-
-    Args:
-        file: see `read_file`.
-
-    Returns:
-        Tensors by the names in the file.
-
-    Raises:
-        UserError: the file cannot be read, or contains something other than named tensors.
-    """
-    content = read_file(file)
-    for wrapper in WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-    if not isinstance(content, dict) or not all(
-        isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()
-    ):
-        raise UserError(f"{file} holds no named tensors")
-    return content
-
-
 def fingerprint(model: nn.Module) -> str:
     """Compute the sha256 of a network's tensors and of their names, in hexadecimal digits."""
     digest = hashlib.sha256()
@@ -101,44 +75,6 @@ def fingerprint(model: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def load_weights(model: nn.Module, file: Path, name: str) -> None:
-    """Load a file's weights into `model`, in place: all tensors of the model or none.
-
-    Prefixes of wrappers are removed. Tensors that belong to no part of the model (a classifier, a
-    projector) are ignored.
-
-    Args:
-        model: the network.
-        file: see `read_file`.
-        name: the model's name, for the error message.
-
-    Raises:
-        UserError: a tensor of the model is missing in the file or has another shape, or the file
-            has more than `MOST_UNUSED` tensors that the model lacks: it is a deeper network's.
-    """
-    loaded = {_without_prefixes(key): value for key, value in read_weights(file).items()}
-    state = model.state_dict()
-    matched = {k: loaded[k] for k, v in state.items() if k in loaded and loaded[k].shape == v.shape}
-    if len(matched) < len(state):
-        first = next(key for key in state if key not in matched)
-        problem = f"shape {list(loaded[first].shape)}" if first in loaded else "missing"
-        stem = first in loaded and first.startswith(("conv1.", "stem.", "patch_embed."))
-        raise UserError(
-            f"{file} matches {len(matched)} of {len(state)} tensors of {name}. The first that "
-            f"does not match is {first}: {problem}, needed {list(state[first].shape)}"
-            + ". If the file is of another stem, give --encoder.stem standard or small"
-            * stem
-        )
-    parts = {key.split(".")[0] for key in state}
-    unused = [
-        key
-        for key in loaded
-        if key not in state and key.split(".")[0] in parts and is_of_encoder(key)
-    ]
-    require_same_network(unused, sum(map(is_of_encoder, matched)), f"{file} is of another network")
-    model.load_state_dict(matched)
 
 
 def is_of_encoder(key: str) -> bool:
@@ -159,12 +95,6 @@ def require_same_network(unused: list[str], matched: int, other: str) -> None:
 def first_names(names: list[str]) -> str:
     """The first three names, for a sentence."""
     return ", ".join(names[:3]) + " and others" * (len(names) > 3)
-
-
-def _without_prefixes(key: str) -> str:
-    """Remove prefixes until none is left: "module.encoder.fc.bias" -> "fc.bias"."""
-    prefix = next((p for p in PREFIXES if key.startswith(p)), None)
-    return key if prefix is None else _without_prefixes(key[len(prefix) :])
 
 
 def _unsafe_names(file: Path) -> str:

@@ -82,7 +82,7 @@ class _Chunks(Dataset[tuple[Tensor, dict[int, str]]]):
     def __getitem__(self, i: int) -> tuple[Tensor, dict[int, str]]:
         chunk = self.chunks[i]
         boxes = center_boxes(len(chunk), self.views)
-        cut = CropSpec(boxes, self.views.size, self.views.interpolation)
+        cut = CropSpec(boxes, self.views.size, self.views.resampling)
         crops = self.source.crops(chunk, cut)
         return crops.images[0][:, 0], crops.bad
 
@@ -129,7 +129,7 @@ def extract(
     rows, bad = [], set[int]()
     with torch.inference_mode(), untouched(encoder):
         for images, unreadable in loader:
-            x = standardize(images.to(device).float() / 255, views.mean, views.std)
+            x = standardize(images.to(device).float() / 255, *views.normalization)
             rows.append(encoder(x).float().cpu())
             bad |= set(unreadable)
             progress(len(images))
@@ -192,7 +192,7 @@ def extract_views(
             which = slice(start, min(start + batch, len(positions)))
             draws_of_batch = draws.rows(which)
             crops = source.crops(
-                positions[which], CropSpec(draws_of_batch.boxes, views.size, views.interpolation)
+                positions[which], CropSpec(draws_of_batch.boxes, views.size, views.resampling)
             )
             images = apply(
                 crops.images[0].to(device), draws_of_batch, random_views

@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import timm
 import torch
 from torch import Tensor, nn
 
-from selfsup.config import EncoderConfig, EvaluateConfig, Format, ModelConfig, ViewsConfig
+from selfsup.config import EncoderConfig, EvaluateConfig, ModelConfig, ViewsConfig
 from selfsup.core import distributed
 from selfsup.core.errors import UserError, did_you_mean, require
 from selfsup.core.progress import bar
@@ -19,18 +19,12 @@ from selfsup.data.decode import read_bytes
 from selfsup.data.open import open_source
 from selfsup.data.sources import ImageSource, Source
 from selfsup.data.subset import labelled_images, require_classes
-from selfsup.encoders.encoder import Encoder, build, load, size_arguments
+from selfsup.encoders.encoder import build, load
 from selfsup.encoders.evaluation_view import evaluation_view
-from selfsup.encoders.published import base_name, create_from_cache
-from selfsup.encoders.third_party import (
-    Match,
-    NamedTensors,
-    Stem,
-    detect_stem,
-    load_third_party,
-    read_third_party,
-)
+from selfsup.encoders.published import base_name, is_published
+from selfsup.encoders.start import Start, open_start
 from selfsup.encoders.weights import first_names
+from selfsup.encoders.weights_file import timm_settings
 from selfsup.evaluate.baselines import Colours, Pixels
 from selfsup.evaluate.features import Features, extract
 from selfsup.evaluate.shared_classes import match_classes
@@ -60,92 +54,74 @@ def open_model(config: ModelConfig) -> EvaluatedModel:
     require(config.batch > 0, f"--batch must be above 0, not {config.batch}")
     require((config.workers or 0) >= 0, f"--workers must be 0 or more, not {config.workers}")
     require(config.size is None or config.size > 0, f"--size must be above 0, not {config.size}")
-    folder = Path(config.model)
-    if folder.is_dir():
-        encoder, views = load(folder)
-        views = replace(views, size=config.size or views.size)
-        return EvaluatedModel(
-            str(folder), encoder, views, folder, lambda: load(folder, blank=True)[0]
-        )
     if config.model in ("pixels", "colours"):
         views = ViewsConfig(size=config.size or 32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
         name = "raw pixels" if config.model == "pixels" else "colours"
         return EvaluatedModel(name, Pixels() if config.model == "pixels" else Colours(), views)
-    if not timm.is_model(config.model):
-        guess = did_you_mean(config.model, timm.list_models())
-        raise UserError(f"{config.model!r} is neither a folder nor a timm model{guess}")
-    return _open_timm(config)
+    folder = Path(config.model)
+    if folder.is_dir():
+        start = _open(config, config.model, "")
+        blank = lambda: load(folder, blank=True)[0]  # noqa: E731
+        return EvaluatedModel(str(folder), start.encoder, start.views, folder, blank)
+    if is_published(config.model) or folder.is_file():
+        return _of_start(config, _open(config, config.model, ""))
+    if config.init:
+        return _of_start(config, _open(config, config.init, config.model))
+    return _of_random_weights(config)
 
 
-def _open_timm(config: ModelConfig) -> EvaluatedModel:
-    """Open a timm model with its own preprocessing."""
-    both = bool(config.weights) and bool(config.checkpoint)
-    require(not both, "--weights and --checkpoint are two ways to give weights: choose one")
-    require(
-        bool(config.checkpoint) == bool(config.format),
-        "--checkpoint FILE and --format (who wrote it) go together",
-    )
-    torch.manual_seed(seed_for(config.seed, 0, "weights"))
-    trained = bool(config.weights or config.checkpoint)
-    require(
-        trained or base_name(config.model) == config.model,
-        f"{config.model} names published weights: give --weights cached to read them from this "
-        f"machine's cache, --weights FILE, or --model {base_name(config.model)} for random ones",
-    )
-    preprocessing = _preprocessing(config.model)
-    size = config.size or (preprocessing["input_size"][-1] if trained else 224)
+def _open(config: ModelConfig, init: str, name: str) -> Start:
+    """Open weights, of a network whose timm name may be given."""
+    both = f"--model {config.model} brings its own weights: leave --init {config.init} out"
+    require(init == config.init or not config.init, both)
+    encoder = EncoderConfig(name=name, args=config.encoder_args, pooling=config.pooling)
+    weights = replace(config, init=init)
+    return open_start(weights, encoder, size=config.size or 0)
+
+
+def _of_start(config: ModelConfig, start: Start) -> EvaluatedModel:
+    """Name a network by where its weights come from."""
+    init = config.init or config.model
+    source = init if is_published(init) else Path(init).name
+    state = source if start.match is None else f"{source}, {start.match}"
     warnings: tuple[str, ...] = ()
-    if config.weights == "cached":
-        arguments = size_arguments(config.model, size) if config.size else {}
-        encoder, state = Encoder(create_from_cache(config.model, **arguments)), "pretrained"
-        preprocessing = encoder.model.pretrained_cfg
-    elif config.checkpoint:
-        encoder, match = _third_party(config, config.format, size)
-        state = f"{Path(config.checkpoint).name}, {match}"
-        if match.missing:
-            warnings = (
-                f"{len(match.missing)} tensors of {config.model} have random weights, since "
-                f"{config.checkpoint} has none for them: {first_names(match.missing)}",
-            )
-    else:
-        encoder = build(_encoder_config(config, config.weights), size)
-        state = Path(config.weights).name if config.weights else "random weights"
-    stem = _stem(config, encoder.model.state_dict())
+    if start.match is not None and start.match.missing:
+        missing = start.match.missing
+        warnings = (
+            f"{len(missing)} tensors of {start.config.name} have random weights, since "
+            f"{init} has none for them: {first_names(missing)}",
+        )
 
     def untrained() -> nn.Module:
         torch.manual_seed(seed_for(config.seed, 0, "weights"))
-        return build(_encoder_config(config, "", stem), size)
+        return build(start.config, start.views.size, channels=start.views.channels)
 
-    views = evaluation_view(preprocessing, size)
-    blank = untrained if trained else None
-    return EvaluatedModel(f"{config.model} ({state})", encoder, views, None, blank, warnings)
+    name = f"{start.config.name} ({state})"
+    return EvaluatedModel(name, start.encoder, start.views, None, untrained, warnings)
 
 
-def _encoder_config(config: ModelConfig, weights: str, stem: Stem = "standard") -> EncoderConfig:
+def _of_random_weights(config: ModelConfig) -> EvaluatedModel:
+    """Build a timm model that was never trained, with the preprocessing of its published weights.
+
+    Raises:
+        UserError: timm has no model of that name.
+    """
     name = base_name(config.model)
-    return EncoderConfig(name=name, args=config.encoder_args, stem=stem, weights=weights)
-
-
-def _preprocessing(name: str) -> dict[str, Any]:
-    """The settings of a timm model's published weights, or of the network if it has none."""
-    settings: Any = timm.get_pretrained_cfg(name)
-    if settings is None:
-        settings = timm.create_model(name).pretrained_cfg
-    return settings if isinstance(settings, dict) else dict(settings.to_dict())
-
-
-def _stem(config: ModelConfig, named: NamedTensors) -> Stem:
-    """The stem of a ResNet by the shapes of its tensors; other networks have the standard one."""
-    family = timm.model_entrypoint(config.model).__module__.rsplit(".", 1)[-1]
-    return detect_stem(named) if family == "resnet" else "standard"
-
-
-def _third_party(config: ModelConfig, format: Format, size: int) -> tuple[Encoder, Match]:
-    """Build a timm model with the tensors of another project's checkpoint; and how they fitted."""
-    file = Path(config.checkpoint)
-    named = read_third_party(file, format, teacher=config.teacher)
-    encoder = build(_encoder_config(config, "", _stem(config, named)), size)
-    return encoder, load_third_party(encoder.model, named, file, format)
+    if not timm.is_model(name):
+        guess = did_you_mean(config.model, timm.list_models())
+        raise UserError(f"{config.model!r} is neither a folder, a file nor a timm model{guess}")
+    require(
+        name == config.model,
+        f"{config.model} names published weights: --model timm:{config.model} reads them, --model "
+        f"{name} has random ones, --init FILE gives those of a file",
+    )
+    torch.manual_seed(seed_for(config.seed, 0, "weights"))
+    size = config.size or 224
+    encoder = EncoderConfig(
+        name=name, args=config.encoder_args, pooling=config.pooling, stem="standard"
+    )
+    views = evaluation_view(timm_settings(name), size)
+    return EvaluatedModel(f"{name} (random weights)", build(encoder, size), views)
 
 
 def open_baselines(model: EvaluatedModel, config: EvaluateConfig) -> list[EvaluatedModel]:
@@ -164,8 +140,8 @@ def open_baselines(model: EvaluatedModel, config: EvaluateConfig) -> list[Evalua
             if not isinstance(model.encoder, Pixels | Colours):
                 baselines.append(open_model(settings)._replace(name=kind))
     for other in config.against:
-        name, _, weights = (other, "", "") if Path(other).is_dir() else other.partition("=")
-        settings = replace(config, model=name, weights=weights, checkpoint="", format="")
+        name, _, file = (other, "", "") if Path(other).exists() else other.partition("=")
+        settings = replace(config, model=name, init=file, format="", moving_average=False)
         opened = open_model(settings)
         short = opened.name if opened.folder is None else opened.folder.name
         baselines.append(opened._replace(folder=None, name=short))

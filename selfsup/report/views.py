@@ -75,7 +75,7 @@ def _sizes(source: Source, batch: Batch) -> list[tuple[int, int] | None]:
 
 def _levels(x: Tensor, views: ViewsConfig) -> Tensor:
     """Undo the normalisation: uint8 [b, v, s, s, c]."""
-    mean, std = (torch.tensor(c)[:, None, None] for c in (views.mean, views.std))
+    mean, std = (torch.tensor(c)[:, None, None] for c in views.normalization)
     return (x * std + mean).mul(255).round().clamp(0, 255).byte().permute(0, 1, 3, 4, 2)
 
 

@@ -1,23 +1,22 @@
 """Fill in the settings that a command leaves to its images and to the encoder it starts from."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from selfsup.config import EncoderConfig, FinetuneConfig, PretrainConfig, TrainConfig, ViewsConfig
+from selfsup.config import EncoderConfig, FinetuneConfig, PretrainConfig, TrainConfig
 from selfsup.config.views import size_for
 from selfsup.core import distributed
 from selfsup.core.cli import read_settings
-from selfsup.core.errors import UserError, require
-from selfsup.core.settings import with_values
+from selfsup.core.errors import require
+from selfsup.core.progress import say
 from selfsup.data.open import training_source
 from selfsup.data.samplers import batch_shape
 from selfsup.data.sources import Source, sample
 from selfsup.data.subset import only_labelled
-from selfsup.encoders.encoder import ENCODER_NAME, load
-from selfsup.training.finetune import starting_encoder
+from selfsup.encoders.encoder import ENCODER_NAME
 from selfsup.training.first_rate import FROM_RANDOM, first_rate, known_share
+from selfsup.training.start import opened, starting_encoder
 
 C = TypeVar("C", bound=TrainConfig)
 RESNET = EncoderConfig(name=ENCODER_NAME)
@@ -25,6 +24,8 @@ BATCH = 256
 """Images of a pretraining batch, where there are so many."""
 SAMPLED = 32
 """Images whose size is measured, evenly spread."""
+OF_INIT = ("size", "mean", "std", "interpolation", "crop", "squash")
+"""Settings of views that come with the weights of --init, unless they are given."""
 
 
 def fill_in(config: C, *, encoder: EncoderConfig = RESNET) -> C:
@@ -33,7 +34,8 @@ def fill_in(config: C, *, encoder: EncoderConfig = RESNET) -> C:
     A run that goes on takes what it began with. Else:
 
     encoder: that of --init, or `encoder`, a resnet18 where its method can have any network.
-    views.size: that of --init, or the shorter side of the images, at most 96.
+    views: size, normalisation and evaluation crop of --init; else the size is the shorter side of
+        the images, at most 96.
     batch: 256 images, or all of fewer; of fine-tuning 64 images, of 16 classes or all of fewer.
     optim.lr of fine-tuning with AdamW: by how well the encoder knows the classes, `first_rate`.
 
@@ -42,9 +44,8 @@ def fill_in(config: C, *, encoder: EncoderConfig = RESNET) -> C:
     """
     distributed.start()
     config = _as_begun(config)
-    if isinstance(config, FinetuneConfig) and config.init:
-        initial, views = _of_init(config)
-        config = replace(config, encoder=initial, views=views)
+    if config.init:
+        config = _of_init(config)
     elif not config.encoder.name:
         args = config.encoder.args or encoder.args
         config = replace(config, encoder=replace(config.encoder, name=encoder.name, args=args))
@@ -100,7 +101,7 @@ def _rate_is_open(config: TrainConfig) -> bool:
 
 
 def _rate(config: FinetuneConfig, source: Source) -> float:
-    if not config.init and not config.encoder.weights:
+    if not config.init:
         return FROM_RANDOM
     return first_rate(known_share(starting_encoder(config), only_labelled(source), config))
 
@@ -116,43 +117,25 @@ def shorter_sides(source: Source) -> list[int]:
     return sides
 
 
-def _of_init(config: FinetuneConfig) -> tuple[EncoderConfig, ViewsConfig]:
-    """Take encoder and normalisation from the encoder that the run starts from.
+def _of_init(config: C) -> C:
+    """Take the encoder's settings and the evaluation view from the weights of --init.
+
+    What is given stays.
 
     Raises:
-        UserError: there is none, or a setting that was given contradicts it.
+        UserError: there are none, or a setting that was given contradicts them.
     """
-    folder = Path(config.init)
-    if not folder.exists():
-        raise UserError(f"--init {folder} does not exist")
-    trained = load(folder)[1]
-    encoder = encoder_of(folder)
-    for name in ("name", "stem", "args", "weights"):
-        given, theirs = getattr(config.encoder, name), getattr(encoder, name)
-        if given not in (getattr(EncoderConfig, name), theirs):
-            raise UserError(
-                f"--encoder.{name} {given}: the encoder of --init {folder} has "
-                f"{theirs or 'none'}. Leave the flag out, or start without --init"
-            )
-    how = {name: getattr(config.encoder, name) for name in ("channels_last", "compile")}
-    encoder = replace(encoder, **how)
-    views = config.views
+    start = opened(config)
+    views, theirs = config.views, start.views
     for name in ("mean", "std"):
-        given, theirs = getattr(views, name), getattr(trained, name)
-        if given not in (getattr(ViewsConfig, name), theirs):
-            raise UserError(
-                f"--views.{name} {given}: the encoder of --init {folder} was trained with {theirs}"
-            )
-    size = views.size or trained.size
-    return encoder, replace(views, size=size, mean=trained.mean, std=trained.std)
-
-
-def encoder_of(folder: Path) -> EncoderConfig:
-    """Return the settings of an exported encoder: those of its run, or else timm's name alone."""
-    if (folder / "config.yaml").is_file():
-        settings = read_settings(folder / "config.yaml", TrainConfig, strict=False)
-        encoder: EncoderConfig = with_values(EncoderConfig, settings.get("encoder", {}))
-        if encoder.name:
-            return replace(encoder, weights="")
-    inner = folder / "encoder" if (folder / "encoder" / "config.json").is_file() else folder
-    return EncoderConfig(name=json.loads((inner / "config.json").read_text())["architecture"])
+        given, trained = getattr(views, name), getattr(theirs, name)
+        require(
+            given in ((), trained) or start.match is not None,  # of a file it is the usual one
+            f"--views.{name} {given}: the encoder of --init {config.init} was trained with "
+            f"{trained}. Leave the flag out",
+        )
+    if start.match is not None:
+        say(f"{config.init}: {start.match}")
+    fitted = {name: getattr(views, name) or getattr(theirs, name) for name in OF_INIT}
+    fitted["size"] = theirs.size  # the given one, or the next of whole patches
+    return replace(config, encoder=start.config, views=replace(views, **fitted))

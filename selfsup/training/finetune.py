@@ -1,7 +1,6 @@
 """Fine-tuning: labelled images in batches of P classes x K images."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from torch import Tensor
 
@@ -12,27 +11,10 @@ from selfsup.data.open import training_source
 from selfsup.data.samplers import PKSampler
 from selfsup.data.sources import Source
 from selfsup.data.subset import labelled_images, require_classes
-from selfsup.encoders.encoder import Encoder, build_for, check_sizes, load
 from selfsup.methods.method import Method
 from selfsup.training.loop import train_steps
 from selfsup.training.pretrain import announce, length, local_batches
 from selfsup.training.run import Run
-
-
-def starting_encoder(config: FinetuneConfig) -> Encoder:
-    """Load the encoder of `config.init`, or make a new one. Settings are filled in, see `fill_in`.
-
-    Raises:
-        UserError: `config.init` holds no encoder, or it does not take views of this size.
-    """
-    if not config.init:
-        return build_for(config.encoder, config.views)
-    encoder, trained = load(Path(config.init))
-    if config.views.size != trained.size:
-        check_sizes(
-            encoder.model, config.encoder.name, config.views.size, channels=config.views.channels
-        )
-    return encoder
 
 
 def labelled(config: FinetuneConfig) -> tuple[Source, Tensor]:

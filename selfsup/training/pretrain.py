@@ -34,7 +34,7 @@ def pretrain_steps(
 
         config = fill_in(config)  # the encoder, the size of views and the batch, if left open
         run = Run(config)  # first: it seeds the weights that are made next
-        method = SimCLR(build_for(config.encoder, config.views), config.method)
+        method = SimCLR(starting_encoder(config), config.method)
         probe = KNNProbe(run, config.probe, config.views)
         best = 0.0
         for step in pretrain_steps(run, method, config):
@@ -107,8 +107,8 @@ def local_batches(
         f"images of {views.channels} channels have no colours: {', '.join(coloured)}",
     )
     require(
-        len(views.std) == views.channels,
-        f"--views.mean has {views.channels} channels and --views.std {len(views.std)}",
+        len(views.normalization[1]) == views.channels,
+        f"--views.mean has {views.channels} channels and --views.std {len(views.normalization[1])}",
     )
     require(views.views > 0, f"--views.views must be above 0, not {views.views}")
     require(views.local.views >= 0, f"--views.local.views must be 0 or more: {views.local.views}")

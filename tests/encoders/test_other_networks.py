@@ -9,10 +9,12 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from selfsup.config import EncoderConfig, Format, KNNConfig
+from selfsup.config import EncoderConfig, Format, InitConfig, KNNConfig
 from selfsup.core.errors import UserError
-from selfsup.encoders.encoder import build
-from selfsup.encoders.third_party import Match, load_third_party, read_third_party
+from selfsup.encoders.fit_weights import Match, load_third_party
+from selfsup.encoders.start import open_start
+from selfsup.encoders.third_party import select_tensors
+from selfsup.encoders.weights import read_file
 from selfsup.evaluate.model import open_model
 
 pytestmark = pytest.mark.slow
@@ -41,7 +43,9 @@ def features(model: nn.Module, size: int) -> Tensor:
 def load(folder: Path, named: Any, format: Format, model: nn.Module, **options: Any) -> Match:
     file = folder / "x.pth"
     torch.save(named, file)
-    return load_third_party(model, read_third_party(file, format, **options), file, format)
+    return load_third_party(
+        model, select_tensors(read_file(file), file, format, **options), file, format
+    )
 
 
 FAMILIES = [
@@ -230,9 +234,9 @@ def test_tables_of_relative_positions_are_resampled(tmp_path: Path) -> None:
 
 def test_weights_of_a_deeper_network_are_refused(tmp_path: Path) -> None:
     torch.save(timm.create_model("resnet34").state_dict(), tmp_path / "x.pth")
-    config = EncoderConfig(name="resnet18", stem="standard", weights=str(tmp_path / "x.pth"))
+    init = InitConfig(init=str(tmp_path / "x.pth"))
     with pytest.raises(UserError, match="80 of its 180 encoder tensors would stay unused"):
-        build(config, 96)
+        open_start(init, EncoderConfig(name="resnet18"), size=96)
 
 
 @pytest.mark.parametrize(
@@ -250,8 +254,8 @@ def test_random_weights_in_a_part_of_a_network_are_said_above_the_table(
     torch.save(dict(theirs.state_dict()), tmp_path / "x.pth")
     model = open_model(
         KNNConfig(
-            model=small[0], checkpoint=str(tmp_path / "x.pth"), format="timm", data="",
-            encoder_args=large, size=160,
+            model=small[0], init=str(tmp_path / "x.pth"), format="timm", data="",
+            encoder_args=large, size=160, partial=True,
         )
     )  # fmt: skip
     assert "have random weights, since" in model.warnings[0]

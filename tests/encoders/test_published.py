@@ -19,7 +19,7 @@ from selfsup.config import EncoderConfig, KNNConfig, ViewsConfig
 from selfsup.core.errors import UserError
 from selfsup.encoders.bundle import load_bundle
 from selfsup.encoders.encoder import build, export, load
-from selfsup.encoders.evaluation_view import EvaluationView, crop_of, evaluation_view
+from selfsup.encoders.evaluation_view import crop_of, evaluation_view
 from selfsup.evaluate.model import open_model
 
 pytestmark = pytest.mark.slow
@@ -102,7 +102,7 @@ def test_images_are_prepared_as_the_published_model_says(
 def test_an_export_and_its_bundle_keep_the_crop(tmp_path: Path) -> None:
     published(tmp_path / "m", crop_pct=0.7, input_size=(3, 96, 96))
     encoder, views = load(tmp_path / "m")
-    assert crop_of(views) == (0.7, False)
+    assert (crop_of(views), views.squash) == (0.7, False)
     export(encoder, tmp_path / "again", views)
     assert load(tmp_path / "again")[1] == views
 
@@ -115,7 +115,7 @@ def test_small_images_of_another_size_keep_their_border(
     size: int, own: int, crop: float, expected: float
 ) -> None:
     settings = {"mean": (0, 0, 0), "std": (1, 1, 1), "crop_pct": crop, "input_size": (3, own, own)}
-    assert crop_of(evaluation_view(settings, size))[0] == expected
+    assert crop_of(evaluation_view(settings, size)) == expected
 
 
 @pytest.mark.parametrize(
@@ -123,9 +123,9 @@ def test_small_images_of_another_size_keep_their_border(
 )
 def test_a_name_of_published_weights_is_never_random_weights(name: str) -> None:
     base = name.split(".")[0]
-    with pytest.raises(UserError, match=f"--encoder.name {base}, and .* --encoder.weights FILE"):
+    with pytest.raises(UserError, match=f"timm:{name} reads them .* {base} has random ones"):
         build(EncoderConfig(name=name), 96)
-    with pytest.raises(UserError, match="give --weights cached"):
+    with pytest.raises(UserError, match=f"--model timm:{name} reads them"):
         open_model(KNNConfig(model=name, data="x"))
 
 
@@ -158,9 +158,8 @@ def test_cached_weights_are_sought_in_the_cache_alone(
 ) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     for name in ("test_resnet", "test_resnet.r160_in1k", "resnet18.a1_in1k", "resnet18.tv_in1k"):
-        with pytest.raises(UserError, match=f"no pretrained weights of {name} lie on this machine"):
-            open_model(KNNConfig(model=name, weights="cached", data="x"))
-    assert offline == []
+        with pytest.raises(UserError, match=f"the weights of {name} are not on this machine and"):
+            open_model(KNNConfig(model=f"timm:{name}", data="x"))
     assert not huggingface_hub.constants.HF_HUB_OFFLINE
 
 
@@ -171,14 +170,14 @@ def test_cached_weights_are_loaded_with_their_preprocessing(
     theirs: Any = timm.create_model("test_resnet").eval()
     files = hub_cache(tmp_path, "timm/test_resnet.r160_in1k")
     safetensors.torch.save_file(dict(theirs.state_dict()), files / "model.safetensors")
-    model = open_model(KNNConfig(model="test_resnet.r160_in1k", weights="cached", data="x"))
+    model = open_model(KNNConfig(model="timm:test_resnet.r160_in1k", data="x"))
     assert offline == []
     theirs.reset_classifier(0)
     x = torch.randn(1, 3, 160, 160)
     torch.testing.assert_close(model.encoder.eval()(x), theirs(x), atol=1e-4, rtol=1e-4)
     settings: Any = timm.get_pretrained_cfg("test_resnet.r160_in1k")
     assert model.views.size == settings.input_size[-1]
-    assert crop_of(model.views)[0] == settings.crop_pct
+    assert crop_of(model.views) == settings.crop_pct
     assert model.untrained is not None
     assert model.untrained().dim == theirs.num_features
 
@@ -204,7 +203,7 @@ def test_another_config_is_one_sentence(tmp_path: Path, content: str) -> None:
         load(tmp_path)
 
 
-def test_a_view_without_a_crop_of_its_own_is_a_plain_one() -> None:
+def test_the_usual_crop_stays_open_for_other_sizes() -> None:
     settings = {"mean": (0, 0, 0), "std": (1, 1, 1), "crop_pct": 0.875}
-    assert type(evaluation_view(settings, 224)) is ViewsConfig
-    assert isinstance(evaluation_view(settings | {"crop_pct": 0.9}, 224), EvaluationView)
+    assert evaluation_view(settings, 224).crop == 0
+    assert evaluation_view(settings | {"crop_pct": 0.9}, 224).crop == 0.9

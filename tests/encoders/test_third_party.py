@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from selfsup.config import Format
 from selfsup.core.errors import UserError
-from selfsup.encoders.third_party import load_third_party, read_third_party
+from selfsup.encoders.fit_weights import load_third_party
+from selfsup.encoders.third_party import select_tensors
+from selfsup.encoders.weights import read_file
 
 pytestmark = pytest.mark.slow
 
@@ -123,7 +125,9 @@ def test_a_resnet_of_every_project_keeps_its_features(
 ) -> None:
     theirs = random_resnet()
     torch.save(files(dict(theirs.state_dict()))[format, teacher], tmp_path / "x.pth")
-    named = read_third_party(tmp_path / "x.pth", format, teacher=teacher)
+    named = select_tensors(
+        read_file(tmp_path / "x.pth"), tmp_path / "x.pth", format, teacher=teacher
+    )
     ours = timm.create_model("resnet18", num_classes=0).eval()
     match = load_third_party(ours, named, tmp_path / "x.pth", format)
     assert (match.missing, match.unused) == ([], [])
@@ -157,7 +161,7 @@ def test_a_torchvision_transformer_keeps_its_features(tmp_path: Path) -> None:
     ours = timm.create_model(
         "vit_tiny_patch16_224", img_size=64, depth=2, num_heads=3, num_classes=0
     ).eval()
-    named = read_third_party(tmp_path / "x.pth", "torchvision")
+    named = select_tensors(read_file(tmp_path / "x.pth"), tmp_path / "x.pth", "torchvision")
     assert not load_third_party(ours, named, tmp_path / "x.pth", "torchvision").missing
     images = torch.randn(2, 3, 64, 64)
     torch.testing.assert_close(ours(images), theirs(images), atol=1e-4, rtol=1e-4)
@@ -176,7 +180,7 @@ def test_transformers_of_other_projects_keep_their_features(tmp_path: Path, form
         named = {k.replace("blocks.", "blocks.0."): v for k, v in named.items()}
         torch.save({**named, "mask_token": torch.zeros(1, 64)}, tmp_path / "x.pth")
     ours = timm.create_model("test_vit", num_classes=0).eval()
-    translated = read_third_party(tmp_path / "x.pth", format)
+    translated = select_tensors(read_file(tmp_path / "x.pth"), tmp_path / "x.pth", format)
     match = load_third_party(ours, translated, tmp_path / "x.pth", format)
     assert (match.missing, match.unused) == ([], [])
     images = torch.randn(2, 3, 160, 160)
@@ -189,7 +193,7 @@ def test_timms_names_are_not_changed(tmp_path: Path, name: str) -> None:
     theirs = timm.create_model(name, num_classes=0)
     torch.save(theirs.state_dict(), tmp_path / "x.pth")
     ours = timm.create_model(name, num_classes=0)
-    named = read_third_party(tmp_path / "x.pth", "timm")
+    named = select_tensors(read_file(tmp_path / "x.pth"), tmp_path / "x.pth", "timm")
     assert not load_third_party(ours, named, tmp_path / "x.pth", "timm").missing
     assert all(torch.equal(v, ours.state_dict()[k]) for k, v in theirs.state_dict().items())
 
@@ -202,7 +206,7 @@ def test_dinov2_with_registers_has_its_position_added_to_the_class_token(tmp_pat
         "blocks.0.0.norm1.weight": torch.zeros(4),
     }
     torch.save(named, tmp_path / "x.pth")
-    translated = read_third_party(tmp_path / "x.pth", "dino")
+    translated = select_tensors(read_file(tmp_path / "x.pth"), tmp_path / "x.pth", "dino")
     assert translated["cls_token"].flatten().tolist() == [1, 2, 3, 4]
     assert translated["pos_embed"].shape == (1, 4, 4)
     assert {"reg_token", "blocks.0.norm1.weight"} <= translated.keys()
@@ -250,7 +254,9 @@ def test_positions_of_another_size_are_resampled(tmp_path: Path) -> None:
 def test_a_partial_match_says_what_is_missing(tmp_path: Path) -> None:
     model = timm.create_model("resnet18", num_classes=0)
     named = {k: v for k, v in model.state_dict().items() if not k.startswith("layer4.")}
-    match = load_third_party(model, named, tmp_path, "timm")
+    with pytest.raises(UserError, match=r"has only 75 of 100 tensors; not layer4.0.conv1.weight"):
+        load_third_party(model, named, tmp_path, "timm")
+    match = load_third_party(model, named, tmp_path, "timm", partial=True)
     assert match.matched == 75
     assert match.missing[0] == "layer4.0.conv1.weight"
     assert "75 of 100 tensors; not layer4.0.conv1.weight" in str(match)
@@ -259,7 +265,7 @@ def test_a_partial_match_says_what_is_missing(tmp_path: Path) -> None:
 def test_a_checkpoint_without_any_match_is_an_error(tmp_path: Path) -> None:
     file = tmp_path / "x.pth"
     torch.save({"state_dict": {"backbone.a.weight": torch.zeros(2)}}, file)
-    named = read_third_party(file, "solo")
+    named = select_tensors(read_file(file), file, "solo")
     with pytest.raises(UserError, match=r"no tensor of .*x.pth fits .* has 1 tensors such as a"):
         load_third_party(timm.create_model("test_resnet"), named, file, "solo")
 
@@ -267,7 +273,7 @@ def test_a_checkpoint_without_any_match_is_an_error(tmp_path: Path) -> None:
 def test_a_file_without_a_moving_average_says_so(tmp_path: Path) -> None:
     torch.save({"state_dict": {"backbone.a": torch.zeros(2)}}, tmp_path / "x.pth")
     with pytest.raises(UserError, match="has no moving average: none of momentum_backbone"):
-        read_third_party(tmp_path / "x.pth", "solo", teacher=True)
+        select_tensors(read_file(tmp_path / "x.pth"), tmp_path / "x.pth", "solo", teacher=True)
 
 
 class Evil:
@@ -278,7 +284,7 @@ class Evil:
 def test_code_in_a_checkpoint_is_never_run_and_is_named(tmp_path: Path) -> None:
     torch.save({"state_dict": {"a": torch.zeros(1)}, "callbacks": Evil()}, tmp_path / "x.ckpt")
     with pytest.raises(UserError, match=r"more than tensors in it \(builtins.exec\)"):
-        read_third_party(tmp_path / "x.ckpt", "lightly")
+        select_tensors(read_file(tmp_path / "x.ckpt"), tmp_path / "x.ckpt", "lightly")
 
 
 @pytest.mark.parametrize(
@@ -295,5 +301,5 @@ def test_another_network_than_the_wanted_one_is_not_read_in_silence(
     tensors = dict(random_resnet().state_dict())
     torch.save(dict.fromkeys(content, tensors), tmp_path / "x.pth")
     with pytest.raises(UserError) as caught:
-        read_third_party(tmp_path / "x.pth", format, teacher=teacher)
+        select_tensors(read_file(tmp_path / "x.pth"), tmp_path / "x.pth", format, teacher=teacher)
     assert sentence in str(caught.value)

@@ -8,8 +8,11 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from selfsup.config import Format
 from selfsup.core.errors import UserError
-from selfsup.encoders.weights import load_weights, read_weights
+from selfsup.encoders.fit_weights import load_third_party
+from selfsup.encoders.third_party import select_tensors
+from selfsup.encoders.weights import read_file
 
 
 def network(seed: int) -> nn.Sequential:
@@ -29,6 +32,10 @@ def write(path: Path, tensors: dict[str, Tensor]) -> Path:
     return path
 
 
+def load(model: nn.Module, file: Path, format: Format = "timm") -> None:
+    load_third_party(model, select_tensors(read_file(file), file, format), file, format)
+
+
 def same(model: nn.Module, tensors: dict[str, Tensor]) -> bool:
     return all(torch.equal(v, tensors[k]) for k, v in model.state_dict().items())
 
@@ -46,7 +53,7 @@ class Trap:
 @pytest.mark.parametrize("name", ["x.safetensors", "x.pth", "x.pt"])
 def test_weights_of_either_kind_fill_a_network(tmp_path: Path, name: str) -> None:
     model = network(0)
-    load_weights(model, write(tmp_path / name, state(1)), "net")
+    load(model, write(tmp_path / name, state(1)))
     assert same(model, state(1))
 
 
@@ -56,22 +63,27 @@ def test_weights_of_either_kind_fill_a_network(tmp_path: Path, name: str) -> Non
 def test_prefixes_of_wrappers_are_removed(tmp_path: Path, prefix: str) -> None:
     model = network(0)
     file = write(tmp_path / "x.pth", {prefix + k: v for k, v in state(1).items()})
-    load_weights(model, file, "net")
+    load(model, file)
     assert same(model, state(1))
 
 
-@pytest.mark.parametrize("wrapper", ["state_dict", "model", "teacher", "student"])
-def test_weights_are_read_from_entries_of_training_scripts(tmp_path: Path, wrapper: str) -> None:
+@pytest.mark.parametrize(
+    ("wrapper", "format"),
+    [("state_dict", "timm"), ("model", "timm"), ("teacher", "dino"), ("student", "dino")],
+)
+def test_weights_are_read_from_entries_of_training_scripts(
+    tmp_path: Path, wrapper: str, format: Format
+) -> None:
     torch.save({"epoch": 3, wrapper: state(1)}, tmp_path / "x.pth")
     model = network(0)
-    load_weights(model, tmp_path / "x.pth", "net")
+    load(model, tmp_path / "x.pth", format)
     assert same(model, state(1))
 
 
 def test_tensors_that_the_network_does_not_have_are_ignored(tmp_path: Path) -> None:
     model = network(0)
     more = {**state(1), "head.weight": torch.ones(3)}
-    load_weights(model, write(tmp_path / "x.safetensors", more), "net")
+    load(model, write(tmp_path / "x.safetensors", more))
     assert same(model, state(1))
 
 
@@ -82,16 +94,16 @@ def test_a_file_with_missing_tensors_says_how_many_match_and_changes_nothing(
     incomplete = state(1)
     del incomplete["2.weight"]
     file = write(tmp_path / "x.safetensors", incomplete)
-    with pytest.raises(UserError, match=r"matches 8 of 9 tensors of net\. .* 2.weight: missing"):
-        load_weights(model, file, "net")
+    with pytest.raises(UserError, match=r"has only 7 of 8 tensors; not 2.weight\. .*--partial"):
+        load(model, file)
     assert same(model, state(0))
 
 
 def test_a_file_of_other_shapes_says_which_and_changes_nothing(tmp_path: Path) -> None:
     model = network(0)
     file = write(tmp_path / "x.pth", {**state(1), "0.weight": torch.ones(4, 5)})
-    with pytest.raises(UserError, match=r"8 of 9 .* 0.weight: shape \[4, 5\], needed \[4, 3\]"):
-        load_weights(model, file, "net")
+    with pytest.raises(UserError, match=r"its 0.weight has shape \[4, 5\], the model's \[4, 3\]"):
+        load(model, file)
     assert same(model, state(0))
 
 
@@ -104,7 +116,7 @@ def test_a_pickle_with_code_is_refused_and_its_code_does_not_run(
     torch.save({"state_dict": state(1), "args": trap} if wrapped else trap, tmp_path / "x.pth")
     model = network(0)
     with pytest.raises(UserError, match="can run code"):
-        load_weights(model, tmp_path / "x.pth", "net")
+        load(model, tmp_path / "x.pth")
     assert not executed.exists()
     assert same(model, state(0))
 
@@ -114,17 +126,17 @@ def test_a_pickle_with_code_is_refused_and_its_code_does_not_run(
 def test_garbage_is_a_users_error(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=name):
-        read_weights(tmp_path / name)
+        select_tensors(read_file(tmp_path / name), tmp_path / name, "timm")
 
 
 @pytest.mark.parametrize("name", ["x.safetensors", "x.pth"])
 def test_a_missing_file_is_a_users_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="does not exist"):
-        read_weights(tmp_path / name)
+        select_tensors(read_file(tmp_path / name), tmp_path / name, "timm")
 
 
 @pytest.mark.parametrize("held", [[torch.ones(2)], {"a": 3}, torch.ones(2)])
 def test_a_file_without_named_tensors_is_a_users_error(tmp_path: Path, held: object) -> None:
     torch.save(held, tmp_path / "x.pth")
     with pytest.raises(UserError, match="no named tensors"):
-        read_weights(tmp_path / "x.pth")
+        select_tensors(read_file(tmp_path / "x.pth"), tmp_path / "x.pth", "timm")
