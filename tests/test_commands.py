@@ -147,17 +147,20 @@ def test_every_ranking_loss_is_compared_from_the_command_line(tmp_path: Path) ->
     assert all(0 <= f["low"] <= f["value"] <= f["high"] <= 1 for f in figures.values())
 
 
+@pytest.mark.parametrize(
+    "name", ["dino", *(pytest.param(name, marks=pytest.mark.grid) for name in ("dinov2", "mae"))]
+)
 def test_methods_are_compared_in_equal_time_and_go_on_where_they_stopped(
-    data: Path, tmp_path: Path
+    data: Path, tmp_path: Path, name: str
 ) -> None:
-    short = ("--minutes", "0.001", "--batch", "8", "--only", "dino", "--resamples", "10")
+    short = ("--minutes", "0.001", "--batch", "8", "--only", name, "--resamples", "10")
     flags = ("--data", data, "--test", data, "--out", tmp_path, *short)
     done = called("tools/compare_methods.py", *flags)
     assert done.returncode == 0, done.stderr
     plan = json.loads((tmp_path / "plan.json").read_text())
-    assert plan["dino"]["steps"] == max(1, round(0.06 * plan["dino"]["images_per_s"] / 8))
+    assert plan[name]["steps"] == max(1, round(0.06 * plan[name]["images_per_s"] / 8))
     table = [line for line in done.stdout.splitlines() if line.startswith("| ")]
-    assert [row.split(" | ")[0] for row in table[2:]] == ["| random weights", "| dino"]
+    assert [row.split(" | ")[0] for row in table[2:]] == ["| random weights", f"| {name}"]
     again = called("tools/compare_methods.py", *flags)
     assert again.returncode == 0, again.stderr
     assert "step " not in again.stdout

@@ -18,6 +18,7 @@ from selfsup.config import (
     LARS,
     BYOLConfig,
     DINOConfig,
+    DINOv2Config,
     EncoderConfig,
     KNNConfig,
     LocalViewsConfig,
@@ -31,6 +32,8 @@ from selfsup.core.cli import run as launch
 from selfsup.core.errors import UserError, did_you_mean
 
 ENCODER = EncoderConfig(name="test_resnet", stem="standard")
+VIT = EncoderConfig(name="test_vit", args="{global_pool: avg, fc_norm: false}")
+"""For methods that mask patches: 64 patches of 4 pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +72,11 @@ CHANGES: dict[str, dict[str, Any]] = {
         "method": DINOConfig(prototypes=1024, teacher=replace(FAST, export="teacher")),
         "optim": OptimConfig(name="adamw", lr=2e-3, weight_decay=0.04, clip_each=3.0),
     },
+    "dinov2": {
+        "encoder": VIT,
+        "method": DINOv2Config(prototypes=1024, teacher=replace(FAST, export="teacher")),
+    },
+    "mae": {"encoder": VIT, "optim": OptimConfig(name="adamw", lr=1e-3, weight_decay=0.05)},
 }
 """Changes of a recipe's defaults, for so short a run on small images."""
 TIMED = 40  # steps, of which the second half is measured
@@ -113,7 +121,7 @@ def settings(name: str, config: Config, out: Path, *, steps: int, log_every: int
     views: ViewsConfig = replace(
         recipe.views,
         size=config.size,
-        views=4 if name == "lejepa" else 2,
+        views={"lejepa": 4, "mae": 1}.get(name, 2),
         blur=0.0,
         second=SecondViewConfig(solarize=recipe.views.second.solarize),
         local=LocalViewsConfig(),
@@ -121,13 +129,12 @@ def settings(name: str, config: Config, out: Path, *, steps: int, log_every: int
     return recipe(
         data=config.data,
         out=str(out),
-        encoder=ENCODER,
         views=views,
         batch=config.batch,
         steps=steps,
         seed=config.seed,
         log_every=min(log_every, steps),
-        **CHANGES.get(name, {}),
+        **{"encoder": ENCODER, **CHANGES.get(name, {})},
     )
 
 

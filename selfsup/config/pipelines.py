@@ -30,6 +30,12 @@ SWAV = ViewsConfig(area=(0.14, 1.0), local=LocalViewsConfig(views=4, area=(0.05,
 DINO = replace(BYOL, area=(0.4, 1.0), local=LocalViewsConfig(views=4, area=(0.05, 0.4), blur=0.5))
 """Multi-crop (Caron et al. 2021): 2 x 224 and 8 x 96 in the paper."""
 
+DINOV2 = replace(DINO, area=(0.32, 1.0), local=replace(DINO.local, area=(0.05, 0.32)))
+"""Multi-crop (Oquab et al. 2023): 2 x 224 and 8 x 96 in the paper."""
+
+MAE = ViewsConfig(views=1, area=(0.2, 1.0), jitter=0.0, grey=0.0, blur=0.0)
+"""Crops and flips alone (He et al. 2022): masks are change enough."""
+
 LEJEPA = ViewsConfig(
     area=(0.3, 1.0),
     brightness=0.4,
@@ -153,6 +159,8 @@ PIPELINES = {
     "moco-v3": MOCO_V3,
     "swav": SWAV,
     "dino": DINO,
+    "dinov2": DINOV2,
+    "mae": MAE,
     "lejepa": LEJEPA,
     "finetune": FINETUNE,
     "factory": FACTORY,

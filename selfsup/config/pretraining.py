@@ -148,7 +148,7 @@ class SwAVConfig(HeadConfig):
 class DINOConfig:
     """DINO (Caron et al. 2021, https://arxiv.org/abs/2104.14294)."""
 
-    name: Suppress[Literal["dino"]] = "dino"
+    name: Suppress[Literal["dino", "dinov2"]] = "dino"
     prototypes: int = 4096
     """Width of the output (65,536 for ImageNet)."""
     hidden: int = 1024
@@ -168,6 +168,42 @@ class DINOConfig:
     frozen: float = 0.01
     """Fraction of the run during which the last layer does not move (the first epoch of 100)."""
     teacher: TeacherConfig = TeacherConfig(momentum=0.996, export="teacher")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DINOv2Config(DINOConfig):
+    """DINOv2 (Oquab et al. 2023, https://arxiv.org/abs/2304.07193): DINO, iBOT and KoLeo."""
+
+    name: Suppress[Literal["dino", "dinov2"]] = "dinov2"
+    heads: Literal["separate", "shared"] = "separate"
+    """Whether patches have a head and prototypes of their own, as the paper's large models, or
+    share those of the images, as iBOT."""
+    masked: float = 0.5
+    """Fraction of the large views that are masked."""
+    mask: tuple[float, float] = (0.1, 0.5)
+    """Smallest and largest fraction of the patches of a masked view, drawn uniformly."""
+    patches: float = 1.0
+    """Weight of the loss of masked patches (iBOT)."""
+    koleo: float = 0.1
+    """Weight of the regulariser KoLeo, for each large view."""
+    warmup: float = 0.3
+    """Fraction of the run over which the teacher's temperature rises (30 epochs of 100)."""
+    teacher: TeacherConfig = TeacherConfig(momentum=0.992, export="teacher")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MAEConfig:
+    """MAE (He et al. 2022, https://arxiv.org/abs/2111.06377)."""
+
+    name: Suppress[Literal["mae"]] = "mae"
+    masked: float = 0.75
+    """Fraction of the patches that are masked."""
+    depth: int = 4
+    """Transformer blocks of the decoder (8 in the paper; 1 is nearly as good after fine-tuning)."""
+    dim: int = 128
+    """Width of the decoder (512 beside a ViT-L of 1,024)."""
+    heads: int = 4
+    """Attention heads of the decoder, which divide its width (16)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,9 +13,11 @@ from selfsup.config import (
     BYOLConfig,
     DCLConfig,
     DINOConfig,
+    DINOv2Config,
     EncoderConfig,
     LeJEPAConfig,
     LocalViewsConfig,
+    MAEConfig,
     MemoryConfig,
     MoCoV2Config,
     MoCoV3Config,
@@ -35,7 +37,9 @@ from selfsup.encoders.encoder import Encoder
 from selfsup.methods.barlow_twins import BarlowTwins
 from selfsup.methods.byol import BYOL
 from selfsup.methods.dino import DINO
+from selfsup.methods.dinov2 import DINOv2
 from selfsup.methods.lejepa import LeJEPA
+from selfsup.methods.mae import MAE
 from selfsup.methods.method import Method
 from selfsup.methods.moco import MoCoV2, MoCoV3
 from selfsup.methods.nnclr import NNCLR
@@ -54,6 +58,12 @@ QUEUE = 24  # rows of every memory: more than a batch, so that it is partly full
 ONE_GROUP = EncoderConfig(
     args="{norm_layer: groupnorm1, channels: [16, 16, 16, 16], layers: [1, 1, 1, 1]}"
 )
+VIT = EncoderConfig(
+    name="vit_tiny_patch16_224",
+    args="{embed_dim: 16, depth: 1, num_heads: 2, patch_size: 4, global_pool: avg, fc_norm: false}",
+)
+"""For methods that mask patches: 16 of a view of 16 pixels. Features are the mean of its patches:
+class tokens of random weights are nearly equal, so that KoLeo would magnify rounding errors."""
 
 
 class Case(NamedTuple):
@@ -61,10 +71,14 @@ class Case(NamedTuple):
 
     make: Callable[[Encoder], Method]
     views: ViewsConfig
+    encoder: EncoderConfig = ONE_GROUP
+    """The network where none is named."""
 
 
 TWO = ViewsConfig(size=16)
 MANY = ViewsConfig(size=16, local=LocalViewsConfig(views=2, size=8))
+ONE_SIZE = ViewsConfig(size=16, local=LocalViewsConfig(views=2, size=16))
+"""Local views as large as the others: timm resizes position embeddings in float32."""
 ONE = ViewsConfig(size=16, views=1)
 MEMORY = MemoryConfig(size=QUEUE, start=0.0)
 
@@ -95,12 +109,18 @@ CASES: dict[str, Case] = {
         MANY,
     ),
     "dino": Case(lambda e: DINO(e, DINOConfig(prototypes=12, frozen=0.0, hidden=16, dim=8)), MANY),
+    "dinov2": Case(
+        lambda e: DINOv2(e, DINOv2Config(prototypes=12, frozen=0.0, hidden=16, dim=8)),
+        ONE_SIZE,
+        VIT,
+    ),
     "nnclr": Case(
         lambda e: NNCLR(e, NNCLRConfig(queue=QUEUE, hidden=16, dim=8, norm="layer")), TWO
     ),
     "lejepa": Case(
         lambda e: LeJEPA(e, LeJEPAConfig(slices=16, hidden=16, dim=8, norm="layer"), large=2), MANY
     ),
+    "mae": Case(lambda e: MAE(e, MAEConfig(depth=1, dim=16, heads=2)), ONE, VIT),
     "tico": Case(lambda e: TiCo(e, TiCoConfig(hidden=16, dim=8, norm="layer")), TWO),
     "supcon": Case(lambda e: SupCon(e, SupConConfig(hidden=16, dim=8)), TWO),
     "triplet": Case(lambda e: Triplet(e, TripletConfig(dim=8, memory=MEMORY)), ONE),

@@ -18,7 +18,7 @@ from selfsup.core.errors import UserError
 from selfsup.data.loader import Batches
 from selfsup.data.samplers import PKSampler, Sampler, ShuffleSampler
 from selfsup.data.sources import ArraySource
-from selfsup.doctor.cases import CASES, CLASSES, ONE_GROUP, Case
+from selfsup.doctor.cases import CASES, CLASSES, Case
 from selfsup.encoders.encoder import build_for
 from selfsup.training.pretrain import local_batches
 from selfsup.training.step import Stepper
@@ -49,13 +49,14 @@ def measure(
     lr: float = 0.0,
     dtype: torch.dtype = torch.float32,
     cases: Mapping[str, Case] = CASES,
-    encoder: EncoderConfig = ONE_GROUP,
+    encoder: EncoderConfig | None = None,
     stepper: Callable[..., Stepper] = Stepper,
 ) -> dict[str, Measurement]:
     """Train each method for `steps` steps of 16 images, then compute one more gradient.
 
     Each process splits its local batch into `micro_batches`. With a learning rate of 0 queues and
-    centres fill while weights stay, so that gradients differ only by their own rounding.
+    centres fill while weights stay, so that gradients differ only by their own rounding. `encoder`
+    replaces that of the cases.
     """
     measurements = {}
     for name in names:
@@ -82,22 +83,25 @@ def measure(
 
 def prepare(
     case: Case,
-    encoder: EncoderConfig = ONE_GROUP,
+    encoder: EncoderConfig | None = None,
     *,
     micro_batches: int = 1,
     lr: float = 1e-3,
     dtype: torch.dtype = torch.float32,
     stepper: Callable[..., Stepper] = Stepper,
 ) -> tuple[Stepper, Batches]:
-    """Make a method with SGD, the same every time, and batches of 16 images in 8 classes."""
+    """Make a method with SGD, the same every time, and batches of 16 images in 8 classes.
+
+    `encoder` replaces that of the case.
+    """
     coarse = np.random.default_rng(0).integers(0, 256, (64, 4, 4, 3), dtype=np.uint8)
     images = coarse.repeat(5, 1).repeat(5, 2)  # embeddings of noise would be nearly equal
     labels = torch.arange(64) % CLASSES
     source = ArraySource(images, labels, [str(c) for c in range(CLASSES)])
-    make, views = case
+    make, views = case.make, case.views
     accelerator = distributed.start()
     torch.manual_seed(0)
-    method = make(build_for(encoder, views)).to(accelerator.device, dtype)
+    method = make(build_for(encoder or case.encoder, views)).to(accelerator.device, dtype)
     sampler: Sampler = ShuffleSampler(64, batch=BATCH, seed=0)
     if views.views == 1:
         sampler = PKSampler(labels, p=4, k=4, seed=0)

@@ -4,14 +4,16 @@ Tensors in, a scalar out; no state, no process, float32 inside. `Distance` is sh
 miners of `selfsup.mining`.
 """
 
-from selfsup.losses.clustering import dino, sinkhorn, swapped_prediction, swav
+from selfsup.losses.clustering import dino, ibot, sinkhorn, swapped_prediction, swav
 from selfsup.losses.contrastive import dcl, dclw, info_nce, nt_xent
 from selfsup.losses.covariance import barlow_twins, tico, vicreg
+from selfsup.losses.entropy import koleo
 from selfsup.losses.gaussian import lejepa, sigreg
 from selfsup.losses.measures import Distance, Similarity
 from selfsup.losses.npairs import angular, angular_n_pairs, n_pairs, n_pairs_angular
 from selfsup.losses.pairs import generalized_lifted, lifted_structure, pair_contrastive
 from selfsup.losses.proxies import arcface, cosface, proxy_anchor
+from selfsup.losses.reconstruction import masked_pixels
 from selfsup.losses.regression import cosine_regression, negative_cosine
 from selfsup.losses.relations import Pairs, Triplets
 from selfsup.losses.similarity import circle, class_nt_xent, multi_similarity, supcon
@@ -35,9 +37,12 @@ __all__ = [
     "dclw",
     "dino",
     "generalized_lifted",
+    "ibot",
     "info_nce",
+    "koleo",
     "lejepa",
     "lifted_structure",
+    "masked_pixels",
     "multi_similarity",
     "n_pairs",
     "n_pairs_angular",

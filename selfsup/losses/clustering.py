@@ -223,6 +223,67 @@ def dino(
     return swapped_prediction(x, layer, target, targets=teachers.shape[1], temperature=temperature)
 
 
+def ibot(
+    students: Tensor,
+    prototypes: Tensor,
+    teachers: Tensor,
+    teacher_prototypes: Tensor,
+    centre: Tensor,
+    weights: Tensor,
+    *,
+    temperature: float,
+    teacher_temperature: float,
+) -> Tensor:
+    """iBOT: the student predicts, for each masked patch, what the teacher makes of the whole view.
+
+    The sum over patches of weight x -sum over k of q log softmax(student . prototypes /
+    temperature), with q = softmax((teacher . its prototypes - centre) / its temperature). All rows
+    and prototypes at length 1, as in `dino`.
+
+    Source: Zhou et al. 2022, https://arxiv.org/abs/2111.07832, equation 2.
+
+    Args:
+        students: [n, d] bottleneck rows of the student's patches, in any scale.
+        prototypes: [k, d] the student's last layer, in any scale.
+        teachers: [n, d] the teacher's rows of the same patches.
+        teacher_prototypes: [k, d] its last layer.
+        centre: [k], subtracted from the teacher's scores.
+        weights: [n]: 1 / (masked patches of its view x views) is the mean over views of the mean
+            over masked patches. Rows of weight 0 are left out.
+        temperature: of the student.
+        teacher_temperature: lower is sharper.
+
+    Returns:
+        Scalar, in nats; 0 if all weights are 0.
+
+    Example:
+        >>> z, w, centre = torch.eye(2), torch.eye(2), torch.full((2,), 0.5)
+        >>> weights, settings = torch.tensor([1.0, 0.0]), {"teacher_temperature": 0.04}
+        >>> loss = ibot(z.flip(0), w, z, w, centre, weights, temperature=1.0, **settings)
+        >>> round(loss.item(), 4)  # the first patch predicts the other prototype
+        1.3133
+    """
+    rows = weights.nonzero()[:, 0]
+    if not len(rows):
+        return (at_least_float32(students) * 0).sum()
+    with full_precision(students):
+        x, layer = _unit(students[rows]), _unit(prototypes)
+        with torch.no_grad():
+            factors = weights[rows].to(x.dtype)
+            teacher_rows, teacher_layer = _unit(teachers[rows]), _unit(teacher_prototypes)
+
+    def cross_entropy(scores: Tensor, block: slice) -> Tensor:
+        """Of patches, times their weights: [r, k] -> [r]."""
+        with torch.no_grad():
+            taught = teacher_rows[block] @ teacher_layer.T - centre
+            q = (taught / teacher_temperature).softmax(1)
+        logits = scores / temperature
+        return factors[block] * (logits.logsumexp(1) - (q * logits).sum(1))
+
+    with full_precision(x):
+        return map_rows(x, layer, DOT, cross_entropy).sum()
+
+
 @torch.no_grad()
 def prototypes_used(
     rows: Tensor, prototypes: Tensor, centre: Tensor | None, *, temperature: float

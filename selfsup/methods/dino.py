@@ -28,6 +28,36 @@ class BottleneckRows(NamedTuple):
     """[b, t, dim] of the large views."""
 
 
+def require_settings(config: DINOConfig) -> None:
+    """Refuse settings that make no sense.
+
+    Raises:
+        UserError: a temperature or the number of prototypes is not above 0, or a fraction is none.
+    """
+    require_positive(config, "temperature", "teacher_temperature", "teacher_start", "prototypes")
+    require_fraction(config, "warmup", "centre", "frozen")
+
+
+def dino_head(width: int, config: DINOConfig) -> tuple[nn.Module, nn.Parameter]:
+    """Make a head of three layers with GELU from features of that width, and its prototypes."""
+    widths = (config.hidden, config.hidden, config.dim)
+    projector = mlp(width, *widths, norm=None, activation=nn.GELU)
+    prototypes = nn.Parameter(torch.empty(config.prototypes, config.dim))
+    for weight in (*projector.parameters(), prototypes):
+        if weight.ndim > 1:
+            nn.init.trunc_normal_(weight, std=0.02)
+        else:
+            nn.init.zeros_(weight)
+    return projector, prototypes
+
+
+def teacher_temperature(config: DINOConfig, info: StepInfo) -> float:
+    """Temperature of the teacher: rises linearly from its start over the warm-up."""
+    start, end = config.teacher_start, config.teacher_temperature
+    progress = min(1.0, info.progress / config.warmup) if config.warmup else 1.0
+    return start + (end - start) * progress
+
+
 class DINO(Method[BottleneckRows]):
     """The last layer belongs to the loss, since its outputs are too large to gather."""
 
@@ -38,20 +68,10 @@ class DINO(Method[BottleneckRows]):
     def __init__(self, encoder: Encoder, config: DINOConfig) -> None:
         """A head of three layers with GELU, then the prototypes."""
         super().__init__()
-        require_positive(
-            config, "temperature", "teacher_temperature", "teacher_start", "prototypes"
-        )
-        require_fraction(config, "warmup", "centre", "frozen")
+        require_settings(config)
         self.encoder = encoder
         self.config = config
-        widths = (config.hidden, config.hidden, config.dim)
-        self.projector = mlp(encoder.dim, *widths, norm=None, activation=nn.GELU)
-        self.prototypes = nn.Parameter(torch.empty(config.prototypes, config.dim))
-        for weight in (*self.projector.parameters(), self.prototypes):
-            if weight.ndim > 1:
-                nn.init.trunc_normal_(weight, std=0.02)
-            else:
-                nn.init.zeros_(weight)
+        self.projector, self.prototypes = dino_head(encoder.dim, config)
         self.teacher = Teacher(config.teacher, encoder, self.projector)
         self.register_buffer("teacher_prototypes", self.prototypes.detach().clone())
         self.register_buffer("centre", torch.zeros(config.prototypes))
@@ -81,10 +101,8 @@ class DINO(Method[BottleneckRows]):
         return BottleneckRows(student, map_views(self.teacher, views[0]))
 
     def temperature(self, info: StepInfo) -> float:
-        """Temperature of the teacher: rises linearly from its start over the warm-up."""
-        start, end = self.config.teacher_start, self.config.teacher_temperature
-        progress = min(1.0, info.progress / self.config.warmup) if self.config.warmup else 1.0
-        return start + (end - start) * progress
+        """Temperature of the teacher, see `teacher_temperature`."""
+        return teacher_temperature(self.config, info)
 
     def loss(self, embeddings: BottleneckRows, labels: Tensor | None, info: StepInfo) -> Tensor:
         """Compute the loss over the global batch, with the centre of earlier batches."""

@@ -3,20 +3,21 @@
 Shape letters: b local images, n images of the global batch, v views, s side in pixels, d width.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Generic, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import TypeVar  # the standard one has no default before Python 3.13
 
+from selfsup.config import ViewsConfig
 from selfsup.core.errors import require
 from selfsup.core.seeds import StepInfo
 from selfsup.encoders.encoder import Encoder
 from selfsup.methods.signs import collapse_signs, view_signs
 
 Views = tuple[Tensor, ...]
-"""The views of one size each: float [b, v, 3, s, s]."""
+"""The views of one size each: float [b, v, 3, s, s]; behind them what the method draws itself."""
 
 
 class Embeddings(Protocol):
@@ -63,6 +64,19 @@ class Method(nn.Module, Generic[E]):
     def exported(self) -> Encoder:
         """The encoder that is evaluated and kept; some methods can give a teacher's."""
         return self.encoder
+
+    def draw(self, images: int, views: Sequence[ViewsConfig], info: StepInfo) -> tuple[Tensor, ...]:
+        """Draw what `embed` needs at random beside the views, such as masks: [images, ...] each.
+
+        Drawn on the CPU for the global batch, from `info.generator` alone, so that any number of
+        processes and micro-batches sees the same. `embed` gets its rows behind the views.
+
+        Args:
+            images: of the global batch.
+            views: settings of the views of each size.
+            info: of this step.
+        """
+        return ()
 
     def embed(self, views: Views) -> E:
         """Embed the local images: a NamedTuple of [b, ...]."""

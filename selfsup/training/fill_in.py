@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from selfsup.config import FinetuneConfig, PretrainConfig, TrainConfig
+from selfsup.config import EncoderConfig, FinetuneConfig, PretrainConfig, TrainConfig
 from selfsup.config.views import size_for
 from selfsup.core import distributed
 from selfsup.core.cli import read_settings
@@ -19,6 +19,7 @@ from selfsup.training.first_rate import FROM_RANDOM, first_rate, known_share
 from selfsup.training.start import opened, starting_encoder
 
 C = TypeVar("C", bound=TrainConfig)
+RESNET = EncoderConfig(name=ENCODER_NAME)
 BATCH = 256
 """Images of a pretraining batch, where there are so many."""
 SAMPLED = 32
@@ -27,12 +28,12 @@ OF_INIT = ("size", "mean", "std", "interpolation", "crop", "squash")
 """Settings of views that come with the weights of --init, unless they are given."""
 
 
-def fill_in(config: C) -> C:
+def fill_in(config: C, *, encoder: EncoderConfig = RESNET) -> C:
     """Replace the settings that are left open, and leave those that are given.
 
     A run that goes on takes what it began with. Else:
 
-    encoder: that of --init, or resnet18.
+    encoder: that of --init, or `encoder`, a resnet18 where its method can have any network.
     views: size, normalisation and evaluation crop of --init; else the size is the shorter side of
         the images, at most 96.
     batch: 256 images, or all of fewer; of fine-tuning 64 images, of 16 classes or all of fewer.
@@ -46,7 +47,8 @@ def fill_in(config: C) -> C:
     if config.init:
         config = _of_init(config)
     elif not config.encoder.name:
-        config = replace(config, encoder=replace(config.encoder, name=ENCODER_NAME))
+        args = config.encoder.args or encoder.args
+        config = replace(config, encoder=replace(config.encoder, name=encoder.name, args=args))
     if config.views.size and not _batch_is_open(config) and not _rate_is_open(config):
         return config
     source = training_source(config)
@@ -76,7 +78,10 @@ def _as_begun(config: C) -> C:
     for name in ("batch", "classes", "images"):
         if getattr(config, name, None) == 0:
             changes[name] = stored.get(name, 0)
-    for section, name in (("encoder", "name"), ("views", "size"), ("optim", "lr")):
+    fields = [("encoder", "name"), ("views", "size"), ("optim", "lr")]
+    if not config.encoder.name:  # the arguments came with the default network
+        fields.append(("encoder", "args"))
+    for section, name in fields:
         value = stored.get(section, {}).get(name)
         given = changes.get(section, getattr(config, section))
         if not getattr(given, name) and value:

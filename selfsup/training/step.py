@@ -85,6 +85,7 @@ class Stepper:
         self.total = total
         self.embeddings: Embeddings  # of the last batch, once there was one
         self.labels: Tensor | None = None
+        self.drawn: tuple[int, tuple[Tensor, ...]] = (-1, ())  # a step, and what was drawn for it
 
     def __call__(self, batch: Batch) -> Tensor:
         """Move the weights by one step, in place, and return the loss before it.
@@ -196,14 +197,27 @@ class Stepper:
         """Embed micro-batch i, with a random state that its place in the global batch gives."""
         rank, _ = world()
         torch.manual_seed(seed_for(self.seed, batch.step, f"network/{rank * len(chunks) + i}"))
-        dtype = next(self.method.parameters()).dtype
+        with self.accelerator.autocast():
+            embeddings: Embeddings = self.network(self.inputs(batch, chunks[i]))
+        return embeddings
+
+    def inputs(self, batch: Batch, chunk: slice) -> tuple[Tensor, ...]:
+        """Make the views of some local images, and take their rows of what the method draws."""
+        dtype, device = next(self.method.parameters()).dtype, self.accelerator.device
         views = []
         for crops, draws, config in zip(batch.crops, batch.draws, self.views, strict=True):
-            pixels = crops[chunks[i]].to(self.accelerator.device, non_blocking=True)
-            views.append(apply(pixels, draws.rows(chunks[i]), config, self.changes).to(dtype))
-        with self.accelerator.autocast():
-            embeddings: Embeddings = self.network(tuple(views))
-        return embeddings
+            pixels = crops[chunk].to(device, non_blocking=True)
+            views.append(apply(pixels, draws.rows(chunk), config, self.changes).to(dtype))
+        return (*views, *(x[chunk].to(device) for x in self._method_draws(batch)))
+
+    def _method_draws(self, batch: Batch) -> tuple[Tensor, ...]:
+        """Draw for the global batch, once a step; return the rows of this process."""
+        rank, processes = world()
+        rows = len(batch.positions)
+        if self.drawn[0] != batch.step:
+            drawn = self.method.draw(rows * processes, self.views, self.info(batch))
+            self.drawn = batch.step, tuple(x[rank * rows : (rank + 1) * rows] for x in drawn)
+        return self.drawn[1]
 
     def _backward(self, outputs: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
         """Send known gradients of the outputs backward through the network.

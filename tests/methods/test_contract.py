@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from selfsup.config import EncoderConfig, SwAVConfig
 from selfsup.core.errors import UserError
-from selfsup.doctor.cases import CASES, QUEUE
+from selfsup.doctor.cases import CASES, QUEUE, VIT
 from selfsup.doctor.certificate import FIRST, prepare
 from selfsup.encoders.encoder import build
 from selfsup.methods.swav import SwAV
@@ -22,6 +22,7 @@ MOVED_AFTER_A_STEP = {
     "byol": {"teacher"},
     "swav": {"prototypes", "queue"},
     "dino": {"teacher", "teacher_prototypes", "centre"},
+    "dinov2": {"teacher", "teacher_prototypes", "centre"},
     "nnclr": {"queue"},
     "tico": {"teacher", "second_moment"},
     "triplet": {"memory"},
@@ -42,7 +43,7 @@ def changed(before: dict[str, Tensor], method: nn.Module) -> set[str]:
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_config_has_the_name_of_its_method_first(case: str) -> None:
-    config: Any = CASES[case].make(build(EncoderConfig(name="test_resnet"), 16)).config
+    config: Any = CASES[case].make(build(CASES[case].encoder, 16)).config
     assert fields(config)[0].name == "name"
     assert config.name == case
 
@@ -118,7 +119,9 @@ def test_half_precision_has_nearly_the_same_loss(
 def test_each_size_of_views_goes_through_the_encoder_at_once(case: str) -> None:
     step, batches = prepare(CASES[case])
     seen: list[int] = []
-    step.method.encoder.register_forward_hook(lambda *call: seen.append(call[2].shape[0]))
+    encoder = step.method.encoder
+    first = encoder.model.patch_embed if CASES[case].encoder is VIT else encoder
+    first.register_forward_hook(lambda *call: seen.append(call[2].shape[0]))
     step.gradient(batches[FIRST])
     separate = {"moco-v3", "byol", "simsiam", "barlow-twins", "vicreg", "nnclr"}
     if case in separate:  # their views are made differently and have batch statistics of their own
@@ -159,9 +162,10 @@ def test_methods_of_two_views_say_so_when_they_get_others(case: str) -> None:
 
 
 def test_negatives_are_counted_as_the_papers_do() -> None:
-    small = build(EncoderConfig(name="test_resnet"), 16)
     pretraining = {name: case for name, case in CASES.items() if case.views.views > 1}
-    counts = {name: case.make(small).negatives(16) for name, case in pretraining.items()}
+    counts = {
+        name: case.make(build(case.encoder, 16)).negatives(16) for name, case in pretraining.items()
+    }
     assert {name: count for name, count in counts.items() if count} == {
         "simclr": 30,
         "dcl": 30,

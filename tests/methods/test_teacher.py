@@ -13,6 +13,7 @@ from torch import nn
 from selfsup.config import (
     BYOLConfig,
     DINOConfig,
+    DINOv2Config,
     EncoderConfig,
     MoCoV2Config,
     MoCoV3Config,
@@ -20,9 +21,11 @@ from selfsup.config import (
     TiCoConfig,
 )
 from selfsup.core.seeds import StepInfo
+from selfsup.doctor.cases import VIT
 from selfsup.encoders.encoder import build
 from selfsup.methods.byol import BYOL
 from selfsup.methods.dino import DINO
+from selfsup.methods.dinov2 import DINOv2
 from selfsup.methods.moco import MoCoV2, MoCoV3
 from selfsup.methods.teacher import Teacher
 from selfsup.methods.tico import TiCo
@@ -33,6 +36,9 @@ TAUGHT: dict[str, Callable[[TeacherConfig], Any]] = {
     "moco v3": lambda t: MoCoV3(encoder(), MoCoV3Config(hidden=4, dim=4, teacher=t)),
     "tico": lambda t: TiCo(encoder(), TiCoConfig(hidden=4, dim=4, teacher=t)),
     "dino": lambda t: DINO(encoder(), DINOConfig(hidden=4, dim=4, prototypes=4, teacher=t)),
+    "dinov2": lambda t: DINOv2(
+        build(VIT, 16), DINOv2Config(hidden=4, dim=4, prototypes=4, teacher=t)
+    ),
 }
 
 
@@ -49,6 +55,7 @@ def test_only_dino_exports_its_teacher_by_default() -> None:
     others = (c.teacher for c in (BYOLConfig(), MoCoV2Config(), MoCoV3Config(), TiCoConfig()))
     assert {teacher.export for teacher in others} == {"student"}
     assert DINOConfig().teacher.export == "teacher"
+    assert DINOv2Config().teacher.export == "teacher"
 
 
 def test_a_teacher_follows_by_the_momentum_of_its_step() -> None:

@@ -247,3 +247,45 @@ def teacher_after(teacher: Row, students: list[Row], momenta: list[float]) -> Ro
     for student, m in zip(students, momenta, strict=True):
         teacher = [m * t + (1 - m) * s for t, s in zip(teacher, student, strict=True)]
     return list(teacher)
+
+
+def ibot(
+    students: Rows,
+    teachers: Rows,
+    centre: Row,
+    weights: Row,
+    student_temperature: float,
+    teacher_temperature: float,
+) -> float:
+    """iBOT (Zhou 2022) eq 2 on logits of patches: sum of weight * -sum_k P_t,k log P_s,k.
+
+    P_t = softmax((teacher - centre)/Tt). Weight 1 / (masked of its view) / views: the mean over
+    views of the mean over masked patches.
+    """
+    total = 0.0
+    for student, teacher, weight in zip(students, teachers, weights, strict=True):
+        centred = [v - c for v, c in zip(teacher, centre, strict=True)]
+        target = [math.exp(v) for v in log_softmax(centred, teacher_temperature)]
+        total -= weight * dot(target, log_softmax(student, student_temperature))
+    return total
+
+
+def koleo(x: Rows, eps: float = 1e-8) -> float:
+    """KoLeo (Sablayrolles 2019): -1/n sum_i log(min_{j != i} |x_i - x_j| + eps), at length 1."""
+    x = [unit(row) for row in x]
+    nearest = [min(math.dist(a, b) for j, b in enumerate(x) if j != i) for i, a in enumerate(x)]
+    return -mean([math.log(distance + eps) for distance in nearest])
+
+
+def mae(predictions: list[Rows], pixels: list[Rows], eps: float = 1e-6) -> float:
+    """MAE (He 2022): mean over images and masked patches of (prediction - normalised pixels)^2.
+
+    Each patch less its mean, over sqrt(variance + eps), the variance with n - 1 (the paper's code).
+    """
+    errors = []
+    for patches, image in zip(predictions, pixels, strict=True):
+        for guess, patch in zip(patches, image, strict=True):
+            spread = math.sqrt(cov(patch, patch, len(patch) - 1) + eps)
+            target = [(v - mean(patch)) / spread for v in patch]
+            errors.append(mean([(g - t) ** 2 for g, t in zip(guess, target, strict=True)]))
+    return mean(errors)

@@ -233,3 +233,31 @@ def test_measuring_leaves_batch_statistics_and_goes_on_with_the_first_rate(tmp_p
     assert all(torch.equal(x, before[name]) for name, x in encoder.state_dict().items())
     again = selfsup.finetune(data, out=tmp_path / "r", **settings)
     assert again.settings["optim"]["lr"] == first
+
+
+@pytest.mark.parametrize("method", ["mae", "dinov2"])
+def test_a_method_of_masked_patches_has_a_vit_where_none_is_named_and_goes_on_with_it(
+    tmp_path: Path, method: str
+) -> None:
+    data, out = saved(tmp_path, 8, 16, 16), tmp_path / "run"
+    flags = ("--data", data, "--out", out, "--batch", "4", "--steps", "1", "--method.dim", "8")
+    done = called(f"recipes/pretrain_{method}.py", *flags)
+    assert done.returncode == 0, done.stderr
+    assert "name: vit_tiny_patch16_224" in (out / "config.yaml").read_text()
+    again = called(f"recipes/pretrain_{method}.py", *flags)
+    assert again.returncode == 0, again.stderr
+    assert "has done all its 1 steps" in again.stdout
+
+
+def test_a_named_encoder_keeps_its_own_arguments(tmp_path: Path) -> None:
+    vit = EncoderConfig(name="vit_tiny_patch16_224", args="{global_pool: avg}")
+    config = Pretrain(data=saved(tmp_path, 20, 28, 28), out="x")
+    for given in (
+        EncoderConfig(name="test_vit"),
+        EncoderConfig(name="test_vit", args="{depth: 1}"),
+    ):
+        assert fill_in(replace(config, encoder=given), encoder=vit).encoder == given
+    assert fill_in(config, encoder=vit).encoder == vit
+    layers = EncoderConfig(args="{depth: 1}")
+    named = replace(layers, name=vit.name)
+    assert fill_in(replace(config, encoder=layers), encoder=vit).encoder == named

@@ -14,7 +14,7 @@ from selfsup.config import LocalViewsConfig, OptimConfig
 from selfsup.core.errors import UserError
 from selfsup.core.seeds import StepInfo, seed_for
 from selfsup.doctor.cases import CASES
-from selfsup.doctor.certificate import FIRST, prepare
+from selfsup.doctor.certificate import BATCH, FIRST, prepare
 from selfsup.training.optim import clipping
 
 pytestmark = pytest.mark.slow
@@ -113,8 +113,9 @@ def test_the_gradient_is_that_of_the_loss_taken_backward_at_once(
     found = {n: p.grad.clone() for n, p in method.named_parameters() if p.grad is not None}
     step.optimizer.zero_grad()
     groups = zip(batch.crops, batch.draws, CASES[case].views.by_size(), strict=True)
-    views = tuple(apply(*group).double() for group in groups)
-    method.loss(method.embed(views), batch.labels, step.info(batch)).backward()
+    views = [apply(*group).double() for group in groups]
+    drawn = method.draw(BATCH, CASES[case].views.by_size(), step.info(batch))
+    method.loss(method.embed((*views, *drawn)), batch.labels, step.info(batch)).backward()
     plain = {n: p.grad for n, p in method.named_parameters() if p.grad is not None}
     assert found.keys() == plain.keys()
     for name, gradient in plain.items():

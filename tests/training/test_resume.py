@@ -100,11 +100,14 @@ def test_memories_proxies_and_drawn_triplets_survive_a_kill(
 
 HEADS = ("--method.hidden", "8", "--method.dim", "8")
 CROPS = ("--views.local.size", "8", "--method.prototypes", "12", "--method.frozen", "0.1")
+VIT = ("--encoder.args", "{embed_dim: 16, depth: 1, num_heads: 2, patch_size: 4}")
 SPECIAL = {
     "moco_v2": (*HEADS, "--method.queue", "20"),
     "vicreg": (*HEADS, "--optim.name", "lars"),
     "swav": (*HEADS, *CROPS, "--method.queue", "20", "--method.start", "0.3"),
     "dino": (*HEADS, *CROPS),
+    "dinov2": (*HEADS, *CROPS, *VIT),
+    "mae": ("--method.dim", "8", "--method.heads", "2", "--method.depth", "1", *VIT),
     "nnclr": (*HEADS, "--method.queue", "20"),
     "lejepa": (*HEADS, "--views.local.size", "8"),
 }
@@ -121,7 +124,10 @@ METHODS = {
     [
         ("swav", 1),
         *(pytest.param(name, 1, marks=GRID) for name in METHODS if name != "swav"),
-        *(pytest.param(name, 2, marks=GRID) for name in ("moco_v2", "swav", "dino")),
+        *(
+            pytest.param(name, 2, marks=GRID)
+            for name in ("moco_v2", "swav", "dino", "dinov2", "mae")
+        ),
     ],
 )
 def test_every_pretraining_recipe_survives_a_kill(
@@ -129,7 +135,9 @@ def test_every_pretraining_recipe_survives_a_kill(
 ) -> None:
     data = folder(tmp_path / "images")
     unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
-    flags = ("--data", str(data), *TINY[:4], *METHODS[name], *TINY[-8:], "--workers", "0", "--out")
+    encoder = () if VIT[0] in METHODS[name] else TINY[:2]
+    size = (*encoder, *TINY[2:4])
+    flags = ("--data", str(data), *size, *METHODS[name], *TINY[-8:], "--workers", "0", "--out")
     script = f"recipes/pretrain_{name}.py"
     runs = [recipe_command(script, *flags, out, processes=processes) for out in (unbroken, killed)]
     done = run(*runs[0])

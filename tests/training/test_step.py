@@ -13,9 +13,9 @@ from selfsup.doctor.certificate import BATCH as SIZE
 from selfsup.doctor.certificate import Measurement
 from selfsup.training.step import frozen_running_stats
 
-GROUP = [name for name in METHODS if name.endswith("/group")]
+GROUP = [name for name in METHODS if name.endswith(("/group", "/vit"))]
 BATCH = [name for name in METHODS if name.endswith("/batch")]
-QUICK = ["dino/group", "proxies arcface/group", "byol own/batch"]
+QUICK = ["dino/group", "dinov2/vit", "proxies arcface/group", "byol own/batch"]
 MEMORIES = ["moco-v2/group", "nnclr/group", "swav/group", "triplet/group", "pairs circle/group"]
 ONCE = {*QUICK, *MEMORIES, "simclr/group"}
 """One of each kind: a teacher, batch norms, parameters of the loss, memories, none of these."""

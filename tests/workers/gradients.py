@@ -14,6 +14,7 @@ import torch
 
 from selfsup.config import (
     BYOLConfig,
+    DINOv2Config,
     EncoderConfig,
     MemoryConfig,
     PairsConfig,
@@ -25,10 +26,11 @@ from selfsup.config import (
 )
 from selfsup.config.finetuning import Miner, PairLoss
 from selfsup.core import distributed
-from selfsup.doctor.cases import CASES, CLASSES, MEMORY, ONE, ONE_GROUP, TWO, Case
+from selfsup.doctor.cases import CASES, CLASSES, MEMORY, ONE, ONE_GROUP, ONE_SIZE, TWO, VIT, Case
 from selfsup.doctor.certificate import Measurement, measure
 from selfsup.encoders.encoder import Encoder
 from selfsup.methods.byol import BYOL
+from selfsup.methods.dinov2 import DINOv2
 from selfsup.methods.method import Method
 from selfsup.methods.pair_ranking import USED_SETTINGS, PairRanking
 from selfsup.methods.proxy_ranking import ProxyRanking
@@ -38,6 +40,7 @@ from selfsup.methods.triplet_ranking import Triplet
 
 NORMS = {
     "group": ONE_GROUP,
+    "vit": VIT,
     "batch": EncoderConfig(
         args="{stem_type: deep, stem_width: 4, channels: [8, 8, 8, 8], layers: [1, 1, 1, 1]}"
     ),
@@ -74,7 +77,14 @@ def with_proxies(loss: str) -> Callable[[Encoder], Method]:
 
 
 METHODS: dict[str, Case] = {
-    **{f"{name}/group": case for name, case in CASES.items()},
+    **{f"{name}/group": case for name, case in CASES.items() if case.encoder is ONE_GROUP},
+    **{f"{name}/vit": case for name, case in CASES.items() if case.encoder is VIT},
+    "dinov2 shared/vit": Case(
+        lambda e: DINOv2(
+            e, DINOv2Config(prototypes=12, frozen=0.0, hidden=16, dim=8, heads="shared")
+        ),
+        ONE_SIZE,
+    ),
     "simclr/batch": Case(lambda e: SimCLR(e, replace(LAYER, norm="batch")), TWO),
     "triplet/batch": Case(lambda e: Triplet(e, TripletConfig(dim=8)), ONE),
     "byol own/batch": Case(byol("batch", "own"), TWO),
