@@ -3,6 +3,7 @@
 They are separate from the code that they configure, so that --help does not have to load torch.
 """
 
+from selfsup.config.distillation import DistilConfig
 from selfsup.config.evaluation import (
     EvaluateConfig,
     Format,
@@ -61,6 +62,7 @@ __all__ = [
     "BarlowTwinsConfig",
     "ContrastiveConfig",
     "DCLConfig",
+    "DistilConfig",
     "DINOConfig",
     "EncoderConfig",
     "EvaluateConfig",

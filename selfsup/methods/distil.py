@@ -1,0 +1,209 @@
+"""Distillation: a student learns the features of a frozen teacher, without labels.
+
+Sources: Romero et al. 2015, https://arxiv.org/abs/1412.6550 (features); Koohpayegani et al. 2020,
+https://arxiv.org/abs/2010.14713 (CompRess), and Fang et al. 2021, https://arxiv.org/abs/2101.04731
+(SEED): similarities.
+
+Shape letters: b local images, n images of the global batch, v views, s side in pixels, e width of
+the teacher, d width of SimCLR's projection.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from selfsup.augment.apply import standardize
+from selfsup.config import DistilConfig, ViewsConfig
+from selfsup.config.pretraining import require_positive
+from selfsup.core.errors import require
+from selfsup.core.seeds import StepInfo
+from selfsup.encoders.encoder import Encoder
+from selfsup.losses.contrastive import nt_xent
+from selfsup.losses.distillation import feature_cosine, feature_mse, relational, soft_neighbours
+from selfsup.methods.heads import mlp
+from selfsup.methods.memory import Memory
+from selfsup.methods.method import Method, Views, map_views
+from selfsup.methods.signs import collapse_signs, view_signs
+
+
+class Distilled(NamedTuple):
+    """Projections of a student and the features of its teacher."""
+
+    student: Tensor
+    """[b, v, e], the large views first."""
+    target: Tensor
+    """[b, v, e] of the same views, or [b, 1, e] of the whole images; [b, 0, e] until they are looked
+    up."""
+
+
+class DistilledSimCLR(NamedTuple):
+    """The same, and projections for SimCLR's loss."""
+
+    student: Tensor
+    target: Tensor
+    projection: Tensor
+    """[b, v, d]."""
+
+
+class StoredFeatures:
+    """Features of the teacher for every image, such as a file that is mapped into memory."""
+
+    def __init__(self, rows: Any) -> None:
+        """Take an array [images, e], by the position of the image."""
+        self.rows = rows
+        self.images, self.dim = rows.shape
+
+    def of_views(self, views: Views) -> None:
+        """There are none: the features are of whole images."""
+
+    def of_images(self, positions: Tensor, like: Tensor) -> Tensor:
+        """Look up the features of images, in the precision and on the device of `like`. [b, e]."""
+        rows = torch.from_numpy(self.rows[positions.cpu().numpy()])
+        return rows.to(like.device, torch.promote_types(like.dtype, torch.float32))
+
+
+class LiveTeacher:
+    """A teacher that sees the student's views, at its own size and with its own normalisation.
+
+    It is no Module: a method that has one keeps it out of its parameters and its checkpoints.
+    """
+
+    def __init__(
+        self, encoder: Encoder, views: ViewsConfig, *, student: ViewsConfig, images: int
+    ) -> None:
+        """Take the teacher, its evaluation view, the student's views and the number of images."""
+        self.encoder = encoder.eval().requires_grad_(False)
+        self.views = views
+        self.student = student
+        self.images, self.dim = images, encoder.dim
+
+    @torch.no_grad()
+    def of_views(self, views: Views) -> Tensor:
+        """Compute the features of all views, the large ones first. -> [b, v, e]."""
+        self.encoder.to(views[0].device, views[0].dtype)
+        return torch.cat([map_views(self._features, group) for group in views], 1)
+
+    def of_images(self, positions: Tensor, like: Tensor) -> None:
+        """There are none: the features are of views."""
+
+    def _features(self, images: Tensor) -> Tensor:
+        """Undo the student's normalisation, resize, and embed. [b, c, s, s] -> [b, e]."""
+        mean, std = (images.new_tensor(x)[:, None, None] for x in self.student_statistics)
+        side, how = self.views.size, self.views.interpolation
+        pixels = images * std + mean
+        if images.shape[-1] != side:
+            pixels = F.interpolate(pixels, (side, side), mode=how, antialias=True)
+        features: Tensor = self.encoder(
+            standardize(pixels.clamp(0, 1), self.views.mean, self.views.std)
+        )
+        return features
+
+    @property
+    def student_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation by which the student's views are normalised."""
+        return self.student.mean, self.student.std
+
+
+class Distil(Method[Distilled | DistilledSimCLR]):
+    """A student with a head into the teacher's width, and SimCLR's projector if it has a weight."""
+
+    def __init__(
+        self, encoder: Encoder, config: DistilConfig, targets: StoredFeatures | LiveTeacher
+    ) -> None:
+        """Take the student, and what has the teacher's features."""
+        super().__init__()
+        _check(config, targets.images)
+        self.encoder = encoder
+        self.config = config
+        self.targets = targets
+        hidden = (config.hidden,) if config.head == "mlp" else ()
+        self.head = mlp(encoder.dim, *hidden, targets.dim, norm=config.norm)
+        self.queue = Memory(config.queue if config.loss == "queue" else 0, targets.dim)
+        if config.simclr:
+            widths = (encoder.dim, config.hidden, config.dim)
+            self.projector = mlp(*widths, norm=config.norm, end="norm")
+
+    def embed(self, views: Views) -> Distilled | DistilledSimCLR:
+        """Project all views, and let a live teacher see them."""
+        features = torch.cat([map_views(self.encoder, group) for group in views], 1)
+        student = map_views(self.head, features)
+        target = self.targets.of_views(views)
+        if target is None:
+            target = student.detach()[:, :0]
+        if not self.config.simclr:
+            return Distilled(student, target)
+        return DistilledSimCLR(student, target, map_views(self.projector, features))
+
+    def look_up(
+        self, embeddings: Distilled | DistilledSimCLR, positions: Tensor
+    ) -> Distilled | DistilledSimCLR:
+        """Add the stored features of whole images."""
+        rows = self.targets.of_images(positions, embeddings.student)
+        return embeddings if rows is None else embeddings._replace(target=rows[:, None])
+
+    def loss(
+        self, embeddings: Distilled | DistilledSimCLR, labels: Tensor | None, info: StepInfo
+    ) -> Tensor:
+        """Compute the mean of all views' losses, and add SimCLR's by its weight."""
+        loss = self._follow(embeddings.student, embeddings.target)
+        if isinstance(embeddings, DistilledSimCLR):
+            first, second = embeddings.projection[:, :2].unbind(1)
+            contrast = nt_xent(first, second, temperature=self.config.simclr_temperature)
+            loss = loss + self.config.simclr * contrast
+        return loss
+
+    def _follow(self, student: Tensor, target: Tensor) -> Tensor:
+        """Compute the chosen loss of views [n, v, e] against [n, v, e] or [n, 1, e]."""
+        c = self.config
+        temperatures = {
+            "temperature": c.temperature,
+            "teacher_temperature": c.teacher_temperature,
+        }
+        each = target.expand_as(student)
+        match c.loss:
+            case "cosine":
+                return feature_cosine(student.flatten(0, 1), each.flatten(0, 1))
+            case "mse":
+                return feature_mse(student.flatten(0, 1), each.flatten(0, 1))
+            case "relational":
+                pairs = zip(student.unbind(1), each.unbind(1), strict=True)
+                return torch.stack([relational(*pair, **temperatures) for pair in pairs]).mean()
+            case "queue":
+                queue = self.queue.contents()[0].to(target.dtype)
+                anchors = torch.cat([target.flatten(0, 1), queue])
+                rows = student.flatten(0, 1), each.flatten(0, 1)
+                return soft_neighbours(*rows, anchors, **temperatures)
+
+    def after_step(
+        self, embeddings: Distilled | DistilledSimCLR, labels: Tensor | None, info: StepInfo
+    ) -> None:
+        """Add the teacher's features to the queue."""
+        self.queue.add(embeddings.target[:, 0])
+
+    def signs(
+        self, embeddings: Distilled | DistilledSimCLR, labels: Tensor | None, info: StepInfo
+    ) -> dict[str, float]:
+        """Compute collapse signs of the first views, and `agreement`: their cosine to the teacher.
+
+        A single view has no other to compare with, and then there is neither gap nor nearest.
+        """
+        first, target = embeddings.student[:, 0], embeddings.target[:, 0]
+        signs = collapse_signs(first)
+        if embeddings.student.shape[1] > 1:
+            signs |= view_signs(first, embeddings.student[:, 1])
+        return signs | {"agreement": 1 - feature_cosine(first, target).item()}
+
+    def negatives(self, batch: int) -> int:
+        """Those of SimCLR, if it has a weight."""
+        return 2 * batch - 2 if self.config.simclr else 0
+
+
+def _check(config: DistilConfig, images: int) -> None:
+    require_positive(config, "temperature", "teacher_temperature", "simclr_temperature", "queue")
+    require(config.simclr >= 0, f"--method.simclr must be 0 or more, not {config.simclr}")
+    require(
+        config.loss != "queue" or config.queue <= images,
+        f"--method.queue {config.queue} is longer than the data: there are {images} images",
+    )
