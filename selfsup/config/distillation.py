@@ -29,7 +29,8 @@ class DistilConfig(HeadConfig):
     """What follows the teacher: the student's features themselves (cosine, mse), or how similar an
     image is to the others of the batch (relational) or to a queue of earlier images (queue)."""
     temperature: float = 0.1
-    """Divides the student's similarities of relational and queue (0.04 in CompRess, 0.2 in SEED)."""
+    """Divides the student's similarities, of relational and queue (0.04 in CompRess, 0.2 in
+    SEED)."""
     teacher_temperature: float = 0.05
     """Divides the teacher's similarities (0.04 in CompRess, 0.01 in SEED)."""
     queue: int = 4096

@@ -1,7 +1,7 @@
 """Settings of training runs."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from selfsup.config.pipelines import FINETUNE
 from selfsup.config.views import EncoderConfig, ViewsConfig
@@ -109,7 +109,7 @@ class TrainConfig:
 class PretrainConfig(TrainConfig):
     """Settings of pretraining, which needs no labels."""
 
-    FIRST = (
+    FIRST: ClassVar[tuple[str, ...]] = (
         *("data", "out", "encoder.name", "views.size", "epochs", "batch", "optim.lr", "workers"),
         *("seed", "probe.data"),
     )

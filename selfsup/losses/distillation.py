@@ -64,7 +64,9 @@ def feature_mse(student: Tensor, teacher: Tensor) -> Tensor:
         1.0
     """
     if student.shape != teacher.shape:
-        raise ValueError(f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} differ")
+        raise ValueError(
+            f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} differ"
+        )
     with full_precision(student):
         difference = at_least_float32(student) - at_least_float32(teacher.detach())
         return difference.square().mean()
@@ -149,10 +151,9 @@ def soft_neighbours(
         ValueError: shapes differ, there is no anchor, or a temperature is not positive.
 
     Example:
-        >>> rows = torch.eye(3)
-        >>> round(
-        ...     soft_neighbours(rows, rows, rows, temperature=0.5, teacher_temperature=0.1).item(), 3
-        ... )
+        >>> x = torch.eye(3)
+        >>> loss = soft_neighbours(x, x, x, temperature=0.5, teacher_temperature=0.1)
+        >>> round(loss.item(), 3)
         0.24
     """
     _check(student, teacher, temperature, teacher_temperature)

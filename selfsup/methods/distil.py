@@ -34,8 +34,7 @@ class Distilled(NamedTuple):
     student: Tensor
     """[b, v, e], the large views first."""
     target: Tensor
-    """[b, v, e] of the same views, or [b, 1, e] of the whole images; [b, 0, e] until they are looked
-    up."""
+    """[b, v, e] of the same views, or [b, 1, e] of whole images; [b, 0, e] until `look_up`."""
 
 
 class DistilledSimCLR(NamedTuple):
@@ -83,7 +82,7 @@ class LiveTeacher:
     def of_views(self, views: Views) -> Tensor:
         """Compute the features of all views, the large ones first. -> [b, v, e]."""
         self.encoder.to(views[0].device, views[0].dtype)
-        return torch.cat([map_views(self._features, group) for group in views], 1)
+        return torch.stack([self._features(view) for group in views for view in group.unbind(1)], 1)
 
     def of_images(self, positions: Tensor, like: Tensor) -> None:
         """There are none: the features are of views."""
@@ -156,25 +155,25 @@ class Distil(Method[Distilled | DistilledSimCLR]):
 
     def _follow(self, student: Tensor, target: Tensor) -> Tensor:
         """Compute the chosen loss of views [n, v, e] against [n, v, e] or [n, 1, e]."""
-        c = self.config
-        temperatures = {
-            "temperature": c.temperature,
-            "teacher_temperature": c.teacher_temperature,
-        }
+        t, teacher_t = self.config.temperature, self.config.teacher_temperature
         each = target.expand_as(student)
-        match c.loss:
+        rows = student.flatten(0, 1), each.flatten(0, 1)
+        match self.config.loss:
             case "cosine":
-                return feature_cosine(student.flatten(0, 1), each.flatten(0, 1))
+                return feature_cosine(*rows)
             case "mse":
-                return feature_mse(student.flatten(0, 1), each.flatten(0, 1))
+                return feature_mse(*rows)
             case "relational":
-                pairs = zip(student.unbind(1), each.unbind(1), strict=True)
-                return torch.stack([relational(*pair, **temperatures) for pair in pairs]).mean()
+                losses = [
+                    relational(*view, temperature=t, teacher_temperature=teacher_t)
+                    for view in zip(student.unbind(1), each.unbind(1), strict=True)
+                ]
+                return torch.stack(losses).mean()
             case "queue":
-                queue = self.queue.contents()[0].to(target.dtype)
-                anchors = torch.cat([target.flatten(0, 1), queue])
-                rows = student.flatten(0, 1), each.flatten(0, 1)
-                return soft_neighbours(*rows, anchors, **temperatures)
+                anchors = target.flatten(0, 1)
+                if self.queue.size:
+                    anchors = torch.cat([anchors, self.queue.contents()[0].to(anchors.dtype)])
+                return soft_neighbours(*rows, anchors, temperature=t, teacher_temperature=teacher_t)
 
     def after_step(
         self, embeddings: Distilled | DistilledSimCLR, labels: Tensor | None, info: StepInfo
