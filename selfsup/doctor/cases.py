@@ -8,11 +8,14 @@ equal, and a loss that standardises them would magnify rounding errors.
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
+
 from selfsup.config import (
     BarlowTwinsConfig,
     BYOLConfig,
     DCLConfig,
     DINOConfig,
+    DistilConfig,
     EncoderConfig,
     LeJEPAConfig,
     LocalViewsConfig,
@@ -35,6 +38,7 @@ from selfsup.encoders.encoder import Encoder
 from selfsup.methods.barlow_twins import BarlowTwins
 from selfsup.methods.byol import BYOL
 from selfsup.methods.dino import DINO
+from selfsup.methods.distil import Distil, StoredFeatures
 from selfsup.methods.lejepa import LeJEPA
 from selfsup.methods.method import Method
 from selfsup.methods.moco import MoCoV2, MoCoV3
@@ -50,6 +54,7 @@ from selfsup.methods.triplet_ranking import Triplet
 from selfsup.methods.vicreg import VICReg
 
 CLASSES = 8
+IMAGES = 64  # of the certificate
 QUEUE = 24  # rows of every memory: more than a batch, so that it is partly full
 ONE_GROUP = EncoderConfig(
     args="{norm_layer: groupnorm1, channels: [16, 16, 16, 16], layers: [1, 1, 1, 1]}"
@@ -67,6 +72,9 @@ TWO = ViewsConfig(size=16)
 MANY = ViewsConfig(size=16, local=LocalViewsConfig(views=2, size=8))
 ONE = ViewsConfig(size=16, views=1)
 MEMORY = MemoryConfig(size=QUEUE, start=0.0)
+
+FEATURES = np.random.default_rng(1).standard_normal((IMAGES, 12))
+"""Of a teacher, for each image."""
 
 CASES: dict[str, Case] = {
     "simclr": Case(lambda e: SimCLR(e, SimCLRConfig(hidden=16, dim=8, norm="layer")), TWO),
@@ -102,6 +110,14 @@ CASES: dict[str, Case] = {
         lambda e: LeJEPA(e, LeJEPAConfig(slices=16, hidden=16, dim=8, norm="layer"), large=2), MANY
     ),
     "tico": Case(lambda e: TiCo(e, TiCoConfig(hidden=16, dim=8, norm="layer")), TWO),
+    "distil": Case(
+        lambda e: Distil(
+            e,
+            DistilConfig(loss="queue", queue=QUEUE, simclr=0.5, hidden=16, dim=8, norm="layer"),
+            StoredFeatures(FEATURES),
+        ),
+        TWO,
+    ),
     "supcon": Case(lambda e: SupCon(e, SupConConfig(hidden=16, dim=8)), TWO),
     "triplet": Case(lambda e: Triplet(e, TripletConfig(dim=8, memory=MEMORY)), ONE),
     "pairs": Case(lambda e: PairRanking(e, PairsConfig(dim=8, memory=MEMORY)), ONE),

@@ -107,7 +107,8 @@ def relational(
     if n < 2:
         raise ValueError("one image has no others; the loss needs 2 or more")
     with full_precision(student):
-        z, t = COSINE.prepare(student), COSINE.prepare(teacher.detach()).to(student.dtype)
+        z, t = COSINE.prepare(student), COSINE.prepare(teacher.detach())
+        t = t.to(z.dtype)
 
         def divergence(similarities: Tensor, block: slice) -> Tensor:
             own = torch.arange(block.start, block.stop, device=z.device)[:, None]

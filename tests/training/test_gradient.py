@@ -114,7 +114,8 @@ def test_the_gradient_is_that_of_the_loss_taken_backward_at_once(
     step.optimizer.zero_grad()
     groups = zip(batch.crops, batch.draws, CASES[case].views.by_size(), strict=True)
     views = tuple(apply(*group).double() for group in groups)
-    method.loss(method.embed(views), batch.labels, step.info(batch)).backward()
+    embeddings = method.look_up(method.embed(views), batch.positions)
+    method.loss(embeddings, batch.labels, step.info(batch)).backward()
     plain = {n: p.grad for n, p in method.named_parameters() if p.grad is not None}
     assert found.keys() == plain.keys()
     for name, gradient in plain.items():
