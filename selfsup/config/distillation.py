@@ -25,6 +25,9 @@ class DistilConfig(HeadConfig):
     """Folder for the features of the teacher, which several runs can use; empty: the run folder."""
     precision: Literal["float16", "float32"] = "float16"
     """Type of the numbers on disk."""
+    centre: bool = True
+    """Subtract the mean of the teacher's features over the images: where they are all positive, any
+    two are similar. With live targets, the mean of 1,024 whole images."""
     loss: DistilLoss = "cosine"
     """What follows the teacher: the student's features themselves (cosine, mse), or how similar an
     image is to the others of the batch (relational) or to a queue of earlier images (queue)."""

@@ -49,18 +49,24 @@ class DistilledSimCLR(NamedTuple):
 class StoredFeatures:
     """Features of the teacher for every image, such as a file that is mapped into memory."""
 
-    def __init__(self, rows: Any) -> None:
-        """Take an array [images, e], by the position of the image."""
+    def __init__(self, rows: Any, mean: Tensor | None = None) -> None:
+        """Take an array [images, e], by the position of the image, and a mean [e] to subtract."""
         self.rows = rows
         self.images, self.dim = rows.shape
+        self.mean = torch.zeros(self.dim) if mean is None else mean
 
     def of_views(self, views: Views) -> None:
         """There are none: the features are of whole images."""
 
     def of_images(self, positions: Tensor, like: Tensor) -> Tensor:
-        """Look up the features of images, in the precision and on the device of `like`. [b, e]."""
-        rows = torch.from_numpy(self.rows[positions.cpu().numpy()])
-        return rows.to(like.device, torch.promote_types(like.dtype, torch.float32))
+        """Look up the features of images, on the device of `like`. [b, e].
+
+        A row of zeros, of an image that could not be read, stays one.
+        """
+        kind = torch.promote_types(like.dtype, torch.float32)
+        rows = torch.from_numpy(self.rows[positions.cpu().numpy()]).to(like.device, kind)
+        centred = rows - self.mean.to(like.device, kind)
+        return torch.where(rows.any(1, keepdim=True), centred, 0)
 
 
 class LiveTeacher:
@@ -70,10 +76,25 @@ class LiveTeacher:
     """
 
     def __init__(
-        self, encoder: Encoder, views: ViewsConfig, *, student: ViewsConfig, images: int
+        self,
+        encoder: Encoder,
+        views: ViewsConfig,
+        *,
+        student: ViewsConfig,
+        images: int,
+        mean: Tensor | None = None,
     ) -> None:
-        """Take the teacher, its evaluation view, the student's views and the number of images."""
+        """Take what a teacher sees.
+
+        Args:
+            encoder: the teacher; it is put in evaluation mode, and gets no gradient.
+            views: its evaluation view: size, interpolation and normalisation.
+            student: the views that it is given, and their normalisation.
+            images: number of images.
+            mean: [e], subtracted from its features.
+        """
         self.encoder = encoder.eval().requires_grad_(False)
+        self.mean = torch.zeros(encoder.dim) if mean is None else mean
         self.views = views
         self.student = student
         self.images, self.dim = images, encoder.dim
@@ -89,20 +110,15 @@ class LiveTeacher:
 
     def _features(self, images: Tensor) -> Tensor:
         """Undo the student's normalisation, resize, and embed. [b, c, s, s] -> [b, e]."""
-        mean, std = (images.new_tensor(x)[:, None, None] for x in self.student_statistics)
-        side, how = self.views.size, self.views.interpolation
+        student, side, how = self.student, self.views.size, self.views.interpolation
+        mean, std = (images.new_tensor(x)[:, None, None] for x in (student.mean, student.std))
         pixels = images * std + mean
         if images.shape[-1] != side:
             pixels = F.interpolate(pixels, (side, side), mode=how, antialias=True)
         features: Tensor = self.encoder(
             standardize(pixels.clamp(0, 1), self.views.mean, self.views.std)
         )
-        return features
-
-    @property
-    def student_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation by which the student's views are normalised."""
-        return self.student.mean, self.student.std
+        return features - self.mean.to(features)
 
 
 class Distil(Method[Distilled | DistilledSimCLR]):
