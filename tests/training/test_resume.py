@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from launch import ROOT, called, kill_after, logged, recipe_command, run, torchrun
 from pictures import folder
+from teachers import teacher
 
 from selfsup.catalog import methods
 
@@ -105,6 +106,7 @@ SPECIAL = {
     "vicreg": (*HEADS, "--optim.name", "lars"),
     "swav": (*HEADS, *CROPS, "--method.queue", "20", "--method.start", "0.3"),
     "dino": (*HEADS, *CROPS),
+    "distil": (*HEADS, "--method.loss", "queue", "--method.queue", "20", "--method.simclr", "0.5"),
     "nnclr": (*HEADS, "--method.queue", "20"),
     "lejepa": (*HEADS, "--views.local.size", "8"),
 }
@@ -121,7 +123,7 @@ METHODS = {
     [
         ("swav", 1),
         *(pytest.param(name, 1, marks=GRID) for name in METHODS if name != "swav"),
-        *(pytest.param(name, 2, marks=GRID) for name in ("moco_v2", "swav", "dino")),
+        *(pytest.param(name, 2, marks=GRID) for name in ("moco_v2", "swav", "dino", "distil")),
     ],
 )
 def test_every_pretraining_recipe_survives_a_kill(
@@ -129,9 +131,14 @@ def test_every_pretraining_recipe_survives_a_kill(
 ) -> None:
     data = folder(tmp_path / "images")
     unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
-    flags = ("--data", str(data), *TINY[:4], *METHODS[name], *TINY[-8:], "--workers", "0", "--out")
+    flags = ["--data", str(data), *TINY[:4], *METHODS[name], *TINY[-8:], "--workers", "0"]
+    if name == "distil":
+        flags += ["--method.teacher", str(teacher(tmp_path / "teacher"))]
     script = f"recipes/pretrain_{name}.py"
-    runs = [recipe_command(script, *flags, out, processes=processes) for out in (unbroken, killed)]
+    runs = [
+        recipe_command(script, *flags, "--out", out, processes=processes)
+        for out in (unbroken, killed)
+    ]
     done = run(*runs[0])
     assert done.returncode == 0, done.stderr
     assert f"{processes} x cpu" in done.stdout
