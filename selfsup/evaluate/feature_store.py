@@ -182,7 +182,8 @@ def _write_rows(
         features = features.masked_fill(blank[:, None], 0)
         bad += int(blank.sum())
         problem = problem or _rounding_problem(features, rows.dtype)
-        rows[chunk.start : chunk.stop] = features.numpy()
+        if not problem:
+            rows[chunk.start : chunk.stop] = features.numpy()
     if isinstance(rows, np.memmap):
         rows.flush()
     encoder.to("cpu")

@@ -141,7 +141,16 @@ class Distil(Method[Distilled | DistilledSimCLR]):
             self.projector = mlp(*widths, norm=config.norm, end="norm")
 
     def embed(self, views: Views) -> Distilled | DistilledSimCLR:
-        """Project all views, and let a live teacher see them."""
+        """Project all views, and let a live teacher see them.
+
+        Raises:
+            UserError: SimCLR's loss has a weight and there is one large view.
+        """
+        large = views[0].shape[1]
+        require(
+            not self.config.simclr or large > 1,
+            f"--method.simclr compares two views; --views.views is {large}",
+        )
         features = torch.cat([map_views(self.encoder, group) for group in views], 1)
         student = map_views(self.head, features)
         target = self.targets.of_views(views)
