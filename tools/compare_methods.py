@@ -18,6 +18,7 @@ from selfsup.config import (
     LARS,
     BYOLConfig,
     DINOConfig,
+    DistilConfig,
     EncoderConfig,
     KNNConfig,
     LocalViewsConfig,
@@ -28,7 +29,7 @@ from selfsup.config import (
     ViewsConfig,
 )
 from selfsup.core.cli import run as launch
-from selfsup.core.errors import UserError, did_you_mean
+from selfsup.core.errors import UserError, did_you_mean, require
 
 ENCODER = EncoderConfig(name="test_resnet", stem="standard")
 
@@ -51,6 +52,8 @@ class Config:
     """Images of one step."""
     only: str = ""
     """Train only this method; by default all."""
+    teacher: str = ""
+    """Teacher of distil, which is left out without one."""
     seed: int = 0
     """Seed of every run."""
     resamples: int = 1000
@@ -81,7 +84,10 @@ def main(config: Config) -> None:
         only = config.only.replace("_", "-")
         if only not in names:
             raise UserError(f"there is no method {config.only!r}{did_you_mean(only, names)}")
+        require(only != "distil" or bool(config.teacher), "--only distil needs --teacher")
         names = [only]
+    elif not config.teacher:
+        names.remove("distil")
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     plan = _plan(config, names)
@@ -110,6 +116,10 @@ def _recipe(name: str) -> Any:
 def settings(name: str, config: Config, out: Path, *, steps: int, log_every: int = 50) -> Any:
     """The recipe's Config at this size: without blur and without small views."""
     recipe = _recipe(name).Config
+    changes = CHANGES.get(name, {})
+    if name == "distil":
+        features = str(Path(config.out) / "features")
+        changes = {"method": DistilConfig(teacher=config.teacher, cache=features)}
     views: ViewsConfig = replace(
         recipe.views,
         size=config.size,
@@ -127,7 +137,7 @@ def settings(name: str, config: Config, out: Path, *, steps: int, log_every: int
         steps=steps,
         seed=config.seed,
         log_every=min(log_every, steps),
-        **CHANGES.get(name, {}),
+        **changes,
     )
 
 

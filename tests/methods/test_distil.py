@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from oracles import distillation as oracle
 from oracles import losses as ranking
 from small import HALF, encoder, normal
-from test_heads import describe
 from torch import Tensor, nn
 
 from selfsup.augment.apply import standardize
@@ -29,7 +28,7 @@ from selfsup.methods.distil import (
 WIDTH = 5  # of the teacher
 SMALL: dict[str, Any] = {"hidden": 6, "dim": 8, "norm": "layer"}
 STUDENT, TARGET = normal(6, 2, WIDTH, seed=1), normal(6, 1, WIDTH, seed=2)
-DIVIDED = {"temperature": 0.3, "teacher_temperature": 0.2}
+DIVIDED: dict[str, Any] = {"temperature": 0.3, "teacher_temperature": 0.2}
 
 
 def distil(images: int = 12, **settings: Any) -> Distil:
@@ -84,13 +83,6 @@ def test_simclr_is_added_by_its_weight_on_the_first_two_views() -> None:
     followed = oracle.feature_cosine(*both_views(student))
     assert value.item() == pytest.approx(followed + 0.7 * contrast)
     assert (method.negatives(16), distil().negatives(16)) == (30, 0)
-
-
-def test_heads_are_linear_or_have_a_hidden_layer_and_simclr_has_its_own() -> None:
-    assert describe(distil().head) == "4-5+"
-    assert describe(distil(head="mlp").head) == "4-6 layer* relu 6-5+"
-    assert describe(distil(simclr=1.0).projector) == "4-6 layer* relu 6-8 layer*"
-    assert not hasattr(distil(), "projector")
 
 
 def test_stored_features_are_those_of_the_images_less_their_mean() -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 from small import encoder
 from torch import nn
@@ -11,6 +12,7 @@ from selfsup.config import (
     BarlowTwinsConfig,
     BYOLConfig,
     DINOConfig,
+    DistilConfig,
     LeJEPAConfig,
     MoCoV2Config,
     MoCoV3Config,
@@ -27,6 +29,7 @@ from selfsup.doctor.cases import CASES
 from selfsup.methods.barlow_twins import BarlowTwins
 from selfsup.methods.byol import BYOL
 from selfsup.methods.dino import DINO
+from selfsup.methods.distil import Distil, StoredFeatures
 from selfsup.methods.heads import mlp
 from selfsup.methods.lejepa import LeJEPA
 from selfsup.methods.moco import MoCoV2, MoCoV3
@@ -113,7 +116,7 @@ HEADS: dict[str, tuple[Callable[[], Any], str, str]] = {
 
 def test_every_method_with_a_projector_has_its_papers_head_here() -> None:
     ranking = {"triplet", "pairs", "proxies"}
-    same = {"dcl", "distil"}  # SimCLR's; distil has a head beside it, see test_distil.py
+    same = {"dcl", "distil"}  # SimCLR's; distil has a head beside it, see below
     missing = {case.replace("-", " ") for case in CASES} - ranking - same - set(HEADS)
     assert not missing, f"{missing}: add the projector of the paper to HEADS"
 
@@ -124,3 +127,13 @@ def test_heads_are_those_of_the_papers(name: str) -> None:
     method = make()
     assert describe(method.projector) == projector
     assert describe(getattr(method, "predictor", nn.Sequential())) == predictor
+
+
+def test_the_head_of_distil_is_linear_or_has_a_hidden_layer_and_simclr_has_its_own() -> None:
+    def distil(**settings: Any) -> Distil:
+        return Distil(encoder(), DistilConfig(**OWN, **settings), StoredFeatures(np.zeros((9, 5))))
+
+    assert describe(distil().head) == "4-5+"
+    assert describe(distil(head="mlp").head) == "4-6 layer* relu 6-5+"
+    assert describe(distil(simclr=1.0).projector) == "4-6 layer* relu 6-8 layer*"
+    assert not hasattr(distil(), "projector")
