@@ -123,7 +123,7 @@ def settings(name: str, config: Config, out: Path, *, steps: int, log_every: int
     views: ViewsConfig = replace(
         recipe.views,
         size=config.size,
-        views=4 if name == "lejepa" else 2,
+        views={"lejepa": 4, "distil": 1}.get(name, 2),
         blur=0.0,
         second=SecondViewConfig(solarize=recipe.views.second.solarize),
         local=LocalViewsConfig(),

@@ -149,7 +149,7 @@ class Distil(Method[Distilled | DistilledSimCLR]):
         large = views[0].shape[1]
         require(
             not self.config.simclr or large > 1,
-            f"--method.simclr compares two views; --views.views is {large}",
+            f"--method.simclr compares two views; --views.views is {large}, give 2",
         )
         features = torch.cat([map_views(self.encoder, group) for group in views], 1)
         student = map_views(self.head, features)

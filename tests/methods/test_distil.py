@@ -165,7 +165,7 @@ def test_a_single_view_is_enough_and_has_no_second_to_be_compared_with() -> None
 def test_simclr_needs_a_second_view() -> None:
     one = replace(CASES["distil"].views, views=1)
     step, batches = prepare(CASES["distil"]._replace(views=one))
-    with pytest.raises(UserError, match=r"simclr compares two views; --views\.views is 1"):
+    with pytest.raises(UserError, match=r"simclr compares two views; --views\.views is 1, give 2"):
         step(batches[FIRST])
 
 

@@ -101,12 +101,13 @@ def test_memories_proxies_and_drawn_triplets_survive_a_kill(
 
 HEADS = ("--method.hidden", "8", "--method.dim", "8")
 CROPS = ("--views.local.size", "8", "--method.prototypes", "12", "--method.frozen", "0.1")
+CONTRAST = ("--method.simclr", "0.5", "--views.views", "2")
 SPECIAL = {
     "moco_v2": (*HEADS, "--method.queue", "20"),
     "vicreg": (*HEADS, "--optim.name", "lars"),
     "swav": (*HEADS, *CROPS, "--method.queue", "20", "--method.start", "0.3"),
     "dino": (*HEADS, *CROPS),
-    "distil": (*HEADS, "--method.loss", "queue", "--method.queue", "20", "--method.simclr", "0.5"),
+    "distil": (*HEADS, "--method.loss", "queue", "--method.queue", "20", *CONTRAST),
     "nnclr": (*HEADS, "--method.queue", "20"),
     "lejepa": (*HEADS, "--views.local.size", "8"),
 }
