@@ -10,10 +10,10 @@ view of an image is enough: twice as many images teach more than two views of ea
 without a teacher.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from selfsup.config import DistilConfig, OptimConfig, PretrainConfig, ViewsConfig
-from selfsup.config.pipelines import SIMCLR
+from selfsup.config.pipelines import DISTIL
 from selfsup.core.cli import run as launch
 
 
@@ -22,7 +22,7 @@ class Config(PretrainConfig):
     """Pretrain an image encoder by distillation from a frozen teacher."""
 
     FIRST = ("data", "method.teacher", *PretrainConfig.FIRST[1:])
-    views: ViewsConfig = replace(SIMCLR, views=1)
+    views: ViewsConfig = DISTIL
     method: DistilConfig = DistilConfig()
     optim: OptimConfig = OptimConfig(lr=2.0)  # for cosines, whose gradients are small
 

@@ -39,9 +39,9 @@ class DistilConfig(HeadConfig):
     queue: int = 4096
     """Features of the teacher, of earlier images, that queue compares with (65,536 in SEED); those
     of the batch are compared with too."""
-    head: Literal["linear", "mlp"] = "linear"
+    head: Literal["linear", "mlp"] = "mlp"
     """From the student's features to the teacher's width: one linear layer, or one with a hidden
-    layer before it."""
+    layer before it, as in SimReg (Navaneet et al. 2022), which leaves features more freedom."""
     simclr: float = 0.0
     """Weight of SimCLR's loss on the first two views, which is added; 0: no such loss."""
     simclr_temperature: float = 0.2
