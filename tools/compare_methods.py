@@ -19,6 +19,7 @@ from selfsup.config import (
     BYOLConfig,
     DINOConfig,
     DINOv2Config,
+    DistilConfig,
     EncoderConfig,
     KNNConfig,
     LocalViewsConfig,
@@ -29,7 +30,7 @@ from selfsup.config import (
     ViewsConfig,
 )
 from selfsup.core.cli import run as launch
-from selfsup.core.errors import UserError, did_you_mean
+from selfsup.core.errors import UserError, did_you_mean, require
 
 ENCODER = EncoderConfig(name="test_resnet", stem="standard")
 VIT = EncoderConfig(name="test_vit", args="{global_pool: avg, fc_norm: false}")
@@ -54,6 +55,8 @@ class Config:
     """Images of one step."""
     only: str = ""
     """Train only this method; by default all."""
+    teacher: str = ""
+    """Teacher of distil, which is left out without one."""
     seed: int = 0
     """Seed of every run."""
     resamples: int = 1000
@@ -89,7 +92,10 @@ def main(config: Config) -> None:
         only = config.only.replace("_", "-")
         if only not in names:
             raise UserError(f"there is no method {config.only!r}{did_you_mean(only, names)}")
+        require(only != "distil" or bool(config.teacher), "--only distil needs --teacher")
         names = [only]
+    elif not config.teacher:
+        names.remove("distil")
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     plan = _plan(config, names)
@@ -118,10 +124,14 @@ def _recipe(name: str) -> Any:
 def settings(name: str, config: Config, out: Path, *, steps: int, log_every: int = 50) -> Any:
     """The recipe's Config at this size: without blur and without small views."""
     recipe = _recipe(name).Config
+    changes = CHANGES.get(name, {})
+    if name == "distil":
+        features = str(Path(config.out) / "features")
+        changes = {"method": DistilConfig(teacher=config.teacher, cache=features)}
     views: ViewsConfig = replace(
         recipe.views,
         size=config.size,
-        views={"lejepa": 4, "mae": 1}.get(name, 2),
+        views={"lejepa": 4, "mae": 1, "distil": 1}.get(name, 2),
         blur=0.0,
         second=SecondViewConfig(solarize=recipe.views.second.solarize),
         local=LocalViewsConfig(),
@@ -134,7 +144,7 @@ def settings(name: str, config: Config, out: Path, *, steps: int, log_every: int
         steps=steps,
         seed=config.seed,
         log_every=min(log_every, steps),
-        **{"encoder": ENCODER, **CHANGES.get(name, {})},
+        **{"encoder": ENCODER, **changes},
     )
 
 

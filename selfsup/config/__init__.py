@@ -4,6 +4,7 @@ They are separate from the code that they configure, so that --help does not hav
 """
 
 from selfsup.config.encoder import EncoderConfig, Format, InitConfig, Pooling
+from selfsup.config.distillation import DistilConfig
 from selfsup.config.evaluation import (
     EvaluateConfig,
     HealthConfig,
@@ -64,6 +65,7 @@ __all__ = [
     "DCLConfig",
     "DINOConfig",
     "DINOv2Config",
+    "DistilConfig",
     "EncoderConfig",
     "EvaluateConfig",
     "FinetuneConfig",

@@ -1,7 +1,7 @@
 """Settings of training runs."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from selfsup.config.encoder import EncoderConfig, InitConfig
 from selfsup.config.pipelines import FINETUNE
@@ -126,7 +126,7 @@ class TrainConfig(InitConfig):
 class PretrainConfig(TrainConfig):
     """Settings of pretraining, which needs no labels."""
 
-    FIRST = (
+    FIRST: ClassVar[tuple[str, ...]] = (
         *("data", "init", "out", "encoder.name", "views.size", "epochs", "batch", "optim.lr"),
         *("workers", "seed", "probe.data"),
     )

@@ -8,12 +8,15 @@ equal, and a loss that standardises them would magnify rounding errors.
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
+
 from selfsup.config import (
     BarlowTwinsConfig,
     BYOLConfig,
     DCLConfig,
     DINOConfig,
     DINOv2Config,
+    DistilConfig,
     EncoderConfig,
     LeJEPAConfig,
     LocalViewsConfig,
@@ -38,6 +41,7 @@ from selfsup.methods.barlow_twins import BarlowTwins
 from selfsup.methods.byol import BYOL
 from selfsup.methods.dino import DINO
 from selfsup.methods.dinov2 import DINOv2
+from selfsup.methods.distil import Distil, StoredFeatures
 from selfsup.methods.lejepa import LeJEPA
 from selfsup.methods.mae import MAE
 from selfsup.methods.method import Method
@@ -54,6 +58,7 @@ from selfsup.methods.triplet_ranking import Triplet
 from selfsup.methods.vicreg import VICReg
 
 CLASSES = 8
+IMAGES = 64  # of the certificate
 QUEUE = 24  # rows of every memory: more than a batch, so that it is partly full
 ONE_GROUP = EncoderConfig(
     args="{norm_layer: groupnorm1, channels: [16, 16, 16, 16], layers: [1, 1, 1, 1]}"
@@ -81,6 +86,9 @@ ONE_SIZE = ViewsConfig(size=16, local=LocalViewsConfig(views=2, size=16))
 """Local views as large as the others: timm resizes position embeddings in float32."""
 ONE = ViewsConfig(size=16, views=1)
 MEMORY = MemoryConfig(size=QUEUE, start=0.0)
+
+FEATURES = np.random.default_rng(1).standard_normal((IMAGES, 12))
+"""Of a teacher, for each image."""
 
 CASES: dict[str, Case] = {
     "simclr": Case(lambda e: SimCLR(e, SimCLRConfig(hidden=16, dim=8, norm="layer")), TWO),
@@ -122,6 +130,14 @@ CASES: dict[str, Case] = {
     ),
     "mae": Case(lambda e: MAE(e, MAEConfig(depth=1, dim=16, heads=2)), ONE, VIT),
     "tico": Case(lambda e: TiCo(e, TiCoConfig(hidden=16, dim=8, norm="layer")), TWO),
+    "distil": Case(
+        lambda e: Distil(
+            e,
+            DistilConfig(loss="queue", queue=QUEUE, simclr=0.5, hidden=16, dim=8, norm="layer"),
+            StoredFeatures(FEATURES),
+        ),
+        TWO,
+    ),
     "supcon": Case(lambda e: SupCon(e, SupConConfig(hidden=16, dim=8)), TWO),
     "triplet": Case(lambda e: Triplet(e, TripletConfig(dim=8, memory=MEMORY)), ONE),
     "pairs": Case(lambda e: PairRanking(e, PairsConfig(dim=8, memory=MEMORY)), ONE),

@@ -18,7 +18,7 @@ from selfsup.core.errors import UserError
 from selfsup.data.loader import Batches
 from selfsup.data.samplers import PKSampler, Sampler, ShuffleSampler
 from selfsup.data.sources import ArraySource
-from selfsup.doctor.cases import CASES, CLASSES, Case
+from selfsup.doctor.cases import CASES, CLASSES, IMAGES, Case
 from selfsup.encoders.encoder import build_for
 from selfsup.training.pretrain import local_batches
 from selfsup.training.step import Stepper
@@ -94,15 +94,15 @@ def prepare(
 
     `encoder` replaces that of the case.
     """
-    coarse = np.random.default_rng(0).integers(0, 256, (64, 4, 4, 3), dtype=np.uint8)
+    coarse = np.random.default_rng(0).integers(0, 256, (IMAGES, 4, 4, 3), dtype=np.uint8)
     images = coarse.repeat(5, 1).repeat(5, 2)  # embeddings of noise would be nearly equal
-    labels = torch.arange(64) % CLASSES
+    labels = torch.arange(IMAGES) % CLASSES
     source = ArraySource(images, labels, [str(c) for c in range(CLASSES)])
     make, views = case.make, case.views
     accelerator = distributed.start()
     torch.manual_seed(0)
     method = make(build_for(encoder or case.encoder, views)).to(accelerator.device, dtype)
-    sampler: Sampler = ShuffleSampler(64, batch=BATCH, seed=0)
+    sampler: Sampler = ShuffleSampler(IMAGES, batch=BATCH, seed=0)
     if views.views == 1:
         sampler = PKSampler(labels, p=4, k=4, seed=0)
     step = stepper(

@@ -118,21 +118,15 @@ def extract(
         UserError: no image can be read, or a feature is not finite.
     """
     rank, processes = world() if part is None else part
-    # processes take whole chunks: convolutions round by what else is in the batch
-    ranges = [range(i, min(i + batch, len(source))) for i in range(0, len(source), batch)]
-    chunks = _Chunks(source, ranges[local_slice(len(ranges), rank, processes)], views)
-    if workers is None:
-        workers = 0 if source.in_memory else 2
-    loader = DataLoader(
-        chunks, sampler=range(len(chunks.chunks)), batch_size=None, num_workers=workers
-    )
+    chunks = chunks_of(source, batch)
+    local = chunks[local_slice(len(chunks), rank, processes)]
     rows, bad = [], set[int]()
-    with torch.inference_mode(), untouched(encoder):
-        for images, unreadable in loader:
-            x = standardize(images.to(device).float() / 255, *views.normalization)
-            rows.append(encoder(x).float().cpu())
-            bad |= set(unreadable)
-            progress(len(images))
+    for chunk, features, unreadable in embed_chunks(
+        encoder, source, local, views, device=device, workers=workers
+    ):
+        rows.append(features)
+        bad |= unreadable
+        progress(len(chunk))
     if processes == 1:
         x = torch.cat(rows)
     else:
@@ -140,6 +134,45 @@ def extract(
         x = gather_uneven(torch.cat(rows) if rows else torch.zeros(0, width), device)
         bad = set().union(*gather_objects(bad))
     return _labelled(x, source, bad)
+
+
+def chunks_of(source: Source, batch: int = 256) -> list[range]:
+    """Split the positions of a source into chunks, which processes take whole.
+
+    Convolutions round by what else is in the batch, so that features do not depend on the number of
+    processes.
+    """
+    return [range(i, min(i + batch, len(source))) for i in range(0, len(source), batch)]
+
+
+def embed_chunks(
+    encoder: nn.Module,
+    source: Source,
+    chunks: Sequence[range],
+    views: ViewsConfig,
+    *,
+    device: torch.device,
+    workers: int | None = None,
+) -> Iterator[tuple[range, Tensor, set[int]]]:
+    """Yield each chunk with its features, float32 [b, d] on the CPU, and its unreadable positions.
+
+    See `extract`. Random states are left as they were.
+    """
+    if workers is None:
+        workers = 0 if source.in_memory else 2
+    loader = DataLoader(
+        _Chunks(source, chunks, views),
+        sampler=range(len(chunks)),
+        batch_size=None,
+        num_workers=workers,
+        generator=torch.Generator(),  # else it draws a seed from the process's
+    )
+    with untouched(encoder):
+        for chunk, (images, unreadable) in zip(chunks, loader, strict=True):
+            with torch.inference_mode():
+                x = standardize(images.to(device).float() / 255, *views.normalization)
+                features = encoder(x).float().cpu()
+            yield chunk, features, set(unreadable)
 
 
 def _labelled(x: Tensor, source: Source, bad: set[int]) -> Features:

@@ -8,6 +8,12 @@ from selfsup.losses.clustering import dino, ibot, sinkhorn, swapped_prediction, 
 from selfsup.losses.contrastive import dcl, dclw, info_nce, nt_xent
 from selfsup.losses.covariance import barlow_twins, tico, vicreg
 from selfsup.losses.entropy import koleo
+from selfsup.losses.distillation import (
+    feature_cosine,
+    feature_mse,
+    relational,
+    soft_neighbours,
+)
 from selfsup.losses.gaussian import lejepa, sigreg
 from selfsup.losses.measures import Distance, Similarity
 from selfsup.losses.npairs import angular, angular_n_pairs, n_pairs, n_pairs_angular
@@ -36,6 +42,8 @@ __all__ = [
     "dcl",
     "dclw",
     "dino",
+    "feature_cosine",
+    "feature_mse",
     "generalized_lifted",
     "ibot",
     "info_nce",
@@ -50,8 +58,10 @@ __all__ = [
     "nt_xent",
     "pair_contrastive",
     "proxy_anchor",
+    "relational",
     "sigreg",
     "sinkhorn",
+    "soft_neighbours",
     "supcon",
     "swapped_prediction",
     "swav",

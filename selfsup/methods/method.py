@@ -82,6 +82,14 @@ class Method(nn.Module, Generic[E]):
         """Embed the local images: a NamedTuple of [b, ...]."""
         raise NotImplementedError
 
+    def look_up(self, embeddings: E, positions: Tensor) -> E:
+        """Fill in fields that images have beside their views, such as stored features.
+
+        Called once a step, before the rows of all processes are gathered, with the positions [b] of
+        the local images in the data. These fields get no gradient.
+        """
+        return embeddings
+
     def loss(self, embeddings: E, labels: Tensor | None, info: StepInfo) -> Tensor:
         """Compute the scalar loss of the whole global batch, [n, ...] with labels [n]."""
         raise NotImplementedError

@@ -38,9 +38,10 @@ from selfsup.training import checkpoint
 MAY_CHANGE = {
     *("out", "workers", "micro_batch", "log_every", "save_every", "keep", "track", "max_bad"),
     *("on_collapse", "report", "probe", "checkpoint_activations"),
+    *("method.cache", "method.teacher"),
 }
 """Settings that may differ when a run goes on: they do not change its result (a micro-batch changes
-only batch statistics)."""
+only batch statistics). Of a teacher its weights count, wherever they lie."""
 
 
 class Run:
@@ -82,7 +83,9 @@ class Run:
         old = defaults_of(self.config) | stored  # settings that are newer than the run
         new = flat(settings)
         changed = [
-            key for key in new if key.split(".")[0] not in MAY_CHANGE and old.get(key) != new[key]
+            key
+            for key in new
+            if not {key, key.split(".")[0]} & MAY_CHANGE and old.get(key) != new[key]
         ]
         if changed:
             changes = ", ".join(f"{key} {old.get(key)!r} -> {new[key]!r}" for key in changed[:4])

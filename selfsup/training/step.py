@@ -136,6 +136,7 @@ class Stepper:
             with torch.no_grad(), frozen_running_stats(self.method):
                 several = [self._embed(batch, i, chunks) for i in range(len(chunks))]
             local = type(several[0])(*(torch.cat(fields) for fields in zip(*several, strict=True)))
+        local = self.method.look_up(local, batch.positions)
         leaves = type(local)(*(at_least_float32(gather_rows(x)).requires_grad_() for x in local))
         labels = None
         if batch.labels is not None:

@@ -22,6 +22,7 @@ from selfsup.losses.clustering import (
     swav,
 )
 from selfsup.losses.covariance import barlow_twins, moving_second_moment, tico, vicreg
+from selfsup.losses.distillation import feature_cosine, feature_mse, relational, soft_neighbours
 from selfsup.losses.gaussian import lejepa, sigreg
 from selfsup.losses.regression import cosine_regression, negative_cosine
 from selfsup.methods.nnclr import nearest_rows
@@ -78,6 +79,15 @@ def a_tico(a: Tensor, b: Tensor) -> Tensor:
     return tico(a, b, second_moment=moving_second_moment(a, before, beta=0.8), rho=5.0)
 
 
+def a_relational(a: Tensor, b: Tensor) -> Tensor:
+    return relational(a, b, temperature=0.3, teacher_temperature=0.2)
+
+
+def a_queue(a: Tensor, b: Tensor) -> Tensor:
+    anchors = torch.cat([b, normal(5, a.shape[1], seed=7).to(b.dtype)])
+    return soft_neighbours(a, b, anchors, temperature=0.3, teacher_temperature=0.2)
+
+
 def at_least(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
@@ -91,6 +101,10 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "dino": a_dino,
     "lejepa": a_lejepa,
     "tico": a_tico,
+    "distil cosine": feature_cosine,
+    "distil mse": feature_mse,
+    "distil relational": a_relational,
+    "distil queue": a_queue,
 }
 
 
@@ -272,6 +286,9 @@ COLLAPSED = {
     "barlow twins": 0.7 * D,
     "vicreg": 3.0 * (1 - math.sqrt(1e-4)),
     "tico": 5.0 * (0.8 / D + 0.2),
+    "distil cosine": 0.0,
+    "distil mse": 0.0,
+    "distil relational": 0.0,
 }
 
 
@@ -368,7 +385,9 @@ def test_zero_rows_have_finite_gradients() -> None:
         assert float(a.grad.abs().max()) < 1e4, name
 
 
-@pytest.mark.parametrize("name", ["byol", "simsiam", "barlow twins", "vicreg", "tico"])
+@pytest.mark.parametrize(
+    "name", ["byol", "simsiam", "barlow twins", "vicreg", "tico", "distil mse"]
+)
 def test_views_of_two_shapes_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="differ"):
         LOSSES[name](normal(4, 3), normal(5, 3))

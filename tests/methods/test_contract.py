@@ -25,6 +25,7 @@ MOVED_AFTER_A_STEP = {
     "dinov2": {"teacher", "teacher_prototypes", "centre"},
     "nnclr": {"queue"},
     "tico": {"teacher", "second_moment"},
+    "distil": {"queue"},
     "triplet": {"memory"},
     "pairs": {"memory"},
 }
@@ -172,5 +173,6 @@ def test_negatives_are_counted_as_the_papers_do() -> None:
         "moco-v2": QUEUE,
         "moco-v3": 15,
         "nnclr": 15,
+        "distil": 30,
         "supcon": 30,
     }

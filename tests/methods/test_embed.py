@@ -46,6 +46,10 @@ def test_fields_are_of_the_view_and_the_network_they_are_named_after(case: str) 
         expected = [z]
         if case == "dino":
             expected.append(torch.stack([method.teacher(one), method.teacher(two)], 1))
+    elif case == "distil":  # its targets are of images, and looked up after `embed`
+        both = [torch.cat([method.encoder(x[i : i + 1, v]) for i in range(5)]) for v in (0, 1)]
+        expected = [torch.stack([method.head(f) for f in both], 1), x.new_zeros(5, 0, 12)]
+        expected.append(torch.stack([method.projector(f) for f in both], 1))
     elif case in ("byol", "moco-v3"):
         expected = [predicted(one), predicted(two), method.teacher(one), method.teacher(two)]
     elif case in ("simsiam", "nnclr"):

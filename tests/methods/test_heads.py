@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 from small import encoder
 from torch import nn
@@ -12,6 +13,7 @@ from selfsup.config import (
     BYOLConfig,
     DINOConfig,
     DINOv2Config,
+    DistilConfig,
     LeJEPAConfig,
     MoCoV2Config,
     MoCoV3Config,
@@ -30,6 +32,7 @@ from selfsup.methods.barlow_twins import BarlowTwins
 from selfsup.methods.byol import BYOL
 from selfsup.methods.dino import DINO
 from selfsup.methods.dinov2 import DINOv2
+from selfsup.methods.distil import Distil, StoredFeatures
 from selfsup.methods.heads import mlp
 from selfsup.methods.lejepa import LeJEPA
 from selfsup.methods.moco import MoCoV2, MoCoV3
@@ -122,7 +125,7 @@ HEADS: dict[str, tuple[Callable[[], Any], str, str]] = {
 def test_every_method_with_a_projector_has_its_papers_head_here() -> None:
     ranking = {"triplet", "pairs", "proxies"}
     none = {"mae"}  # a decoder
-    same = {"dcl"}  # SimCLR's
+    same = {"dcl", "distil"}  # SimCLR's; distil has a head beside it, see below
     missing = {case.replace("-", " ") for case in CASES} - ranking - none - same - set(HEADS)
     assert not missing, f"{missing}: add the projector of the paper to HEADS"
 
@@ -133,3 +136,13 @@ def test_heads_are_those_of_the_papers(name: str) -> None:
     method = make()
     assert describe(method.projector) == projector
     assert describe(getattr(method, "predictor", nn.Sequential())) == predictor
+
+
+def test_the_head_of_distil_is_linear_or_has_a_hidden_layer_and_simclr_has_its_own() -> None:
+    def distil(**settings: Any) -> Distil:
+        return Distil(encoder(), DistilConfig(**OWN, **settings), StoredFeatures(np.zeros((9, 5))))
+
+    assert describe(distil(head="linear").head) == "4-5+"
+    assert describe(distil(head="mlp").head) == "4-6 layer* relu 6-5+"
+    assert describe(distil(simclr=1.0).projector) == "4-6 layer* relu 6-8 layer*"
+    assert not hasattr(distil(), "projector")

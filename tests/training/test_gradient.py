@@ -115,7 +115,8 @@ def test_the_gradient_is_that_of_the_loss_taken_backward_at_once(
     groups = zip(batch.crops, batch.draws, CASES[case].views.by_size(), strict=True)
     views = [apply(*group).double() for group in groups]
     drawn = method.draw(BATCH, CASES[case].views.by_size(), step.info(batch))
-    method.loss(method.embed((*views, *drawn)), batch.labels, step.info(batch)).backward()
+    embeddings = method.look_up(method.embed((*views, *drawn)), batch.positions)
+    method.loss(embeddings, batch.labels, step.info(batch)).backward()
     plain = {n: p.grad for n, p in method.named_parameters() if p.grad is not None}
     assert found.keys() == plain.keys()
     for name, gradient in plain.items():

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from launch import ROOT, called, kill_after, logged, recipe_command, run, torchrun
 from pictures import folder
+from teachers import teacher
 
 from selfsup.catalog import methods
 
@@ -101,6 +102,7 @@ def test_memories_proxies_and_drawn_triplets_survive_a_kill(
 HEADS = ("--method.hidden", "8", "--method.dim", "8")
 CROPS = ("--views.local.size", "8", "--method.prototypes", "12", "--method.frozen", "0.1")
 VIT = ("--encoder.args", "{embed_dim: 16, depth: 1, num_heads: 2, patch_size: 4}")
+CONTRAST = ("--method.simclr", "0.5", "--views.views", "2")
 SPECIAL = {
     "moco_v2": (*HEADS, "--method.queue", "20"),
     "vicreg": (*HEADS, "--optim.name", "lars"),
@@ -108,6 +110,7 @@ SPECIAL = {
     "dino": (*HEADS, *CROPS),
     "dinov2": (*HEADS, *CROPS, *VIT),
     "mae": ("--method.dim", "8", "--method.heads", "2", "--method.depth", "1", *VIT),
+    "distil": (*HEADS, "--method.loss", "queue", "--method.queue", "20", *CONTRAST),
     "nnclr": (*HEADS, "--method.queue", "20"),
     "lejepa": (*HEADS, "--views.local.size", "8"),
 }
@@ -126,7 +129,7 @@ METHODS = {
         *(pytest.param(name, 1, marks=GRID) for name in METHODS if name != "swav"),
         *(
             pytest.param(name, 2, marks=GRID)
-            for name in ("moco_v2", "swav", "dino", "dinov2", "mae")
+            for name in ("moco_v2", "swav", "dino", "dinov2", "mae", "distil")
         ),
     ],
 )
@@ -137,9 +140,14 @@ def test_every_pretraining_recipe_survives_a_kill(
     unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
     encoder = () if VIT[0] in METHODS[name] else TINY[:2]
     size = (*encoder, *TINY[2:4])
-    flags = ("--data", str(data), *size, *METHODS[name], *TINY[-8:], "--workers", "0", "--out")
+    flags = ["--data", str(data), *size, *METHODS[name], *TINY[-8:], "--workers", "0"]
+    if name == "distil":
+        flags += ["--method.teacher", str(teacher(tmp_path / "teacher"))]
     script = f"recipes/pretrain_{name}.py"
-    runs = [recipe_command(script, *flags, out, processes=processes) for out in (unbroken, killed)]
+    runs = [
+        recipe_command(script, *flags, "--out", out, processes=processes)
+        for out in (unbroken, killed)
+    ]
     done = run(*runs[0])
     assert done.returncode == 0, done.stderr
     assert f"{processes} x cpu" in done.stdout

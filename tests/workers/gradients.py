@@ -15,6 +15,7 @@ import torch
 from selfsup.config import (
     BYOLConfig,
     DINOv2Config,
+    DistilConfig,
     EncoderConfig,
     MemoryConfig,
     PairsConfig,
@@ -24,13 +25,27 @@ from selfsup.config import (
     TeacherConfig,
     TripletConfig,
 )
+from selfsup.config.distillation import DistilLoss
 from selfsup.config.finetuning import Miner, PairLoss
 from selfsup.core import distributed
-from selfsup.doctor.cases import CASES, CLASSES, MEMORY, ONE, ONE_GROUP, ONE_SIZE, TWO, VIT, Case
+from selfsup.doctor.cases import (
+    CASES,
+    CLASSES,
+    FEATURES,
+    IMAGES,
+    MEMORY,
+    ONE,
+    ONE_GROUP,
+    ONE_SIZE,
+    TWO,
+    VIT,
+    Case,
+)
 from selfsup.doctor.certificate import Measurement, measure
-from selfsup.encoders.encoder import Encoder
+from selfsup.encoders.encoder import Encoder, build_for
 from selfsup.methods.byol import BYOL
 from selfsup.methods.dinov2 import DINOv2
+from selfsup.methods.distil import Distil, LiveTeacher, StoredFeatures
 from selfsup.methods.method import Method
 from selfsup.methods.pair_ranking import USED_SETTINGS, PairRanking
 from selfsup.methods.proxy_ranking import ProxyRanking
@@ -46,6 +61,7 @@ NORMS = {
     ),
 }
 LAYER = SimCLRConfig(hidden=16, dim=8, norm="layer")
+HEAD: dict[str, Any] = {"hidden": 16, "dim": 8, "norm": "layer", "queue": 24}
 STEPS = 5
 
 
@@ -76,6 +92,17 @@ def with_proxies(loss: str) -> Callable[[Encoder], Method]:
     )
 
 
+def distil(loss: DistilLoss) -> Callable[[Encoder], Method]:
+    return lambda e: Distil(
+        e, DistilConfig(loss=loss, head="mlp", **HEAD), StoredFeatures(FEATURES)
+    )
+
+
+def live(encoder: Encoder) -> Method:
+    teacher = LiveTeacher(build_for(ONE_GROUP, TWO), TWO, student=TWO, images=IMAGES)
+    return Distil(encoder, DistilConfig(loss="relational", **HEAD), teacher)
+
+
 METHODS: dict[str, Case] = {
     **{f"{name}/group": case for name, case in CASES.items() if case.encoder is ONE_GROUP},
     **{f"{name}/vit": case for name, case in CASES.items() if case.encoder is VIT},
@@ -101,6 +128,8 @@ METHODS: dict[str, Case] = {
         lambda e: Triplet(e, TripletConfig(dim=8, loss="angular", miner="batch-all", degrees=5)),
         ONE,
     ),
+    **{f"distil {n}/group": Case(distil(n), TWO) for n in typing.get_args(DistilLoss)},
+    "distil live/group": Case(live, TWO),
     **{f"triplet {m}/group": Case(with_miner(m), ONE) for m in typing.get_args(Miner)},
     **{f"pairs {name}/group": Case(with_loss(name), ONE) for name in typing.get_args(PairLoss)},
     **{f"proxies {n}/group": Case(with_proxies(n), ONE) for n in ("arcface", "cosface")},

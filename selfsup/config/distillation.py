@@ -1,0 +1,52 @@
+"""Settings of distillation: one encoder learns from another, on unlabelled images."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tyro.conf import Suppress
+
+from selfsup.config.pretraining import HeadConfig
+
+DistilLoss = Literal["cosine", "mse", "relational", "queue"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistilConfig(HeadConfig):
+    """Distillation from a frozen teacher, see selfsup/losses/distillation.py for the sources."""
+
+    name: Suppress[Literal["distil"]] = "distil"
+    teacher: str = ""
+    """The teacher: a run, a bundle or a folder that timm loads. It may have any network, and any
+    size and normalisation of its images."""
+    targets: Literal["cached", "live"] = "cached"
+    """Features of the teacher that the student learns: of each whole image, computed once and read
+    from disk (cached), or of the student's own views, computed in each step (live)."""
+    cache: str = ""
+    """Folder for the features of the teacher, which several runs can use; empty: the run folder."""
+    precision: Literal["float16", "float32"] = "float16"
+    """Type of the numbers on disk."""
+    centre: bool = True
+    """Subtract the mean of the teacher's features over the images: where they are all positive, any
+    two are similar. With live targets, the mean of 1,024 whole images."""
+    loss: DistilLoss = "cosine"
+    """What follows the teacher: the student's features themselves (cosine, mse), or how similar an
+    image is to the others of the batch (relational) or to a queue of earlier images (queue)."""
+    temperature: float = 0.1
+    """Divides the student's similarities, of relational and queue (0.04 in CompRess, 0.2 in
+    SEED)."""
+    teacher_temperature: float = 0.05
+    """Divides the teacher's similarities (0.04 in CompRess, 0.01 in SEED)."""
+    queue: int = 4096
+    """Features of the teacher, of earlier images, that queue compares with (65,536 in SEED); those
+    of the batch are compared with too."""
+    head: Literal["linear", "mlp"] = "mlp"
+    """From the student's features to the teacher's width: one linear layer, or one with a hidden
+    layer before it, as in SimReg (Navaneet et al. 2022), which leaves features more freedom."""
+    simclr: float = 0.0
+    """Weight of SimCLR's loss on the first two views, which is added; 0: no such loss."""
+    simclr_temperature: float = 0.2
+    """Divides SimCLR's similarities."""
+    hidden: int = 512
+    """Width of hidden layers, of the head and of SimCLR's projector."""
+    dim: int = 128
+    """Width of SimCLR's projection; that of the head is the teacher's."""
