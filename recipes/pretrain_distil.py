@@ -29,7 +29,6 @@ class Config(PretrainConfig):
 
 def main(config: Config) -> None:
     """Embed by the teacher, train, evaluate k-NN on the way if --probe.data is set, export."""
-    from selfsup.encoders.encoder import build_for
     from selfsup.evaluate.probe import KNNProbe
     from selfsup.evaluate.teacher_features import open_teacher, prepare_teacher
     from selfsup.methods.distil import Distil
@@ -37,11 +36,12 @@ def main(config: Config) -> None:
     from selfsup.training.fill_in import fill_in
     from selfsup.training.pretrain import export, pretrain_steps
     from selfsup.training.run import Run
+    from selfsup.training.start import starting_encoder
 
     config = fill_in(config)
     teacher = open_teacher(config.method.teacher)
     run = Run(config)
-    student = build_for(config.encoder, config.views)
+    student = starting_encoder(config)
     targets = prepare_teacher(run, config, config.method, teacher)
     method = Distil(student, config.method, targets)
     probe = KNNProbe(run, config.probe, config.views)

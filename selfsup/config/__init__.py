@@ -3,8 +3,8 @@
 They are separate from the code that they configure, so that --help does not have to load torch.
 """
 
-from selfsup.config.encoder import EncoderConfig, Format, InitConfig, Pooling
 from selfsup.config.distillation import DistilConfig
+from selfsup.config.encoder import EncoderConfig, Format, InitConfig, Pooling
 from selfsup.config.evaluation import (
     EvaluateConfig,
     HealthConfig,

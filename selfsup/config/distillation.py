@@ -16,8 +16,8 @@ class DistilConfig(HeadConfig):
 
     name: Suppress[Literal["distil"]] = "distil"
     teacher: str = ""
-    """The teacher: a run, a bundle or a folder that timm loads. It may have any network, and any
-    size and normalisation of its images."""
+    """The teacher: a run, a bundle, a folder that timm loads, a file of weights, timm:NAME or
+    hf-hub:NAME. It may have any network, and any size and normalisation of its images."""
     targets: Literal["cached", "live"] = "cached"
     """Features of the teacher that the student learns: of each whole image, computed once and read
     from disk (cached), or of the student's own views, computed in each step (live)."""

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selfsup.config import DistilConfig, TrainConfig, ViewsConfig
+from selfsup.config import DistilConfig, EncoderConfig, InitConfig, TrainConfig, ViewsConfig
 from selfsup.core.distributed import from_main, wait
-from selfsup.core.errors import require
+from selfsup.core.errors import UserError, require
 from selfsup.data.open import training_source
 from selfsup.data.sources import Source, sample
-from selfsup.encoders.encoder import Encoder, load
+from selfsup.encoders.encoder import Encoder
 from selfsup.encoders.evaluation_view import crop_of
+from selfsup.encoders.start import open_start
 from selfsup.encoders.weights import fingerprint
 from selfsup.evaluate.feature_store import stored_features
 from selfsup.evaluate.features import embed_chunks
@@ -35,22 +36,22 @@ def open_teacher(text: str) -> tuple[Encoder, ViewsConfig]:
     """Open a teacher and its own evaluation view: size, interpolation and normalisation.
 
     Args:
-        text: a run, a bundle or a folder that timm loads.
+        text: whatever --init takes: a run, a bundle, a folder that timm loads, a file of weights,
+            timm:NAME or hf-hub:NAME.
 
     Raises:
         UserError: there is no such encoder, or it has no weights.
     """
     require(
         bool(text),
-        "distillation needs a teacher: --method.teacher takes a run, a bundle or a folder that "
-        "timm loads",
+        "distillation needs a teacher: --method.teacher takes a run, a bundle, a folder that timm "
+        "loads, a file of weights, timm:NAME or hf-hub:NAME",
     )
-    require(
-        Path(text).is_dir(),
-        f"--method.teacher {text} is no folder: it takes a run, a bundle or a folder that timm "
-        "loads",
-    )
-    return load(Path(text))
+    try:
+        start = open_start(InitConfig(init=text), EncoderConfig())
+    except UserError as error:  # it speaks of --init, and of this one nothing was said
+        raise UserError(str(error).replace("--init ", "--method.teacher ")) from None
+    return start.encoder, start.views
 
 
 def prepare_teacher(
@@ -79,12 +80,13 @@ def prepare_teacher(
     facts = {
         "format": FORMAT,
         "teacher": digest,
-        "pooling": " ".join(str(getattr(encoder.model, "global_pool", "")).split()),
+        "pooling": f"{type(encoder.model).__name__} "
+        + " ".join(str(getattr(encoder.model, "global_pool", "")).split()),
         "width": encoder.dim,
         "images": len(source),
         "digest": from_main(_images_digest(source) if run.main else ""),
         "precision": method.precision,
-        "view": [views.size, views.interpolation, *crop_of(views), views.mean, views.std],
+        "view": [views.size, views.resampling, crop_of(views), views.squash, *views.normalization],
     }
     folder = Path(method.cache) if method.cache else run.folder
     rows, mean = stored_features(run, encoder, views, source, folder=folder, facts=facts)

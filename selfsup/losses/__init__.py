@@ -7,13 +7,13 @@ miners of `selfsup.mining`.
 from selfsup.losses.clustering import dino, ibot, sinkhorn, swapped_prediction, swav
 from selfsup.losses.contrastive import dcl, dclw, info_nce, nt_xent
 from selfsup.losses.covariance import barlow_twins, tico, vicreg
-from selfsup.losses.entropy import koleo
 from selfsup.losses.distillation import (
     feature_cosine,
     feature_mse,
     relational,
     soft_neighbours,
 )
+from selfsup.losses.entropy import koleo
 from selfsup.losses.gaussian import lejepa, sigreg
 from selfsup.losses.measures import Distance, Similarity
 from selfsup.losses.npairs import angular, angular_n_pairs, n_pairs, n_pairs_angular

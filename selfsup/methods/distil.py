@@ -110,14 +110,12 @@ class LiveTeacher:
 
     def _features(self, images: Tensor) -> Tensor:
         """Undo the student's normalisation, resize, and embed. [b, c, s, s] -> [b, e]."""
-        student, side, how = self.student, self.views.size, self.views.interpolation
-        mean, std = (images.new_tensor(x)[:, None, None] for x in (student.mean, student.std))
+        student, side, how = self.student, self.views.size, self.views.resampling
+        mean, std = (images.new_tensor(x)[:, None, None] for x in student.normalization)
         pixels = images * std + mean
         if images.shape[-1] != side:
             pixels = F.interpolate(pixels, (side, side), mode=how, antialias=True)
-        features: Tensor = self.encoder(
-            standardize(pixels.clamp(0, 1), self.views.mean, self.views.std)
-        )
+        features: Tensor = self.encoder(standardize(pixels.clamp(0, 1), *self.views.normalization))
         return features - self.mean.to(features)
 
 

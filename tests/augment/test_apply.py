@@ -104,7 +104,7 @@ def test_channels_are_standardized_by_their_own_mean_and_deviation() -> None:
     x, config = crops(2, 3), ViewsConfig(mean=(0.1, 0.5, 0.9), std=(0.2, 0.3, 1.5))
     expected = each(x, lambda view, i, j: tv.normalize(view, [0.1, 0.5, 0.9], [0.2, 0.3, 1.5]))
     close(apply(x, untouched(2, 3), config), expected, 1e-5)
-    close(standardize(x / 255, config.mean, config.std), expected, 1e-5)
+    close(standardize(x / 255, *config.normalization), expected, 1e-5)
 
 
 def jittered(view: Tensor, order: tuple[int, ...], draws: Draws, i: int, j: int) -> Tensor:

@@ -44,8 +44,8 @@ def test_a_teacher_brings_its_own_view(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("", "distillation needs a teacher: --method.teacher takes"),
-        ("nowhere", "--method.teacher nowhere is no folder"),
-        ("resnet81", "--method.teacher resnet81 is no folder: it takes a run, a bundle"),
+        ("nowhere", "--method.teacher nowhere does not exist"),
+        ("resnet81", "--method.teacher resnet81 does not exist"),
         ("empty", "empty holds no exported encoder: no encoder/config.json"),
         ("unfinished", "unfinished holds no exported encoder: its run has not finished"),
         ("bare", "bare cannot be loaded"),
@@ -122,7 +122,7 @@ def test_a_live_teacher_trains_with_every_loss_and_stores_nothing(root: Path, lo
 
 WRONG = {
     "no teacher": (("--method.teacher", ""), "distillation needs a teacher"),
-    "a name": (("--method.teacher", "resnet81"), "--method.teacher resnet81 is no folder"),
+    "a name": (("--method.teacher", "resnet81"), "--method.teacher resnet81 does not exist"),
     "a long queue": (
         ("--method.loss", "queue", "--method.queue", "25"),
         "--method.queue 25 is longer than the data: there are 24 images",

@@ -129,13 +129,13 @@ def live(**more: Any) -> LiveTeacher:
 def test_a_live_teacher_sees_each_view_at_its_own_size_and_normalisation() -> None:
     pixels = torch.rand(3, 2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     small = torch.rand(3, 1, 3, 4, 4, generator=torch.Generator().manual_seed(1))
-    seen = tuple(standardize(x, THEIRS.mean, THEIRS.std) for x in (pixels, small))
+    seen = tuple(standardize(x, *THEIRS.normalization) for x in (pixels, small))
     features = live().of_views(seen)
     assert features.shape == (3, 3, 4)
     assert features[..., 3].eq(12).all()
     for view, crops in enumerate((pixels[:, 0], pixels[:, 1], small[:, 0])):
         larger = F.interpolate(crops, (12, 12), mode="bilinear", antialias=True)
-        expected = standardize(larger, OWN.mean, OWN.std).mean((2, 3))
+        expected = standardize(larger, *OWN.normalization).mean((2, 3))
         torch.testing.assert_close(features[:, view, :3], expected, rtol=1e-4, atol=1e-5)
     centred = live(mean=torch.ones(4)).of_views(seen)
     torch.testing.assert_close(centred, features - 1)

@@ -138,7 +138,7 @@ def test_every_pretraining_recipe_survives_a_kill(
 ) -> None:
     data = folder(tmp_path / "images")
     unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
-    encoder = () if VIT[0] in METHODS[name] else TINY[:2]
+    encoder: tuple[str, ...] = () if VIT[0] in METHODS[name] else TINY[:2]
     size = (*encoder, *TINY[2:4])
     flags = ["--data", str(data), *size, *METHODS[name], *TINY[-8:], "--workers", "0"]
     if name == "distil":

@@ -61,7 +61,7 @@ def ours(source: Any, size: int, n: int, *, by_numba: bool = True, kornia: str =
     def work() -> None:
         with patch.object(compiled, "available", lambda: by_numba):
             (draws,) = draw(views, n, seed=0, step=0)
-            cut = CropSpec(draws.boxes, size, views.interpolation)
+            cut = CropSpec(draws.boxes, size, views.resampling)
             apply(source.crops(range(n), cut).images[0], draws, views)
 
     return work
