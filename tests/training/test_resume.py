@@ -161,9 +161,9 @@ def test_every_pretraining_recipe_survives_a_kill(
 
 
 RATES = ("--optim.layer-decay", "0.7", "--optim.head-factor", "10", "--checkpoint-activations")
-VIT = ("--encoder.name", "test_vit", "--encoder.args", "{depth: 3, drop_path_rate: 0.3}")
+SMALL_VIT = ("--encoder.name", "test_vit", "--encoder.args", "{depth: 3, drop_path_rate: 0.3}")
 ADAPTED = {
-    "lora": (*VIT, "--views.size", "16", "--lora", "4", "--freeze", "2", *RATES),
+    "lora": (*SMALL_VIT, "--views.size", "16", "--lora", "4", "--freeze", "2", *RATES),
     "freeze": (*TINY[:4], "--freeze", "2", *RATES),
 }
 """Settings that adapt an encoder; BYOL's teacher is adapted with it."""
