@@ -27,6 +27,9 @@ GROUPS: dict[str, dict[str, str]] = {
         "compare-losses": "every ranking loss on the demo's photographs",
         "compare-methods": "every pretraining method in the same time",
     },
+    "adapt": {
+        "blend": "the best mix of two encoders' weights, on your own sets",
+    },
     "search": {
         "index": "embeddings of a gallery, to be searched",
         "search": "the neighbours of an image in an index",

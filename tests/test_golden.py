@@ -17,6 +17,7 @@ from torch import nn
 from selfsup.__main__ import TOOLS
 from selfsup.catalog import recipes
 from selfsup.config import (
+    BlendConfig,
     HealthConfig,
     IndexConfig,
     KNNConfig,
@@ -36,6 +37,7 @@ CONFIGS: dict[str, Any] = {
     "verify": VerifyConfig,
     "health": HealthConfig,
     "index": IndexConfig,
+    "blend": BlendConfig,
 }
 
 

@@ -6,6 +6,7 @@ They are separate from the code that they configure, so that --help does not hav
 from selfsup.config.distillation import DistilConfig
 from selfsup.config.encoder import EncoderConfig, Format, InitConfig, Pooling
 from selfsup.config.evaluation import (
+    BlendConfig,
     EvaluateConfig,
     HealthConfig,
     IndexConfig,
@@ -61,6 +62,7 @@ __all__ = [
     "LARS",
     "BYOLConfig",
     "BarlowTwinsConfig",
+    "BlendConfig",
     "ContrastiveConfig",
     "DCLConfig",
     "DINOConfig",

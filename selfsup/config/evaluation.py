@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from tyro.conf import Suppress
+
 from selfsup.config.encoder import InitConfig, Pooling
 
 Baseline = Literal["random", "pixels", "colours"]
@@ -185,3 +187,18 @@ class IndexConfig(ModelConfig):
     qdrant: str = ""
     """Vector database to write to and to search in, PATH#COLLECTION for an embedded one or
     URL#COLLECTION; needs 'selfsup[qdrant]'."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlendConfig(ModelConfig):
+    """Mix the weights of two encoders, measure each mix, and keep the best."""
+
+    FIRST = ("model", "other", "on", "mixes", "size", "out")
+    other: str
+    """The second encoder, of the same network: such as a run that was fine-tuned from --model."""
+    on: tuple[str, ...]
+    """Sets of labelled images that the mixes are measured on, written as --data. The best mix is
+    chosen by them: give classes that neither training nor the final test has."""
+    data: Suppress[str] = ""
+    mixes: int = 11
+    """Number of mixes, evenly from the first encoder to the second."""
