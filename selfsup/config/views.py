@@ -104,8 +104,9 @@ class ViewsConfig:
     crop: float = 0.0
     """Fraction of the shorter side in the centre crop of evaluations; 0: that of --init, or 1 for
     views up to 64 pixels and 0.875 (224 of 256) for larger ones."""
-    squash: bool = False
-    """Resize the whole image to a square in evaluations, whatever its shape, before the crop."""
+    squash: bool | None = None
+    """Resize the whole image to a square in evaluations, whatever its shape, before the crop; by
+    default as --init, or not."""
     erase: float = 0.0
     """Probability of replacing a rectangle by the mean (Zhong et al. 2017; 0.5 for
     re-identification)."""

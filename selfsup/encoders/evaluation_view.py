@@ -24,7 +24,7 @@ def crop_of(views: ViewsConfig) -> float:
 
 def center_boxes(images: int, views: ViewsConfig) -> CenterBoxes:
     """Return the boxes of the evaluation view of some images."""
-    return CenterBoxes(images, crop_of(views), views.squash)
+    return CenterBoxes(images, crop_of(views), bool(views.squash))
 
 
 def evaluation_view(settings: dict[str, Any], size: int) -> ViewsConfig:

@@ -16,6 +16,7 @@ from selfsup.data.sources import Source, sample
 from selfsup.data.subset import only_labelled
 from selfsup.encoders.encoder import ENCODER_NAME
 from selfsup.training.first_rate import FROM_RANDOM, first_rate, known_share
+from selfsup.training.pretrain import largest_batch
 from selfsup.training.start import opened, starting_encoder
 
 C = TypeVar("C", bound=TrainConfig)
@@ -24,8 +25,8 @@ BATCH = 256
 """Images of a pretraining batch, where there are so many."""
 SAMPLED = 32
 """Images whose size is measured, evenly spread."""
-OF_INIT = ("size", "mean", "std", "interpolation", "crop", "squash")
-"""Settings of views that come with the weights of --init, unless they are given."""
+OF_INIT = {"size": 0, "mean": (), "std": (), "interpolation": "", "crop": 0.0, "squash": None}
+"""Settings of views that come with the weights of --init, and their values where left open."""
 
 
 def fill_in(config: C, *, encoder: EncoderConfig = RESNET) -> C:
@@ -36,7 +37,8 @@ def fill_in(config: C, *, encoder: EncoderConfig = RESNET) -> C:
     encoder: that of --init, or `encoder`, a resnet18 where its method can have any network.
     views: size, normalisation and evaluation crop of --init; else the size is the shorter side of
         the images, at most 96.
-    batch: 256 images, or all of fewer; of fine-tuning 64 images, of 16 classes or all of fewer.
+    batch: 256 images, or as many as one has without repeats; of fine-tuning 64 images, of 16
+        classes or all of fewer.
     optim.lr of fine-tuning with AdamW: by how well the encoder knows the classes, `first_rate`.
 
     Raises:
@@ -62,7 +64,7 @@ def fill_in(config: C, *, encoder: EncoderConfig = RESNET) -> C:
             config = replace(config, optim=replace(config.optim, lr=_rate(config, source)))
     elif isinstance(config, PretrainConfig) and not config.batch:
         processes = distributed.world()[1]
-        fits = min(BATCH, len(source)) // processes * processes
+        fits = min(BATCH, largest_batch(source, config)) // processes * processes
         config = replace(config, batch=max(processes, fits))
     return config
 
@@ -136,6 +138,9 @@ def _of_init(config: C) -> C:
         )
     if start.match is not None:
         say(f"{config.init}: {start.match}")
-    fitted = {name: getattr(views, name) or getattr(theirs, name) for name in OF_INIT}
+    fitted = {
+        name: getattr(theirs if getattr(views, name) == left_open else views, name)
+        for name, left_open in OF_INIT.items()
+    }
     fitted["size"] = theirs.size  # the given one, or the next of whole patches
     return replace(config, encoder=start.config, views=replace(views, **fitted))

@@ -68,22 +68,50 @@ def pretraining_sampler(source: Source, config: PretrainConfig) -> Sampler:
     Raises:
         UserError: the batch is too large, or the audit is of other images.
     """
+    groups = _units(source, config)
+    sizes, weights = _sizes_and_weights(source, groups)
+    sampler: ShuffleSampler | WeightedSampler
+    if weights is not None:
+        sampler = WeightedSampler(sizes, weights, batch=config.batch, seed=config.seed)
+    else:
+        sampler = ShuffleSampler(sum(sizes), batch=config.batch, seed=config.seed)
+    return sampler if groups is None else UnitSampler(sampler, groups, seed=config.seed)
+
+
+def largest_batch(source: Source, config: PretrainConfig) -> int:
+    """Return how many images a batch can have so that none is twice in it.
+
+    Example: of 20 images of weight 1 beside 320 of weight 1, 40.
+    """
+    sizes, weights = _sizes_and_weights(source, _units(source, config))
+    if weights is None:
+        return sum(sizes)
+    pairs = zip(sizes, weights, strict=True)
+    return int(min(size * sum(weights) / weight for size, weight in pairs if weight > 0))
+
+
+def _units(source: Source, config: PretrainConfig) -> list[list[int]] | None:
+    """Positions of the images that an audit leaves, duplicates together; None without an audit."""
     require(
         bool(config.audit) or not config.mask_duplicates,
         "--mask-duplicates needs --audit FILE, which selfsup audit writes",
     )
-    groups = None
-    if config.audit:
-        audit = read_audit(Path(config.audit))
-        groups = training_units(source, audit, merge_duplicates=config.mask_duplicates)
-    n = len(source) if groups is None else len(groups)
-    sampler: ShuffleSampler | WeightedSampler
+    if not config.audit:
+        return None
+    audit = read_audit(Path(config.audit))
+    return training_units(source, audit, merge_duplicates=config.mask_duplicates)
+
+
+def _sizes_and_weights(
+    source: Source, groups: list[list[int]] | None
+) -> tuple[list[int], Sequence[float] | None]:
+    """Count the units of each source of a weighted mixture, or of all images."""
     if isinstance(source, Mixture) and source.weights is not None:
-        sizes = source.sizes if groups is None else source.count_per_source([g[0] for g in groups])
-        sampler = WeightedSampler(sizes, source.weights, batch=config.batch, seed=config.seed)
-    else:
-        sampler = ShuffleSampler(n, batch=config.batch, seed=config.seed)
-    return sampler if groups is None else UnitSampler(sampler, groups, seed=config.seed)
+        counted = (
+            source.sizes if groups is None else source.count_per_source([g[0] for g in groups])
+        )
+        return list(counted), source.weights
+    return [len(source) if groups is None else len(groups)], None
 
 
 def local_batches(

@@ -261,3 +261,30 @@ def test_a_named_encoder_keeps_its_own_arguments(tmp_path: Path) -> None:
     layers = EncoderConfig(args="{depth: 1}")
     named = replace(layers, name=vit.name)
     assert fill_in(replace(config, encoder=layers), encoder=vit).encoder == named
+
+
+def test_an_open_batch_has_no_more_images_than_a_mixture_can_give(tmp_path: Path) -> None:
+    few, many = saved(tmp_path, 20, 24, 24), saved(tmp_path, 320, 24, 24)
+    assert fill_in(Pretrain(data=f"{few} * 1 + {many} * 1", out="x")).batch == 40
+    assert fill_in(Pretrain(data=f"{few} + {many}", out="x")).batch == 256
+
+
+def test_an_open_batch_has_no_more_images_than_an_audit_leaves(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (20, 40, 40, 3), dtype=np.uint8)
+    file, audit = tmp_path / "twice.npz", tmp_path / "audit.json"
+    np.savez(file, images=np.concatenate([images, images[:8]]))
+    done = called("tools/audit.py", "--data", file, "--out", audit)
+    assert done.returncode == 0, done.stderr
+    config = Pretrain(data=str(file), out="x", audit=str(audit))
+    assert fill_in(config).batch == 28
+    assert fill_in(replace(config, mask_duplicates=True)).batch == 20
+
+
+@pytest.mark.parametrize(("given", "used"), [(None, True), (False, False), (True, True)])
+def test_squashing_follows_the_weights_unless_it_is_given(
+    tmp_path: Path, given: bool | None, used: bool
+) -> None:
+    init = encoder_at(tmp_path / "a", 24, squash=True)
+    views = ViewsConfig(views=1, squash=given)
+    config = fill_in(Finetune(data=saved(tmp_path, 20, 28, 28), out="x", init=init, views=views))
+    assert config.views.squash is used
