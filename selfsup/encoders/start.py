@@ -112,7 +112,7 @@ def _as_yaml(own: Mapping[str, Any], given: str) -> str:
 
 def _open_folder(folder: Path, encoder: EncoderConfig, size: int, channels: int) -> Start:
     theirs = encoder_of(folder)
-    for name in ("name", "stem", "args"):
+    for name in ("name", "stem", "args") if theirs.name else ():  # else `load` says what is wrong
         require_same(name, getattr(encoder, name), getattr(theirs, name), str(folder))
     if size and theirs.name and timm.is_model(theirs.name):
         size = fitting_size(theirs.name, size, _patch_in(folder))
