@@ -210,6 +210,5 @@ def _nothing_active(signs: Signs, remedies: Remedies) -> str:
     if signs.get("nearest", 0) > 0.95:
         end = f"{learnt}: its classes are learnt. End the run"
         return f"{end}, or try {remedies.harder[0]}" if remedies.harder else end
-    return (
-        f"{learnt}; try {harder} or a larger batch" if harder else f"{learnt}; try a larger batch"
-    )
+    harder = f"{', '.join(remedies.harder)} or " if remedies.harder else ""
+    return f"{learnt}; try {harder}a larger batch"
