@@ -14,6 +14,7 @@ from selfsup.config import ViewsConfig
 from selfsup.core.errors import require
 from selfsup.core.seeds import StepInfo
 from selfsup.encoders.encoder import Encoder
+from selfsup.methods.health import Remedies
 from selfsup.methods.signs import collapse_signs, view_signs
 
 Views = tuple[Tensor, ...]
@@ -113,6 +114,10 @@ class Method(nn.Module, Generic[E]):
         equal = type(embeddings)(*(x[:1].expand_as(x) for x in embeddings))
         loss, flat = (self.loss(rows, labels, info).item() for rows in (embeddings, equal))
         return loss / flat if flat > 0 else 0.0
+
+    def remedies(self, info: StepInfo) -> Remedies:
+        """Return the settings that a run in trouble may change, beside the optimiser's."""
+        return Remedies()
 
     def negatives(self, batch: int) -> int:
         """Number of negatives of each embedding in a global batch of `batch` images."""

@@ -13,6 +13,7 @@ from selfsup.encoders.encoder import Encoder
 from selfsup.losses import npairs, pairs, similarity
 from selfsup.losses.measures import Distance
 from selfsup.losses.relations import Pairs
+from selfsup.methods.health import Remedies
 from selfsup.methods.memory import Memory
 from selfsup.methods.method import Method, OneView, Views, embed_one_view
 from selfsup.methods.signs import collapse_signs, pair_signs
@@ -94,6 +95,12 @@ class PairRanking(Method[OneView]):
             active = len(anchors) / n
             signs |= {"active": active, "skipped": 1 - active}
         return signs
+
+    def remedies(self, info: StepInfo) -> Remedies:
+        """Where a miner chooses pairs, what makes it choose more."""
+        if self.config.miner == "all":
+            return Remedies()
+        return Remedies(harder=("a larger --method.epsilon", "--miner all"))
 
     def _mine(self, z: Tensor, labels: Tensor, n: int) -> Pairs | None:
         if self.config.miner == "all":

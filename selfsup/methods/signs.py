@@ -8,12 +8,15 @@ import math
 import torch
 from torch import Tensor
 
+from selfsup.core.errors import require
 from selfsup.core.numerics import at_least_float32, full_precision, normalize
 from selfsup.losses.measures import Distance
 from selfsup.losses.relations import Relations
 
 COMPARED_IMAGES = 1024
 """Of a batch, when its views are compared."""
+LARGEST_GAP = 1e3
+"""Of classes whose distances do not vary at all."""
 
 
 @torch.no_grad()
@@ -25,8 +28,12 @@ def collapse_signs(embeddings: Tensor) -> dict[str, float]:
             over the sphere, 0 when all are equal.
         rank: effective rank, exp of the entropy of the normalised singular values of the centred
             embeddings (Roy & Vetterli 2007); at most min(n - 1, d).
-        cosine: mean cosine of two different embeddings; 1 when all are equal.
+        cosine: mean cosine of two different embeddings; 1 when all are equal, 0 of a single one.
+
+    Raises:
+        UserError: an embedding is not finite.
     """
+    _require_finite(embeddings)
     with full_precision(embeddings):
         z = normalize(at_least_float32(embeddings))
         n, d = z.shape
@@ -35,7 +42,7 @@ def collapse_signs(embeddings: Tensor) -> dict[str, float]:
         singular = torch.linalg.svdvals(centred)
         fractions = singular / singular.sum().clamp(min=1e-12)
         rank = torch.exp(-(fractions * fractions.clamp(min=1e-12).log()).sum())
-        cosine = (z.sum(0).square().sum() - z.square().sum()) / (n * (n - 1))
+        cosine = (z.sum(0).square().sum() - z.square().sum()) / max(1, n * (n - 1))
     return {"std": std.item(), "rank": rank.item(), "cosine": cosine.item()}
 
 
@@ -46,10 +53,14 @@ def pair_signs(embeddings: Tensor, labels: Tensor, distance: Distance) -> dict[s
     Returns:
         positive, negative: mean distance of pairs of one class and of two classes.
         gap: how far negatives are beyond positives, in standard deviations (d'): the difference of
-            the means over the root of the mean variance. It does not depend on how near all
-            embeddings are to each other; 0: classes cannot be told apart.
+            the means over the root of the mean variance, 1000 at most. It does not depend on how
+            near all embeddings are to each other; 0: classes cannot be told apart.
         nearest: fraction of the rows with a positive whose nearest row is one; ties count against.
+
+    Raises:
+        UserError: an embedding is not finite.
     """
+    _require_finite(embeddings)
     relations = Relations(labels)
     z = distance.prepare(embeddings)
     sums = z.new_zeros(2, 2, dtype=torch.float64)
@@ -62,12 +73,29 @@ def pair_signs(embeddings: Tensor, labels: Tensor, distance: Distance) -> dict[s
     counts = torch.stack(relations.counts())
     positive, negative = (sums / counts.sum(1, keepdim=True).clamp(min=1)).tolist()
     spread = math.sqrt(max(0.0, (_variance(*positive) + _variance(*negative)) / 2))
+    apart = negative[0] - positive[0] if counts.sum(1).min() > 0 else 0.0
     return {
         "positive": positive[0],
         "negative": negative[0],
-        "gap": (negative[0] - positive[0]) / spread if spread > 0 else 0.0,
+        "gap": _in_deviations(apart, spread),
         "nearest": right / max(1, int((counts[0] > 0).sum())),
     }
+
+
+def _require_finite(embeddings: Tensor) -> None:
+    broken = int((~embeddings.isfinite().all(1)).sum())
+    require(
+        broken == 0,
+        f"{broken} of {len(embeddings)} embeddings of the batch are not finite: the weights are "
+        "broken, or --optim.lr is too high",
+    )
+
+
+def _in_deviations(difference: float, spread: float) -> float:
+    """The quotient, at most `LARGEST_GAP` of either sign, also where the spread is 0."""
+    if abs(difference) < LARGEST_GAP * spread:
+        return difference / spread
+    return math.copysign(LARGEST_GAP, difference) if difference else 0.0
 
 
 def _variance(mean: float, mean_square: float) -> float:

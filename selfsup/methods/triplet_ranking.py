@@ -24,6 +24,7 @@ from selfsup.losses.triplet import (
     triplet_soft,
     triplet_windows,
 )
+from selfsup.methods.health import Remedies
 from selfsup.methods.memory import Memory
 from selfsup.methods.method import Method, OneView, Views, embed_one_view
 from selfsup.methods.signs import collapse_signs, pair_signs
@@ -36,6 +37,9 @@ USED_SETTINGS = {
     "angular": {"degrees", *MINING},
 }
 """The settings that each loss uses. The margin is also that of semi-hard miners."""
+HARDER_THAN_SEMI_HARD: tuple[Miner, ...] = (
+    *("batch-hard", "batch-all", "hard-positive", "distance-weighted"),
+)
 
 
 class Triplet(Method[OneView]):
@@ -110,6 +114,16 @@ class Triplet(Method[OneView]):
             equal = math.log(2) if c.loss == "soft" else c.margin
             signs["relative_loss"] = self.loss(embeddings, labels, info).item() / equal
         return signs
+
+    def remedies(self, info: StepInfo) -> Remedies:
+        """Name another miner, and what makes triplets harder for this loss."""
+        miner = self._miner(info)
+        larger = {"margin": "a larger --method.margin", "angular": "a smaller --method.degrees"}
+        harder = [larger.get(self.config.loss, "")]
+        if miner != "batch-hard":
+            harder.append("a harder --miner")
+        easier = "--miner semi-hard" if miner in HARDER_THAN_SEMI_HARD else ""
+        return Remedies(easier, tuple(words for words in harder if words))
 
     def _activity(self, z: Tensor, labels: Tensor, info: StepInfo, n: int) -> dict[str, float]:
         """Fractions of triplets with a loss, and of anchors without a triplet."""

@@ -163,12 +163,16 @@ class Run:
         if self.progress is not None:
             self.progress.figures(step, values)
 
-    def first_report(self) -> dict[str, Any] | None:
-        """Return the first line of the log with signs of health, if the run goes on."""
+    def past_reports(self, count: int) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+        """Return the first line of the log with signs of health, and the last `count` of them.
+
+        None and no lines, if the run only begins.
+        """
         file = self.folder / "log.jsonl"
         lines = file.read_text().splitlines() if self.main and file.exists() else []
-        first = next((line for line in map(json.loads, lines) if "std" in line), None)
-        return distributed.from_main(first)
+        reports = [line for line in map(json.loads, lines) if "std" in line]
+        found = (reports[0] if reports else None, reports[-count:])
+        return distributed.from_main(found)
 
     def _cut_log(self, step: int) -> None:
         """Drop lines of steps that will be repeated, and a line that a kill cut short."""

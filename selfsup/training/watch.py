@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Iterator
+from itertools import takewhile
 
 from selfsup.core.errors import UserError
 from selfsup.core.seeds import StepInfo
@@ -25,10 +26,12 @@ class Watch:
         self.source = source
         self.batch = batch
         self.bad: dict[str, str] = {}
-        self.unhealthy_reports = 0
         self.hinted = False
-        self.first: Signs | None = run.first_report()
-        self.recent: deque[Signs] = deque(maxlen=window(batch))
+        first, recent = run.past_reports(window(batch))
+        self.first: Signs | None = first
+        self.recent: deque[Signs] = deque(recent, maxlen=window(batch))
+        states = [str(report.get("state", "healthy")) for report in reversed(recent)]
+        self.unhealthy_reports = len(list(takewhile(lambda state: state != "healthy", states)))
         self._begin(start)
 
     def _begin(self, done: int) -> None:
@@ -56,7 +59,13 @@ class Watch:
         signs = self.method.signs(stepper.embeddings, stepper.labels, info)
         self.first = self.first or signs
         self.recent.append(signs)
-        health = diagnose(self.first, list(self.recent), self.batch)
+        health = diagnose(
+            self.first,
+            list(self.recent),
+            self.batch,
+            self.method.remedies(info),
+            width=stepper.embeddings[0].shape[-1],
+        )
         figures = {
             "loss": loss,
             "images_per_s": (done - self.since) * self.batch / spent,

@@ -7,8 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from selfsup.core.errors import UserError
 from selfsup.losses.measures import Distance
-from selfsup.methods.signs import collapse_signs, pair_signs, view_signs
+from selfsup.methods.signs import (
+    COMPARED_IMAGES,
+    LARGEST_GAP,
+    collapse_signs,
+    pair_signs,
+    view_signs,
+)
 
 
 def sphere(n: int, d: int) -> Tensor:
@@ -134,3 +141,48 @@ def test_pair_signs_without_a_pair_are_0() -> None:
     x = torch.eye(3)
     assert pair_signs(x, torch.tensor([0, 1, 2]), Distance())["positive"] == 0
     assert pair_signs(x, torch.tensor([0, 0, 0]), Distance())["negative"] == 0
+
+
+@pytest.mark.parametrize("distance", [Distance(), Distance("cosine"), Distance("squared")])
+def test_classes_that_are_points_are_far_apart(distance: Distance) -> None:
+    points, labels = torch.eye(3).repeat_interleave(3, 0), torch.arange(3).repeat_interleave(3)
+    signs = pair_signs(points, labels, distance)
+    assert signs["gap"] == LARGEST_GAP
+    assert signs["nearest"] == 1
+    mixed = pair_signs(points, torch.arange(3).repeat(3), distance)
+    assert mixed["gap"] < 0
+
+
+def test_a_gap_needs_pairs_of_one_class_and_of_two() -> None:
+    assert pair_signs(torch.eye(3), torch.tensor([0, 1, 2]), Distance())["gap"] == 0
+    assert pair_signs(torch.eye(3), torch.tensor([0, 0, 0]), Distance())["gap"] == 0
+
+
+@pytest.mark.parametrize("d", [1, 2, 128])
+def test_one_row_has_finite_signs(d: int) -> None:
+    signs = collapse_signs(torch.ones(1, d))
+    assert signs == pytest.approx({"std": 0, "rank": 1, "cosine": 0})
+    pairs = pair_signs(torch.ones(1, d), torch.tensor([0]), Distance())
+    assert all(math.isfinite(value) for value in pairs.values())
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_rows_that_are_not_finite_are_counted_in_an_error(value: float) -> None:
+    x = sphere(6, 4)
+    x[2, 1] = x[4, 0] = value
+    said = r"2 of 6 embeddings of the batch are not finite"
+    with pytest.raises(UserError, match=said):
+        collapse_signs(x)
+    with pytest.raises(UserError, match=said):
+        pair_signs(x, torch.arange(3).repeat(2), Distance())
+    with pytest.raises(UserError, match=r"2 of 12 embeddings"):
+        view_signs(sphere(6, 4), x)
+
+
+def test_of_a_large_batch_1024_images_are_compared() -> None:
+    first = sphere(COMPARED_IMAGES + 1, 4)
+    signs = view_signs(first[:1024], first[:1024])
+    moved = torch.cat([first[:1024], -first[1024:]])
+    assert view_signs(first, moved) == signs
+    nearer = torch.cat([first[:1023], -first[1023:]])
+    assert view_signs(first, nearer) != signs
