@@ -36,7 +36,8 @@ def evaluation_view(settings: dict[str, Any], size: int) -> ViewsConfig:
     smooth = ("bicubic", "lanczos")  # lanczos is nearer to bicubic than to bilinear
     kind: Interpolation = "bicubic" if settings.get("interpolation") in smooth else "bilinear"
     mean, std = tuple(settings["mean"]), tuple(settings["std"])
-    crop, squash = settings.get("crop_pct"), settings.get("crop_mode") == "squash"
+    crop = settings.get("crop_pct")
+    squash = True if settings.get("crop_mode") == "squash" else None
     own_size = settings.get("input_size", (3, 224, 224))[-1]
     if crop is None or (size <= SMALL and size != own_size) or crop == crop_fraction(size):
         crop = 0.0
