@@ -97,7 +97,9 @@ def report(runs: Sequence[Files], more: Sequence[str] = ()) -> str:
     runs = [r if names.count(r.folder.name) == 1 else replace(r, name=str(r.folder)) for r in runs]
     parts: list[str] = []
     for run in runs:
-        words = " ".join(verdict(run.log, run.records, unfinished=run.unfinished))
+        init = str(run.config.get("init") or "")
+        said = verdict(run.log, run.records, init=init, unfinished=run.unfinished)
+        words = " ".join(said)
         parts.append(f'<div class="verdict">{paragraph(_titled(run, runs, words))}</div>')
     parts += [heading("Training"), *curves(runs), *more, *figures(runs)]
     for run in runs:

@@ -1,7 +1,11 @@
 """The verdict: is this encoder any good, in two sentences, and why."""
 
+from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+from selfsup.methods.health import NO_SPREAD
 
 Record = dict[str, Any]
 MAIN = ("MAP@R", "mAP", "linear probe", "k-NN, chosen in train")
@@ -19,40 +23,59 @@ ENDS = {
 """What a run's last state means."""
 
 
-def verdict(log: Sequence[Record], records: Sequence[Record], *, unfinished: str = "") -> list[str]:
+def verdict(
+    log: Sequence[Record], records: Sequence[Record], *, init: str = "", unfinished: str = ""
+) -> list[str]:
     """Summarise how training went, and what the features are worth.
 
     Args:
         log: the lines of log.jsonl.
         records: what evaluation tools wrote.
+        init: where the weights came from that the run began with, if they were not random.
         unfinished: how far the run has come, if it has not finished: "step 7 of 800".
     """
     begun = [f"Training has not finished: {unfinished}."] * bool(unfinished)
-    return [*begun, _training(log, records), _worth(records)]
+    return [*begun, _training(log, records, init), _worth(records)]
 
 
-def _training(log: Sequence[Record], records: Sequence[Record]) -> str:
+def _training(log: Sequence[Record], records: Sequence[Record], init: str) -> str:
     lines = [line for line in log if "loss" in line]
     if not lines:
         return "There is no log of its training."
     first, last = lines[0], lines[-1]
-    ill = [line for line in lines if line.get("state", "healthy") != "healthy"]
+    states = [line.get("state", "healthy") for line in lines]
+    ill = Counter(state for state in states if state != "healthy")
     loss = f"loss {first['loss']:.3g} at step {first['step']}, {last['loss']:.3g} at {last['step']}"
-    spread = f"spread of embeddings {last['std']:.2f} of 1" if "std" in last else ""
+    std = last.get("std", 1.0)
+    digits = 2 if std >= 0.1 else 3
+    spread = f"spread of embeddings {std:.{digits}f} of 1" if "std" in last else ""
     why = ", ".join(words for words in (loss, spread) if words)
-    if last.get("state", "healthy") != "healthy":
-        kinds = {kind for kind, _ in _comparisons(records)}
-        advice = "Measure it beside what it began with (--against) before you use it"
-        if kinds == {"better"}:
-            advice = "Yet its figures are better than every baseline's: they decide"
-        meaning = ENDS.get(last["state"], "an older version's word")
-        return f"Training has ended {last['state']}: {meaning} ({why}). {advice}."
+    if states[-1] != "healthy":
+        meaning = ENDS.get(states[-1], "an older version's word")
+        return f"Training has ended {states[-1]}: {meaning} ({why}). {_advice(records, init)}."
+    if std < NO_SPREAD:
+        return f"Training has ended with embeddings nearly equal ({why}). {_advice(records, init)}."
     if ill:
-        return (
-            f"Training was {ill[-1]['state']} at {len(ill)} of {len(lines)} checks and healthy at "
-            f"its end ({why})."
-        )
+        counts = " and ".join(f"{state} at {count}" for state, count in ill.items())
+        return f"Training was {counts} of {len(lines)} checks and healthy at its end ({why})."
     return f"Training was healthy at all {len(lines)} checks ({why}).{_gap(last)}"
+
+
+def _advice(records: Sequence[Record], init: str) -> str:
+    """What to do with a run that ended ill: figures beside those of its start decide."""
+    compared = [record for record in records if record.get("margins")]
+    beside = [any(_is_start(name, init) for name in each["baselines"]) for each in compared]
+    if compared and all(beside) and all(_compared(each)[0] == "better" for each in compared):
+        return "Yet its figures are better than every baseline's, its start's too: they decide"
+    return "Measure it beside what it began with (--against) before you use it"
+
+
+def _is_start(baseline: str, init: str) -> bool:
+    """Whether a baseline is what the run began with: a folder's name, "network (file, match)"."""
+    if not init:
+        return baseline == "random"
+    names = {init, Path(init).name}
+    return baseline in names or any(f"({name}{end}" in baseline for name in names for end in ",)")
 
 
 def _gap(last: Record) -> str:
@@ -60,8 +83,14 @@ def _gap(last: Record) -> str:
     positive, negative = last.get("positive"), last.get("negative")
     if positive is None or negative is None:
         return ""
-    apart = last["gap"] > FEW_DEVIATIONS if "gap" in last else negative > LITTLE_GAP * positive
-    if apart:
+    if "gap" in last:
+        if last["gap"] > FEW_DEVIATIONS:
+            return ""
+        return (
+            f" But distances of images of one label and of two overlap: they are {positive:.2f} "
+            f"and {negative:.2f} on average at the last check, {last['gap']:.2f} deviations apart."
+        )
+    if negative > LITTLE_GAP * positive:
         return ""
     return (
         f" But images of one label are nearly as far apart as images of two: {positive:.2f} and "

@@ -78,11 +78,68 @@ def test_a_verdict_does_not_flatter(log: Any, records: Any, words: str) -> None:
 def test_what_is_said_of_an_end_agrees_with_the_figures(state: str) -> None:
     ended = [HEALTHY, {**HEALTHY, "state": state}]
     better = " ".join(verdict(ended, [record(0.1, 0.3)]))
-    assert "Yet its figures are better than every baseline's: they decide" in better
+    assert (
+        "Yet its figures are better than every baseline's, its start's too: they decide" in better
+    )
     for records in ([], [record(-0.3, -0.1)], [record(0.1, 0.3), record(-0.3, -0.1)]):
         words = " ".join(verdict(ended, records))
         assert "Measure it beside what it began with (--against) before you use it" in words
         assert "do not use" not in words
+
+
+@pytest.mark.parametrize(
+    ("init", "baseline", "decides"),
+    [
+        ("", "", True),  # from random weights, which are a baseline
+        ("runs/a", "", False),
+        ("runs/a", "a", True),
+        ("runs/a", "ab", False),
+        ("timm:resnet18", "resnet18 (timm:resnet18)", True),
+        ("timm:resnet18", "resnet18 (random weights)", False),
+        ("weights/v.pth", "resnet18 (v.pth, 60 of 62 tensors)", True),
+        ("weights/v.pth", "resnet18 (v.pth2)", False),
+    ],
+)
+def test_figures_decide_only_beside_those_of_the_start(
+    init: str, baseline: str, decides: bool
+) -> None:
+    measured = record(0.1, 0.3)
+    if baseline:
+        measured["baselines"][baseline] = measured["baselines"]["random"]
+    ended = [HEALTHY, HEALTHY | {"state": "collapsing"}]
+    assert ("they decide" in verdict(ended, [measured], init=init)[0]) == decides
+    other = record(0.1, 0.3)  # a figure that was not measured beside the start
+    if init:
+        assert "they decide" not in verdict(ended, [measured, other], init=init)[0]
+
+
+@pytest.mark.parametrize("std", [0.0, 0.003, 0.0199])
+@pytest.mark.parametrize("before", ["healthy", "starving"])
+def test_nearly_equal_embeddings_are_never_called_healthy(std: float, before: str) -> None:
+    last = HEALTHY | {"std": std, "positive": 0.001, "negative": 0.002, "gap": 0.9}
+    words = verdict([HEALTHY, HEALTHY | {"state": before}, last], [])[0]
+    assert "healthy" not in words
+    assert (
+        f"nearly equal (loss 1 at step 20, 1 at 20, spread of embeddings {std:.3f} of 1)" in words
+    )
+    assert "healthy at all" in verdict([HEALTHY, last | {"std": 0.021}], [])[0]
+
+
+def test_each_state_of_a_run_is_counted() -> None:
+    states = ["healthy", "starving", "collapsing", "starving", "healthy"]
+    words = verdict([HEALTHY | {"state": state} for state in states], [])[0]
+    assert "Training was starving at 2 and collapsing at 1 of 5 checks and healthy" in words
+
+
+@pytest.mark.parametrize(
+    ("gap", "warned"), [(0.41, True), (0.5, True), (0.51, False), (-0.2, True)]
+)
+def test_labels_that_overlap_are_quoted_with_their_gap(gap: float, warned: bool) -> None:
+    last = HEALTHY | {"positive": 0.3, "negative": 0.6, "gap": gap}
+    words = verdict([HEALTHY, last], [])[0]
+    assert "nearly as far apart" not in words
+    assert ("of one label and of two overlap: they are 0.30 and 0.60" in words) == warned
+    assert (f"at the last check, {gap:.2f} deviations apart" in words) == warned
 
 
 def tool(name: str, figure: str, low: float, high: float) -> dict[str, Any]:
