@@ -1,6 +1,6 @@
 """Mix the weights of two encoders: what fine-tuning learnt, without what it forgot.
 
-python tools/blend.py --model timm:resnet18 --other runs/tuned --on mine/ --on general.npz --out mix
+python tools/blend.py --model timm:resnet18 --other runs/tuned --on mine/ general.npz --out mix
 """
 
 from selfsup.config import BlendConfig
