@@ -7,7 +7,10 @@ from typing import Any, NamedTuple
 
 import timm
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from selfsup.config import Format
+from selfsup.encoders.fit_weights import Match, fit_tensors, load_fitting
 
 Named = dict[str, Tensor]
 
@@ -89,43 +92,50 @@ def siglip(named: Named) -> Any:
     return trunk | {"text.token_embedding.weight": torch.zeros(2, 2)}
 
 
+def in_one_list(
+    named: Named,
+    blocks: str,
+    first: int,
+    layers: tuple[dict[str, str], dict[str, str]],
+    outer: dict[str, str],
+) -> Named:
+    """Count blocks in one list: `blocks` is the name of block {n}, whose layers are named anew.
+
+    `layers` are those of the first block, which does not expand, and of all others.
+    """
+    places = sorted({tuple(map(int, re.findall(r"\d+", k)[:2])) for k in named if "blocks" in k})
+    theirs = {f"blocks.{s}.{i}.": blocks.format(n + first) for n, (s, i) in enumerate(places)}
+    result = {}
+    for key, value in named.items():
+        place = next((p for p in theirs if key.startswith(p)), "")
+        layer, _, rest = key.removeprefix(place).partition(".")
+        names = outer if not place else layers[place != "blocks.0.0."]
+        result[f"{theirs.get(place, '')}{names[layer]}.{rest}"] = value
+    return result
+
+
 def torchvisions_mobilenet(named: Named) -> Any:
-    blocks = sorted({tuple(map(int, re.findall(r"\d+", k)[:2])) for k in named if "blocks" in k})
-    places = {f"blocks.{s}.{i}.": f"features.{n + 1}.conv." for n, (s, i) in enumerate(blocks)}
-    last = len(blocks) + 1
     plain = {"conv_dw": "0.0", "bn1": "0.1", "conv_pw": "1", "bn2": "2"}
     expanding = {
         "conv_pw": "0.0", "bn1": "0.1", "conv_dw": "1.0", "bn2": "1.1", "conv_pwl": "2", "bn3": "3",
     }  # fmt: skip
     outer = {
         "conv_stem": "features.0.0", "bn1": "features.0.1",
-        "conv_head": f"features.{last}.0", "bn2": f"features.{last}.1",
+        "conv_head": "features.18.0", "bn2": "features.18.1",
     }  # fmt: skip
-    result = {}
-    for key, value in named.items():
-        place = next((p for p in places if key.startswith(p)), "")
-        layer, _, rest = key.removeprefix(place).partition(".")
-        names = outer if not place else plain if place == "blocks.0.0." else expanding
-        result[f"{places.get(place, '')}{names[layer]}.{rest}"] = value
-    return result | {"classifier.1.weight": torch.zeros(1000, 1280)}
+    names = in_one_list(named, "features.{}.conv.", 1, (plain, expanding), outer)
+    return names | {"classifier.1.weight": torch.zeros(1000, 1280)}
 
 
 def efficientnet_pytorch(named: Named) -> Any:
-    blocks = sorted({tuple(map(int, re.findall(r"\d+", k)[:2])) for k in named if "blocks" in k})
-    places = {f"blocks.{s}.{i}.": f"_blocks.{n}." for n, (s, i) in enumerate(blocks)}
     plain = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv", "bn2": "_bn2"}
     expanding = {
         "conv_pw": "_expand_conv", "bn1": "_bn0", "conv_dw": "_depthwise_conv", "bn2": "_bn1",
         "conv_pwl": "_project_conv", "bn3": "_bn2",
     }  # fmt: skip
     outer = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1"}
-    result = {}
-    for key, value in named.items():
-        place = next((p for p in places if key.startswith(p)), "")
-        layer, _, rest = key.removeprefix(place).partition(".")
-        names = outer if not place else plain if place == "blocks.0.0." else expanding
-        result[f"{places.get(place, '')}{names[layer]}.{rest}"] = value
-    return result | {"_fc.weight": torch.zeros(1000, 1280)}
+    names = in_one_list(named, "_blocks.{}.", 0, (plain, expanding), outer)
+    return names | {"_fc.weight": torch.zeros(1000, 1280)}
 
 
 def facebooks_convnext(named: Named) -> Any:
@@ -184,6 +194,14 @@ def write(family: Family, file: Path) -> Path:
             p.add_(0.05 * torch.randn_like(p))
     torch.save(family.authors(dict(model.state_dict())), file)
     return file
+
+
+def load_third_party(
+    model: nn.Module, named: Named, file: Path, format: Format, *, partial: bool = False
+) -> Match:
+    """Fit a file's tensors to a network and load them."""
+    fit = fit_tensors(model, named, file, format)
+    return load_fitting(model, fit, file, format, partial=partial)
 
 
 def by_timm(family: Family, file: Path, size: int) -> Any:

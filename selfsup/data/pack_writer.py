@@ -17,7 +17,7 @@ from selfsup.core.errors import UserError
 from selfsup.data.decode import BadImage
 from selfsup.data.encode import Stored, Style, encode
 from selfsup.data.pack import MAGIC, PAGE, Pack
-from selfsup.data.sources import Source
+from selfsup.data.sources import Source, hash_names
 
 
 def write_pack(
@@ -66,9 +66,7 @@ def write_pack(
 
 def _fingerprint(source: Source) -> str:
     """Hash all names, and the first of a few images that can be read."""
-    digest = hashlib.sha256()
-    for i in range(len(source)):
-        digest.update(source.name(i).encode("utf-8", "surrogateescape") + b"\0")
+    digest = hash_names(source)
     for i in range(min(len(source), 10)):
         with contextlib.suppress(BadImage):
             digest.update(source.pixels(i).tobytes())

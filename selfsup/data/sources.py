@@ -7,6 +7,7 @@ Shape letters: b images, v views, h, w and c of an image.
 """
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -67,6 +68,14 @@ class Source(Protocol):
         Raises:
             BadImage: they cannot be read.
         """
+
+
+def hash_names(source: Source) -> "hashlib._Hash":
+    """Hash the names of all images: a sha256, to which more can be added."""
+    digest = hashlib.sha256()
+    for position in range(len(source)):
+        digest.update(source.name(position).encode("utf-8", "surrogateescape") + b"\0")
+    return digest
 
 
 def sample(source: Source, most: int) -> list[np.ndarray]:

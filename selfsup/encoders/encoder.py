@@ -19,7 +19,7 @@ from selfsup.core.errors import UserError, did_you_mean, require
 from selfsup.core.version import __version__
 from selfsup.encoders.evaluation_view import SMALL, crop_of, evaluation_view
 from selfsup.encoders.published import base_name
-from selfsup.encoders.sizes import check_sizes, family_of, size_arguments
+from selfsup.encoders.sizes import check_sizes, family_of, fitting_size, size_arguments
 from selfsup.encoders.variants import small_stem_resnet, with_pooling
 from selfsup.encoders.weights import READ_ERRORS
 
@@ -191,6 +191,11 @@ def export(encoder: Encoder, folder: Path, views: ViewsConfig) -> None:
     )
 
 
+def encoder_folder(folder: Path) -> Path:
+    """Return where config.json is: `encoder/` of a run or a bundle, or the folder itself."""
+    return folder / "encoder" if (folder / "encoder" / "config.json").is_file() else folder
+
+
 def load(
     folder: Path, *, blank: bool = False, size: int = 0, pooling: Pooling = ""
 ) -> tuple[Encoder, ViewsConfig]:
@@ -202,20 +207,23 @@ def load(
     Args:
         folder: a run folder or a bundle with `encoder/`, or a folder with timm's config.json.
         blank: use random weights instead of the exported ones.
-        size: of the images in pixels, where it is another than the model's.
+        size: of the images in pixels, where it is another than the model's; it grows to whole
+            patches, see `fitting_size`.
         pooling: another than the model's.
 
     Raises:
         UserError: there is no encoder, its files do not match, or it takes neither this size nor
             this pooling.
     """
-    inner = folder / "encoder" if (folder / "encoder" / "config.json").is_file() else folder
+    inner = encoder_folder(folder)
     try:
         settings = json.loads((inner / "config.json").read_text())
         view = settings["pretrained_cfg"]
         own_size = int(view["input_size"][-1])
+        saved_args = settings.get("model_args", {})
+        base = saved_args.get("base", settings["architecture"])
+        size = fitting_size(base, size, int(saved_args.get("patch_size", 0))) if size else 0
         views = evaluation_view(view, size or own_size)
-        base = settings.get("model_args", {}).get("base", settings["architecture"])
         args = size_arguments(base, size) if size not in (0, own_size) else {}
         model: Any = timm.create_model(f"local-dir:{inner}", pretrained=not blank, **args)
         ours = _is_export(inner, folder, settings)

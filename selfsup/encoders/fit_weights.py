@@ -44,8 +44,10 @@ class Fit(NamedTuple):
     matching: NamedTensors
     """The tensors that the network takes, by its names."""
     match: Match
-    other_shapes: list[str]
-    """Names of the encoder's tensors that both have, in different shapes."""
+    other_shapes: dict[str, list[int]]
+    """Shapes in the checkpoint of the encoder's tensors that both have, in different shapes."""
+    names: list[str]
+    """Names in the checkpoint."""
     settings: str
     """What tensors do not contain and the project has otherwise than timm: see `SETTINGS`."""
 
@@ -77,7 +79,7 @@ def fit_tensors(
     Raises:
         UserError: the numbers of register tokens differ, or positions cannot be resampled.
     """
-    moving_average = isinstance(named, MovingAverage)
+    moving_average, names = isinstance(named, MovingAverage), list(named)
     named = translate(named, model, format)
     state = model.state_dict()
     named = _rename_last_norm(named, state)
@@ -87,49 +89,38 @@ def fit_tensors(
     unused = [key for key in named if key not in matching and is_of_encoder(key)]
     matched = sum(not BUFFERS.search(key) for key in matching)
     match = Match(matched, missing, unused, moving_average)
-    shapes = [key for key in unused if key in state]
-    return Fit(matching, match, shapes, _project_settings(model, format, named))
+    shapes = {key: list(named[key].shape) for key in unused if key in state}
+    return Fit(matching, match, shapes, names, _project_settings(model, format, named))
 
 
-def load_third_party(
-    model: nn.Module,
-    named: NamedTensors,
-    file: Path,
-    format: Format,
-    *,
-    partial: bool = False,
-    other_patches: bool = False,
+def load_fitting(
+    model: nn.Module, fit: Fit, file: Path, format: Format, *, partial: bool = False
 ) -> Match:
-    """Load tensors of another project into a timm model, in place; see `fit_tensors`.
+    """Load the tensors of a checkpoint that fit a timm model, in place.
 
     Settings that tensors do not contain (numbers of heads, paddings, activations) are changed to
     the project's.
 
     Args:
         model: the timm model.
-        named: tensors from `select_tensors`.
+        fit: from `fit_tensors`.
         file: the checkpoint, for the error message.
         format: the project that wrote it.
         partial: accept a checkpoint with less than `LEAST_MATCHED` of the model's tensors.
-        other_patches: also resample a patch embedding of another patch size.
 
     Raises:
         UserError: no tensor matches, one has another shape, too few of the model's are there, or
             too many of the checkpoint's encoder tensors have no place in the model.
     """
-    fit = fit_tensors(model, named, file, format, other_patches=other_patches)
-    state = model.state_dict()
-    names = f"{len(named)} tensors such as {', '.join(list(named)[:3])}"
+    names = f"{len(fit.names)} tensors such as {', '.join(fit.names[:3])}"
     check = f"Check --format {format} and the model's name"
     require(bool(fit.matching), f"no tensor of {file} fits the model; it has {names}. {check}")
-    for key in fit.other_shapes:
-        theirs = translate(named, model, format).get(key)
-        shape = "" if theirs is None else f" {list(theirs.shape)}"
+    for key, shape in fit.other_shapes.items():
         stem = key.startswith(("conv1.", "stem.", "patch_embed."))
         hint = " or --encoder.stem standard or small" * stem
         raise UserError(
-            f"{file} is of another network: its {key} has shape{shape}, the model's "
-            f"{list(state[key].shape)}. Check the model's name and the size{hint}"
+            f"{file} is of another network: its {key} has shape {shape}, the model's "
+            f"{list(model.state_dict()[key].shape)}. Check the model's name and the size{hint}"
         )
     require_same_network(fit.match.unused, fit.match.matched, f"{file} is of another network")
     require(

@@ -49,6 +49,14 @@ def published_name(init: str) -> str:
     return name
 
 
+def timm_settings(name: str) -> dict[str, Any]:
+    """The preprocessing of a timm model's published weights, or of the network if it has none."""
+    settings: Any = timm.get_pretrained_cfg(name)
+    if settings is None:
+        settings = timm.create_model(base_name(name)).pretrained_cfg
+    return settings if isinstance(settings, dict) else dict(settings.to_dict())
+
+
 def create_published(name: str, **arguments: Any) -> Any:
     """Create a timm model, without its classifier, with its published weights.
 

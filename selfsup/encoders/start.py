@@ -13,13 +13,25 @@ from selfsup.config import EncoderConfig, InitConfig, TrainConfig, ViewsConfig
 from selfsup.core.cli import read_settings
 from selfsup.core.errors import UserError, did_you_mean, require
 from selfsup.core.settings import with_values
-from selfsup.encoders.encoder import Encoder, as_configured, load, parse_arguments
+from selfsup.encoders.encoder import (
+    Encoder,
+    as_configured,
+    encoder_folder,
+    load,
+    parse_arguments,
+)
 from selfsup.encoders.evaluation_view import evaluation_view
 from selfsup.encoders.fit_weights import Match
-from selfsup.encoders.published import base_name, create_published, is_published, published_name
+from selfsup.encoders.published import (
+    base_name,
+    create_published,
+    is_published,
+    published_name,
+    timm_settings,
+)
 from selfsup.encoders.sizes import fitting_size, size_arguments
 from selfsup.encoders.variants import with_pooling
-from selfsup.encoders.weights_file import open_file, timm_settings
+from selfsup.encoders.weights_file import open_file
 
 
 @dataclass(frozen=True)
@@ -80,7 +92,7 @@ def _open_published(text: str, encoder: EncoderConfig, size: int, channels: int)
     name = published_name(text)
     base = base_name(name) if not name.startswith("hf-hub:") else ""
     if base:
-        require_same("name", encoder.name, base, text)
+        _require_same("name", encoder.name, base, text)
     require(encoder.stem != "small", f"--encoder.stem small: {text} has the usual stem")
     args = parse_arguments(encoder.args)
     if size and base:  # of a hub's name the network is not known yet
@@ -92,7 +104,7 @@ def _open_published(text: str, encoder: EncoderConfig, size: int, channels: int)
     settings = dict(model.pretrained_cfg)
     if not base:
         base = str(settings["architecture"])
-        require_same("name", encoder.name, base, text)
+        _require_same("name", encoder.name, base, text)
         if size not in (0, int(settings["input_size"][-1])):
             size = fitting_size(base, size, int(args.get("patch_size", 0)))
             model = create_published(name, **(size_arguments(base, size) | args))
@@ -113,9 +125,7 @@ def _as_yaml(own: Mapping[str, Any], given: str) -> str:
 def _open_folder(folder: Path, encoder: EncoderConfig, size: int, channels: int) -> Start:
     theirs = encoder_of(folder)
     for name in ("name", "stem", "args") if theirs.name else ():  # else `load` says what is wrong
-        require_same(name, getattr(encoder, name), getattr(theirs, name), str(folder))
-    if size and theirs.name and timm.is_model(theirs.name):
-        size = fitting_size(theirs.name, size, _patch_in(folder))
+        _require_same(name, getattr(encoder, name), getattr(theirs, name), str(folder))
     loaded, views = load(folder, size=size, pooling=encoder.pooling)
     require(
         channels in (0, views.channels),
@@ -128,17 +138,7 @@ def _open_folder(folder: Path, encoder: EncoderConfig, size: int, channels: int)
     return Start(as_configured(loaded.model, encoder), config, views)
 
 
-def _patch_in(folder: Path) -> int:
-    """The side of patches that a folder's config.json has, or 0."""
-    inner = folder / "encoder" if (folder / "encoder" / "config.json").is_file() else folder
-    try:
-        settings = json.loads((inner / "config.json").read_text())
-        return int(settings["model_args"]["patch_size"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0
-
-
-def require_same(name: str, given: str, theirs: str, init: str) -> None:
+def _require_same(name: str, given: str, theirs: str, init: str) -> None:
     """Raise a UserError if a setting of the encoder is given, and is not that of the weights."""
     require(
         given in (getattr(EncoderConfig, name), theirs),
@@ -154,8 +154,8 @@ def encoder_of(folder: Path) -> EncoderConfig:
         encoder: EncoderConfig = with_values(EncoderConfig, settings.get("encoder", {}))
         if encoder.name:
             return encoder
-    inner = folder / "encoder" if (folder / "encoder" / "config.json").is_file() else folder
     try:
-        return EncoderConfig(name=json.loads((inner / "config.json").read_text())["architecture"])
+        settings = json.loads((encoder_folder(folder) / "config.json").read_text())
+        return EncoderConfig(name=settings["architecture"])
     except (OSError, ValueError, KeyError, TypeError):
         return EncoderConfig()  # `load` says what is wrong

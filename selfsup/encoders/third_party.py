@@ -12,6 +12,7 @@ import contextlib
 import io
 import re
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -115,7 +116,7 @@ def _require_teacher(content: Any, file: Path, format: Format) -> None:
     if format in TEACHER_PREFIXES:
         return
     places = TEACHER_LOCATIONS.get(format, ())
-    require(bool(places), f"--format {format} has no moving average: leave --teacher out")
+    require(bool(places), f"--format {format} has no moving average: leave --moving-average out")
     held = isinstance(content, dict) and any(isinstance(content.get(p), dict) for p in places)
     require(held, f"{file} has no moving average: no {' or '.join(places)} in it")
 
@@ -208,20 +209,13 @@ def _rename_efficientnet(named: NamedTensors, model: Any) -> NamedTensors:
     EfficientNet-PyTorch counts all blocks in one list, timm counts them within stages: if the first
     stage has one block, `_blocks.1` is timm's `blocks.1.0`.
     """
-    positions = [(s, i) for s, stage in enumerate(model.blocks) for i in range(len(stage))]
     expanding = {key.split(".")[1] for key in named if "._expand_conv." in key}
-    renamed = {}
-    for key, value in named.items():
-        rules: Rules = list(EFFICIENTNET)
-        block = re.match(r"_blocks\.(\d+)\.", key)
-        if block and int(block[1]) < len(positions):
-            stage, index = positions[int(block[1])]
-            rules += INVERTED_RESIDUAL if block[1] in expanding else DEPTHWISE_SEPARABLE
-            rules.append((r"^_blocks\.\d+\.", f"blocks.{stage}.{index}."))
-        key = _rename(key, rules)
-        if not key.startswith("_fc."):
-            renamed[key] = value
-    return renamed
+
+    def rules_of(block: str) -> Rules:
+        return INVERTED_RESIDUAL if block in expanding else DEPTHWISE_SEPARABLE
+
+    places = _block_places(model, first=0)
+    return _rename_blocks(named, r"^_blocks\.(\d+)\.", places, rules_of, EFFICIENTNET, "_fc.")
 
 
 def _rename_mobilenet(named: NamedTensors, model: Any) -> NamedTensors:
@@ -229,25 +223,47 @@ def _rename_mobilenet(named: NamedTensors, model: Any) -> NamedTensors:
 
     torchvision counts the stem, all blocks and the last convolution in one list.
     """
-    positions = [(s, i) for s, stage in enumerate(model.blocks) for i in range(len(stage))]
-    last = len(positions) + 1
+    places = _block_places(model, first=1)
+    last = len(places) + 1
     outer: Rules = [
         (r"^features\.0\.0\.", "conv_stem."),
         (r"^features\.0\.1\.", "bn1."),
         (rf"^features\.{last}\.0\.", "conv_head."),
         (rf"^features\.{last}\.1\.", "bn2."),
     ]
+
+    def rules_of(block: str) -> Rules:
+        expands = f"features.{block}.conv.3.weight" in named
+        return MOBILENET_EXPANDING if expands else MOBILENET_PLAIN
+
+    return _rename_blocks(named, r"^features\.(\d+)\.", places, rules_of, outer, "classifier.")
+
+
+def _block_places(model: Any, *, first: int) -> dict[str, str]:
+    """Where timm has the blocks that others count from `first`: {"0": "blocks.0.0."}."""
+    if not hasattr(model, "conv_stem"):
+        return {}  # no network of this kind
+    places = [f"blocks.{s}.{i}." for s, stage in enumerate(model.blocks) for i in range(len(stage))]
+    return {str(first + n): place for n, place in enumerate(places)}
+
+
+def _rename_blocks(
+    named: NamedTensors,
+    pattern: str,
+    places: Mapping[str, str],
+    rules_of: Callable[[str], Rules],
+    outer: Rules,
+    head: str,
+) -> NamedTensors:
+    """Translate names whose blocks are counted in one list; tensors of the `head` are left out."""
     renamed = {}
     for key, value in named.items():
         rules = list(outer)
-        block = re.match(r"features\.(\d+)\.conv\.", key)
-        if block and 0 < int(block[1]) < last:
-            stage, index = positions[int(block[1]) - 1]
-            expands = f"features.{block[1]}.conv.3.weight" in named
-            rules += MOBILENET_EXPANDING if expands else MOBILENET_PLAIN
-            rules.append((r"^features\.\d+\.", f"blocks.{stage}.{index}."))
+        block = re.match(pattern, key)
+        if block and block[1] in places:
+            rules += [*rules_of(block[1]), (pattern, places[block[1]])]
         key = _rename(key, rules)
-        if not key.startswith("classifier."):
+        if not key.startswith(head):
             renamed[key] = value
     return renamed
 

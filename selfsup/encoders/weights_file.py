@@ -12,8 +12,8 @@ from selfsup.config import EncoderConfig, Format, InitConfig
 from selfsup.core.errors import UserError, require
 from selfsup.encoders.architectures import architecture_of
 from selfsup.encoders.encoder import Encoder, build, parse_arguments
-from selfsup.encoders.fit_weights import LEAST_MATCHED, Fit, Match, fit_tensors, load_third_party
-from selfsup.encoders.published import base_name
+from selfsup.encoders.fit_weights import LEAST_MATCHED, Fit, Match, fit_tensors, load_fitting
+from selfsup.encoders.published import base_name, timm_settings
 from selfsup.encoders.sizes import fitting_size
 from selfsup.encoders.third_party import NamedTensors, detect_stem, select_tensors
 from selfsup.encoders.weights import read_file
@@ -65,25 +65,11 @@ def open_file(init: InitConfig, encoder: EncoderConfig, size: int, channels: int
     patch = int(parse_arguments(encoder.args).get("patch_size", 0))
     size = fitting_size(base, size or int(timm_settings(name)["input_size"][-1]), patch)
     network = build(replace(config, channels_last=False), size, channels=channels)
-    asked = patch > 0
-    format = init.format or _detect(readings, network.model, file, other_patches=asked)
-    match = load_third_party(
-        network.model,
-        readings[format],
-        file,
-        format,
-        partial=init.partial,
-        other_patches=asked,
+    format, fit = _detect(
+        readings, network.model, file, other_patches=patch > 0, partial=init.partial
     )
+    match = load_fitting(network.model, fit, file, format, partial=init.partial)
     return FromFile(network, config, name, size, match)
-
-
-def timm_settings(name: str) -> dict[str, Any]:
-    """The preprocessing of a timm model's published weights, or of the network if it has none."""
-    settings: Any = timm.get_pretrained_cfg(name)
-    if settings is None:
-        settings = timm.create_model(base_name(name)).pretrained_cfg
-    return settings if isinstance(settings, dict) else dict(settings.to_dict())
 
 
 def _readings(content: Any, file: Path, init: InitConfig) -> dict[Format, NamedTensors]:
@@ -109,9 +95,14 @@ def _readings(content: Any, file: Path, init: InitConfig) -> dict[Format, NamedT
 
 
 def _detect(
-    readings: dict[Format, NamedTensors], model: nn.Module, file: Path, *, other_patches: bool
-) -> Format:
-    """Find the project whose names fit the network.
+    readings: dict[Format, NamedTensors],
+    model: nn.Module,
+    file: Path,
+    *,
+    other_patches: bool,
+    partial: bool,
+) -> tuple[Format, Fit]:
+    """Find the project whose names fit the network, and how they do.
 
     Raises:
         UserError: two fit, and mean different networks.
@@ -129,13 +120,15 @@ def _detect(
         assert problem is not None
         raise problem
     best = max(fits, key=lambda format: (fits[format].fraction, -len(fits[format].match.unused)))
+    least = 0.0 if partial else LEAST_MATCHED  # below, it is refused whosever it is
     for format, fit in fits.items():
-        if fit.fraction == fits[best].fraction and not _same(fit, fits[best]):
+        equal = fit.fraction == fits[best].fraction >= least
+        if equal and not _same(fit, fits[best]):
             raise UserError(
                 f"{file} can be read as {best}'s and as {format}'s, and these differ: give "
                 f"--format {best} or {format}"
             )
-    return best
+    return best, fits[best]
 
 
 def _same(a: Fit, b: Fit) -> bool:

@@ -28,6 +28,7 @@ from selfsup.core.errors import require
 from selfsup.data.sources import Source
 from selfsup.encoders.encoder import Encoder
 from selfsup.evaluate.features import chunks_of, embed_chunks
+from selfsup.training.checkpoint import fingerprint
 from selfsup.training.run import Run
 
 FEATURES, MEAN, MANIFEST = "features.npy", "mean.npy", "manifest.json"
@@ -90,7 +91,7 @@ def _damage(place: Path) -> str | None:
         return ""
     try:
         manifest = json.loads((place / MANIFEST).read_text())
-        actual = {name: _fingerprint(place / name) for name in (FEATURES, MEAN)}
+        actual = {name: fingerprint(place / name) for name in (FEATURES, MEAN)}
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
     except (OSError, ValueError):
@@ -98,12 +99,6 @@ def _damage(place: Path) -> str | None:
     expected = manifest.get("files", {}) if isinstance(manifest, dict) else {}
     changed = [name for name, facts in actual.items() if expected.get(name) != facts]
     return f"{changed[0]} has changed since it was written" if changed else None
-
-
-def _fingerprint(file: Path) -> dict[str, Any]:
-    with file.open("rb") as data:
-        digest = hashlib.file_digest(data, "sha256").hexdigest()
-    return {"bytes": file.stat().st_size, "sha256": digest}
 
 
 def _compute(
@@ -131,7 +126,7 @@ def _compute(
         problems.append(f"none of the {len(source)} images can be read")
     if run.main and not problems:
         np.save(partial / MEAN, _mean_of_rows(rows, len(source) - bad))
-        files = {name: _fingerprint(partial / name) for name in (FEATURES, MEAN)}
+        files = {name: fingerprint(partial / name) for name in (FEATURES, MEAN)}
         manifest = {"facts": facts, "files": files, "unreadable": bad}
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
         shutil.rmtree(place, ignore_errors=True)

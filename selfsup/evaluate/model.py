@@ -21,10 +21,9 @@ from selfsup.data.sources import ImageSource, Source
 from selfsup.data.subset import labelled_images, require_classes
 from selfsup.encoders.encoder import build, load
 from selfsup.encoders.evaluation_view import evaluation_view
-from selfsup.encoders.published import base_name, is_published
+from selfsup.encoders.published import base_name, is_published, timm_settings
 from selfsup.encoders.start import Start, open_start
 from selfsup.encoders.weights import first_names
-from selfsup.encoders.weights_file import timm_settings
 from selfsup.evaluate.baselines import Colours, Pixels
 from selfsup.evaluate.features import Features, extract
 from selfsup.evaluate.shared_classes import match_classes

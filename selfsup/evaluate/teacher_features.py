@@ -3,7 +3,6 @@
 Shape letters: e width of the teacher.
 """
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from selfsup.config import DistilConfig, EncoderConfig, InitConfig, TrainConfig,
 from selfsup.core.distributed import from_main, wait
 from selfsup.core.errors import UserError, require
 from selfsup.data.open import training_source
-from selfsup.data.sources import Source, sample
+from selfsup.data.sources import Source, hash_names, sample
 from selfsup.encoders.encoder import Encoder
 from selfsup.encoders.evaluation_view import crop_of
 from selfsup.encoders.start import open_start
@@ -23,6 +22,7 @@ from selfsup.encoders.weights import fingerprint
 from selfsup.evaluate.feature_store import stored_features
 from selfsup.evaluate.features import embed_chunks
 from selfsup.methods.distil import LiveTeacher, StoredFeatures
+from selfsup.training import checkpoint
 from selfsup.training.run import Run
 
 FORMAT = 1  # of the facts that stored features depend on
@@ -101,7 +101,7 @@ def _same_teacher(run: Run, encoder: Encoder, name: str) -> str:
     """
     digest = fingerprint(encoder.model)
     file = run.folder / "teacher.json"
-    if any((run.folder / "checkpoints").glob("step-*")) and file.is_file():
+    if checkpoint.any_in(run.folder) and file.is_file():
         began = json.loads(file.read_text())["sha256"]
         require(
             began == digest,
@@ -116,9 +116,7 @@ def _same_teacher(run: Run, encoder: Encoder, name: str) -> str:
 
 def _images_digest(source: Source) -> str:
     """Hash the names of all images, and the pixels of some."""
-    digest = hashlib.sha256()
-    for position in range(len(source)):
-        digest.update(source.name(position).encode("utf-8", "surrogateescape") + b"\0")
+    digest = hash_names(source)
     for pixels in sample(source, COMPARED_IMAGES):
         digest.update(repr(pixels.shape).encode())
         digest.update(np.ascontiguousarray(pixels).tobytes())

@@ -41,7 +41,7 @@ def save(
     safetensors.torch.save_file(_copies(tensors), partial / FILES[1])
     manifest = {
         "step": step,
-        "files": {name: _fingerprint(partial / name) for name in FILES},
+        "files": {name: fingerprint(partial / name) for name in FILES},
         "optimizer": settings,
         "extra": extra,
     }
@@ -55,6 +55,11 @@ def save(
     _flush(folder)
     for old in sorted(folder.glob("step-*"))[:-keep]:
         shutil.rmtree(old)
+
+
+def any_in(run: Path) -> bool:
+    """Whether a run folder has checkpoints, whole or not."""
+    return any((run / "checkpoints").glob("step-*"))
 
 
 def newest(folder: Path, print_line: Callable[[str], None]) -> Path | None:
@@ -127,7 +132,8 @@ def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _fingerprint(file: Path) -> dict[str, Any]:
+def fingerprint(file: Path) -> dict[str, Any]:
+    """Return the size of a file and its sha256, as a manifest has them."""
     with file.open("rb") as data:
         return {
             "bytes": file.stat().st_size,
@@ -147,7 +153,7 @@ def _damage(path: Path) -> str | None:
         if manifest.pop("sha256") != _digest(manifest):
             return "manifest.json has changed since it was written"
         for name, expected in manifest["files"].items():
-            actual = _fingerprint(path / name)
+            actual = fingerprint(path / name)
             if actual["bytes"] != expected["bytes"]:
                 return f"{name} has {actual['bytes']} bytes of {expected['bytes']}"
             if actual != expected:

@@ -15,9 +15,11 @@ from selfsup.data.samplers import batch_shape
 from selfsup.data.sources import Source, sample
 from selfsup.data.subset import only_labelled
 from selfsup.encoders.encoder import ENCODER_NAME
+from selfsup.encoders.start import Start
+from selfsup.training import checkpoint
 from selfsup.training.first_rate import FROM_RANDOM, first_rate, known_share
 from selfsup.training.pretrain import largest_batch
-from selfsup.training.start import opened, starting_encoder
+from selfsup.training.start import opened
 
 C = TypeVar("C", bound=TrainConfig)
 RESNET = EncoderConfig(name=ENCODER_NAME)
@@ -46,8 +48,9 @@ def fill_in(config: C, *, encoder: EncoderConfig = RESNET) -> C:
     """
     distributed.start()
     config = _as_begun(config)
-    if config.init:
-        config = _of_init(config)
+    start = opened(config) if config.init else None
+    if start is not None:
+        config = _of_init(config, start)
     elif not config.encoder.name:
         args = config.encoder.args or encoder.args
         config = replace(config, encoder=replace(config.encoder, name=encoder.name, args=args))
@@ -61,7 +64,7 @@ def fill_in(config: C, *, encoder: EncoderConfig = RESNET) -> C:
         p, k = batch_shape(source.labels, config.classes, config.images)
         config = replace(config, classes=p, images=k)
         if _rate_is_open(config):
-            config = replace(config, optim=replace(config.optim, lr=_rate(config, source)))
+            config = replace(config, optim=replace(config.optim, lr=_rate(config, source, start)))
     elif isinstance(config, PretrainConfig) and not config.batch:
         processes = distributed.world()[1]
         fits = min(BATCH, largest_batch(source, config)) // processes * processes
@@ -72,7 +75,7 @@ def fill_in(config: C, *, encoder: EncoderConfig = RESNET) -> C:
 def _as_begun(config: C) -> C:
     """Take the settings that are left open from the run in `config.out`, if it has checkpoints."""
     folder = Path(config.out)
-    begun = any((folder / "checkpoints").glob("step-*")) and (folder / "config.yaml").is_file()
+    begun = checkpoint.any_in(folder) and (folder / "config.yaml").is_file()
     if not config.out or not begun:  # without --out nothing is run, and "" is no folder
         return config
     stored = read_settings(folder / "config.yaml", type(config), strict=False)
@@ -102,10 +105,10 @@ def _rate_is_open(config: TrainConfig) -> bool:
     return of_adamw and not config.optim.lr
 
 
-def _rate(config: FinetuneConfig, source: Source) -> float:
-    if not config.init:
+def _rate(config: FinetuneConfig, source: Source, start: Start | None) -> float:
+    if start is None:
         return FROM_RANDOM
-    return first_rate(known_share(starting_encoder(config), only_labelled(source), config))
+    return first_rate(known_share(start.encoder, only_labelled(source), config))
 
 
 def shorter_sides(source: Source) -> list[int]:
@@ -119,15 +122,14 @@ def shorter_sides(source: Source) -> list[int]:
     return sides
 
 
-def _of_init(config: C) -> C:
+def _of_init(config: C, start: Start) -> C:
     """Take the encoder's settings and the evaluation view from the weights of --init.
 
     What is given stays.
 
     Raises:
-        UserError: there are none, or a setting that was given contradicts them.
+        UserError: a setting that was given contradicts them.
     """
-    start = opened(config)
     views, theirs = config.views, start.views
     for name in ("mean", "std"):
         given, trained = getattr(views, name), getattr(theirs, name)

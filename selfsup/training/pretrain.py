@@ -19,6 +19,7 @@ from selfsup.data.sources import Source, sample
 from selfsup.encoders.encoder import export as export_encoder
 from selfsup.encoders.lora import without_lora
 from selfsup.methods.method import Method
+from selfsup.training import checkpoint
 from selfsup.training.loop import train_steps
 from selfsup.training.run import Run
 
@@ -164,7 +165,7 @@ def announce(run: Run, source: Source, batch: int, total: int) -> None:
     run.print_line(
         f"{len(source)} images, {total} steps of {batch}, {describe(run)} -> {run.folder}"
     )
-    if run.main and not any((run.folder / "checkpoints").glob("step-*")):
+    if run.main and not checkpoint.any_in(run.folder):
         views, seed = run.config.views, run.config.seed
         for sentence in advice(sample(source, ADVISED_ON), views, seed=seed):
             run.print_line(f"hint: {sentence}")

@@ -77,7 +77,7 @@ class Run:
             if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
                 raise UserError(f"{self.folder} exists and is no run folder; choose another --out")
             return
-        if not any((self.folder / "checkpoints").glob("step-*")):
+        if not checkpoint.any_in(self.folder):
             return  # nothing was computed with the old settings that is still there
         stored = flat(yaml.safe_load(file.read_text()))
         old = defaults_of(self.config) | stored  # settings that are newer than the run

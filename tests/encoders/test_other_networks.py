@@ -8,10 +8,11 @@ import pytest
 import timm
 import torch
 from torch import Tensor, nn
+from weight_families import load_third_party
 
 from selfsup.config import EncoderConfig, Format, InitConfig, KNNConfig
 from selfsup.core.errors import UserError
-from selfsup.encoders.fit_weights import Match, load_third_party
+from selfsup.encoders.fit_weights import Match
 from selfsup.encoders.start import open_start
 from selfsup.encoders.third_party import select_tensors
 from selfsup.encoders.weights import read_file

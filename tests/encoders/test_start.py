@@ -144,6 +144,17 @@ def test_two_readings_of_a_file_that_differ_are_asked_about(tmp_path: Path) -> N
     assert start(tmp_path / "x.pth", 32, format="solo").encoder.model.conv1.padding == (2, 2)
 
 
+@pytest.mark.parametrize("name", ["EfficientNet-Lite", "MobileNetV2"])
+@pytest.mark.parametrize("network", ["resnet18", "test_vit"])
+def test_a_file_of_another_kind_of_network_is_one_sentence(
+    tmp_path: Path, name: str, network: str
+) -> None:
+    with pytest.raises(
+        UserError, match=r"no tensor of .* fits the model|is of another network|has only"
+    ):
+        start(write(FAMILIES[name], tmp_path / "x.pth"), 64, name=network)
+
+
 def test_less_than_nine_tenths_is_refused_unless_told(tmp_path: Path) -> None:
     named = timm.create_model("resnet18", num_classes=0).state_dict()
     torch.save({k: v for k, v in named.items() if "layer4" not in k}, tmp_path / "x.pth")

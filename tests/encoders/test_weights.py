@@ -7,10 +7,10 @@ import pytest
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from weight_families import load_third_party
 
 from selfsup.config import Format
 from selfsup.core.errors import UserError
-from selfsup.encoders.fit_weights import load_third_party
 from selfsup.encoders.third_party import select_tensors
 from selfsup.encoders.weights import read_file
 
