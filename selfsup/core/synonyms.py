@@ -110,6 +110,8 @@ def ours(name: str, own: set[str]) -> str | None:
     """What a setting of another tool is called here, if this command has it."""
     answer = SYNONYMS.get(name)
     trains = "optim.lr" in own
+    if answer == AVERAGE and "method.teacher" in own:
+        return "--method.teacher"  # of distillation, the teacher itself
     if answer == START and not trains:
         return WEIGHTS if "model" in own else None
     if answer is None or (answer in (RESUME, START, LAUNCHER) and not trains):

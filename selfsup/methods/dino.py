@@ -15,7 +15,8 @@ from selfsup.core.seeds import StepInfo
 from selfsup.encoders.encoder import Encoder
 from selfsup.losses.clustering import dino, moving_centre, prototypes_used
 from selfsup.methods.heads import mlp
-from selfsup.methods.method import Method, Views, map_views, project_all_views
+from selfsup.methods.method import Views, map_views, project_all_views
+from selfsup.methods.prototypes import PrototypeMethod
 from selfsup.methods.teacher import Teacher
 
 
@@ -58,10 +59,11 @@ def teacher_temperature(config: DINOConfig, info: StepInfo) -> float:
     return start + (end - start) * progress
 
 
-class DINO(Method[BottleneckRows]):
+class DINO(PrototypeMethod[BottleneckRows]):
     """The last layer belongs to the loss, since its outputs are too large to gather."""
 
     loss_decays = True  # as in the paper's code
+    config: DINOConfig
     centre: Tensor
     teacher_prototypes: Tensor
 
@@ -80,14 +82,6 @@ class DINO(Method[BottleneckRows]):
     def exported(self) -> Encoder:
         """The teacher's, as in the paper, or the student's."""
         return self.teacher.exported(self.encoder)
-
-    def loss_parameters(self) -> list[nn.Parameter]:
-        """The last layer."""
-        return [self.prototypes]
-
-    def frozen_parameters(self, info: StepInfo) -> list[nn.Parameter]:
-        """The last layer, in the first epoch."""
-        return [self.prototypes] if info.progress < self.config.frozen else []
 
     def embed(self, views: Views) -> BottleneckRows:
         """Embed each size of crops in one pass; the teacher embeds only the large ones.

@@ -38,7 +38,8 @@ from selfsup.encoders.patch_tokens import (
 from selfsup.losses.clustering import dino, ibot, moving_centre, prototypes_used
 from selfsup.losses.entropy import koleo
 from selfsup.methods.dino import dino_head, require_settings, teacher_temperature
-from selfsup.methods.method import Method, Views, map_views
+from selfsup.methods.method import Views, map_views
+from selfsup.methods.prototypes import PrototypeMethod
 from selfsup.methods.teacher import Teacher
 
 
@@ -59,7 +60,7 @@ class ImageAndPatchRows(NamedTuple):
     """[b, t, k]: 1 / number of the view's masked patches, and 0 for a patch that fills up."""
 
 
-class DINOv2(Method[ImageAndPatchRows]):
+class DINOv2(PrototypeMethod[ImageAndPatchRows]):
     """The last layers belong to the loss, since their outputs are too large to gather.
 
     Heads are [of images, of patches], or one for both, and so are prototypes [1 or 2, k, d]: the
@@ -67,6 +68,7 @@ class DINOv2(Method[ImageAndPatchRows]):
     """
 
     loss_decays = True  # as in the paper's code
+    config: DINOv2Config
     centre: Tensor
     teacher_prototypes: Tensor
 
@@ -106,14 +108,6 @@ class DINOv2(Method[ImageAndPatchRows]):
     def exported(self) -> Encoder:
         """The teacher's, as in the paper, or the student's; without the mask token."""
         return self.teacher.exported(self.encoder)
-
-    def loss_parameters(self) -> list[nn.Parameter]:
-        """The last layers."""
-        return [self.prototypes]
-
-    def frozen_parameters(self, info: StepInfo) -> list[nn.Parameter]:
-        """The last layers, in the first epoch."""
-        return [self.prototypes] if info.progress < self.config.frozen else []
 
     def draw(self, images: int, views: Sequence[ViewsConfig], info: StepInfo) -> tuple[Tensor, ...]:
         """Draw which patches of the large views are masked: bool [images, t, p]."""

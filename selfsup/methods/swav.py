@@ -15,13 +15,16 @@ from selfsup.encoders.encoder import Encoder
 from selfsup.losses.clustering import prototypes_used, swav
 from selfsup.methods.heads import mlp
 from selfsup.methods.memory import Memory
-from selfsup.methods.method import AllViews, Method, Views, project_all_views
+from selfsup.methods.method import AllViews, Views, project_all_views
+from selfsup.methods.prototypes import PrototypeMethod
 
 CODES = 2  # views whose codes are predicted: the large ones
 
 
-class SwAV(Method[AllViews]):
+class SwAV(PrototypeMethod[AllViews]):
     """Prototypes are rows of length 1; codes are computed over the global batch."""
+
+    config: SwAVConfig
 
     def __init__(self, encoder: Encoder, config: SwAVConfig) -> None:
         """A projector of two layers with a norm between them."""
@@ -33,14 +36,6 @@ class SwAV(Method[AllViews]):
         self.projector = mlp(encoder.dim, config.hidden, config.dim, norm=config.norm)
         self.prototypes = nn.Parameter(normalize(torch.randn(config.prototypes, config.dim)))
         self.queue = Memory(config.queue, CODES * config.dim, start=config.start)
-
-    def loss_parameters(self) -> list[nn.Parameter]:
-        """The prototypes."""
-        return [self.prototypes]
-
-    def frozen_parameters(self, info: StepInfo) -> list[nn.Parameter]:
-        """The prototypes, in the first epoch."""
-        return [self.prototypes] if info.progress < self.config.frozen else []
 
     def embed(self, views: Views) -> AllViews:
         """Embed each size of crops in one pass, then project all of them in one pass.

@@ -3,6 +3,7 @@
 import pytest
 
 from recipes.finetune_triplet import Config as Finetune
+from recipes.pretrain_distil import Config as Distil
 from recipes.pretrain_simclr import Config as Pretrain
 from selfsup.config import KNNConfig
 from selfsup.core.cli import parse
@@ -61,6 +62,11 @@ def test_what_only_training_knows_is_not_answered_elsewhere(typed: str) -> None:
 def test_weights_are_answered_with_where_each_command_has_them(typed: str) -> None:
     assert "--init with a run" in str(ours(typed, set(flags_of(Pretrain))))
     assert "--model timm:NAME" in str(ours(typed, set(flags_of(KNNConfig))))
+
+
+def test_a_teacher_is_that_of_the_method_or_of_the_file() -> None:
+    assert ours("teacher", set(flags_of(Distil))) == "--method.teacher"
+    assert ours("teacher", set(flags_of(KNNConfig))) == "--moving-average"
 
 
 def test_a_flag_that_a_command_has_is_its_own() -> None:
