@@ -236,6 +236,8 @@ def _reason(stderr: str) -> str:
 def work(file: Path, names: list[str], stepper: Callable[..., Stepper] = Stepper) -> None:
     """Measure on one process of a certificate; the main process saves the results."""
     torch.set_num_threads(1)
+    # TF32 has the digits of bfloat16, and convolutions use it by default: an error, not a rounding
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     runs = {count: measure(names, micro_batches=count, stepper=stepper) for count in (1, 2)}
     if distributed.is_main():
         plain = {

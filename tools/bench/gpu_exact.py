@@ -1,0 +1,109 @@
+"""Pieces of tools/gpu_check.py: versions, every method beside the CPU, waits, the certificate."""
+
+import subprocess
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from gpu_figures import DEVICE, Figure, Piece, at_most, cost, run_pieces
+from selfsup.doctor.cases import CASES
+from selfsup.doctor.certificate import FIRST, _run, certificate, error, prepare
+
+FEW = ["simclr", "dino", "triplet"]
+
+
+def names(piece: Piece) -> list[str]:
+    """The methods of a piece."""
+    return FEW if piece.small else list(CASES)
+
+
+def versions(piece: Piece) -> list[Figure]:
+    """Card, driver and packages."""
+    from importlib.metadata import version
+
+    found = {name: version(name) for name in ("torch", "torchvision", "timm", "accelerate")}
+    if DEVICE.type == "cuda":
+        found["card"] = torch.cuda.get_device_name()
+        found["memory"] = f"{torch.cuda.mem_get_info()[1] / 2**30:.0f} GiB"
+        found["cuda"] = str(torch.version.cuda)
+        asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        found["driver"] = subprocess.run(asked, capture_output=True, text=True).stdout.strip()
+    return [Figure(name, value) for name, value in found.items()]
+
+
+def methods(piece: Piece) -> list[Figure]:
+    """Loss and gradient of every method on the device, beside the CPU's, in float32."""
+    chosen = names(piece)
+    here = _run(chosen, 1, DEVICE.type, "no", "")[1]
+    there = _run(chosen, 1, "cpu", "no", "")[1]
+    figures = []
+    for name in chosen:
+        loss = abs(here[name].loss - there[name].loss) / max(abs(there[name].loss), 1e-12)
+        figures.append(at_most(f"{name}, loss", loss, 1e-5))
+        figures.append(at_most(f"{name}, gradient", error(here[name], there[name]), 1e-4))
+    return figures
+
+
+def waits(piece: Piece) -> list[Figure]:
+    """Times that a step waits for the device, its launches and its time, for tiny batches."""
+    figures = []
+    for name in names(piece):
+        step, batches = prepare(CASES[name])
+        read = [batches[i] for i in range(FIRST, FIRST + 8)]
+        places = Counter[str]()
+
+        def one(i: int, step: Any = step, read: list[Any] = read) -> None:
+            step(read[i])
+            step.method.after_step(step.embeddings, step.labels, step.info(read[i]))
+
+        for i in range(3):
+            one(i)
+        if DEVICE.type == "cuda":
+            torch.cuda.set_sync_debug_mode("warn")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            one(3)
+        if DEVICE.type == "cuda":
+            torch.cuda.set_sync_debug_mode("default")
+        for warning in caught:
+            if "synchroniz" in str(warning.message):
+                places[f"{Path(warning.filename).name}:{warning.lineno}"] += 1
+        launches = launches_of(lambda one=one: one(4))  # type: ignore[misc]
+        spent = cost(lambda one=one: one(5), 5)  # type: ignore[misc]
+        where = ", ".join(f"{place} {n}" for place, n in places.most_common())
+        figures.append(Figure(f"{name}, waits", sum(places.values()), where))
+        figures.append(Figure(f"{name}, launches", launches))
+        figures.append(Figure(f"{name}, step", spent.ms, "ms"))
+    return figures
+
+
+def launches_of(work: Any) -> int:
+    """Kernels that the device starts."""
+    from torch.profiler import ProfilerActivity, profile
+
+    kinds = [ProfilerActivity.CPU]
+    if DEVICE.type == "cuda":
+        kinds.append(ProfilerActivity.CUDA)
+    with profile(activities=kinds) as profiler:
+        work()
+        if DEVICE.type == "cuda":
+            torch.cuda.synchronize()
+    return sum(event.count for event in profiler.key_averages() if "LaunchKernel" in event.key)
+
+
+def doctor(piece: Piece) -> list[Figure]:
+    """The certificate, which calls every method right."""
+    lines = certificate(names(piece))
+    wrong = sorted({line.method for line in lines if not line.passed})
+    figures = [at_most("methods that are called wrong", len(wrong), 0, ", ".join(wrong))]
+    for device, precision in sorted({(line.device, line.precision) for line in lines}):
+        these = [line for line in lines if (line.device, line.precision) == (device, precision)]
+        worst = max(these, key=lambda line: line.error)
+        figures.append(Figure(f"worst on {device}, {precision}", worst.error, worst.method))
+    return figures
+
+
+if __name__ == "__main__":
+    run_pieces({"versions": versions, "methods": methods, "waits": waits, "doctor": doctor})
