@@ -84,8 +84,8 @@ def chosen(config: Config) -> list[str]:
         UserError: one is unknown.
     """
     names = config.only.split(",") if config.only else list(PIECES)
-    unknown = [name for name in names if name not in PIECES]
-    require(not unknown, f"there is no piece {unknown[:1]}: they are {', '.join(PIECES)}")
+    for name in names:
+        require(name in PIECES, f"there is no piece {name!r}: they are {', '.join(PIECES)}")
     if not config.only and not config.cifar:
         names.remove("cifar")
     if "cifar" in names and not (Path(config.cifar) / "train.npz").exists():

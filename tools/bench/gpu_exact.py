@@ -1,13 +1,15 @@
 """Pieces of tools/gpu_check.py: versions, every method beside the CPU, waits, the certificate."""
 
+import itertools
 import subprocess
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from gpu_figures import DEVICE, Figure, Piece, at_most, cost, run_pieces
+
 from selfsup.doctor.cases import CASES
 from selfsup.doctor.certificate import FIRST, _run, certificate, error, prepare
 
@@ -50,36 +52,47 @@ def waits(piece: Piece) -> list[Figure]:
     """Times that a step waits for the device, its launches and its time, for tiny batches."""
     figures = []
     for name in names(piece):
-        step, batches = prepare(CASES[name])
-        read = [batches[i] for i in range(FIRST, FIRST + 8)]
-        places = Counter[str]()
-
-        def one(i: int, step: Any = step, read: list[Any] = read) -> None:
-            step(read[i])
-            step.method.after_step(step.embeddings, step.labels, step.info(read[i]))
-
-        for i in range(3):
-            one(i)
-        if DEVICE.type == "cuda":
-            torch.cuda.set_sync_debug_mode("warn")
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            one(3)
-        if DEVICE.type == "cuda":
-            torch.cuda.set_sync_debug_mode("default")
-        for warning in caught:
-            if "synchroniz" in str(warning.message):
-                places[f"{Path(warning.filename).name}:{warning.lineno}"] += 1
-        launches = launches_of(lambda one=one: one(4))  # type: ignore[misc]
-        spent = cost(lambda one=one: one(5), 5)  # type: ignore[misc]
+        one = steps_of(name)
+        for _ in range(3):
+            one()
+        places = waits_of(one)
         where = ", ".join(f"{place} {n}" for place, n in places.most_common())
         figures.append(Figure(f"{name}, waits", sum(places.values()), where))
-        figures.append(Figure(f"{name}, launches", launches))
-        figures.append(Figure(f"{name}, step", spent.ms, "ms"))
+        figures.append(Figure(f"{name}, launches", launches_of(one)))
+        figures.append(Figure(f"{name}, step", cost(one, 5).ms, "ms"))
     return figures
 
 
-def launches_of(work: Any) -> int:
+def steps_of(name: str) -> Callable[[], None]:
+    """A function that trains a method by a step, each time on the next of eight batches."""
+    step, batches = prepare(CASES[name])
+    read = itertools.cycle([batches[i] for i in range(FIRST, FIRST + 8)])
+
+    def one() -> None:
+        batch = next(read)
+        step(batch)
+        step.method.after_step(step.embeddings, step.labels, step.info(batch))
+
+    return one
+
+
+def waits_of(work: Callable[[], None]) -> Counter[str]:
+    """Where some work waits for the device, and how often."""
+    if DEVICE.type != "cuda":
+        return Counter()
+    torch.cuda.set_sync_debug_mode("warn")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        work()
+    torch.cuda.set_sync_debug_mode("default")
+    return Counter(
+        f"{Path(warning.filename).name}:{warning.lineno}"
+        for warning in caught
+        if "synchroniz" in str(warning.message)
+    )
+
+
+def launches_of(work: Callable[[], None]) -> int:
     """Kernels that the device starts."""
     from torch.profiler import ProfilerActivity, profile
 

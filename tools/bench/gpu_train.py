@@ -32,7 +32,7 @@ def photographs(n: int, height: int, width: int) -> Any:
     for i in range(n):
         left, top = draw.integers(0, 100, 2).tolist()
         box = left, top, left + 500, top + 320
-        images[i] = whole[i % 2].resize((width, height), Image.Resampling.BILINEAR, box=box)
+        images[i] = np.asarray(whole[i % 2].resize((width, height), box=box))
     return images
 
 
@@ -104,7 +104,8 @@ def bare(small: bool) -> float:
     from lightly.loss import NTXentLoss
 
     batch, size, name = (8, 32, "test_resnet") if small else (BATCH, 224, "resnet50")
-    network = timm.create_model(name, num_classes=0).to(DEVICE, memory_format=torch.channels_last)
+    network: Any = timm.create_model(name, num_classes=0)
+    network = network.to(DEVICE, memory_format=torch.channels_last)
     head = torch.nn.Linear(network.num_features, 128).to(DEVICE)
     parameters = [*network.parameters(), *head.parameters()]
     optimizer, loss = torch.optim.SGD(parameters, 0.1, momentum=0.9), NTXentLoss(0.1)
@@ -179,7 +180,16 @@ def resume(piece: Piece) -> list[Figure]:
         out = piece.folder / f"resume-{name}"
         command = [sys.executable, "-m", "selfsup", "pretrain", "--method", "simclr"]
         command += ["--data", str(source), "--out", str(out), "--encoder.name", encoder]
-        command += ["--batch", "16" if piece.small else "128", "--steps", "30", "--save-every", "10", "--log-every", "1"]
+        command += [
+            "--batch",
+            "16" if piece.small else "128",
+            "--steps",
+            "30",
+            "--save-every",
+            "10",
+            "--log-every",
+            "1",
+        ]
         command += ["--no-report"]
         if kill:
             started = subprocess.Popen(command, cwd=piece.folder)
