@@ -28,6 +28,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "compare-methods": "every pretraining method in the same time",
     },
     "adapt": {
+        "adapt": "published weights to your images, and whether it helped",
         "blend": "the best mix of two encoders' weights, on your own sets",
     },
     "search": {

@@ -17,6 +17,7 @@ from torch import nn
 from selfsup.__main__ import TOOLS
 from selfsup.catalog import recipes
 from selfsup.config import (
+    AdaptConfig,
     BlendConfig,
     HealthConfig,
     IndexConfig,
@@ -38,6 +39,7 @@ CONFIGS: dict[str, Any] = {
     "health": HealthConfig,
     "index": IndexConfig,
     "blend": BlendConfig,
+    "adapt": AdaptConfig,
 }
 
 

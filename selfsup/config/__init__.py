@@ -3,6 +3,7 @@
 They are separate from the code that they configure, so that --help does not have to load torch.
 """
 
+from selfsup.config.adapting import AdaptConfig
 from selfsup.config.distillation import DistilConfig
 from selfsup.config.encoder import EncoderConfig, Format, InitConfig, Pooling
 from selfsup.config.evaluation import (
@@ -60,6 +61,7 @@ from selfsup.config.views import (
 
 __all__ = [
     "LARS",
+    "AdaptConfig",
     "BYOLConfig",
     "BarlowTwinsConfig",
     "BlendConfig",

@@ -145,7 +145,7 @@ class PretrainConfig(TrainConfig):
 class FinetuneConfig(TrainConfig):
     """Settings of fine-tuning with labels, on batches of P classes x K images."""
 
-    FIRST = (
+    FIRST: ClassVar[tuple[str, ...]] = (
         *("data", "init", "out", "encoder.name", "views.size", "epochs", "classes", "images"),
         *("optim.lr", "seed"),
     )

@@ -35,6 +35,25 @@ class InMemory(str):
         return self  # a Config that is copied goes on with the same images
 
 
+class Opened(str):
+    """A source that is open already and stands in a Config like a path, such as a part of another.
+
+    As text it says what it is; a run goes on only with a source of the same text.
+    """
+
+    source: Any
+    __slots__ = ("source",)
+
+    def __new__(cls, source: Any, text: str) -> "Opened":
+        """Hold a source under this name."""
+        named = super().__new__(cls, text)
+        named.source = source
+        return named
+
+    def __deepcopy__(self, memo: Any) -> "Opened":
+        return self
+
+
 def _digest(images: Any, labels: Sequence[Any] | None) -> str:
     """Hash of some images and all given labels, so that a run does not go on with others."""
     digest = hashlib.blake2b(digest_size=4)

@@ -9,7 +9,7 @@ from selfsup.data.arrays import npy, npz
 from selfsup.data.decode import FILE_CHANNELS
 from selfsup.data.folders import ARCHIVES, folder, list_files
 from selfsup.data.hub import cifar10, hugging_face, torchvision
-from selfsup.data.in_memory import InMemory
+from selfsup.data.in_memory import InMemory, Opened
 from selfsup.data.mixture import Mixture
 from selfsup.data.pack import packed
 from selfsup.data.python_objects import python_source
@@ -45,6 +45,8 @@ def open_source(data: str, *, split: str = "", labels: str = "label", channels: 
     ...     len(open_source(f"{folder}/x.npz"))
     2
     """
+    if isinstance(data, Opened):
+        return data.source  # type: ignore[no-any-return]
     if isinstance(data, InMemory):
         return python_source(data.images, data.labels, channels=channels)
     require(channels > 0, f"images have 1 channel or more, not {channels}")

@@ -1,0 +1,111 @@
+"""Adapt published weights to your labelled images, and say whether it helped.
+
+    selfsup adapt --data products/ --init timm:resnet50 --out runs/mine
+    selfsup adapt --data mine/ --init runs/a --out runs/b --test apart/ --remember general.npz
+
+Fine-tunes with triplets, mixes the weights with the published ones as far as held-out classes gain,
+and judges published, fine-tuned and mixed weights on classes that nothing else has seen. What leads
+is in OUT/encoder; where no lead is proven, these are the published weights.
+"""
+
+import shutil
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selfsup.config import AdaptConfig, BlendConfig, EvaluateConfig
+from selfsup.core.cli import run as launch
+from selfsup.core.errors import require
+
+if TYPE_CHECKING:
+    from selfsup.evaluate.adaptation import Adaptation, Sets
+
+
+def main(config: AdaptConfig) -> None:
+    """Adapt, and print the verdict."""
+    adapt(config)
+
+
+def adapt(config: AdaptConfig) -> "Adaptation":
+    """Divide the images, train, mix, judge, keep what leads, print the verdict.
+
+    Raises:
+        UserError: a setting does not fit, or images are too few to judge by.
+    """
+    from selfsup.recipes import finetune_triplet
+
+    from selfsup.core.distributed import is_main, wait
+    from selfsup.core.progress import say
+    from selfsup.encoders.encoder import export
+    from selfsup.evaluate.adaptation import ADAPTED, PUBLISHED, TRAINED, judge_all
+    from selfsup.evaluate.blend import blend
+    from selfsup.training.fill_in import fill_in
+    from selfsup.training.start import starting_encoder
+
+    require(bool(config.init), "--init names the weights to adapt: timm:resnet50, a run, a file...")
+    out = Path(config.out)
+    sets = _sets(config)
+    names = [field.name for field in fields(finetune_triplet.Config)]
+    settings = {name: getattr(config, name) for name in names}
+    settings |= {"data": sets.train, "out": str(out / "run")}
+    run = fill_in(finetune_triplet.Config(**settings))
+    published, trained = out / "published", out / "run"
+    start = starting_encoder(run)
+    if is_main():
+        export(start, published, run.views)
+    finetune_triplet.main(run)
+    how: dict[str, Any] = {"size": run.views.size, "workers": run.workers, "seed": run.seed}
+    mixed = blend(
+        BlendConfig(model=str(published), other=str(trained), on=sets.choice, out=str(out), **how)
+    )
+    wait()
+    say(mixed.table())
+    models = {PUBLISHED: published, TRAINED: trained, ADAPTED: out}
+    evaluate = EvaluateConfig(model="", data="", resamples=config.resamples, **how)
+    found = judge_all(sets, {name: str(model) for name, model in models.items()}, evaluate)
+    if is_main():
+        if not found.helped:
+            shutil.copytree(published, out / "encoder", dirs_exist_ok=True)
+        found.save(out / "adapt.json", mix=mixed.fractions[mixed.best])
+        print(f"\n{found.table()}\nencoder in {out / 'encoder'}")
+    wait()
+    return found
+
+
+def _sets(config: AdaptConfig) -> "Sets":
+    """Open and divide the images, as names that settings take."""
+    from selfsup.data.in_memory import Opened
+    from selfsup.data.open import open_source
+    from selfsup.data.parts import divide, halve
+    from selfsup.data.subset import labelled_images, require_classes
+    from selfsup.evaluate.adaptation import Sets
+    from selfsup.training.finetune import labelled
+
+    def opened(data: str) -> Any:
+        source = labelled_images(open_source(data, labels=config.labels), data)
+        require_classes(source, data, repeated=True)
+        return source
+
+    parts = divide(labelled(config)[0], config.data, seed=config.seed, verdict=not config.test)
+    judges = parts.verdict or opened(config.test)
+    choice, remembered = [parts.choice], None
+    if config.remember:
+        first, remembered = halve(opened(config.remember), seed=config.seed)
+        choice.append(first)
+    names = (f"{config.data}, to choose by", f"{config.remember}, to choose by")
+    return Sets(
+        train=Opened(parts.train, f"{config.data}, to train on ({parts})"),
+        choice=tuple(Opened(x, name) for x, name in zip(choice, names, strict=False)),
+        own=Opened(judges, config.test or f"{config.data}, apart"),
+        remembered=None if remembered is None else Opened(remembered, config.remember),
+        facts=(f"{config.data}: {parts}",),
+    )
+
+
+def command() -> None:
+    """Run from the command line."""
+    launch(main, AdaptConfig)
+
+
+if __name__ == "__main__":
+    command()
