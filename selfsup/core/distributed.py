@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 from torch import Tensor
 
-from selfsup.core.errors import UserError
+from selfsup.core.errors import UserError, require
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 LARGEST = 32 << 20  # bytes; glibc takes no more
@@ -49,8 +49,10 @@ def start(*, track: str = "", folder: str = "") -> Accelerator:
         folder: where the tracker writes.
 
     Raises:
-        UserError: accelerate has no tracker of that name.
+        UserError: accelerate has no tracker of that name, or the launcher asks for what a run
+            cannot do.
     """
+    _refuse_of_launcher()
     keep_freed_memory()
     # other processes wait while the main one evaluates, which may take hours
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))
@@ -68,6 +70,36 @@ def start(*, track: str = "", folder: str = "") -> Accelerator:
         raise UserError(
             f"accelerate has no tracker {track!r}. Use one such as --track tensorboard"
         ) from None
+
+
+def _refuse_of_launcher() -> None:
+    """Refuse what `accelerate launch` may ask for and a run would do wrongly.
+
+    Raises:
+        UserError: it asks for sharded weights, another accumulation of gradients, or fp8.
+    """
+    for plugin, name in (
+        ("DEEPSPEED", "DeepSpeed"),
+        ("FSDP", "FSDP"),
+        ("MEGATRON_LM", "Megatron-LM"),
+        ("PARALLELISM_CONFIG", "a parallelism config"),
+    ):
+        require(
+            os.environ.get(f"ACCELERATE_USE_{plugin}", "false").lower() != "true",
+            f"accelerate was configured with {name}, which splits weights, and every process needs "
+            "them whole: choose multi-GPU in `accelerate config`, and --micro-batch to save memory",
+        )
+    steps = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
+    require(
+        steps == "1",
+        f"accelerate was configured to accumulate gradients over {steps} steps, which would divide "
+        "them: leave it at 1. --micro-batch saves the same memory and changes nothing",
+    )
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    require(
+        precision in ("", "no", "fp16", "bf16"),
+        f"accelerate was configured with {precision} precision: choose no, fp16 or bf16",
+    )
 
 
 def launch_environment(precision: str, device: str) -> dict[str, str]:

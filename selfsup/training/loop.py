@@ -9,7 +9,7 @@ from selfsup.config import TrainConfig
 from selfsup.core.errors import UserError, require
 from selfsup.data.loader import Batches, read_ahead
 from selfsup.methods.method import Method
-from selfsup.training.adapt import adapt, frozen, rate_factors
+from selfsup.training.adapt import adapt, frozen, rate_factors, synchronized
 from selfsup.training.optim import clipping, optimizer, plan, schedule
 from selfsup.training.run import Run
 from selfsup.training.step import Stepper
@@ -46,7 +46,7 @@ def train_steps(
     device = run.accelerator.device
     _check(run, method, config, batch)
     if config.sync_bn:
-        method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
+        method = synchronized(method)
     adapt(method, config)
     optim = optimizer(
         method.to(device),
