@@ -117,8 +117,8 @@ def _check_optimizer(config: TrainConfig) -> None:
     optim = config.optim
     require(
         optim.lr != 0 or optim.name == "adamw" or not isinstance(config, FinetuneConfig),
-        f"--optim.name {optim.name} in fine-tuning needs --optim.lr: only AdamW's rate follows from "
-        f"the encoder and the images. Give a rate, or leave --optim.name {optim.name} out",
+        f"--optim.name {optim.name} in fine-tuning needs --optim.lr: only AdamW's rate follows "
+        f"from the encoder and the images. Give a rate, or leave --optim.name {optim.name} out",
     )
     check_settings(replace(optim, lr=1.0) if _rate_is_open(config) else optim)
 
