@@ -27,6 +27,8 @@ ENCODER_NAME = "resnet18"
 """The timm model where neither --encoder.name nor --init names one."""
 MARK = "selfsup"
 """Key of config.json in exports: their last layer is an embedding's head, not a classifier."""
+WEIGHTS = "model.safetensors"
+"""timm's name of the file beside config.json."""
 
 
 class Encoder(nn.Module):
@@ -189,6 +191,12 @@ def export(encoder: Encoder, folder: Path, views: ViewsConfig) -> None:
     encoder.to(
         memory_format=torch.channels_last if encoder.channels_last else torch.contiguous_format
     )
+
+
+def export_architecture(encoder: Encoder, folder: Path, views: ViewsConfig) -> None:
+    """Write the config.json of `export` without the weights: `load` makes the network, `blank`."""
+    export(encoder, folder, views)
+    (folder / WEIGHTS).unlink()
 
 
 def encoder_folder(folder: Path) -> Path:

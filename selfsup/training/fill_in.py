@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from selfsup.config import EncoderConfig, FinetuneConfig, PretrainConfig, TrainConfig
 from selfsup.config.views import size_for
@@ -20,7 +20,7 @@ from selfsup.training import checkpoint
 from selfsup.training.first_rate import FROM_RANDOM, first_rate, known_share
 from selfsup.training.optim import check_settings, peak_lr
 from selfsup.training.pretrain import largest_batch
-from selfsup.training.start import opened
+from selfsup.training.start import opened, recorded
 
 C = TypeVar("C", bound=TrainConfig)
 RESNET = EncoderConfig(name=ENCODER_NAME)
@@ -86,13 +86,17 @@ def _as_begun(config: C) -> C:
     for name in ("batch", "classes", "images"):
         if getattr(config, name, None) == 0:
             changes[name] = stored.get(name, 0)
-    fields = [("encoder", "name"), ("views", "size"), ("optim", "lr")]
+    fields: list[tuple[str, str, Any]] = [("encoder", "name", ""), ("optim", "lr", 0.0)]
+    fields.append(("views", "size", 0))
     if not config.encoder.name:  # the arguments came with the default network
-        fields.append(("encoder", "args"))
-    for section, name in fields:
-        value = stored.get(section, {}).get(name)
+        fields.append(("encoder", "args", ""))
+    if recorded(config):  # these came with the weights of --init
+        fields += [("encoder", name, getattr(RESNET, name)) for name in ("stem", "args", "pooling")]
+        fields += [("views", name, left_open) for name, left_open in OF_INIT.items()]
+    for section, name, left_open in fields:
+        value = stored.get(section, {}).get(name, left_open)
         given = changes.get(section, getattr(config, section))
-        if not getattr(given, name) and value:
+        if getattr(given, name) == left_open and value != left_open:
             changes[section] = replace(given, **{name: value})
     return replace(config, **changes)
 

@@ -3,6 +3,7 @@
 config.yaml     the settings, for --config
 about.json      the command and the versions
 log.jsonl       one line of figures per interval
+start/          config.json for timm: the network of --init, whose weights the checkpoints have
 bad_images.csv  images that could not be read, and why
 checkpoints/    the newest few
 encoder/        config.json and model.safetensors for timm, once the run has finished
