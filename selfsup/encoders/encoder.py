@@ -238,12 +238,12 @@ def load(
         if model.num_classes and not ours:
             model.reset_classifier(0)
     except FileNotFoundError:
-        unfinished = (folder / "checkpoints").is_dir()
-        reason = "its run has not finished" if unfinished else "no encoder/config.json"
-        raise UserError(f"{folder} holds no exported encoder: {reason}") from None
+        raise UserError(f"{folder} holds no exported encoder: {_without_encoder(folder)}") from None
     except (*READ_ERRORS, pickle.UnpicklingError) as error:
         reason = "its config.json is none of timm's: no " if isinstance(error, KeyError) else ""
         sentence = reason + " ".join(str(error).split())[:300]
+        if isinstance(error, json.JSONDecodeError | TypeError) and not _is_timms(inner):
+            sentence = "its config.json is none of timm's"
         raise UserError(f"{inner} cannot be loaded: {sentence}") from None
     require(
         not (ours and pooling and model.num_classes),
@@ -253,6 +253,24 @@ def load(
     if pooling or not ours:
         model = with_pooling(model, pooling, base)
     return Encoder(model), views
+
+
+def _without_encoder(folder: Path) -> str:
+    """Say what a folder without an encoder is instead, and what would do."""
+    if (folder / "checkpoints").is_dir():
+        return "its run has not finished"
+    if (folder / "index.json").is_file():
+        return "it is an index. Give the run or bundle that it was made with"
+    return "no encoder/config.json"
+
+
+def _is_timms(folder: Path) -> bool:
+    """Whether config.json names a network and its preprocessing."""
+    try:
+        settings = json.loads((folder / "config.json").read_text())
+    except ValueError:
+        return False
+    return isinstance(settings, dict) and {"architecture", "pretrained_cfg"} <= settings.keys()
 
 
 def _is_export(inner: Path, folder: Path, settings: dict[str, Any]) -> bool:
