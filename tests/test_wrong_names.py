@@ -1,7 +1,6 @@
 """Names of weights, images and folders that a new user may type: one sentence, exit status 2."""
 
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +32,7 @@ BROKEN = {
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with whatever may be named by mistake."""
     root = tmp_path_factory.mktemp("place")
     folder(root / "images")

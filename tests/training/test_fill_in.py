@@ -230,7 +230,7 @@ def test_an_open_rate_has_one_peak_whatever_the_rule(
     for start, rate in (("", 6e-3), (init, 3e-3)):
         peaks = {}
         for rule in ("auto", "sqrt", "linear", "none"):
-            optim = OptimConfig(name="adamw", lr=0.0, rule=rule)  # type: ignore[arg-type]
+            optim = OptimConfig(name="adamw", lr=0.0, rule=rule)
             given = Finetune(
                 data=data, out="x", init=start, classes=classes, images=images, optim=optim
             )

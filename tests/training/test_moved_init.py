@@ -79,7 +79,7 @@ def test_a_killed_run_goes_on_exactly_without_the_weights_that_it_started_from(
 ) -> None:
     data, init = folder(tmp_path / "images"), tmp_path / "init"
     given = start(init)
-    flags = ("--data", data, *given, *FLAGS, "--log-every", "1", "--out")
+    flags = ("--data", str(data), *given, *FLAGS, "--log-every", "1", "--out")
     unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
     done = called("recipes/finetune_triplet.py", *flags, unbroken)
     assert done.returncode == 0, done.stderr
