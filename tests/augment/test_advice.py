@@ -56,28 +56,14 @@ def test_digits_differ_from_mirrored_ones_and_photographs_do_not() -> None:
 def words(n: int = 100) -> list[np.ndarray]:
     """Printed words, which mirrored are none."""
     rng = np.random.default_rng(0)
-    known = [
-        "house",
-        "tree",
-        "apple",
-        "river",
-        "stone",
-        "light",
-        "table",
-        "green",
-        "music",
-        "night",
-        "paper",
-        "glass",
-        "bread",
-    ]
+    known = ["house", "tree", "apple", "river", "stone", "light", "table", "green", "music"]
     out = []
     for _ in range(n):
         image = Image.new("RGB", (96, 32), tuple(rng.integers(200, 256, 3).tolist()))
         left, top, side = rng.integers((0, 0, 16), (12, 8, 26)).tolist()
         font = ImageFont.load_default(side)
         ImageDraw.Draw(image).text(
-            (left, top), known[rng.integers(13)], fill=(20, 30, 60), font=font
+            (left, top), known[rng.integers(9)], fill=(20, 30, 60), font=font
         )
         out.append(np.asarray(image))
     return out
