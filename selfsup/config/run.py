@@ -17,7 +17,8 @@ class OptimConfig:
     not adapt the rate of biases and norms."""
     lr: float = 0.12
     """Peak learning rate for a batch of 256 images; 0, for fine-tuning with AdamW: 0.006 from
-    random weights, 0.003 to 0.001 from --init, less the better it tells the classes apart."""
+    random weights, 0.003 to 0.001 from --init, less the better it tells the classes apart, and for
+    other batches by the square root, whatever the rule."""
     rule: Literal["auto", "linear", "sqrt", "none"] = "auto"
     """How the learning rate scales with the batch size: linearly, with its square root, or not.
     "auto" is linear for SGD and the square root for AdamW and LARS."""

@@ -1,10 +1,12 @@
 """Open a source by its name on the command line."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 from selfsup.config import TrainConfig
 from selfsup.core.errors import UserError, did_you_mean, require
+from selfsup.core.paths import exists
 from selfsup.data.arrays import npy, npz
 from selfsup.data.decode import FILE_CHANNELS
 from selfsup.data.folders import ARCHIVES, folder, list_files
@@ -50,7 +52,7 @@ def open_source(data: str, *, split: str = "", labels: str = "label", channels: 
     if isinstance(data, InMemory):
         return python_source(data.images, data.labels, channels=channels)
     require(channels > 0, f"images have 1 channel or more, not {channels}")
-    if " + " not in data or _exists(data):
+    if " + " not in data or exists(data):
         return _open_single(data, split, labels, channels)
     terms = [_parse_weight(term) for term in data.split(" + ")]
     sources = [_open_single(name, split, labels, channels) for name, _ in terms]
@@ -73,13 +75,6 @@ def training_source(config: TrainConfig) -> Source:
     )
 
 
-def _exists(data: str) -> bool:
-    try:
-        return Path(data).exists()
-    except OSError:  # all names of a mixture are too long for one
-        return False
-
-
 def _parse_weight(term: str) -> tuple[str, float | None]:
     """Split "A * 3" into the name and the weight, if there is one."""
     name, star, text = term.strip().rpartition(" * ")
@@ -89,11 +84,13 @@ def _parse_weight(term: str) -> tuple[str, float | None]:
         weight = float(text)
     except ValueError:
         weight = 0.0
-    require(weight > 0, f"the weight of {name} must be a number above 0, not {text!r}")
+    finite = 0 < weight < math.inf
+    require(finite, f"the weight of {name} must be a number above 0, not {text!r}")
     return name.strip(), weight
 
 
 def _open_single(data: str, split: str, labels: str, channels: int) -> Source:
+    require(bool(data.strip()), "a name of images is empty: give a folder or a file")
     if data == "cifar10" or data.startswith("torchvision:"):
         known = labels in ("label", "")
         require(known, f"{data} has no columns: its labels are its classes, not {labels!r}")
@@ -103,7 +100,7 @@ def _open_single(data: str, split: str, labels: str, channels: int) -> Source:
         _, name, root = [*data.split(":", 2), "", ""][:3]
         return torchvision(name, Path(root), split, channels)
     path = Path(data)
-    if not path.exists():
+    if not exists(data):
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise UserError(f"{path} does not exist{did_you_mean(path.name, siblings)}")
     arrays: dict[str, Callable[..., Source]] = {".npz": npz, ".npy": npy}

@@ -26,6 +26,7 @@ from selfsup.augment.resample import resized_array_crops
 from selfsup.config import ViewsConfig
 from selfsup.core.errors import UserError, require
 from selfsup.core.numerics import normalize
+from selfsup.core.paths import check_output
 from selfsup.core.version import __version__
 from selfsup.data.decode import BadImage, decode
 from selfsup.data.python_objects import image_pixels
@@ -184,9 +185,7 @@ def write_bundle(run: Path, out: Path, *, onnx: bool = False) -> dict[str, float
             is missing.
     """
     encoder, views = load(run)
-    taken = out.exists() and not (out / "bundle.json").exists()
-    if taken and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} exists and is not a bundle. Choose another --out")
+    check_output(out, mark="bundle.json", otherwise="not a bundle")
     temporary = out.with_name(f".{out.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
     export(encoder, temporary / "encoder", views)

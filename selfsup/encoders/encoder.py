@@ -27,6 +27,8 @@ ENCODER_NAME = "resnet18"
 """The timm model where neither --encoder.name nor --init names one."""
 MARK = "selfsup"
 """Key of config.json in exports: their last layer is an embedding's head, not a classifier."""
+WEIGHTS = "model.safetensors"
+"""timm's name of the file beside config.json."""
 
 
 class Encoder(nn.Module):
@@ -191,6 +193,12 @@ def export(encoder: Encoder, folder: Path, views: ViewsConfig) -> None:
     )
 
 
+def export_architecture(encoder: Encoder, folder: Path, views: ViewsConfig) -> None:
+    """Write the config.json of `export` without the weights: `load` makes the network, `blank`."""
+    export(encoder, folder, views)
+    (folder / WEIGHTS).unlink()
+
+
 def encoder_folder(folder: Path) -> Path:
     """Return where config.json is: `encoder/` of a run or a bundle, or the folder itself."""
     return folder / "encoder" if (folder / "encoder" / "config.json").is_file() else folder
@@ -230,12 +238,12 @@ def load(
         if model.num_classes and not ours:
             model.reset_classifier(0)
     except FileNotFoundError:
-        unfinished = (folder / "checkpoints").is_dir()
-        reason = "its run has not finished" if unfinished else "no encoder/config.json"
-        raise UserError(f"{folder} holds no exported encoder: {reason}") from None
+        raise UserError(f"{folder} holds no exported encoder: {_without_encoder(folder)}") from None
     except (*READ_ERRORS, pickle.UnpicklingError) as error:
         reason = "its config.json is none of timm's: no " if isinstance(error, KeyError) else ""
         sentence = reason + " ".join(str(error).split())[:300]
+        if isinstance(error, json.JSONDecodeError | TypeError) and not _is_timms(inner):
+            sentence = "its config.json is none of timm's"
         raise UserError(f"{inner} cannot be loaded: {sentence}") from None
     require(
         not (ours and pooling and model.num_classes),
@@ -245,6 +253,24 @@ def load(
     if pooling or not ours:
         model = with_pooling(model, pooling, base)
     return Encoder(model), views
+
+
+def _without_encoder(folder: Path) -> str:
+    """Say what a folder without an encoder is instead, and what would do."""
+    if (folder / "checkpoints").is_dir():
+        return "its run has not finished"
+    if (folder / "index.json").is_file():
+        return "it is an index. Give the run or bundle that it was made with"
+    return "no encoder/config.json"
+
+
+def _is_timms(folder: Path) -> bool:
+    """Whether config.json names a network and its preprocessing."""
+    try:
+        settings = json.loads((folder / "config.json").read_text())
+    except ValueError:
+        return False
+    return isinstance(settings, dict) and {"architecture", "pretrained_cfg"} <= settings.keys()
 
 
 def _is_export(inner: Path, folder: Path, settings: dict[str, Any]) -> bool:

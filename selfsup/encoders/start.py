@@ -12,6 +12,7 @@ import yaml
 from selfsup.config import EncoderConfig, InitConfig, TrainConfig, ViewsConfig
 from selfsup.core.cli import read_settings
 from selfsup.core.errors import UserError, did_you_mean, require
+from selfsup.core.paths import exists
 from selfsup.core.settings import with_values
 from selfsup.encoders.encoder import (
     Encoder,
@@ -64,26 +65,32 @@ def open_start(
         UserError: there are no such weights, they cannot be read, or a setting contradicts them.
     """
     text, folder = init.init, Path(init.init)
+    _require_weights(text)
     file_only = {"format": init.format, "moving-average": init.moving_average}
     for flag, value in file_only.items():
         require(
-            not value or folder.is_file() or not (folder.exists() or is_published(text)),
+            not value or not (folder.is_dir() or is_published(text)),
             f"--{flag} is for a file of weights, and --init {text} is none: leave it out",
         )
     if is_published(text):
         return _open_published(text, encoder, size, channels)
     if folder.is_dir():
         return _open_folder(folder, encoder, size, channels)
-    if folder.is_file():
-        found = open_file(init, encoder, size, channels or 3)
-        views = evaluation_view(timm_settings(found.name), found.size)
-        made = as_configured(found.encoder.model, encoder)
-        return Start(made, found.config, views, found.match)
-    if timm.is_model(base_name(text)):
-        raise UserError(
-            f"--init {text} is neither a folder nor a file; timm:{text} are the published weights "
-            "of that timm model"
-        )
+    found = open_file(init, encoder, size, channels or 3)
+    views = evaluation_view(timm_settings(found.name), found.size)
+    made = as_configured(found.encoder.model, encoder)
+    return Start(made, found.config, views, found.match)
+
+
+def _require_weights(text: str) -> None:
+    """Raise a UserError unless this names a folder, a file or published weights."""
+    if is_published(text) or (exists(text) and (Path(text).is_dir() or Path(text).is_file())):
+        return
+    require(
+        not timm.is_model(base_name(text)),
+        f"--init {text} is neither a folder nor a file; timm:{text} are the published weights of "
+        "that timm model",
+    )
     guess = did_you_mean(text, ("timm:", "hf-hub:"))
     raise UserError(f"--init {text} does not exist{guess}")
 

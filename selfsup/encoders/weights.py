@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import pickle
 import struct
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ def read_file(file: Path) -> Any:
     try:
         if file.suffix == ".safetensors":
             return safetensors.torch.load_file(file)
-        with torch.serialization.safe_globals(SAFE_TYPES):
+        with torch.serialization.safe_globals(SAFE_TYPES), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is unusual is refused, or it works
             return torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{file} does not exist") from None
@@ -64,8 +66,9 @@ def read_file(file: Path) -> Any:
             "opened, because that can run code. Save only the state_dict, best as .safetensors"
         ) from None
     except READ_ERRORS as error:
-        first = str(error).split("\n")[0]
-        raise UserError(f"{file} is not a file of weights: {first}") from None
+        why = f" ({error})" if isinstance(error, safetensors.SafetensorError) else ""
+        what = "is empty" if file.is_file() and file.stat().st_size == 0 else f"is damaged{why}"
+        raise UserError(f"{file} is not a file of weights, or it {what}") from None
 
 
 def fingerprint(model: nn.Module) -> str:

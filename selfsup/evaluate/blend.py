@@ -15,7 +15,9 @@ from torch import nn
 from selfsup.config import BlendConfig
 from selfsup.core.distributed import is_main
 from selfsup.core.errors import UserError, require
+from selfsup.core.paths import check_output, exists
 from selfsup.encoders.encoder import Encoder, export
+from selfsup.encoders.published import is_published
 from selfsup.evaluate.model import EvaluatedModel, labelled_features, open_model
 from selfsup.evaluate.retrieval_figures import retrieval
 from selfsup.search.gallery import Queries
@@ -62,12 +64,15 @@ def blend(config: BlendConfig) -> Blend:
     Raises:
         UserError: the two have other networks, or a set has no labels or only one class.
     """
-    require(config.mixes > 1, f"--mixes must be 2 or more, not {config.mixes}")
-    require(bool(config.on), "--on needs a set of labelled images")
+    _check(config)
     first = open_model(config)
     second = open_model(replace(config, model=config.other))
     for model, name in ((first, config.model), (second, config.other)):
         require(isinstance(model.encoder, Encoder), f"{name} has no weights to mix")
+        require(
+            bool(config.init) or exists(name) or is_published(name),
+            f"{name} names a network with random weights: timm:{name} are its published ones",
+        )
     _require_same_network(first, second, config)
     fractions = [i / (config.mixes - 1) for i in range(config.mixes)]
     figures: dict[str, list[dict[str, float]]] = {name: [] for name in config.on}
@@ -101,6 +106,20 @@ def mix(first: nn.Module, second: nn.Module, fraction: float, *, into: nn.Module
             tensor.copy_(torch.lerp(a, b, fraction))
         else:  # counters are not mixed
             tensor.copy_(a if fraction < 0.5 else b)
+
+
+def _check(config: BlendConfig) -> None:
+    """Refuse settings that make no sense, before anything is opened."""
+    require(config.mixes > 1, f"--mixes must be 2 or more, not {config.mixes}")
+    require(bool(config.on), "--on needs a set of labelled images")
+    twice = [name for i, name in enumerate(config.on) if name in config.on[:i]]
+    require(not twice, f"--on names {', '.join(twice)} more than once: give each set once")
+    require(
+        config.model != config.other,
+        f"--model and --other are both {config.model}: there is nothing between the two",
+    )
+    if config.out:
+        check_output(Path(config.out), mark="blend.json", otherwise="no blend")
 
 
 def _require_same_network(

@@ -9,6 +9,7 @@ from selfsup.config import IndexConfig
 from selfsup.core.distributed import is_main
 from selfsup.core.errors import require
 from selfsup.core.numerics import normalize
+from selfsup.core.paths import check_output
 from selfsup.data.audit import digest
 from selfsup.encoders.thresholds import read_threshold
 from selfsup.encoders.weights import fingerprint
@@ -72,10 +73,7 @@ def _open_or_start(config: IndexConfig, model: EvaluatedModel, folder: Path) -> 
     weights, size = fingerprint(model.encoder), model.views.size
     if not config.add and not config.remove:
         old = folder / "index.json"
-        require(
-            not folder.exists() or old.exists() or not any(folder.iterdir()),
-            f"{folder} exists and is no index; choose another --out",
-        )
+        check_output(folder, mark=old.name, otherwise="no index")
         index = store.empty(folder, path, weights, size)
         return replace(index, writing=store.read(folder).writing) if old.exists() else index
     index = store.read(folder)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from selfsup.config import EncoderConfig, EvaluateConfig, ModelConfig, ViewsConfig
 from selfsup.core import distributed
 from selfsup.core.errors import UserError, did_you_mean, require
+from selfsup.core.paths import exists
 from selfsup.core.progress import bar
 from selfsup.core.seeds import seed_for
 from selfsup.data.decode import read_bytes
@@ -57,12 +58,12 @@ def open_model(config: ModelConfig) -> EvaluatedModel:
         views = ViewsConfig(size=config.size or 32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
         name = "raw pixels" if config.model == "pixels" else "colours"
         return EvaluatedModel(name, Pixels() if config.model == "pixels" else Colours(), views)
-    folder = Path(config.model)
-    if folder.is_dir():
+    folder, there = Path(config.model), exists(config.model)
+    if there and folder.is_dir():
         start = _open(config, config.model, "")
         blank = lambda: load(folder, blank=True)[0]  # noqa: E731
         return EvaluatedModel(str(folder), start.encoder, start.views, folder, blank)
-    if is_published(config.model) or folder.is_file():
+    if is_published(config.model) or (there and folder.is_file()):
         return _of_start(config, _open(config, config.model, ""))
     if config.init:
         return _of_start(config, _open(config, config.init, config.model))

@@ -56,6 +56,8 @@ class Remedies(NamedTuple):
     """A miner of triplets that are less hard: "--miner semi-hard"."""
     harder: tuple[str, ...] = ()
     """What finds more to learn from: "a larger --method.margin"."""
+    always_learns: bool = False
+    """Whether every triplet has a gradient, active or not, as those of a soft margin have."""
 
 
 NO_REMEDIES = Remedies()
@@ -149,7 +151,8 @@ def diagnose(
         if found is not None:
             return found
     active = [signs["active"] for signs in recent if "active" in signs]
-    if len(active) >= JUDGED_REPORTS and median(active) == 0:
+    learns = remedies.always_learns and _median(recent, "skipped") < 1
+    if len(active) >= JUDGED_REPORTS and median(active) == 0 and not learns:
         return Health("starving", _nothing_active(last, remedies))
     return Health("healthy", _hint(last, remedies))
 

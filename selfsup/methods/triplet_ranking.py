@@ -37,6 +37,8 @@ USED_SETTINGS = {
     "angular": {"degrees", *MINING},
 }
 """The settings that each loss uses. The margin is also that of semi-hard miners."""
+SEMI_HARD: tuple[Miner, ...] = ("semi-hard", "semi-hard-all", "easy-positive", "hard-positive")
+"""Miners of negatives that are farther than the positive, and not by more than the margin."""
 HARDER_THAN_SEMI_HARD: tuple[Miner, ...] = (
     *("batch-hard", "batch-all", "hard-positive", "distance-weighted"),
 )
@@ -98,7 +100,8 @@ class Triplet(Method[OneView]):
         """Compute collapse signs, and how much there is left to learn.
 
         positive, negative, gap, nearest: as `pair_signs` has them.
-        active: fraction of the triplets with a loss above zero (soft: with the negative nearer).
+        active: fraction of the triplets with a loss above zero (soft: with the negative nearer, or
+            inside the window of a miner that takes no nearer ones).
         skipped: fraction of anchors without a triplet.
         relative_loss: loss / margin (soft: / log 2), which goes to 1 as embeddings collapse.
         """
@@ -123,7 +126,8 @@ class Triplet(Method[OneView]):
         if miner != "batch-hard":
             harder.append("a harder --miner")
         easier = "--miner semi-hard" if miner in HARDER_THAN_SEMI_HARD else ""
-        return Remedies(easier, tuple(words for words in harder if words))
+        soft = self.config.loss == "soft"
+        return Remedies(easier, tuple(words for words in harder if words), always_learns=soft)
 
     def _activity(self, z: Tensor, labels: Tensor, info: StepInfo, n: int) -> dict[str, float]:
         """Fractions of triplets with a loss, and of anchors without a triplet."""
@@ -137,7 +141,8 @@ class Triplet(Method[OneView]):
             gaps = angular_gaps(z, triplets, degrees=self.config.degrees)
         else:
             gaps = triplet_gaps(z, triplets, distance=self.distance, swap=self.config.swap)
-            gaps = gaps + (self.config.margin if self.config.loss == "margin" else 0)
+            window = self.config.loss == "margin" or self._miner(info) in SEMI_HARD
+            gaps = gaps + (self.config.margin if window else 0)
         active = int((gaps > 0).sum()) / max(1, len(gaps))
         return {"active": active, "skipped": 1 - len(triplets[0].unique()) / n}
 

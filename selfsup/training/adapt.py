@@ -15,6 +15,7 @@ from selfsup.encoders.layers import freeze, head_names, layer_numbers
 from selfsup.encoders.lora import add_lora
 from selfsup.methods.method import Method
 from selfsup.methods.teacher import Teacher
+from selfsup.training.optim import check_settings
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -98,9 +99,8 @@ def rate_factors(method: Method, config: OptimConfig, name: str) -> dict[int, fl
     Raises:
         UserError: a setting makes no sense, or timm has no groups of layers for this model.
     """
+    check_settings(config)
     decay, factor = config.layer_decay, config.head_factor
-    require(0 < decay <= 1, f"--optim.layer-decay must be above 0 and at most 1, not {decay}")
-    require(factor > 0, f"--optim.head-factor must be above 0, not {factor}")
     factors = {id(p): factor for p in method.parameters()}
     layers = layer_numbers(method.encoder, name) if decay != 1 else {}
     last = max(layers.values(), default=0)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from selfsup.config import EncoderConfig, FinetuneConfig, PretrainConfig, TrainConfig
 from selfsup.config.views import size_for
@@ -18,8 +18,9 @@ from selfsup.encoders.encoder import ENCODER_NAME
 from selfsup.encoders.start import Start
 from selfsup.training import checkpoint
 from selfsup.training.first_rate import FROM_RANDOM, first_rate, known_share
+from selfsup.training.optim import check_settings, peak_lr
 from selfsup.training.pretrain import largest_batch
-from selfsup.training.start import opened
+from selfsup.training.start import opened, recorded
 
 C = TypeVar("C", bound=TrainConfig)
 RESNET = EncoderConfig(name=ENCODER_NAME)
@@ -44,10 +45,12 @@ def fill_in(config: C, *, encoder: EncoderConfig = RESNET) -> C:
     optim.lr of fine-tuning with AdamW: by how well the encoder knows the classes, `first_rate`.
 
     Raises:
-        UserError: the images cannot be opened, or a setting contradicts the encoder of --init.
+        UserError: the optimiser's settings make no sense, the images cannot be opened, or a setting
+            contradicts the encoder of --init.
     """
     distributed.start()
     config = _as_begun(config)
+    _check_optimizer(config)
     start = opened(config) if config.init else None
     if start is not None:
         config = _of_init(config, start)
@@ -83,13 +86,17 @@ def _as_begun(config: C) -> C:
     for name in ("batch", "classes", "images"):
         if getattr(config, name, None) == 0:
             changes[name] = stored.get(name, 0)
-    fields = [("encoder", "name"), ("views", "size"), ("optim", "lr")]
+    fields: list[tuple[str, str, Any]] = [("encoder", "name", ""), ("optim", "lr", 0.0)]
+    fields.append(("views", "size", 0))
     if not config.encoder.name:  # the arguments came with the default network
-        fields.append(("encoder", "args"))
-    for section, name in fields:
-        value = stored.get(section, {}).get(name)
+        fields.append(("encoder", "args", ""))
+    if recorded(config):  # these came with the weights of --init
+        fields += [("encoder", name, getattr(RESNET, name)) for name in ("stem", "args", "pooling")]
+        fields += [("views", name, left_open) for name, left_open in OF_INIT.items()]
+    for section, name, left_open in fields:
+        value = stored.get(section, {}).get(name, left_open)
         given = changes.get(section, getattr(config, section))
-        if not getattr(given, name) and value:
+        if getattr(given, name) == left_open and value != left_open:
             changes[section] = replace(given, **{name: value})
     return replace(config, **changes)
 
@@ -105,10 +112,35 @@ def _rate_is_open(config: TrainConfig) -> bool:
     return of_adamw and not config.optim.lr
 
 
+def _check_optimizer(config: TrainConfig) -> None:
+    """Refuse settings of the optimiser before anything is opened.
+
+    Raises:
+        UserError: one makes no sense, or a rate is left open that nothing fills in.
+    """
+    optim = config.optim
+    require(
+        optim.lr != 0 or optim.name == "adamw" or not isinstance(config, FinetuneConfig),
+        f"--optim.name {optim.name} in fine-tuning needs --optim.lr: only AdamW's rate follows "
+        f"from the encoder and the images. Give a rate, or leave --optim.name {optim.name} out",
+    )
+    check_settings(replace(optim, lr=1.0) if _rate_is_open(config) else optim)
+
+
 def _rate(config: FinetuneConfig, source: Source, start: Start | None) -> float:
-    if start is None:
-        return FROM_RANDOM
-    return first_rate(known_share(start.encoder, only_labelled(source), config))
+    """Return the rate for 256 images, by the run's rule.
+
+    The peak for the run's batch is that of AdamW's own rule, the square root, whichever is given.
+    """
+    rate = FROM_RANDOM
+    if start is not None:
+        rate = first_rate(known_share(start.encoder, only_labelled(source), config))
+    batch = config.classes * config.images
+    own, given = (
+        peak_lr(replace(config.optim, lr=1.0, rule=rule), batch)
+        for rule in ("auto", config.optim.rule)
+    )
+    return rate * own / given
 
 
 def shorter_sides(source: Source) -> list[int]:

@@ -11,11 +11,15 @@ import torch
 from selfsup.augment.apply import apply
 from selfsup.config import FinetuneConfig
 from selfsup.core import distributed
+from selfsup.core.numerics import at_least_float32
+from selfsup.core.seeds import seed_for
+from selfsup.data.loader import Batch
 from selfsup.data.samplers import PKSampler
 from selfsup.data.sources import Source
 from selfsup.encoders.encoder import Encoder
 from selfsup.losses.measures import Distance
 from selfsup.methods.signs import pair_signs
+from selfsup.training.loop import check_batch
 from selfsup.training.pretrain import local_batches
 from selfsup.training.step import frozen_running_stats
 
@@ -40,27 +44,46 @@ def first_rate(known: float) -> float:
     return float(HIGHEST ** (1 - part) * LOWEST**part)
 
 
-@torch.no_grad()
 def known_share(encoder: Encoder, source: Source, config: FinetuneConfig) -> float:
     """Return the share of images whose nearest neighbour in their batch is of their class.
 
-    Measured as a run's first report does: on the batches and views of its first steps, with batch
-    statistics, which are left as they were. The main process computes it for all.
+    Measured as a run's first report does: on the batches and views of its first steps, in chunks of
+    --micro-batch images, with batch statistics and dropout. Running statistics and random states
+    are left as they were. The main process computes it for all.
+
+    Raises:
+        UserError: chunks do not divide the batch, or are too small for batch norms.
     """
     accelerator = distributed.start()
+    batch = config.classes * config.images
+    check_batch(encoder, config, batch, accelerator.num_processes)
     share = 0.0
     if accelerator.is_main_process and source.labels is not None:
         sampler = PKSampler(source.labels, p=config.classes, k=config.images, seed=config.seed)
         batches = local_batches(source, sampler, config.views, config.seed, whole=True)
-        encoder.to(accelerator.device)
-        with frozen_running_stats(encoder):
-            for step in range(BATCHES):
-                batch = batches[step]
-                crops = batch.crops[0].to(accelerator.device)
-                features = encoder(apply(crops, batch.draws[0], config.views)[:, 0])
-                labels = batch.labels
-                assert labels is not None
-                signs = pair_signs(features, labels.to(features.device), Distance("cosine"))
-                share += signs["nearest"] / BATCHES
+        with accelerator.autocast():
+            found = [
+                _nearest(encoder, batches[step], config, accelerator.device)
+                for step in range(BATCHES)
+            ]
+        share = sum(found) / BATCHES
     result: float = distributed.from_main(share)
     return result
+
+
+@torch.no_grad()
+def _nearest(encoder: Encoder, batch: Batch, config: FinetuneConfig, device: torch.device) -> float:
+    """Return the share of a batch whose nearest neighbour is of its class."""
+    encoder.to(device)
+    size = config.micro_batch or len(batch.positions)
+    features = []
+    states = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+    with states, frozen_running_stats(encoder):
+        for i, start in enumerate(range(0, len(batch.positions), size)):
+            chunk = slice(start, start + size)
+            torch.manual_seed(seed_for(config.seed, batch.step, f"network/{i}"))
+            crops = batch.crops[0][chunk].to(device)
+            views = apply(crops, batch.draws[0].rows(chunk), config.views)
+            features.append(at_least_float32(encoder(views[:, 0])))
+    assert batch.labels is not None
+    return pair_signs(torch.cat(features), batch.labels.to(device), Distance("cosine"))["nearest"]

@@ -66,7 +66,7 @@ def train_steps(
         method,
         optim,
         views=config.views,
-        micro_batch=_local_micro_batch(config, batch, run.accelerator.num_processes),
+        micro_batch=config.micro_batch,
         seed=config.seed,
         total=total,
         clip=clipping(config.optim),
@@ -103,25 +103,29 @@ def _check(run: Run, method: Method, config: TrainConfig, batch: int) -> None:
     for name in ("log_every", "save_every", "keep"):
         value = getattr(config, name)
         require(value > 0, f"--{name.replace('_', '-')} must be above 0, not {value}")
-    processes = run.accelerator.num_processes
+    check_batch(method, config, batch, run.accelerator.num_processes)
+    if config.sync_bn and run.accelerator.device.type != "cuda":
+        raise UserError("--sync-bn needs GPUs; on a CPU use a norm without batch statistics")
+
+
+def check_batch(network: nn.Module, config: TrainConfig, batch: int, processes: int) -> None:
+    """Refuse a batch that does not divide among processes and micro-batches.
+
+    Raises:
+        UserError: it does not, or batch norms would see one image at a time.
+    """
     if batch % processes:
         raise UserError(
             f"a batch of {batch} images does not divide among {processes} processes; "
             f"the next that does is {-(-batch // processes) * processes}"
         )
-    size = config.micro_batch or batch // processes
-    if size < 2 and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in method.modules()):
-        raise UserError(
-            "batch norms need 2 images or more at a time; raise --batch or --micro-batch"
-        )
-    if config.sync_bn and run.accelerator.device.type != "cuda":
-        raise UserError("--sync-bn needs GPUs; on a CPU use a norm without batch statistics")
-
-
-def _local_micro_batch(config: TrainConfig, batch: int, processes: int) -> int | None:
-    images = batch // processes
-    if config.micro_batch is not None and (config.micro_batch < 1 or images % config.micro_batch):
-        raise UserError(
-            f"--micro-batch {config.micro_batch} does not divide the {images} images of a process"
-        )
-    return config.micro_batch
+    images, size = batch // processes, config.micro_batch
+    require(
+        size is None or (size > 0 and images % size == 0),
+        f"--micro-batch {size} does not divide the {images} images of a process",
+    )
+    norms = (m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+    require(
+        (size or images) > 1 or not any(norms),
+        "batch norms need 2 images or more at a time; raise --batch or --micro-batch",
+    )

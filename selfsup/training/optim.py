@@ -45,7 +45,7 @@ def optimizer(
     Raises:
         UserError: a setting makes no sense.
     """
-    _check(config)
+    check_settings(config)
     owners = {id(p): "loss parameters" for p in loss_parameters} | {
         id(p): "constant-rate" for p in constant_lr
     }
@@ -82,15 +82,23 @@ def _name(parameter: nn.Parameter, owner: str | None) -> str:
             return owner
 
 
-def _check(config: OptimConfig) -> None:
-    require(config.lr > 0, f"--optim.lr must be above 0, not {config.lr}")
+def check_settings(config: OptimConfig) -> None:
+    """Refuse settings of an optimiser that make no sense.
+
+    Raises:
+        UserError: one does not.
+    """
+    require(0 < config.lr < math.inf, f"--optim.lr must be above 0, not {config.lr}")
     require(
         0 <= config.warmup < 1,
         f"--optim.warmup is a fraction of the run below 1, not {config.warmup}",
     )
     require(0 <= config.momentum < 1, f"--optim.momentum must be below 1, not {config.momentum}")
-    require(config.trust > 0, f"--optim.trust must be above 0, not {config.trust}")
-    for name in ("clip", "clip_each"):
+    require(
+        0 < config.layer_decay <= 1,
+        f"--optim.layer-decay must be above 0 and at most 1, not {config.layer_decay}",
+    )
+    for name in ("trust", "head_factor", "clip", "clip_each"):
         value = getattr(config, name)
         flag = f"--optim.{name.replace('_', '-')}"
         require(value is None or value > 0, f"{flag} must be above 0, not {value}")

@@ -3,6 +3,7 @@
 config.yaml     the settings, for --config
 about.json      the command and the versions
 log.jsonl       one line of figures per interval
+start/          config.json for timm: the network of --init, whose weights the checkpoints have
 bad_images.csv  images that could not be read, and why
 checkpoints/    the newest few
 encoder/        config.json and model.safetensors for timm, once the run has finished
@@ -29,6 +30,7 @@ from selfsup.config import TrainConfig
 from selfsup.core import distributed
 from selfsup.core.errors import UserError, require
 from selfsup.core.numerics import all_finite
+from selfsup.core.paths import check_output
 from selfsup.core.progress import TrainProgress
 from selfsup.core.seeds import seed_for
 from selfsup.core.settings import to_dict
@@ -73,9 +75,8 @@ class Run:
 
     def _check(self, settings: dict[str, Any]) -> None:
         file = self.folder / "config.yaml"
+        check_output(self.folder, mark=file.name, otherwise="no run folder")
         if not file.exists():
-            if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
-                raise UserError(f"{self.folder} exists and is no run folder; choose another --out")
             return
         if not checkpoint.any_in(self.folder):
             return  # nothing was computed with the old settings that is still there

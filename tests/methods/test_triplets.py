@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from selfsup.config import MemoryConfig, TripletConfig
 from selfsup.core.seeds import StepInfo
 from selfsup.encoders.encoder import Encoder
+from selfsup.methods.health import diagnose
 from selfsup.methods.method import OneView
 from selfsup.methods.triplet_ranking import Triplet
 
@@ -48,6 +49,27 @@ def test_mixed_classes_are_active_and_their_loss_is_above_that_of_equal_rows() -
     # hardest positive at about sqrt 2, nearest negative at about 0.01
     assert figures["relative_loss"] == pytest.approx((math.sqrt(2) - 0.01 + 0.2) / 0.2, abs=0.1)
     assert signs(method(miner="batch-all"), APART, mixed)["active"] == 1
+
+
+@pytest.mark.parametrize("miner", ["semi-hard", "semi-hard-all", "easy-positive", "hard-positive"])
+def test_a_soft_margin_of_semi_hard_triplets_is_active_and_does_not_starve(miner: str) -> None:
+    ranking = method(loss="soft", miner=miner, margin=0.5)
+    angles = torch.tensor([0.0, 0.3, 0.5, 0.9])
+    rows = torch.stack([angles.cos(), angles.sin()], 1)
+    figures = signs(ranking, rows, torch.tensor([0, 0, 1, 1]))
+    assert ranking.loss(OneView(rows), torch.tensor([0, 0, 1, 1]), NOW) > 0
+    assert figures["active"] == 1
+    assert diagnose(figures, [figures] * 60, 4, ranking.remedies(NOW), width=2).state == "healthy"
+
+
+@pytest.mark.parametrize("miner", ["batch-hard", "batch-all", "random", "semi-hard"])
+def test_a_soft_margin_starves_only_where_there_is_no_triplet(miner: str) -> None:
+    ranking = method(loss="soft", miner=miner)
+    figures = signs(ranking, APART)
+    assert figures["active"] == 0
+    state = diagnose(figures, [figures] * 60, 4, ranking.remedies(NOW), width=2).state
+    assert state == ("starving" if figures["skipped"] == 1 else "healthy")
+    assert (figures["skipped"] == 1) == (miner == "semi-hard")
 
 
 def test_an_angular_hinge_of_nothing_is_seen_to_starve() -> None:

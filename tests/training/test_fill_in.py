@@ -23,6 +23,7 @@ from selfsup.data.samplers import batch_shape
 from selfsup.encoders.encoder import build, export, load
 from selfsup.training.fill_in import fill_in
 from selfsup.training.first_rate import first_rate, known_share
+from selfsup.training.optim import peak_lr
 
 pytestmark = pytest.mark.slow
 
@@ -218,6 +219,62 @@ def test_known_classes_get_a_lower_rate_than_unknown_ones(tmp_path: Path) -> Non
         data=sheets(tmp_path, 5), out="x", init=init, optim=OptimConfig(name="adamw", lr=0.02)
     )
     assert fill_in(given).optim.lr == 0.02
+
+
+@pytest.mark.parametrize("batch", [(4, 4), (8, 8)])
+def test_an_open_rate_has_one_peak_whatever_the_rule(
+    tmp_path: Path, batch: tuple[int, int]
+) -> None:
+    classes, images = batch
+    data, init = sheets(tmp_path, 5), encoder_at(tmp_path / "a", 16)
+    for start, rate in (("", 6e-3), (init, 3e-3)):
+        peaks = {}
+        for rule in ("auto", "sqrt", "linear", "none"):
+            optim = OptimConfig(name="adamw", lr=0.0, rule=rule)
+            given = Finetune(
+                data=data, out="x", init=start, classes=classes, images=images, optim=optim
+            )
+            peaks[rule] = peak_lr(fill_in(given).optim, classes * images)
+        assert max(peaks.values()) == pytest.approx(min(peaks.values()))
+        assert peaks["none"] <= rate * (classes * images / 256) ** 0.5 * 1.001
+
+
+MISSING = "no-such-images"
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--optim.name", "sgd"], "--optim.name sgd in fine-tuning needs --optim.lr"),
+        (["--optim.name", "lars"], "--optim.name lars in fine-tuning needs --optim.lr"),
+        (["--optim.name", "sgd", "--optim.lr", "0"], "--optim.name sgd in fine-tuning needs"),
+        (["--optim.lr", "-1"], "--optim.lr must be above 0, not -1.0"),
+        (["--optim.lr", "nan"], "--optim.lr must be above 0, not nan"),
+        (["--optim.warmup", "5"], "--optim.warmup is a fraction of the run below 1, not 5"),
+        (["--optim.layer-decay", "2"], "--optim.layer-decay must be above 0 and at most 1"),
+        (["--optim.clip", "0"], "--optim.clip must be above 0"),
+    ],
+)
+def test_wrong_rates_of_fine_tuning_are_told_before_anything_is_opened(
+    tmp_path: Path, flags: list[str], sentence: str
+) -> None:
+    paths = ("--data", MISSING, "--init", MISSING, "--out", tmp_path / "run")
+    for loss in ("triplet", "arcface", "contrastive"):
+        done = called("tools/finetune.py", *paths, "--loss", loss, *flags)
+        assert done.returncode == 2
+        assert sentence in done.stderr
+        assert MISSING not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("rate", ["0", "-0.1"])
+def test_wrong_rates_of_pretraining_are_told_before_anything_is_opened(
+    tmp_path: Path, rate: str
+) -> None:
+    flags = ("--data", MISSING, "--out", tmp_path / "run", "--optim.lr", rate)
+    done = called("tools/pretrain.py", *flags)
+    assert done.returncode == 2
+    assert f"--optim.lr must be above 0, not {float(rate)}" in done.stderr
 
 
 def test_measuring_leaves_batch_statistics_and_goes_on_with_the_first_rate(tmp_path: Path) -> None:

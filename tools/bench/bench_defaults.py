@@ -49,18 +49,27 @@ def main(config: Config) -> None:
     out.mkdir(parents=True, exist_ok=True)
     sets = dict(write_sets(out)) | dict(map(_named, config.sets))
     results = out / "results.jsonl"
-    done = (
-        [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
-    )
+    done = read_results(results)
     for name, start, miner, rate in product(
         sets, ("simclr", "random"), config.miners, config.rates
     ):
         job = {"set": name, "start": start, "miner": miner, "rate": rate, "steps": config.steps}
+        job["seed"] = config.seed
         if not any(record["job"] == job for record in done):
-            done.append(measure(job, sets[name], out, config.seed))
+            done.append(measure(job, sets[name], out))
             results.write_text("".join(json.dumps(record) + "\n" for record in done))
+    asked = {"steps": config.steps, "seed": config.seed}
+    done = [record for record in done if asked.items() <= record["job"].items()]
     print(table(done))
     print(alarm(done))
+
+
+def read_results(file: Path) -> list[dict[str, Any]]:
+    """Read the runs that are finished; those of before seeds were recorded had seed 0."""
+    if not file.exists():
+        return []
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    return [record | {"job": {"seed": 0} | record["job"]} for record in records]
 
 
 def _named(text: str) -> tuple[str, tuple[str, str]]:
@@ -116,15 +125,15 @@ def _split(
     return str(files[0]), str(files[1])
 
 
-def measure(job: dict[str, Any], files: tuple[str, str], out: Path, seed: int) -> dict[str, Any]:
+def measure(job: dict[str, Any], files: tuple[str, str], out: Path) -> dict[str, Any]:
     """Train one run and return its figures, those of its start, and its log."""
     import selfsup
 
     train, test = files
-    quiet = QUIET | {"seed": seed, "log_every": max(1, job["steps"] // 15)}
+    quiet = QUIET | {"seed": job["seed"], "log_every": max(1, job["steps"] // 15)}
     start: Any = ""
     if job["start"] == "simclr":
-        folder = out / f"{job['set']}-simclr"
+        folder = out / f"{job['set']}-simclr-{job['seed']}"
         start = selfsup.pretrain(train, out=folder, steps=300, batch=128, **quiet)
     run = selfsup.finetune(
         train,
@@ -150,7 +159,10 @@ def _map(model: Any, test: str) -> float:
 
 
 def table(done: list[dict[str, Any]]) -> str:
-    """MAP@R by set and start for each miner and rate, and each choice's largest loss."""
+    """MAP@R by set and start for each miner and rate, and each choice's largest loss.
+
+    Runs that are not there, such as those of other miners or rates before, are left blank.
+    """
     choices = list(dict.fromkeys((r["job"]["miner"], r["job"]["rate"]) for r in done))
     rows = dict.fromkeys((r["job"]["set"], r["job"]["start"]) for r in done)
     found = {tuple(r["job"][k] for k in ("set", "start", "miner", "rate")): r for r in done}
@@ -158,12 +170,13 @@ def table(done: list[dict[str, Any]]) -> str:
     lines = ["| " + " | ".join(heads) + " |", "| --- " * len(heads) + "|"]
     worst: dict[tuple[str, float], float] = dict.fromkeys(choices, 0.0)
     for row in rows:
-        records = [found[(*row, *choice)] for choice in choices]
-        best = max(r["after"] for r in records)
-        for choice, r in zip(choices, records, strict=True):
+        records = {c: found[(*row, *c)] for c in choices if (*row, *c) in found}
+        best = max(r["after"] for r in records.values())
+        for choice, r in records.items():
             worst[choice] = max(worst[choice], best - r["after"])
-        values = [f"{r['after']:.3f}" for r in records]
-        lines.append(f"| {', '.join(row)} | {records[0]['before']:.3f} | {' | '.join(values)} |")
+        values = [f"{records[c]['after']:.3f}" if c in records else "" for c in choices]
+        before = next(iter(records.values()))["before"]
+        lines.append(f"| {', '.join(row)} | {before:.3f} | {' | '.join(values)} |")
     lost = " | ".join(f"{value:.3f}" for value in worst.values())
     return "\n".join([*lines, f"| loss at most | | {lost} |"])
 

@@ -1,0 +1,37 @@
+"""Names of files and folders, as a user gives them."""
+
+from pathlib import Path
+
+from selfsup.core.errors import require
+
+
+def exists(text: str) -> bool:
+    """Whether there is a file or folder of this name, which may be too long for one."""
+    try:
+        return Path(text).exists()
+    except OSError:
+        return False
+
+
+def check_output(folder: Path, *, mark: str, otherwise: str) -> None:
+    """Refuse to write into a folder that holds something else.
+
+    Args:
+        folder: of --out, there or not.
+        mark: a file that is in it if it may be written again.
+        otherwise: what a folder without it is: "no run folder".
+
+    Raises:
+        UserError: it holds other files, or a file is where it or one of its parents would be.
+    """
+    there = next(path for path in (folder, *folder.parents, Path()) if path.exists())
+    require(
+        there.is_dir(),
+        f"{folder} exists and is {otherwise}; choose another --out"
+        if there == folder
+        else f"--out {folder} cannot be made: {there} is a file; choose another --out",
+    )
+    require(
+        there != folder or (folder / mark).exists() or not any(folder.iterdir()),
+        f"{folder} exists and is {otherwise}; choose another --out",
+    )
