@@ -3,7 +3,11 @@
 They are separate from the code that they configure, so that --help does not have to load torch.
 """
 
-from selfsup.config.distillation import DistilConfig
+from selfsup.config.distillation import (
+    DistilConfig,
+    RankingDistilConfig,
+    TeacherFeaturesConfig,
+)
 from selfsup.config.encoder import EncoderConfig, Format, InitConfig, Pooling
 from selfsup.config.evaluation import (
     BlendConfig,
@@ -93,6 +97,7 @@ __all__ = [
     "PretrainConfig",
     "ProbeConfig",
     "ProxiesConfig",
+    "RankingDistilConfig",
     "RetrievalConfig",
     "SecondViewConfig",
     "SimCLRConfig",
@@ -100,6 +105,7 @@ __all__ = [
     "SupConConfig",
     "SwAVConfig",
     "TeacherConfig",
+    "TeacherFeaturesConfig",
     "TiCoConfig",
     "TrainConfig",
     "TripletConfig",
