@@ -47,8 +47,8 @@ SYNONYMS: dict[str, str] = {
         ["pretrained", "initial-checkpoint", "checkpoint", "weights", "encoder.weights"], START
     ),
     **dict.fromkeys(["pretrained-weights", "init-from", "finetune-from", "load-from"], START),
-    **dict.fromkeys(["distill", "distill-from", "teacher-model"], "--distil TEACHER"),
-    **dict.fromkeys(["distil-weight", "distill-weight", "alpha"], "--distil.weight"),
+    **dict.fromkeys(["distil", "distill", "distill-from", "teacher-model"], "--distil.teacher"),
+    **dict.fromkeys(["distil-weight", "distill-weight", "distillation-weight"], "--distil.weight"),
     **dict.fromkeys(["teacher", "ema", "use-ema", "model-ema"], AVERAGE),
     **dict.fromkeys(["mixed-precision", "fp16", "bf16", "amp", "precision"], LAUNCHER),
     **dict.fromkeys(["device", "devices", "gpus", "accelerator", "nproc-per-node"], DEVICES),
