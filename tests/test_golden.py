@@ -18,6 +18,7 @@ from selfsup.__main__ import TOOLS
 from selfsup.catalog import recipes
 from selfsup.config import (
     BlendConfig,
+    CompareDistilledConfig,
     HealthConfig,
     IndexConfig,
     KNNConfig,
@@ -38,6 +39,7 @@ CONFIGS: dict[str, Any] = {
     "health": HealthConfig,
     "index": IndexConfig,
     "blend": BlendConfig,
+    "compare-distilled": CompareDistilledConfig,
 }
 
 

@@ -11,6 +11,7 @@ from selfsup.config.distillation import (
 from selfsup.config.encoder import EncoderConfig, Format, InitConfig, Pooling
 from selfsup.config.evaluation import (
     BlendConfig,
+    CompareDistilledConfig,
     EvaluateConfig,
     HealthConfig,
     IndexConfig,
@@ -67,6 +68,7 @@ __all__ = [
     "BYOLConfig",
     "BarlowTwinsConfig",
     "BlendConfig",
+    "CompareDistilledConfig",
     "ContrastiveConfig",
     "DCLConfig",
     "DINOConfig",

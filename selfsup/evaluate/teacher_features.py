@@ -20,7 +20,7 @@ from selfsup.config import (
     ViewsConfig,
 )
 from selfsup.core.distributed import from_main, wait
-from selfsup.core.errors import UserError, flags_renamed, require
+from selfsup.core.errors import flags_renamed, require
 from selfsup.data.sources import Source, hash_names, sample
 from selfsup.encoders.encoder import Encoder
 from selfsup.encoders.evaluation_view import crop_of

@@ -65,16 +65,15 @@ class DistilledRanking(Method[RankedAndDistilled]):
         """Embed the only view, and let a live teacher see it."""
         (z,) = self.ranking.embed(views)
         seen = self.targets.of_views(views)
-        return RankedAndDistilled(z, self.head(z), z.detach()[:, :0] if seen is None else seen[:, 0])
+        target = z.detach()[:, :0] if seen is None else seen[:, 0]
+        return RankedAndDistilled(z, self.head(z), target)
 
     def look_up(self, embeddings: RankedAndDistilled, positions: Tensor) -> RankedAndDistilled:
         """Add the stored features of whole images."""
         rows = self.targets.of_images(positions, embeddings.embedding)
         return embeddings if rows is None else embeddings._replace(target=rows)
 
-    def loss(
-        self, embeddings: RankedAndDistilled, labels: Tensor | None, info: StepInfo
-    ) -> Tensor:
+    def loss(self, embeddings: RankedAndDistilled, labels: Tensor | None, info: StepInfo) -> Tensor:
         """Compute the ranking loss, and add that of distillation by its weight."""
         ranking = self.ranking.loss(OneView(embeddings.embedding), labels, info)
         return ranking + self.config.weight * self._follow(embeddings)

@@ -1,4 +1,4 @@
-"""`finetune --distil`: the teacher's features are stored as pretraining's, and belong to the run."""
+"""`finetune --distil`: features are stored as pretraining's, and a run keeps its teacher."""
 
 import hashlib
 from pathlib import Path

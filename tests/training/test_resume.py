@@ -107,7 +107,8 @@ def test_a_ranking_run_that_follows_a_teacher_survives_a_kill(
     data, followed = folder(tmp_path / "images"), teacher(tmp_path / "teacher")
     unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
     shared = (*TINY[:4], "--method.dim", "8", "--classes", "4", "--images", "2", *TINY[-6:])
-    flags = ("--data", data, *shared, *LABELLED["finetune_triplet"], *FOLLOWED, followed, "--out")
+    shared = (*shared, *LABELLED["finetune_triplet"], *FOLLOWED, str(followed))
+    flags = ("--data", str(data), *shared, "--out")
     runs = [
         recipe_command("recipes/finetune_triplet.py", *flags, out, processes=processes)
         for out in (unbroken, killed)
