@@ -27,10 +27,10 @@ from selfsup.search.gallery import Queries
 from selfsup.search.products import parse_bytes
 
 RECALL, PRECISION = "Recall@1", "MAP@R"
-WIDTH, LABEL, COLUMN, NAME = 80, 11, 23, 24  # of the table and of its columns
+WIDTH, LABEL, COLUMN, NAME = 80, 11, 23, 21  # of the table and of its columns
 LEGEND = (
     "gap: teacher - baseline; gain: student - baseline; closed: gain / gap",
-    "95 % intervals: the same images are resampled for all; Recall@1 and MAP@R by class",
+    "95 % intervals: all models on the same resampled classes (k-NN: images)",
 )
 
 
@@ -86,14 +86,14 @@ class CompareDistilled:
 
     def _costs(self) -> list[str]:
         """Size and speed of each model."""
-        head = f"{'parameters':>11}{'images/s':>10}{'':>7}{'pixels':>8}{'width':>7}  model"
+        head = f"{'parameters':>14}{'images/s':>10}{'':>7}{'pixels':>8}{'width':>7}  model"
         lines = [" " * LABEL + head]
         slowest = self.models["teacher"].images_per_s
         for role, m in self.models.items():
             name = m.name if len(m.name) <= NAME else "..." + m.name[3 - NAME :]
             speed = f"{m.images_per_s:>10,.0f}{m.images_per_s / slowest:>6.1f}x"
             lines.append(
-                f"{role:<{LABEL}}{m.parameters:>11,}{speed}{m.size:>8}{m.width:>7}  {name}"
+                f"{role:<{LABEL}}{m.parameters:>14,}{speed}{m.size:>8}{m.width:>7}  {name}"
             )
         return lines
 
@@ -253,7 +253,8 @@ def _differences(
     return gaps, over_published
 
 
-def _how(config: CompareDistilledConfig) -> dict[str, int]:
+def _how(config: CompareDistilledConfig) -> dict[str, Any]:
+    """Settings of the bootstrap."""
     return {"seed": config.seed, "resamples": config.resamples}
 
 

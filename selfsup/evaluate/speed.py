@@ -41,9 +41,10 @@ def images_per_second(
 
 def _time(encoder: nn.Module, images: Tensor) -> float:
     """Seconds of one forward pass. A GPU works on after a call returns: it is waited for."""
-    wait = torch.cuda.synchronize if images.is_cuda else lambda: None
-    wait()
+    if images.is_cuda:
+        torch.cuda.synchronize()
     began = time.perf_counter()
     encoder(images)
-    wait()
+    if images.is_cuda:
+        torch.cuda.synchronize()
     return time.perf_counter() - began

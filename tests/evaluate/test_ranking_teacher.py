@@ -121,7 +121,7 @@ def test_a_run_goes_on_with_its_teacher_wherever_that_lies_and_with_no_other(roo
         "a new one": (("plain", *with_teacher), "distil.teacher '' -> "),
         "another weight": (
             ("run", *with_teacher, "--distil.weight", "2"),
-            "(distil.weight 1.0 -> 2.0)",
+            "(distil.weight 0.1 -> 2.0)",
         ),
     }
     for what, (args, sentence) in refused.items():

@@ -104,11 +104,12 @@ def test_memories_proxies_and_drawn_triplets_survive_a_kill(
 def test_a_ranking_run_that_follows_a_teacher_survives_a_kill(
     tmp_path: Path, processes: int
 ) -> None:
-    data, followed = folder(tmp_path / "images"), teacher(tmp_path / "teacher")
+    data = folder(tmp_path / "images")
+    teacher(tmp_path / "teacher")
     unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
     shared = (*TINY[:4], "--method.dim", "8", "--classes", "4", "--images", "2", *TINY[-6:])
-    shared = (*shared, *LABELLED["finetune_triplet"], *FOLLOWED, str(followed))
-    flags = ("--data", str(data), *shared, "--out")
+    followed = (*LABELLED["finetune_triplet"], *FOLLOWED, str(tmp_path / "teacher"))
+    flags = ("--data", str(data), *shared, *followed, "--out")
     runs = [
         recipe_command("recipes/finetune_triplet.py", *flags, out, processes=processes)
         for out in (unbroken, killed)
