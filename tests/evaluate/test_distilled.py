@@ -47,8 +47,8 @@ def flags(root: Path, *more: str | Path) -> list[str | Path]:
 
 def settings(root: Path, **more: Any) -> CompareDistilledConfig:
     models = {role: str(root / role) for role in ROLES}
-    values = {"data": str(root / "images"), "rounds": 1, "timed": 4} | models | more
-    return CompareDistilledConfig(**values)
+    values: dict[str, Any] = {"data": str(root / "images"), "rounds": 1, "timed": 4}
+    return CompareDistilledConfig(**(values | models | more))
 
 
 def test_figures_are_those_of_retrieval_and_knn(root: Path) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from selfsup.evaluate.intervals import Figure, figure, gap_closed
 
-HOW = {"seed": 0, "resamples": 200}
+HOW: dict[str, Any] = {"seed": 0, "resamples": 200}
 
 
 def row(*values: float) -> Tensor:
