@@ -10,6 +10,10 @@ import torch
 from torch import Tensor
 
 
+SMALLEST_GAP = 1e-6
+"""A smaller lead is rounding, not a gap that could be closed."""
+
+
 class Figure(NamedTuple):
     """A mean and the interval that holds it in 95 % of resampled sets of images."""
 
@@ -64,8 +68,8 @@ def gap_closed(
     """Compute the share of the gap between baseline and teacher that a student closes.
 
     (student - baseline) / (teacher - baseline), of means over the same images. All three are
-    resampled together, so that what is hard for all does not widen the interval. A lead that is 0
-    or below in a resample has no share: the quotient would be of any size there.
+    resampled together, so that what is hard for all does not widen the interval. Where the lead
+    is not above 0 in some resample there is no share: the quotient would be of any size.
 
     Example: means 0.6, 0.5 and 0.4 are a lead of 0.2, a gain of 0.1 and a share of 0.5.
 
@@ -89,7 +93,7 @@ def gap_closed(
     means = _resampled_means(both, seed=seed, resamples=resamples, groups=groups)
     lead, gain = both.mean(0).tolist()
     closed = None
-    if lead > 0 and bool((means[:, 0] > 0).all()):
+    if lead > SMALLEST_GAP and bool((means[:, 0] > SMALLEST_GAP).all()):
         closed = _with_interval(gain / lead, means[:, 1] / means[:, 0])
     return Gap(_with_interval(lead, means[:, 0]), _with_interval(gain, means[:, 1]), closed)
 

@@ -64,7 +64,8 @@ def test_what_is_hard_for_all_three_widens_the_gaps_figures_not_the_share() -> N
         (row(0.4, 0.5), row(0.4, 0.5)),  # equal: 0 / 0
         (row(0.4, 0.5), row(0.5, 0.6)),  # the teacher is worse
         (row(0.9, 0.2), row(0.4, 0.5)),  # better on average, and worse where the second is drawn
-        (row(0.4, 0.5 + 1e-9), row(0.4, 0.5)),  # nothing, in the sets of the first image
+        (row(0.4, 0.5 + 1e-3), row(0.4, 0.5)),  # nothing, in the sets of the first image
+        (row(0.4 + 1e-9, 0.5 + 1e-9), row(0.4, 0.5)),  # rounding
     ],
 )
 def test_a_gap_that_may_be_nothing_is_not_divided_by(teacher: Tensor, baseline: Tensor) -> None:
