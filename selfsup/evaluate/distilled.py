@@ -27,7 +27,7 @@ from selfsup.search.gallery import Queries
 from selfsup.search.products import parse_bytes
 
 RECALL, PRECISION = "Recall@1", "MAP@R"
-WIDTH, LABEL, COLUMN, NAME = 80, 11, 23, 21  # of the table and of its columns
+WIDTH, LABEL, COLUMN, NAME = 80, 11, 23, 19  # of the table and of its columns
 LEGEND = (
     "gap: teacher - baseline; gain: student - baseline; closed: gain / gap",
     "95 % intervals: all models on the same resampled classes (k-NN: images)",
@@ -86,12 +86,12 @@ class CompareDistilled:
 
     def _costs(self) -> list[str]:
         """Size and speed of each model."""
-        head = f"{'parameters':>14}{'images/s':>10}{'':>7}{'pixels':>8}{'width':>7}  model"
+        head = f"{'parameters':>14}{'images/s':>10}{'':>9}{'pixels':>8}{'width':>7}  model"
         lines = [" " * LABEL + head]
-        slowest = self.models["teacher"].images_per_s
+        of_teacher = self.models["teacher"].images_per_s
         for role, m in self.models.items():
             name = m.name if len(m.name) <= NAME else "..." + m.name[3 - NAME :]
-            speed = f"{m.images_per_s:>10,.0f}{m.images_per_s / slowest:>6.1f}x"
+            speed = f"{m.images_per_s:>10,.0f}{m.images_per_s / of_teacher:>8.1f}x"
             lines.append(
                 f"{role:<{LABEL}}{m.parameters:>14,}{speed}{m.size:>8}{m.width:>7}  {name}"
             )

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-
 SMALLEST_GAP = 1e-6
 """A smaller lead is rounding, not a gap that could be closed."""
 
