@@ -66,8 +66,9 @@ class RankingDistilConfig(TeacherFeaturesConfig):
     """
 
     weight: float = 0.1
-    """Of distillation, which is added to the ranking loss. Similarities have a loss of about 2, and
-    triplets one of about 0.2."""
+    """Of distillation, which is added to the ranking loss: measured beside triplets, whose loss is
+    about 0.2. Beside larger losses take more, so that weight x `distil` of the log is about the
+    rest of `loss`."""
     loss: Literal["relational", "cosine"] = "relational"
     """What follows the teacher: how similar an image is to the others of the batch (relational), or
     a linear map of the embedding to the teacher's features (cosine)."""
