@@ -24,6 +24,7 @@ class Config(FinetuneConfig):
 
 def main(config: Config) -> None:
     """Train and export."""
+    from selfsup.evaluate.teacher_features import with_teacher
     from selfsup.methods.pair_ranking import PairRanking
     from selfsup.report.sections import report_finished
     from selfsup.training.fill_in import fill_in
@@ -34,7 +35,8 @@ def main(config: Config) -> None:
 
     config = fill_in(config)
     run = Run(config)
-    method = PairRanking(starting_encoder(config), config.method)
+    ranking = PairRanking(starting_encoder(config), config.method)
+    method = with_teacher(run, config, ranking)
     if config.method.loss in ("n-pairs", "n-pairs-angular") and config.images > 2:
         run.print_line(f"{config.method.loss} uses 2 images of each class: try --images 2")
 

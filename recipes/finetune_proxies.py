@@ -23,6 +23,7 @@ class Config(FinetuneConfig):
 
 def main(config: Config) -> None:
     """Train and export."""
+    from selfsup.evaluate.teacher_features import with_teacher
     from selfsup.methods.proxy_ranking import ProxyRanking
     from selfsup.report.sections import report_finished
     from selfsup.training.fill_in import fill_in
@@ -34,7 +35,8 @@ def main(config: Config) -> None:
     config = fill_in(config)
     run = Run(config)
     source, _ = labelled(config)
-    method = ProxyRanking(starting_encoder(config), config.method, classes=len(source.classes))
+    ranking = ProxyRanking(starting_encoder(config), config.method, classes=len(source.classes))
+    method = with_teacher(run, config, ranking)
 
     # An ordinary loop: add to its body what should happen between steps.
     for _ in finetune_steps(run, method, config):

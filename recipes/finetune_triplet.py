@@ -24,6 +24,7 @@ class Config(FinetuneConfig):
 
 def main(config: Config) -> None:
     """Train and export."""
+    from selfsup.evaluate.teacher_features import with_teacher
     from selfsup.methods.triplet_ranking import Triplet
     from selfsup.report.sections import report_finished
     from selfsup.training.fill_in import fill_in
@@ -34,7 +35,8 @@ def main(config: Config) -> None:
 
     config = fill_in(config)
     run = Run(config)
-    method = Triplet(starting_encoder(config), config.method)
+    ranking = Triplet(starting_encoder(config), config.method)
+    method = with_teacher(run, config, ranking)
 
     # An ordinary loop: add to its body what should happen between steps.
     for _ in finetune_steps(run, method, config):

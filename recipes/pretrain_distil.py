@@ -29,6 +29,7 @@ class Config(PretrainConfig):
 
 def main(config: Config) -> None:
     """Embed by the teacher, train, evaluate k-NN on the way if --probe.data is set, export."""
+    from selfsup.data.open import training_source
     from selfsup.evaluate.probe import KNNProbe
     from selfsup.evaluate.teacher_features import open_teacher, prepare_teacher
     from selfsup.methods.distil import Distil
@@ -42,7 +43,7 @@ def main(config: Config) -> None:
     teacher = open_teacher(config.method.teacher)
     run = Run(config)
     student = starting_encoder(config)
-    targets = prepare_teacher(run, config, config.method, teacher)
+    targets = prepare_teacher(run, training_source(config), config.method, teacher)
     method = Distil(student, config.method, targets)
     probe = KNNProbe(run, config.probe, config.views)
 

@@ -26,6 +26,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "health": "spread, rank and hubs of features, without labels",
         "compare-losses": "every ranking loss on the demo's photographs",
         "compare-methods": "every pretraining method in the same time",
+        "compare-distilled": "a student, its teacher, and the gap that it closed",
     },
     "adapt": {
         "adapt": "published weights to your images, and whether it helped",

@@ -19,6 +19,7 @@ from selfsup.catalog import recipes
 from selfsup.config import (
     AdaptConfig,
     BlendConfig,
+    CompareDistilledConfig,
     HealthConfig,
     IndexConfig,
     KNNConfig,
@@ -40,6 +41,7 @@ CONFIGS: dict[str, Any] = {
     "index": IndexConfig,
     "blend": BlendConfig,
     "adapt": AdaptConfig,
+    "compare-distilled": CompareDistilledConfig,
 }
 
 

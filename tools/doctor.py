@@ -104,11 +104,11 @@ def _table(lines: "list[Line]") -> str:
     columns = list(dict.fromkeys((x.precision, x.processes, x.micro_batches) for x in lines))
     names = {"no": "fp32", "bf16": "bf16"}
     head = "".join(f"{f'{names[p]} {n}x{m}':>9}" for p, n, m in columns)
-    rows = [f"  {'method':<13}{head}"]
+    rows = [f"  {'method':<15}{head}"]
     for name in dict.fromkeys(line.method for line in lines):
         results = [line for line in lines if line.method == name]
         cells = "".join(f"{line.error:>9.1e}" for line in results)
-        rows.append(f"  {name:<13}{cells}{'' if all(x.passed for x in results) else ' WRONG'}")
+        rows.append(f"  {name:<15}{cells}{'' if all(x.passed for x in results) else ' WRONG'}")
     used = " and ".join(f"{n} on {d}" for n, d in sorted({(x.processes, x.device) for x in lines}))
     rows.append(f"  2x1: two processes, one micro-batch each; processes: {used}")
     return "\n".join(rows)

@@ -1,6 +1,7 @@
 """Fine-tune an encoder on labelled images, with any ranking loss.
 
     selfsup finetune --data products/ --init runs/a --out runs/b --loss triplet --miner semi-hard
+    selfsup finetune --data products/ --init runs/a --out runs/b --distil runs/large
     accelerate launch -m selfsup finetune --data products/ --init runs/a --out runs/b --loss arcface
 
 The losses are those of recipes/finetune_*.py: triplets, pairs and proxies.
@@ -20,23 +21,29 @@ def main(args: list[str]) -> None:
     from selfsup.tools.pretrain import PIPELINE_HELP, method_of, parse_with_pipeline, show_help
 
     args = list(args)
-    loss, miner = (take(args, flag) for flag in ("--loss", "--miner"))
+    loss, miner, teacher = (take(args, flag) for flag in ("--loss", "--miner", "--distil"))
     name = loss or method_of(args) or DEFAULT
     recipe, settings = finetuning_recipe(name)
     first = [("--loss", f"One of {', '.join(losses())} ({DEFAULT})")]
     if default := getattr(recipe.Config.method, "miner", ""):
         first += [("--miner", f"Which triplets or pairs of a batch to learn from ({default})")]
+    first += [("--distil", "A teacher whose features are kept meanwhile: as --init has it")]
     about = f"Fine-tune an encoder on labelled images. The flags are those of --loss {name}."
     if show_help(args, recipe.Config, [*first, PIPELINE_HELP], about):
         return
-    for short, value in (("loss", loss), ("miner", miner)):
-        twice = any(arg.split("=")[0] == f"--method.{short}" for arg in args)
-        require(value is None or not twice, f"--{short} is --method.{short}: give one")
+    short = {"loss": ("method.loss", loss), "miner": ("method.miner", miner)}
+    short["distil"] = ("distil.teacher", teacher)
+    for flag, (setting, value) in short.items():
+        twice = any(arg.split("=")[0] == f"--{setting}" for arg in args)
+        require(value is None or not twice, f"--{flag} is --{setting}: give one")
     if miner is not None:
         require(hasattr(recipe.Config.method, "miner"), f"--miner has no effect with --loss {loss}")
         args += ["--method.miner", miner]
     if loss is not None:
         args += ["--method.loss", settings["loss"]]
+    if teacher is not None:
+        require(bool(teacher), "--distil needs a teacher: a run, a folder, a file or timm:NAME")
+        args += ["--distil.teacher", teacher]
     recipe.main(parse_with_pipeline(args, recipe))
 
 

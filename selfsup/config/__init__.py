@@ -4,10 +4,15 @@ They are separate from the code that they configure, so that --help does not hav
 """
 
 from selfsup.config.adapting import AdaptConfig
-from selfsup.config.distillation import DistilConfig
+from selfsup.config.distillation import (
+    DistilConfig,
+    RankingDistilConfig,
+    TeacherFeaturesConfig,
+)
 from selfsup.config.encoder import EncoderConfig, Format, InitConfig, Pooling
 from selfsup.config.evaluation import (
     BlendConfig,
+    CompareDistilledConfig,
     EvaluateConfig,
     HealthConfig,
     IndexConfig,
@@ -65,6 +70,7 @@ __all__ = [
     "BYOLConfig",
     "BarlowTwinsConfig",
     "BlendConfig",
+    "CompareDistilledConfig",
     "ContrastiveConfig",
     "DCLConfig",
     "DINOConfig",
@@ -95,6 +101,7 @@ __all__ = [
     "PretrainConfig",
     "ProbeConfig",
     "ProxiesConfig",
+    "RankingDistilConfig",
     "RetrievalConfig",
     "SecondViewConfig",
     "SimCLRConfig",
@@ -102,6 +109,7 @@ __all__ = [
     "SupConConfig",
     "SwAVConfig",
     "TeacherConfig",
+    "TeacherFeaturesConfig",
     "TiCoConfig",
     "TrainConfig",
     "TripletConfig",

@@ -11,10 +11,9 @@ DistilLoss = Literal["cosine", "mse", "relational", "queue"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistilConfig(HeadConfig):
-    """Distillation from a frozen teacher, see selfsup/losses/distillation.py for the sources."""
+class TeacherFeaturesConfig:
+    """A frozen teacher, and where its features come from."""
 
-    name: Suppress[Literal["distil"]] = "distil"
     teacher: str = ""
     """The teacher: a run, a bundle, a folder that timm loads, a file of weights, timm:NAME or
     hf-hub:NAME. It may have any network, and any size and normalisation of its images."""
@@ -28,6 +27,13 @@ class DistilConfig(HeadConfig):
     centre: bool = True
     """Subtract the mean of the teacher's features over the images: where they are all positive, any
     two are similar. With live targets, the mean of 1,024 whole images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistilConfig(TeacherFeaturesConfig, HeadConfig):
+    """Distillation from a frozen teacher, see selfsup/losses/distillation.py for the sources."""
+
+    name: Suppress[Literal["distil"]] = "distil"
     loss: DistilLoss = "cosine"
     """What follows the teacher: the student's features themselves (cosine, mse), or how similar an
     image is to the others of the batch (relational) or to a queue of earlier images (queue)."""
@@ -50,3 +56,23 @@ class DistilConfig(HeadConfig):
     """Width of hidden layers, of the head and of SimCLR's projector."""
     dim: int = 128
     """Width of SimCLR's projection; that of the head is the teacher's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankingDistilConfig(TeacherFeaturesConfig):
+    """Distillation beside a ranking loss: what the teacher knows is kept while ranking is learnt.
+
+    Without a teacher there is none.
+    """
+
+    weight: float = 0.1
+    """Of distillation, which is added to the ranking loss: measured beside triplets, whose loss is
+    about 0.2. Beside larger losses take more, so that weight x `distil` of the log is about the
+    rest of `loss`."""
+    loss: Literal["relational", "cosine"] = "relational"
+    """What follows the teacher: how similar an image is to the others of the batch (relational), or
+    a linear map of the embedding to the teacher's features (cosine)."""
+    temperature: float = 0.1
+    """Divides the embedding's similarities, of relational."""
+    teacher_temperature: float = 0.05
+    """Divides the teacher's similarities, of relational."""

@@ -202,3 +202,34 @@ class BlendConfig(ModelConfig):
     data: Suppress[str] = ""
     mixes: int = 11
     """Number of mixes, evenly from the first encoder to the second."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareDistilledConfig(ModelConfig):
+    """Compare a student with its teacher and with a student without one: the gap that it closed."""
+
+    FIRST = ("teacher", "student", "baseline", "published", "data", "k", "json", "out")
+    model: Suppress[str] = ""
+    teacher: str
+    """The teacher: a run, a bundle, a folder that timm loads, a file of weights, timm:NAME or
+    hf-hub:NAME."""
+    student: str
+    """The student that learnt from it, written in the same way."""
+    baseline: str
+    """The same student without the teacher, trained for as long."""
+    published: str = ""
+    """Published weights at the student's size, if there are any."""
+    k: int = 20
+    """Number of neighbours that vote, of k-NN."""
+    temperature: float = 0.1
+    """Temperature of the votes."""
+    resamples: int = 1000
+    """Number of bootstrap samples for each 95 % interval."""
+    timed: int = 64
+    """Number of images in a forward pass that is timed."""
+    rounds: int = 7
+    """Number of rounds in which the models are timed in turn; their median counts."""
+    json: bool = False
+    """Print figures as JSON instead of the table."""
+    out: str = ""
+    """File to write the figures to as JSON; empty: none."""

@@ -14,7 +14,7 @@ from selfsup.core.errors import require
 Norm = Literal["batch", "layer"]
 
 
-def require_positive(config: Any, *names: str) -> None:
+def require_positive(config: Any, *names: str, prefix: str = "method") -> None:
     """Refuse settings that must be above 0.
 
     Raises:
@@ -22,7 +22,8 @@ def require_positive(config: Any, *names: str) -> None:
     """
     for name in names:
         value = getattr(config, name)
-        require(value > 0, f"--method.{name.replace('_', '-')} must be above 0, not {value}")
+        flag = f"--{prefix}.{name.replace('_', '-')}"
+        require(value > 0, f"{flag} must be above 0, not {value}")
 
 
 def require_fraction(config: Any, *names: str, prefix: str = "method") -> None:

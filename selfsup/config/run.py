@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from selfsup.config.distillation import RankingDistilConfig
 from selfsup.config.encoder import EncoderConfig, InitConfig
 from selfsup.config.pipelines import FINETUNE
 from selfsup.config.views import ViewsConfig
@@ -158,3 +159,4 @@ class FinetuneConfig(TrainConfig):
     """Number of classes in a batch: the P of P x K; 0: 16, or all of fewer classes."""
     images: int = 0
     """Number of images of each class in a batch: the K of P x K; 0: 64 / classes."""
+    distil: RankingDistilConfig = RankingDistilConfig()

@@ -1,7 +1,8 @@
 """Errors in a user's input, reported in one sentence."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class UserError(ValueError):
@@ -26,3 +27,15 @@ def require(condition: bool, sentence: str) -> None:
     """
     if not condition:
         raise UserError(sentence)
+
+
+@contextmanager
+def flags_renamed(old: str, new: str) -> Iterator[None]:
+    """Name a flag in the UserErrors of this block as the user typed it.
+
+    Example: an encoder that is opened as `--init x` stands for `--method.teacher x`.
+    """
+    try:
+        yield
+    except UserError as error:
+        raise UserError(str(error).replace(old, new)) from None

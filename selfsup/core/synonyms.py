@@ -47,6 +47,8 @@ SYNONYMS: dict[str, str] = {
         ["pretrained", "initial-checkpoint", "checkpoint", "weights", "encoder.weights"], START
     ),
     **dict.fromkeys(["pretrained-weights", "init-from", "finetune-from", "load-from"], START),
+    **dict.fromkeys(["distil", "distill", "distill-from", "teacher-model"], "--distil.teacher"),
+    **dict.fromkeys(["distil-weight", "distill-weight", "distillation-weight"], "--distil.weight"),
     **dict.fromkeys(["teacher", "ema", "use-ema", "model-ema"], AVERAGE),
     **dict.fromkeys(["mixed-precision", "fp16", "bf16", "amp", "precision"], LAUNCHER),
     **dict.fromkeys(["device", "devices", "gpus", "accelerator", "nproc-per-node"], DEVICES),
@@ -110,8 +112,9 @@ def ours(name: str, own: set[str]) -> str | None:
     """What a setting of another tool is called here, if this command has it."""
     answer = SYNONYMS.get(name)
     trains = "optim.lr" in own
-    if answer == AVERAGE and "method.teacher" in own:
-        return "--method.teacher"  # of distillation, the teacher itself
+    if answer == AVERAGE:  # of distillation, the teacher itself
+        teachers = [f"--{flag}" for flag in ("method.teacher", "distil.teacher") if flag in own]
+        answer = teachers[0] if teachers else answer
     if answer == START and not trains:
         return WEIGHTS if "model" in own else None
     if answer is None or (answer in (RESUME, START, LAUNCHER) and not trains):

@@ -27,6 +27,7 @@ from selfsup.config import (
     NNCLRConfig,
     PairsConfig,
     ProxiesConfig,
+    RankingDistilConfig,
     SimCLRConfig,
     SimSiamConfig,
     SupConConfig,
@@ -42,6 +43,7 @@ from selfsup.methods.byol import BYOL
 from selfsup.methods.dino import DINO
 from selfsup.methods.dinov2 import DINOv2
 from selfsup.methods.distil import Distil, StoredFeatures
+from selfsup.methods.distilled_ranking import DistilledRanking
 from selfsup.methods.lejepa import LeJEPA
 from selfsup.methods.mae import MAE
 from selfsup.methods.method import Method
@@ -142,5 +144,14 @@ CASES: dict[str, Case] = {
     "triplet": Case(lambda e: Triplet(e, TripletConfig(dim=8, memory=MEMORY)), ONE),
     "pairs": Case(lambda e: PairRanking(e, PairsConfig(dim=8, memory=MEMORY)), ONE),
     "proxies": Case(lambda e: ProxyRanking(e, ProxiesConfig(dim=8), classes=CLASSES), ONE),
+    "triplet+distil": Case(
+        lambda e: DistilledRanking(
+            Triplet(e, TripletConfig(dim=8, memory=MEMORY)),
+            RankingDistilConfig(teacher="stored"),
+            StoredFeatures(FEATURES),
+        ),
+        ONE,
+    ),
 }
-"""By the name of the method, which is that of its Config and of its recipe."""
+"""By the name of the method, which is that of its Config and of its recipe; "+distil" where a
+teacher is followed beside it."""

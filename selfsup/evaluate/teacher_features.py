@@ -4,16 +4,23 @@ Shape letters: e width of the teacher.
 """
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from selfsup.config import DistilConfig, EncoderConfig, InitConfig, TrainConfig, ViewsConfig
+from selfsup.config import (
+    EncoderConfig,
+    FinetuneConfig,
+    InitConfig,
+    RankingDistilConfig,
+    TeacherFeaturesConfig,
+    ViewsConfig,
+)
 from selfsup.core.distributed import from_main, wait
-from selfsup.core.errors import UserError, require
-from selfsup.data.open import training_source
+from selfsup.core.errors import flags_renamed, require
 from selfsup.data.sources import Source, hash_names, sample
 from selfsup.encoders.encoder import Encoder
 from selfsup.encoders.evaluation_view import crop_of
@@ -22,7 +29,10 @@ from selfsup.encoders.weights import fingerprint
 from selfsup.evaluate.feature_store import stored_features
 from selfsup.evaluate.features import embed_chunks
 from selfsup.methods.distil import LiveTeacher, StoredFeatures
+from selfsup.methods.distilled_ranking import DistilledRanking
+from selfsup.methods.method import Method, OneView
 from selfsup.training import checkpoint
+from selfsup.training.finetune import labelled
 from selfsup.training.run import Run
 
 FORMAT = 1  # of the facts that stored features depend on
@@ -47,19 +57,26 @@ def open_teacher(text: str) -> tuple[Encoder, ViewsConfig]:
         "distillation needs a teacher: --method.teacher takes a run, a bundle, a folder that timm "
         "loads, a file of weights, timm:NAME or hf-hub:NAME",
     )
-    try:
+    with flags_renamed("--init ", "--method.teacher "):  # of --init nothing was said
         start = open_start(InitConfig(init=text), EncoderConfig())
-    except UserError as error:  # it speaks of --init, and of this one nothing was said
-        raise UserError(str(error).replace("--init ", "--method.teacher ")) from None
     return start.encoder, start.views
 
 
 def prepare_teacher(
-    run: Run, config: TrainConfig, method: DistilConfig, teacher: tuple[Encoder, ViewsConfig]
+    run: Run,
+    source: Source,
+    settings: TeacherFeaturesConfig,
+    teacher: tuple[Encoder, ViewsConfig],
 ) -> StoredFeatures | LiveTeacher:
     """Compute or find the features of a teacher for the images of a run, or let it see its views.
 
     Random states are left as they were. The teacher is recorded in the run folder.
+
+    Args:
+        run: whose batches have positions in `source`.
+        source: the images of training.
+        settings: of the features.
+        teacher: with its evaluation view, from `open_teacher`.
 
     Raises:
         UserError: the run began with another teacher, channels differ, or features cannot be
@@ -67,16 +84,16 @@ def prepare_teacher(
     """
     encoder, views = teacher
     encoder.eval().requires_grad_(False)
+    student = run.config.views
     require(
-        views.channels == config.views.channels,
+        views.channels == student.channels,
         f"the teacher takes images of {views.channels} channels, and --views.mean has "
-        f"{config.views.channels}",
+        f"{student.channels}",
     )
-    digest = _same_teacher(run, encoder, method.teacher)
-    source = training_source(config)
-    if method.targets == "live":
-        mean = _sampled_mean(run, encoder, views, source) if method.centre else None
-        return LiveTeacher(encoder, views, student=config.views, images=len(source), mean=mean)
+    digest = _same_teacher(run, encoder, settings.teacher)
+    if settings.targets == "live":
+        mean = _sampled_mean(run, encoder, views, source) if settings.centre else None
+        return LiveTeacher(encoder, views, student=student, images=len(source), mean=mean)
     facts = {
         "format": FORMAT,
         "teacher": digest,
@@ -85,12 +102,41 @@ def prepare_teacher(
         "width": encoder.dim,
         "images": len(source),
         "digest": from_main(_images_digest(source) if run.main else ""),
-        "precision": method.precision,
+        "precision": settings.precision,
         "view": [views.size, views.resampling, crop_of(views), views.squash, *views.normalization],
     }
-    folder = Path(method.cache) if method.cache else run.folder
+    folder = Path(settings.cache) if settings.cache else run.folder
     rows, mean = stored_features(run, encoder, views, source, folder=folder, facts=facts)
-    return StoredFeatures(rows, mean if method.centre else None)
+    return StoredFeatures(rows, mean if settings.centre else None)
+
+
+def with_teacher(run: Run, config: FinetuneConfig, ranking: Method[OneView]) -> Method:
+    """Add the distillation of `config.distil` to a ranking method; without a teacher, return it.
+
+    The weights of the ranking method are those that it has without a teacher.
+
+    Raises:
+        UserError: as `open_teacher` and `prepare_teacher`; or there are settings and no teacher.
+    """
+    settings = config.distil
+    if not settings.teacher:
+        _refuse_without_teacher(settings)
+        return ranking
+    source, _ = labelled(config)
+    with torch.random.fork_rng(devices=[]), flags_renamed("--method.", "--distil."):
+        targets = prepare_teacher(run, source, settings, open_teacher(settings.teacher))
+    return DistilledRanking(ranking, settings, targets)
+
+
+def _refuse_without_teacher(settings: RankingDistilConfig) -> None:
+    """Raise a UserError if a setting of distillation was changed though there is none."""
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        require(
+            value == field.default,
+            f"--distil.{field.name.replace('_', '-')} {value} has no effect without a teacher: "
+            "give --distil.teacher",
+        )
 
 
 def _same_teacher(run: Run, encoder: Encoder, name: str) -> str:

@@ -25,6 +25,7 @@ CURVES = {
     "k-NN during training": (("knn",), "leave-one-out accuracy"),
     "Active": (("active",), "fraction of triplets or pairs with a loss"),
     "Distances": (("positive", "negative"), "of images of one label and of two"),
+    "Teacher": (("distil",), "loss of distillation alone, beside a ranking loss"),
     "Learning rate": (("lr",), ""),
     "Images a second": (("images_per_s",), ""),
     "Waiting for data": (("waiting",), "fraction of the time"),

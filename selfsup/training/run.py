@@ -40,10 +40,13 @@ from selfsup.training import checkpoint
 MAY_CHANGE = {
     *("out", "workers", "micro_batch", "log_every", "save_every", "keep", "track", "max_bad"),
     *("on_collapse", "report", "probe", "checkpoint_activations"),
-    *("method.cache", "method.teacher"),
+    *("method.cache", "distil.cache"),
 }
 """Settings that may differ when a run goes on: they do not change its result (a micro-batch changes
-only batch statistics). Of a teacher its weights count, wherever they lie."""
+only batch statistics)."""
+MAY_MOVE = {"method.teacher", "distil.teacher"}
+"""Settings that may name another place when a run goes on, but neither come nor go. Of a teacher
+its weights count, wherever they lie."""
 
 
 class Run:
@@ -83,11 +86,7 @@ class Run:
         stored = flat(yaml.safe_load(file.read_text()))
         old = defaults_of(self.config) | stored  # settings that are newer than the run
         new = flat(settings)
-        changed = [
-            key
-            for key in new
-            if not {key, key.split(".")[0]} & MAY_CHANGE and old.get(key) != new[key]
-        ]
+        changed = [key for key in new if _differs(key, old.get(key), new[key])]
         if changed:
             changes = ", ".join(f"{key} {old.get(key)!r} -> {new[key]!r}" for key in changed[:4])
             raise UserError(
@@ -235,6 +234,13 @@ def about() -> dict[str, str]:
 def defaults_of(config: TrainConfig) -> dict[str, Any]:
     """Flatten the default settings of this kind of run."""
     return flat(to_dict(type(config)(data="", out="")))
+
+
+def _differs(key: str, old: Any, new: Any) -> bool:
+    """Whether a setting is another than that of the run's start, and has to be the same."""
+    if {key, key.split(".")[0]} & MAY_CHANGE or (key in MAY_MOVE and old and new):
+        return False
+    return bool(old != new)
 
 
 def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -69,6 +69,14 @@ def test_a_teacher_is_that_of_the_method_or_of_the_file() -> None:
     assert ours("teacher", set(flags_of(KNNConfig))) == "--moving-average"
 
 
+def test_a_teacher_beside_a_ranking_loss_is_answered_with_its_flag() -> None:
+    own = set(flags_of(Finetune))
+    for typed in ("teacher", "distil", "distill", "teacher-model"):
+        assert ours(typed, own) == "--distil.teacher"
+    assert ours("distil-weight", own) == "--distil.weight"
+    assert ours("distill", set(flags_of(Pretrain))) is None
+
+
 def test_a_flag_that_a_command_has_is_its_own() -> None:
     assert parse(KNNConfig, ["--model", "resnet18", "--data", "y"]).model == "resnet18"
 

@@ -63,6 +63,7 @@ def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(
     assert logged(killed) == STEPS  # steps done twice are logged once
 
 
+FOLLOWED = ("--distil.loss", "cosine", "--distil.weight", "0.5", "--distil.teacher")
 LABELLED = {
     "finetune_triplet": ("--method.memory.size", "20", "--method.first", "random"),
     "finetune_pairs": ("--method.memory.size", "20"),
@@ -96,6 +97,31 @@ def test_memories_proxies_and_drawn_triplets_survive_a_kill(
     assert done.returncode == 0, done.stderr
     assert "going on from step" in done.stdout
     assert f"{processes} x cpu" in done.stdout
+    assert weights(killed) == weights(unbroken)
+
+
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=GRID)])
+def test_a_ranking_run_that_follows_a_teacher_survives_a_kill(
+    tmp_path: Path, processes: int
+) -> None:
+    data = folder(tmp_path / "images")
+    teacher(tmp_path / "teacher")
+    unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
+    shared = (*TINY[:4], "--method.dim", "8", "--classes", "4", "--images", "2", *TINY[-6:])
+    followed = (*LABELLED["finetune_triplet"], *FOLLOWED, str(tmp_path / "teacher"))
+    flags = ("--data", str(data), *shared, *followed, "--out")
+    runs = [
+        recipe_command("recipes/finetune_triplet.py", *flags, out, processes=processes)
+        for out in (unbroken, killed)
+    ]
+    done = run(*runs[0])
+    assert done.returncode == 0, done.stderr
+    assert f"{processes} x cpu" in done.stdout
+    kill_after(random.randint(4, STEPS - 3), runs[1], killed)
+    done = run(*runs[1])
+    assert done.returncode == 0, done.stderr
+    assert "going on from step" in done.stdout
+    assert "the teacher embeds" not in done.stdout
     assert weights(killed) == weights(unbroken)
 
 

@@ -16,7 +16,10 @@ from selfsup.training.step import frozen_running_stats
 GROUP = [name for name in METHODS if name.endswith(("/group", "/vit"))]
 BATCH = [name for name in METHODS if name.endswith("/batch")]
 QUICK = ["dino/group", "dinov2/vit", "proxies arcface/group", "byol own/batch"]
-MEMORIES = ["moco-v2/group", "nnclr/group", "swav/group", "triplet/group", "pairs circle/group"]
+MEMORIES = [
+    *("moco-v2/group", "nnclr/group", "swav/group", "triplet/group", "pairs circle/group"),
+    "triplet+distil/group",
+]
 ONCE = {*QUICK, *MEMORIES, "simclr/group"}
 """One of each kind: a teacher, batch norms, parameters of the loss, memories, none of these."""
 
@@ -92,7 +95,8 @@ def test_batch_statistics_are_of_the_micro_batch(one: Runs, case: str) -> None:
 def test_every_trained_parameter_has_a_gradient_and_they_are_not_zero(one: Runs, case: str) -> None:
     found = one[4][case]
     trained = {name for name in found.state if name in found.gradients}
-    fixed = {n for n in found.state if n.startswith(("teacher", "queue", "memory", "centre"))}
+    kept = ("teacher", "queue", "memory", "centre", "ranking.memory")
+    fixed = {n for n in found.state if n.startswith(kept)}
     rest = found.state.keys() - still(found).state.keys()
     assert trained | fixed | rest | {"second_moment"} == found.state.keys() | {"second_moment"}
     assert not trained & fixed

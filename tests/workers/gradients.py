@@ -20,6 +20,7 @@ from selfsup.config import (
     MemoryConfig,
     PairsConfig,
     ProxiesConfig,
+    RankingDistilConfig,
     SimCLRConfig,
     SwAVConfig,
     TeacherConfig,
@@ -46,7 +47,8 @@ from selfsup.encoders.encoder import Encoder, build_for
 from selfsup.methods.byol import BYOL
 from selfsup.methods.dinov2 import DINOv2
 from selfsup.methods.distil import Distil, LiveTeacher, StoredFeatures
-from selfsup.methods.method import Method
+from selfsup.methods.distilled_ranking import DistilledRanking
+from selfsup.methods.method import Method, OneView
 from selfsup.methods.pair_ranking import USED_SETTINGS, PairRanking
 from selfsup.methods.proxy_ranking import ProxyRanking
 from selfsup.methods.simclr import SimCLR
@@ -103,6 +105,20 @@ def live(encoder: Encoder) -> Method:
     return Distil(encoder, DistilConfig(loss="relational", **HEAD), teacher)
 
 
+def ranking_and(
+    make: Callable[[Encoder], Method[OneView]], *, seen: bool = False, **settings: Any
+) -> Callable[[Encoder], Method]:
+    """A ranking method beside a teacher, whose features are stored or of the views seen."""
+
+    def both(encoder: Encoder) -> Method:
+        targets: StoredFeatures | LiveTeacher = StoredFeatures(FEATURES)
+        if seen:
+            targets = LiveTeacher(build_for(ONE_GROUP, ONE), ONE, student=ONE, images=IMAGES)
+        return DistilledRanking(make(encoder), RankingDistilConfig(**settings), targets)
+
+    return both
+
+
 METHODS: dict[str, Case] = {
     **{f"{name}/group": case for name, case in CASES.items() if case.encoder is ONE_GROUP},
     **{f"{name}/vit": case for name, case in CASES.items() if case.encoder is VIT},
@@ -130,6 +146,9 @@ METHODS: dict[str, Case] = {
     ),
     **{f"distil {n}/group": Case(distil(n), TWO) for n in typing.get_args(DistilLoss)},
     "distil live/group": Case(live, TWO),
+    "proxies+distil/group": Case(ranking_and(with_proxies("arcface"), loss="cosine"), ONE),
+    "pairs+distil/group": Case(ranking_and(with_loss("supcon"), weight=0.3), ONE),
+    "triplet+distil live/group": Case(ranking_and(with_miner("batch-all"), seen=True), ONE),
     **{f"triplet {m}/group": Case(with_miner(m), ONE) for m in typing.get_args(Miner)},
     **{f"pairs {name}/group": Case(with_loss(name), ONE) for name in typing.get_args(PairLoss)},
     **{f"proxies {n}/group": Case(with_proxies(n), ONE) for n in ("arcface", "cosface")},
