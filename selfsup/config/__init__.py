@@ -50,6 +50,7 @@ from selfsup.config.run import (
     PretrainConfig,
     ProbeConfig,
     TrainConfig,
+    ValidationConfig,
 )
 from selfsup.config.views import (
     Interpolation,
@@ -104,6 +105,7 @@ __all__ = [
     "TrainConfig",
     "TripletConfig",
     "VICRegConfig",
+    "ValidationConfig",
     "VerifyConfig",
     "ViewsConfig",
 ]

@@ -10,6 +10,7 @@ from selfsup.core import distributed
 from selfsup.core.cli import read_settings
 from selfsup.core.errors import require
 from selfsup.core.progress import say
+from selfsup.data.held_out import fraction_held_out, hold_out
 from selfsup.data.open import training_source
 from selfsup.data.samplers import batch_shape
 from selfsup.data.sources import Source, sample
@@ -19,6 +20,7 @@ from selfsup.encoders.start import Start
 from selfsup.training import checkpoint
 from selfsup.training.first_rate import FROM_RANDOM, first_rate, known_share
 from selfsup.training.pretrain import largest_batch
+from selfsup.training.run import OF_OLD_RUNS
 from selfsup.training.start import opened
 
 C = TypeVar("C", bound=TrainConfig)
@@ -54,17 +56,24 @@ def fill_in(config: C, *, encoder: EncoderConfig = RESNET) -> C:
     elif not config.encoder.name:
         args = config.encoder.args or encoder.args
         config = replace(config, encoder=replace(config.encoder, name=encoder.name, args=args))
-    if config.views.size and not _batch_is_open(config) and not _rate_is_open(config):
+    open_ones = (_batch_is_open(config), _rate_is_open(config), _validation_is_open(config))
+    if config.views.size and not any(open_ones):
         return config
     source = training_source(config)
     if not config.views.size:
         size = size_for(shorter_sides(source))
         config = replace(config, views=replace(config.views, size=size))
     if isinstance(config, FinetuneConfig) and source.labels is not None:
-        p, k = batch_shape(source.labels, config.classes, config.images)
+        source = only_labelled(source)
+        assert source.labels is not None
+        fraction = fraction_held_out(source.labels, config.probe)
+        config = replace(config, probe=replace(config.probe, held_out=fraction))
+        trained, _ = hold_out(source, fraction=fraction, seed=config.seed)
+        assert trained.labels is not None
+        p, k = batch_shape(trained.labels, config.classes, config.images)
         config = replace(config, classes=p, images=k)
         if _rate_is_open(config):
-            config = replace(config, optim=replace(config.optim, lr=_rate(config, source, start)))
+            config = replace(config, optim=replace(config.optim, lr=_rate(config, trained, start)))
     elif isinstance(config, PretrainConfig) and not config.batch:
         processes = distributed.world()[1]
         fits = min(BATCH, largest_batch(source, config)) // processes * processes
@@ -83,6 +92,9 @@ def _as_begun(config: C) -> C:
     for name in ("batch", "classes", "images"):
         if getattr(config, name, None) == 0:
             changes[name] = stored.get(name, 0)
+    if isinstance(config, FinetuneConfig) and config.probe.held_out is None:
+        held_out = stored.get("probe", {}).get("held_out", OF_OLD_RUNS["probe.held_out"])
+        changes["probe"] = replace(config.probe, held_out=held_out)
     fields = [("encoder", "name"), ("views", "size"), ("optim", "lr")]
     if not config.encoder.name:  # the arguments came with the default network
         fields.append(("encoder", "args"))
@@ -105,10 +117,14 @@ def _rate_is_open(config: TrainConfig) -> bool:
     return of_adamw and not config.optim.lr
 
 
+def _validation_is_open(config: TrainConfig) -> bool:
+    return isinstance(config, FinetuneConfig) and config.probe.held_out is None
+
+
 def _rate(config: FinetuneConfig, source: Source, start: Start | None) -> float:
     if start is None:
         return FROM_RANDOM
-    return first_rate(known_share(start.encoder, only_labelled(source), config))
+    return first_rate(known_share(start.encoder, source, config))
 
 
 def shorter_sides(source: Source) -> list[int]:
