@@ -17,7 +17,7 @@ from pathlib import Path
 from selfsup.config import FinetuneConfig
 from selfsup.core import distributed
 from selfsup.core.errors import UserError, require
-from selfsup.data.held_out import ENOUGH, LEAST, searchable
+from selfsup.data.held_out import ENOUGH, searchable
 from selfsup.data.open import open_source
 from selfsup.data.sources import Source
 from selfsup.data.subset import labelled_images, require_classes
@@ -90,9 +90,7 @@ class Validation:
         Raises:
             UserError: the run is to stop by what is not measured.
         """
-        few = (
-            f"{classes} classes are fewer than the {ENOUGH} of which a tenth, {LEAST}, is held out"
-        )
+        few = f"{classes} classes are fewer than {ENOUGH}, of which a tenth would be held out"
         why = f"no validation: {few}" if classes < ENOUGH else "--probe.held-out is 0"
         cure = "give labelled images of other classes with --probe.data"
         require(

@@ -3,7 +3,9 @@
 config.yaml     the settings, for --config
 about.json      the command and the versions
 log.jsonl       one line of figures per interval
+validation.json which encoder a fine-tuning exported, and why
 bad_images.csv  images that could not be read, and why
+best/           the encoder of a fine-tuning's best probe
 checkpoints/    the newest few
 encoder/        config.json and model.safetensors for timm, once the run has finished
 """
