@@ -19,7 +19,8 @@ from recipes import finetune_triplet
 from selfsup.config import EncoderConfig, ValidationConfig, ViewsConfig
 from selfsup.core.errors import UserError
 from selfsup.encoders.encoder import build
-from selfsup.evaluate.curve import KEPT, KNN, MAP, RECALL
+from selfsup.encoders.encoder import export as export_encoder
+from selfsup.evaluate.curve import BARE, KEPT, KNN, MAP, RECALL
 from selfsup.evaluate.validation import Validation
 from selfsup.training import checkpoint
 from selfsup.training.run import Run
@@ -99,6 +100,40 @@ def test_figures_of_a_probe_are_those_of_the_evaluation_of_what_is_exported(
         last[name] for name in (MAP, RECALL, KNN)
     ]
     assert "forgot" in last_words(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("name", "pooling", "more"),
+    [("test_resnet", "", ()), ("test_vit", "cls+mean", ()), ("test_vit", "", ("--lora", "2"))],
+)
+def test_a_start_is_also_measured_without_the_head_that_it_gets(
+    data: Path, few: Path, tmp_path: Path, name: str, pooling: Any, more: tuple[str, ...]
+) -> None:
+    torch.manual_seed(0)
+    views = ViewsConfig(size=32)
+    encoder = build(EncoderConfig(name=name, pooling=pooling), 32)
+    export_encoder(encoder, tmp_path / "start" / "encoder", views)
+    flags = ("--init", tmp_path / "start", "--data", data, "--probe.data", few, *REPORTED[4:])
+    done = called(TRIPLET, *flags, *more, "--no-report", "--out", tmp_path / "r")
+    assert done.returncode == 0, done.stderr
+    begun, *later = log(tmp_path / "r")
+    quiet: dict[str, Any] = {"baselines": (), "resamples": 0}
+    found = selfsup.evaluate.retrieval(tmp_path / "start", few, **quiet).figures
+    assert begun[BARE] == pytest.approx(number(found["MAP@R"]), abs=1e-6)
+    assert begun[BARE] != begun[MAP]
+    assert all(BARE not in line for line in later)
+
+
+def test_a_probe_leaves_the_weights_where_they_lie_in_memory(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = Scripted(tmp_path / "r", data, monkeypatch)
+    validation = Validation(script.run, script.config)
+    encoder = build(EncoderConfig(name="test_resnet"), 16)
+    before = [(p.stride(), p.data_ptr()) for p in encoder.parameters()]
+    validation(0, encoder)
+    assert script.best() == {0}
+    assert [(p.stride(), p.data_ptr()) for p in encoder.parameters()] == before
 
 
 def test_a_run_tells_how_many_classes_it_holds_out_and_what_it_exports(
