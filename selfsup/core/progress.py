@@ -13,6 +13,8 @@ SHORT = {
     **{"images_per_s": "img/s", "waiting": "wait"},
     **{"map_at_r": "MAP@R", "recall_at_1": "Recall@1", "knn": "k-NN"},
     **{"kept_map_at_r": "kept MAP@R", "kept_recall_at_1": "Recall@1", "kept_knn": "k-NN"},
+    **{"map_at_r_without_head": "MAP@R without its new head"},
+    **{"kept_map_at_r_without_head": "kept MAP@R without it"},
 }
 
 

@@ -12,7 +12,7 @@ MAP, RECALL, KNN = "map_at_r", "recall_at_1", "knn"
 KEPT = "kept_"
 """Before the same names, of --probe.keep."""
 BARE = "map_at_r_without_head"
-"""MAP@R of the start without its new embedding head."""
+"""MAP@R of the start without its new embedding head: what the weights of --init know."""
 Probe = dict[str, float]
 """A line of the log: its step and its figures."""
 
@@ -71,6 +71,8 @@ class Outcome:
         best, step = int(best_probe(self.probes)["step"]), self.exported
         value = f"MAP@R {short(at[step])} on {self.images}"
         of_start = f"the start had {short(at[0])}" if 0 in at else "the start was not measured"
+        bare = self._bare(self.probes)
+        of_start += f" ({short(bare)} without its new head)" if bare else ""
         if step == 0 and self.last > 0:
             after = [probe for probe in self.probes if probe["step"] > 0]
             highest = best_probe(after)
@@ -92,20 +94,23 @@ class Outcome:
 
     def _without_head(self) -> list[str]:
         """Warn where the start was better before it got a new head."""
-        bare = next((probe[BARE] for probe in self.probes if BARE in probe), 0.0)
+        bare = self._bare(self.probes)
         value = next(probe[MAP] for probe in self.probes if probe["step"] == self.exported)
-        if bare <= value:
+        if bare is None or bare <= value:
             return []
         return [
             f"the start without its new embedding head had {short(bare)}, which is more: "
             "--method.dim 0 fine-tunes it without one"
         ]
 
+    def _bare(self, probes: Sequence[Probe], prefix: str = "") -> float | None:
+        return next((probe[prefix + BARE] for probe in probes if prefix + BARE in probe), None)
+
     def _forgotten(self) -> list[str]:
         at = {int(probe["step"]): probe[KEPT + MAP] for probe in self.kept}
         if 0 not in at or self.exported not in at:
             return []
-        before, after = at[0], at[self.exported]
+        before, after = self._bare(self.kept, KEPT) or at[0], at[self.exported]
         word = "forgot" if after < before else "forgot nothing"
         return [f"{word}: MAP@R on {self.kept_images} {short(before)} -> {short(after)}"]
 

@@ -169,21 +169,26 @@ class Validation:
         measured = step not in [probe["step"] for probe in self.probes]
         if measured:
             encoder.to(self.run.accelerator.device)
-            figures = {
-                prefix + name: value
-                for prefix, source in self.sets.items()
-                for name, value in self._measure(encoder, source).items()
-            }
-            if step == 0 and "" in self.sets and self.config.init and encoder.head_is_new:
+            figures = self._measure_all(encoder)
+            if step == 0 and self.config.init and encoder.head_is_new:
                 bare = copy.deepcopy(encoder)
                 bare.model.reset_classifier(0)
-                figures[BARE] = self._measure(bare, self.sets[""])[MAP]
+                of_features = self._measure_all(bare)
+                figures |= {prefix + BARE: of_features[prefix + MAP] for prefix in self.sets}
             figures = distributed.from_main(figures)  # all have to stop at the same step
             self.run.log(step, figures)
             self.probes.append({"step": step, **figures})
         probes = self._with(MAP)
         if probes and best_probe(probes)["step"] == step:
             self._keep(step, encoder, again=measured)
+
+    def _measure_all(self, encoder: Encoder) -> Probe:
+        """Measure on every set."""
+        return {
+            prefix + name: value
+            for prefix, source in self.sets.items()
+            for name, value in self._measure(encoder, source).items()
+        }
 
     def _measure(self, encoder: Encoder, source: Source) -> Probe:
         """Search each image among all others of the set."""

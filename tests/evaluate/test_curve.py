@@ -109,6 +109,14 @@ def test_a_start_that_was_better_without_its_new_head_is_named(bare: float, warn
     probes = curve(0.3, 0.4)
     probes[0][BARE] = bare
     sentences = outcome(last=10, total=10, probes=probes).sentences()
+    assert f"the start had .300 (.{round(bare * 1000)} without its new head)" in sentences[0]
     assert len(sentences) == 1 + warned
     if warned:
         assert "the start without its new embedding head had .410, which is more" in sentences[1]
+
+
+def test_what_is_forgotten_is_measured_from_the_start_without_a_new_head() -> None:
+    kept = curve(0.1, 0.2, name=KEPT + MAP)
+    kept[0][KEPT + BARE] = 0.3
+    made = outcome(0.1, 0.3, kept=kept)
+    assert made.sentences()[1:] == ["forgot: MAP@R on cifar.npz .300 -> .200"]
