@@ -65,7 +65,7 @@ def held_out_classes(labels: Tensor, *, fraction: float, seed: int) -> Tensor:
     They are a function of the labels and the seed, the same on every process and after a restart.
 
     >>> held_out_classes(torch.arange(100).repeat(2), fraction=0.05, seed=0)
-    tensor([26, 29, 42, 53, 74])
+    tensor([29, 36, 47, 91, 97])
     """
     classes = searchable(labels)
     order = torch.randperm(len(classes), generator=generator(seed, 0, "held-out classes"))
