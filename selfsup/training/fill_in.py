@@ -43,6 +43,7 @@ def fill_in(config: C, *, encoder: EncoderConfig = RESNET) -> C:
         the images, at most 96.
     batch: 256 images, or as many as one has without repeats; of fine-tuning 64 images, of 16
         classes or all of fewer.
+    probe.held_out of fine-tuning: a tenth of 80 classes and more; these do not count for the rest.
     optim.lr of fine-tuning with AdamW: by how well the encoder knows the classes, `first_rate`.
 
     Raises:
