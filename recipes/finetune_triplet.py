@@ -23,13 +23,13 @@ class Config(FinetuneConfig):
 
 
 def main(config: Config) -> None:
-    """Train and export."""
+    """Train, validate on the way, export the best."""
     from selfsup.evaluate.teacher_features import with_teacher
+    from selfsup.evaluate.validation import Validation, print_outcome
     from selfsup.methods.triplet_ranking import Triplet
     from selfsup.report.sections import report_finished
     from selfsup.training.fill_in import fill_in
     from selfsup.training.finetune import finetune_steps
-    from selfsup.training.pretrain import export
     from selfsup.training.run import Run
     from selfsup.training.start import starting_encoder
 
@@ -37,13 +37,16 @@ def main(config: Config) -> None:
     run = Run(config)
     ranking = Triplet(starting_encoder(config), config.method)
     method = with_teacher(run, config, ranking)
+    validation = Validation(run, config)
 
     # An ordinary loop: add to its body what should happen between steps.
-    for _ in finetune_steps(run, method, config):
-        pass
+    for step in finetune_steps(run, method, config):
+        if validation(step, method.exported):
+            break
 
-    export(run, method, config.views)
+    outcome = validation.export(method)
     report_finished(run)
+    print_outcome(run, outcome)
 
 
 def command() -> None:

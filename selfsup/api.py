@@ -4,13 +4,11 @@ Each call takes the settings of its command as keywords, runs alone or under `ac
 and restores the process's random states, threads and warnings.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple, cast, overload
 
-import yaml
 from torch import Tensor
 
 from selfsup.catalog import finetuning_recipe, pipeline_views, pretraining_recipe
@@ -25,35 +23,7 @@ from selfsup.encoders.bundle import Embedder, load_bundle, model_name
 from selfsup.encoders.encoder import Encoder
 from selfsup.encoders.thresholds import read_threshold
 from selfsup.search.query import Hit
-
-
-class TrainedRun(PathLike[str]):
-    """A run folder: the encoder, settings, log and report of a finished run."""
-
-    def __init__(self, folder: str | PathLike[str]) -> None:
-        """Point at a run folder; nothing is read yet."""
-        self.folder = Path(folder)
-
-    def __fspath__(self) -> str:
-        return str(self.folder)
-
-    def __repr__(self) -> str:
-        return f"TrainedRun({str(self.folder)!r})"
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """All settings of the run, as in its config.yaml."""
-        settings: dict[str, Any] = yaml.safe_load((self.folder / "config.yaml").read_text())
-        return settings
-
-    @property
-    def log(self) -> list[dict[str, Any]]:
-        """The figures of each interval, as in its log.jsonl."""
-        return [json.loads(line) for line in (self.folder / "log.jsonl").read_text().splitlines()]
-
-    def load(self) -> Embedder:
-        """Load its encoder, see `selfsup.load`."""
-        return load(self)
+from selfsup.training.trained_run import TrainedRun
 
 
 class Embedded(NamedTuple):
@@ -109,6 +79,7 @@ def finetune(
     miner: str | None = None,
     pipeline: str = "",
     labels: Any = None,
+    validation: Any = None,
     **settings: Any,
 ) -> TrainedRun:
     """Fine-tune an encoder for search on labelled images, or resume the run in `out`.
@@ -123,11 +94,21 @@ def finetune(
         miner: selects triplets or pairs of a batch; by default the loss's usual miner.
         pipeline: name of predefined views, such as "reid", instead of the usual ones.
         labels: of images given as a list; for files, the manifest's column with the labels.
-        settings: every other flag; nested ones as a Config object or a dict.
+        validation: labelled images, as in `data`, on which the exported encoder is chosen; by
+            default a tenth of the classes of `data`, which is not trained on.
+        settings: every other flag, `patience=3, probe={"every": 100}`; nested ones as a Config
+            object or a dict.
 
     Raises:
         UserError: a setting is unknown or does not fit, in one sentence.
     """
+    if validation is not None:
+        probe = settings.get("probe", {})
+        require(
+            isinstance(probe, Mapping) and "data" not in probe,
+            "validation and the data of probe are the same: give one, and probe as a dict",
+        )
+        settings["probe"] = {**probe, **data_settings("data", validation)}
     more = settings.pop("method", {})
     require(isinstance(more, Mapping), "method must be a dict here. Pass a Config as loss=")
     for name, value in (("loss", loss), ("miner", miner)):

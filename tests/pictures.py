@@ -26,6 +26,16 @@ def picture(label: int, seed: int, side: int = 24) -> Image.Image:
     return Image.fromarray(pixels.astype(np.uint8))
 
 
+def many_classes(file: Path, classes: int = 90, each: int = 4, side: int = 16) -> Path:
+    """An .npz of classes that differ in colour, their images in noise; more than a few classes."""
+    draw = np.random.default_rng(5)
+    colours = draw.integers(60, 200, (classes, 1, 1, 1, 3))
+    noise = draw.integers(-55, 55, (classes, each, side, side, 3))
+    images = (colours + noise).astype(np.uint8).reshape(-1, side, side, 3)
+    np.savez(file, images=images, labels=np.arange(classes).repeat(each))
+    return file
+
+
 def folder(root: Path, classes: int = 4, each: int = 6, side: int = 24) -> Path:
     """root/class0/0.png, ... with `each` images of each class."""
     for label in range(classes):

@@ -9,7 +9,7 @@ is in OUT/encoder; where no lead is proven, these are the published weights.
 """
 
 import shutil
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from selfsup.core.cli import run as launch
 from selfsup.core.errors import require
 
 if TYPE_CHECKING:
+    from selfsup.data.sources import Source
     from selfsup.evaluate.adaptation import Adaptation, Sets
 
 
@@ -47,7 +48,9 @@ def adapt(config: AdaptConfig) -> "Adaptation":
     sets = _sets(config)
     names = [field.name for field in fields(finetune_triplet.Config)]
     settings = {name: getattr(config, name) for name in names}
-    settings |= {"data": sets.train, "out": str(out / "run")}
+    own, *others = sets.choice
+    probe = replace(config.probe, data=own, held_out=0.0, keep=others[0] if others else "")
+    settings |= {"data": sets.train, "out": str(out / "run"), "probe": probe}
     run = fill_in(finetune_triplet.Config(**settings))
     published, trained = out / "published", out / "run"
     start = starting_encoder(run)
@@ -75,18 +78,18 @@ def adapt(config: AdaptConfig) -> "Adaptation":
 def _sets(config: AdaptConfig) -> "Sets":
     """Open and divide the images, as names that settings take."""
     from selfsup.data.in_memory import Opened
-    from selfsup.data.open import open_source
+    from selfsup.data.open import open_source, training_source
     from selfsup.data.parts import divide, halve
     from selfsup.data.subset import labelled_images, require_classes
     from selfsup.evaluate.adaptation import Sets
-    from selfsup.training.finetune import labelled
 
-    def opened(data: str) -> Any:
+    def opened(data: str) -> "Source":
         source = labelled_images(open_source(data, labels=config.labels), data)
         require_classes(source, data, repeated=True)
         return source
 
-    parts = divide(labelled(config)[0], config.data, seed=config.seed, verdict=not config.test)
+    source = labelled_images(training_source(config), config.data)
+    parts = divide(source, config.data, seed=config.seed, verdict=not config.test)
     judges = parts.verdict or opened(config.test)
     choice, remembered = [parts.choice], None
     if config.remember:

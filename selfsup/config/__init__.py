@@ -56,6 +56,7 @@ from selfsup.config.run import (
     PretrainConfig,
     ProbeConfig,
     TrainConfig,
+    ValidationConfig,
 )
 from selfsup.config.views import (
     Interpolation,
@@ -114,6 +115,7 @@ __all__ = [
     "TrainConfig",
     "TripletConfig",
     "VICRegConfig",
+    "ValidationConfig",
     "VerifyConfig",
     "ViewsConfig",
 ]

@@ -68,6 +68,31 @@ class ProbeConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ValidationConfig:
+    """Validation of fine-tuning: searches among images whose classes are not trained on."""
+
+    held_out: float | None = None
+    """Fraction of the classes of --data that are not trained on, to validate on them; by default a
+    tenth, if these are 8 classes or more and there is no --probe.data. 0: none."""
+    data: str = ""
+    """Labelled images to validate on instead of held-out classes, in any form of --data. Which
+    encoder is exported is chosen on them: do not give those of a final test."""
+    labels: str = "label"
+    """The same as --labels, of --probe.data."""
+    every: int = 0
+    """Steps between two probes; 0: about ten in the run. The start and the end are probed too."""
+    k: int = 20
+    """Number of nearest neighbours that vote in k-NN."""
+    export: Literal["best", "last"] = "best"
+    """Encoder to export: that with the highest MAP@R in a probe, or that of the last step."""
+    keep: str = ""
+    """Other labelled images, measured at each probe to see what is forgotten; they choose
+    nothing."""
+    keep_labels: str = "label"
+    """The same as --labels, of --probe.keep."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig(InitConfig):
     """Settings of every training run."""
 
@@ -149,7 +174,7 @@ class FinetuneConfig(TrainConfig):
 
     FIRST: ClassVar[tuple[str, ...]] = (
         *("data", "init", "out", "encoder.name", "views.size", "epochs", "classes", "images"),
-        *("optim.lr", "seed"),
+        *("optim.lr", "seed", "probe.held_out", "probe.data", "patience"),
     )
     views: ViewsConfig = FINETUNE
     optim: OptimConfig = OptimConfig(name="adamw", lr=0.0, weight_decay=0.01)
@@ -160,3 +185,7 @@ class FinetuneConfig(TrainConfig):
     images: int = 0
     """Number of images of each class in a batch: the K of P x K; 0: 64 / classes."""
     distil: RankingDistilConfig = RankingDistilConfig()
+    probe: ValidationConfig = ValidationConfig()
+    patience: int = 0
+    """Number of probes in a row without a higher MAP@R after which the run stops; 0: it never stops
+    early."""

@@ -9,7 +9,13 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-SHORT = {"images_per_s": "img/s", "waiting": "wait"}
+SHORT = {
+    **{"images_per_s": "img/s", "waiting": "wait"},
+    **{"map_at_r": "MAP@R", "recall_at_1": "Recall@1", "knn": "k-NN"},
+    **{"kept_map_at_r": "kept MAP@R", "kept_recall_at_1": "Recall@1", "kept_knn": "k-NN"},
+    **{"map_at_r_without_head": "MAP@R without its new head"},
+    **{"kept_map_at_r_without_head": "kept MAP@R without it"},
+}
 
 
 class TrainProgress:
@@ -50,6 +56,7 @@ class TrainProgress:
         elif self.shown:
             each = (time.monotonic() - self.began) / max(1, done - self.start)
             left = time.strftime("%H:%M:%S", time.gmtime(each * (self.total - done)))
+            left = left if done > self.start else "?"
             print(f"step {done}/{self.total}  {_words(values)}  left {left}", flush=True)
 
     def print_line(self, sentence: str) -> None:

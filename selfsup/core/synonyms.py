@@ -52,6 +52,13 @@ SYNONYMS: dict[str, str] = {
     **dict.fromkeys(["teacher", "ema", "use-ema", "model-ema"], AVERAGE),
     **dict.fromkeys(["mixed-precision", "fp16", "bf16", "amp", "precision"], LAUNCHER),
     **dict.fromkeys(["device", "devices", "gpus", "accelerator", "nproc-per-node"], DEVICES),
+    **dict.fromkeys(["early-stopping-patience", "early-stopping", "probe.patience"], "--patience"),
+    **dict.fromkeys(["val-data", "val-dir", "eval-data", "validation-data"], "--probe.data"),
+    **dict.fromkeys(["eval-steps", "eval-interval", "val-interval"], "--probe.every"),
+    **dict.fromkeys(
+        ["val-fraction", "val-split", "validation-split", "held-out"], "--probe.held-out FRACTION"
+    ),
+    **dict.fromkeys(["load-best-model-at-end", "save-best"], "--probe.export best"),
     **dict.fromkeys(["random-seed"], "--seed"),
     **dict.fromkeys(["recipe", "algorithm"], "--method"),
     **dict.fromkeys(["sync-batchnorm", "sync-bn-all"], "--sync-bn"),

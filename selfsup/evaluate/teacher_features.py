@@ -122,7 +122,7 @@ def with_teacher(run: Run, config: FinetuneConfig, ranking: Method[OneView]) -> 
     if not settings.teacher:
         _refuse_without_teacher(settings)
         return ranking
-    source, _ = labelled(config)
+    source = labelled(config).trained
     with torch.random.fork_rng(devices=[]), flags_renamed("--method.", "--distil."):
         targets = prepare_teacher(run, source, settings, open_teacher(settings.teacher))
     return DistilledRanking(ranking, settings, targets)

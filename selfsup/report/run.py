@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from selfsup.core.errors import UserError
+from selfsup.core.progress import SHORT
 from selfsup.report.curves import chart
 from selfsup.report.page import heading, page, paragraph, preformatted, table
 from selfsup.report.verdict import Record, verdict
@@ -23,6 +24,11 @@ CURVES = {
     "Spread": (("std", "cosine"), "std 1: even over the sphere; 0, or cosine 1: all equal"),
     "Rank": (("rank",), "directions that embeddings use"),
     "k-NN during training": (("knn",), "leave-one-out accuracy"),
+    "Validation": (("map_at_r", "recall_at_1"), "of images that training does not see"),
+    "Forgetting": (
+        ("kept_map_at_r", "kept_recall_at_1", "kept_knn"),
+        "the same figures of --probe.keep",
+    ),
     "Active": (("active",), "fraction of triplets or pairs with a loss"),
     "Distances": (("positive", "negative"), "of images of one label and of two"),
     "Teacher": (("distil",), "loss of distillation alone, beside a ranking loss"),
@@ -47,6 +53,8 @@ class Files:
     bad: list[tuple[str, str]]
     about: dict[str, str] = field(default_factory=dict)
     """Command and versions."""
+    outcome: list[str] = field(default_factory=list)
+    """Which encoder was exported and why, in sentences."""
 
     @property
     def unfinished(self) -> str:
@@ -80,16 +88,18 @@ def read_run(folder: Path) -> Files:
     with contextlib.suppress(FileNotFoundError):
         text = (folder / "bad_images.csv").read_text(errors="backslashreplace")
         bad = [(row[0], row[1]) for row in list(csv.reader(text.splitlines()))[1:] if len(row) > 1]
-    records, about = [], {}
+    records, about, outcome = [], {}, []
     for file in sorted(folder.glob("*.json")):
         with contextlib.suppress(ValueError, OSError):
             record = json.loads(file.read_text())
             if file.name == "about.json":
                 about = {str(key): str(value) for key, value in record.items()}
+            elif file.name == "validation.json" and isinstance(record, dict):
+                outcome = [str(sentence) for sentence in record.get("sentences", [])]
             elif isinstance(record, dict) and {"tool", "figures", "facts"} <= record.keys():
                 records.append(record)
     settings = config if isinstance(config, dict) else {}
-    return Files(folder, folder.name or str(folder), settings, log, records, bad, about)
+    return Files(folder, folder.name or str(folder), settings, log, records, bad, about, outcome)
 
 
 def report(runs: Sequence[Files], more: Sequence[str] = ()) -> str:
@@ -100,6 +110,8 @@ def report(runs: Sequence[Files], more: Sequence[str] = ()) -> str:
     for run in runs:
         init = str(run.config.get("init") or "")
         said = verdict(run.log, run.records, init=init, unfinished=run.unfinished)
+        if not run.unfinished:
+            said += [f"{sentence[0].upper()}{sentence[1:]}." for sentence in run.outcome]
         words = " ".join(said)
         parts.append(f'<div class="verdict">{paragraph(_titled(run, runs, words))}</div>')
     parts += [heading("Training"), *curves(runs), *more, *figures(runs)]
@@ -122,7 +134,8 @@ def curves(runs: Sequence[Files]) -> list[str]:
         for run in runs:
             for name in names:
                 line = [(row["step"], row[name]) for row in run.log if _number(row.get(name))]
-                words = [run.name] * (len(runs) > 1) + [name] * (len(names) > 1)
+                short = SHORT.get(name, name)
+                words = [run.name] * (len(runs) > 1) + [short] * (len(names) > 1)
                 lines[" ".join(words)] = line
         charts.append(chart(title, lines, note=note))
     return [f'<div class="charts">{"".join(charts)}</div>']

@@ -62,6 +62,11 @@ def any_in(run: Path) -> bool:
     return any((run / "checkpoints").glob("step-*"))
 
 
+def steps_of(run: Path) -> list[int]:
+    """Return the steps of a run folder's checkpoints, whole or not."""
+    return sorted(int(path.name[5:]) for path in (run / "checkpoints").glob("step-*"))
+
+
 def newest(folder: Path, print_line: Callable[[str], None]) -> Path | None:
     """Find the newest checkpoint that is undamaged; None when there is none at all.
 

@@ -10,6 +10,7 @@ from selfsup.core import distributed
 from selfsup.core.cli import read_settings
 from selfsup.core.errors import require
 from selfsup.core.progress import say
+from selfsup.data.held_out import fraction_held_out, hold_out
 from selfsup.data.open import training_source
 from selfsup.data.samplers import batch_shape
 from selfsup.data.sources import Source, sample
@@ -20,6 +21,7 @@ from selfsup.training import checkpoint
 from selfsup.training.first_rate import FROM_RANDOM, first_rate, known_share
 from selfsup.training.optim import check_settings, peak_lr
 from selfsup.training.pretrain import largest_batch
+from selfsup.training.run import OF_OLD_RUNS
 from selfsup.training.start import opened, recorded
 
 C = TypeVar("C", bound=TrainConfig)
@@ -42,6 +44,7 @@ def fill_in(config: C, *, encoder: EncoderConfig = RESNET) -> C:
         the images, at most 96.
     batch: 256 images, or as many as one has without repeats; of fine-tuning 64 images, of 16
         classes or all of fewer.
+    probe.held_out of fine-tuning: a tenth of 80 classes and more; these do not count for the rest.
     optim.lr of fine-tuning with AdamW: by how well the encoder knows the classes, `first_rate`.
 
     Raises:
@@ -57,17 +60,24 @@ def fill_in(config: C, *, encoder: EncoderConfig = RESNET) -> C:
     elif not config.encoder.name:
         args = config.encoder.args or encoder.args
         config = replace(config, encoder=replace(config.encoder, name=encoder.name, args=args))
-    if config.views.size and not _batch_is_open(config) and not _rate_is_open(config):
+    open_ones = (_batch_is_open(config), _rate_is_open(config), _validation_is_open(config))
+    if config.views.size and not any(open_ones):
         return config
     source = training_source(config)
     if not config.views.size:
         size = size_for(shorter_sides(source))
         config = replace(config, views=replace(config.views, size=size))
     if isinstance(config, FinetuneConfig) and source.labels is not None:
-        p, k = batch_shape(source.labels, config.classes, config.images)
+        source = only_labelled(source)
+        assert source.labels is not None
+        fraction = fraction_held_out(source.labels, config.probe)
+        config = replace(config, probe=replace(config.probe, held_out=fraction))
+        trained, _ = hold_out(source, fraction=fraction, seed=config.seed)
+        assert trained.labels is not None
+        p, k = batch_shape(trained.labels, config.classes, config.images)
         config = replace(config, classes=p, images=k)
         if _rate_is_open(config):
-            config = replace(config, optim=replace(config.optim, lr=_rate(config, source, start)))
+            config = replace(config, optim=replace(config.optim, lr=_rate(config, trained, start)))
     elif isinstance(config, PretrainConfig) and not config.batch:
         processes = distributed.world()[1]
         fits = min(BATCH, largest_batch(source, config)) // processes * processes
@@ -86,6 +96,9 @@ def _as_begun(config: C) -> C:
     for name in ("batch", "classes", "images"):
         if getattr(config, name, None) == 0:
             changes[name] = stored.get(name, 0)
+    if isinstance(config, FinetuneConfig) and config.probe.held_out is None:
+        held_out = stored.get("probe", {}).get("held_out", OF_OLD_RUNS["probe.held_out"])
+        changes["probe"] = replace(config.probe, held_out=held_out)
     fields: list[tuple[str, str, Any]] = [("encoder", "name", ""), ("optim", "lr", 0.0)]
     fields.append(("views", "size", 0))
     if not config.encoder.name:  # the arguments came with the default network
@@ -112,6 +125,10 @@ def _rate_is_open(config: TrainConfig) -> bool:
     return of_adamw and not config.optim.lr
 
 
+def _validation_is_open(config: TrainConfig) -> bool:
+    return isinstance(config, FinetuneConfig) and config.probe.held_out is None
+
+
 def _check_optimizer(config: TrainConfig) -> None:
     """Refuse settings of the optimiser before anything is opened.
 
@@ -134,7 +151,7 @@ def _rate(config: FinetuneConfig, source: Source, start: Start | None) -> float:
     """
     rate = FROM_RANDOM
     if start is not None:
-        rate = first_rate(known_share(start.encoder, only_labelled(source), config))
+        rate = first_rate(known_share(start.encoder, source, config))
     batch = config.classes * config.images
     own, given = (
         peak_lr(replace(config.optim, lr=1.0, rule=rule), batch)

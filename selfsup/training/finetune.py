@@ -1,12 +1,14 @@
 """Fine-tuning: labelled images in batches of P classes x K images."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from torch import Tensor
 
 from selfsup.config import FinetuneConfig
 from selfsup.core.errors import require
 from selfsup.data.batch_census import census
+from selfsup.data.held_out import fraction_held_out, hold_out
 from selfsup.data.open import training_source
 from selfsup.data.samplers import PKSampler
 from selfsup.data.sources import Source
@@ -17,41 +19,71 @@ from selfsup.training.pretrain import announce, length, local_batches
 from selfsup.training.run import Run
 
 
-def labelled(config: FinetuneConfig) -> tuple[Source, Tensor]:
-    """Open the images of `config.data` and their labels.
+class LabelledImages(NamedTuple):
+    """The images of a fine-tuning, all with labels."""
+
+    trained: Source
+    """Images to train on."""
+    held_out: Source | None
+    """Images of classes that are not trained on, to validate on; None where there are none."""
+
+    @property
+    def labels(self) -> Tensor:
+        """Labels of the images to train on, [n]."""
+        assert self.trained.labels is not None
+        return self.trained.labels
+
+
+def labelled(config: FinetuneConfig) -> LabelledImages:
+    """Open the images of `config.data`, divided into those to train on and those held out.
 
     Images without a label are left out, with a count.
 
     Raises:
-        UserError: there are no such images, they have no labels, or all the same.
+        UserError: there are no such images, they have no labels, or all the same; or so many
+            classes cannot be held out.
     """
     source = labelled_images(training_source(config), config.data)
     require_classes(source, config.data, repeated=False)
     assert source.labels is not None
-    return source, source.labels
+    fraction = fraction_held_out(source.labels, config.probe)
+    return LabelledImages(*hold_out(source, fraction=fraction, seed=config.seed))
+
+
+def sampler_and_length(config: FinetuneConfig, labels: Tensor) -> tuple[PKSampler, int]:
+    """Sample P classes x K images of those to train on, and count the steps of the run.
+
+    Raises:
+        UserError: there are too few classes or images for P x K, or no steps.
+    """
+    sampler = PKSampler(labels, p=config.classes, k=config.images, seed=config.seed)
+    return sampler, length(config, sampler)
 
 
 def finetune_steps(run: Run, method: Method, config: FinetuneConfig) -> Iterator[int]:
-    """Train on the labelled images of `config.data`; yield the number of finished steps after each.
+    """Train on the labelled images of `config.data`; yield the number of finished steps.
+
+    It is yielded once before the first step, as 0 or as that of the checkpoint which a run goes on
+    from, and after each step.
 
     Raises:
         UserError: there are no labels, or too few classes or images for P x K.
     """
     views = config.views.views + config.views.local.views
     require(views == 1, f"ranking sees one view of each image; --views has {views}")
-    source, labels = labelled(config)
-    sampler = PKSampler(labels, p=config.classes, k=config.images, seed=config.seed)
-    total = length(config, sampler)
+    images = labelled(config)
+    sampler, total = sampler_and_length(config, images.labels)
     batch = config.classes * config.images
-    announce(run, source, batch, total)
+    announce(run, images.trained, batch, total)
     if run.main:
-        run.print_line(preflight(source, sampler, labels))
-    batches = local_batches(source, sampler, config.views, config.seed)
+        run.print_line(preflight(images, sampler))
+    batches = local_batches(images.trained, sampler, config.views, config.seed)
     yield from train_steps(run, method, batches, config=config, batch=batch, total=total)
 
 
-def preflight(source: Source, sampler: PKSampler, labels: Tensor) -> str:
+def preflight(images: LabelledImages, sampler: PKSampler) -> str:
     """Describe an epoch as a table in plain text, at most 80 columns wide."""
+    source, labels = images.trained, images.labels
     counts = census(sampler, labels)
     names = ", ".join(source.classes[label] for label in sampler.singles[:3])
     more = "..." if len(sampler.singles) > 3 else ""
@@ -60,8 +92,12 @@ def preflight(source: Source, sampler: PKSampler, labels: Tensor) -> str:
         "epoch": f"{counts.steps} batches of {sampler.p} classes x {sampler.k} images",
         "images": f"{counts.images}; {counts.unseen} never seen, {counts.repeated} places repeated",
         "classes": f"{len(source.classes)}; left out: {left_out}",
+        "held out": "",
         "anchors": f"{counts.anchors} valid in a batch of {sampler.p * sampler.k}",
         "positives": f"{counts.positives} per anchor",
         "negatives": f"{counts.negatives} per anchor",
     }
-    return "\n".join(f"  {name:<11}{value}"[:80] for name, value in rows.items())
+    if images.held_out is not None:
+        held = len(images.held_out.classes), len(images.held_out)
+        rows["held out"] = f"{held[0]} more classes of {held[1]} images, to validate on"
+    return "\n".join(f"  {name:<11}{value}"[:80] for name, value in rows.items() if value)

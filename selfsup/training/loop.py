@@ -28,8 +28,9 @@ def train_steps(
 ) -> Iterator[int]:
     """Train `method` in place, from the run's newest checkpoint if it has one.
 
-    Yields the number of finished steps after each step. What the caller does in between (evaluate,
-    draw, stop) cannot change the steps that follow: each step seeds itself.
+    Yields the number of finished steps: once before the first step of this call, when weights are
+    those of --init or of the checkpoint, and after each step. What the caller does in between
+    (evaluate, draw, stop) cannot change the steps that follow: each step seeds itself.
 
     Args:
         run: where to log, save and resume.
@@ -60,6 +61,7 @@ def train_steps(
     start = run.resume(method, optim)
     if start >= total:
         run.print_line(f"{run.folder} has done all its {total} steps; nothing is left to train")
+        yield start
         return
     stepper = Stepper(
         run.accelerator,
@@ -80,6 +82,7 @@ def train_steps(
         run.print_line(line)
     reader = read_ahead(batches, range(start, total), workers=config.workers)
     with run.watch(total, start) as progress:
+        yield start
         watch = Watch(run, method, batches.source, batch=batch, start=start)
         for step in range(start, total):
             with watch.waiting():

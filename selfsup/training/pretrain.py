@@ -1,5 +1,6 @@
 """Pretraining: unlabelled images, views and a method put together."""
 
+import shutil
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -58,9 +59,11 @@ def pretrain_steps(
     if config.mask_duplicates and (note := not_masked(read_audit(Path(config.audit)))):
         run.print_line(f"warning: {note}")
     batches = local_batches(source, sampler, config.views, config.seed, changes=changes)
-    yield from train_steps(
+    steps = train_steps(
         run, method, batches, config=config, batch=config.batch, total=total, changes=changes
     )
+    next(steps)  # where the run begins, before its first step
+    yield from steps
 
 
 def pretraining_sampler(source: Source, config: PretrainConfig) -> Sampler:
@@ -178,11 +181,17 @@ def describe(run: Run) -> str:
     return f"{a.num_processes} x {a.device.type}{precision}"
 
 
-def export(run: Run, method: Method, views: ViewsConfig) -> None:
-    """Write the method's encoder into the run folder, which completes the run."""
-    if run.main:
-        export_encoder(without_lora(method.exported), run.folder / "encoder", views)
+def export(run: Run, method: Method, views: ViewsConfig, *, instead: Path | None = None) -> None:
+    """Write the method's encoder into the run folder, which completes the run.
+
+    `instead` is a folder with an export, of which a copy is written instead.
+    """
+    folder = run.folder / "encoder"
+    if run.main and instead is not None:
+        shutil.copytree(instead, folder, dirs_exist_ok=True)
+    elif run.main:
+        export_encoder(without_lora(method.exported), folder, views)
     wait()  # every process may load it now
-    run.print_line(f"encoder in {run.folder / 'encoder'}")
+    run.print_line(f"encoder in {folder}")
     if run.config.track:
         run.accelerator.end_training()

@@ -4,7 +4,9 @@ config.yaml     the settings, for --config
 about.json      the command and the versions
 log.jsonl       one line of figures per interval
 start/          config.json for timm: the network of --init, whose weights the checkpoints have
+validation.json which encoder a fine-tuning exported, and why
 bad_images.csv  images that could not be read, and why
+best/           the encoder of a fine-tuning's best probe
 checkpoints/    the newest few
 encoder/        config.json and model.safetensors for timm, once the run has finished
 """
@@ -26,7 +28,7 @@ import torch
 import yaml
 from torch import nn
 
-from selfsup.config import TrainConfig
+from selfsup.config import PretrainConfig, TrainConfig
 from selfsup.core import distributed
 from selfsup.core.errors import UserError, require
 from selfsup.core.numerics import all_finite
@@ -39,14 +41,16 @@ from selfsup.training import checkpoint
 
 MAY_CHANGE = {
     *("out", "workers", "micro_batch", "log_every", "save_every", "keep", "track", "max_bad"),
-    *("on_collapse", "report", "probe", "checkpoint_activations"),
-    *("method.cache", "distil.cache"),
+    *("on_collapse", "report", "checkpoint_activations"),
+    *("probe.every", "probe.k", "probe.export", "patience", "method.cache", "distil.cache"),
 }
-"""Settings that may differ when a run goes on: they do not change its result (a micro-batch changes
-only batch statistics)."""
+"""Settings that may differ when a run goes on: they do not change what it trains (a micro-batch
+changes only batch statistics)."""
 MAY_MOVE = {"method.teacher", "distil.teacher"}
 """Settings that may name another place when a run goes on, but neither come nor go. Of a teacher
 its weights count, wherever they lie."""
+OF_OLD_RUNS = {"probe.held_out": 0.0}
+"""Settings that runs without them in config.yaml have, where that is not today's default."""
 
 
 class Run:
@@ -84,9 +88,12 @@ class Run:
         if not checkpoint.any_in(self.folder):
             return  # nothing was computed with the old settings that is still there
         stored = flat(yaml.safe_load(file.read_text()))
-        old = defaults_of(self.config) | stored  # settings that are newer than the run
+        # defaults are for settings that are newer than the run
+        old = defaults_of(self.config) | OF_OLD_RUNS | stored
         new = flat(settings)
-        changed = [key for key in new if _differs(key, old.get(key), new[key])]
+        # of fine-tuning it says which classes are trained on, and by what the best was chosen
+        may_change = MAY_CHANGE | ({"probe"} if isinstance(self.config, PretrainConfig) else set())
+        changed = [key for key in new if _differs(key, old.get(key), new[key], may_change)]
         if changed:
             changes = ", ".join(f"{key} {old.get(key)!r} -> {new[key]!r}" for key in changed[:4])
             raise UserError(
@@ -168,11 +175,14 @@ class Run:
 
         None and no lines, if the run only begins.
         """
+        reports = self.lines_with("std")
+        return (reports[0] if reports else None, reports[-count:])
+
+    def lines_with(self, name: str) -> list[dict[str, Any]]:
+        """Return the lines of the log with a figure of that name, the same on every process."""
         file = self.folder / "log.jsonl"
         lines = file.read_text().splitlines() if self.main and file.exists() else []
-        reports = [line for line in map(json.loads, lines) if "std" in line]
-        found = (reports[0] if reports else None, reports[-count:])
-        return distributed.from_main(found)
+        return distributed.from_main([line for line in map(json.loads, lines) if name in line])
 
     def _cut_log(self, step: int) -> None:
         """Drop lines of steps that will be repeated, and a line that a kill cut short."""
@@ -236,9 +246,9 @@ def defaults_of(config: TrainConfig) -> dict[str, Any]:
     return flat(to_dict(type(config)(data="", out="")))
 
 
-def _differs(key: str, old: Any, new: Any) -> bool:
+def _differs(key: str, old: Any, new: Any, may_change: set[str]) -> bool:
     """Whether a setting is another than that of the run's start, and has to be the same."""
-    if {key, key.split(".")[0]} & MAY_CHANGE or (key in MAY_MOVE and old and new):
+    if {key, key.split(".")[0]} & may_change or (key in MAY_MOVE and old and new):
         return False
     return bool(old != new)
 

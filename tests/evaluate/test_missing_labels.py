@@ -84,9 +84,9 @@ def test_classes_of_one_image_are_refused_where_none_is_for_testing(tmp_path: Pa
 
 def test_ranking_never_sees_images_without_label(tmp_path: Path) -> None:
     data = colours(tmp_path, HALF)
-    source, labels = labelled(FinetuneConfig(data=data, out=str(tmp_path / "run")))
-    assert len(source) == 20
-    assert labels.unique().tolist() == [0, 1]
+    images = labelled(FinetuneConfig(data=data, out=str(tmp_path / "run")))
+    assert len(images.trained) == 20
+    assert images.labels.unique().tolist() == [0, 1]
 
 
 def test_embeddings_of_images_without_label_have_an_empty_word(tmp_path: Path) -> None:

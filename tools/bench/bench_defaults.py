@@ -142,6 +142,7 @@ def measure(job: dict[str, Any], files: tuple[str, str], out: Path) -> dict[str,
         miner=job["miner"],
         steps=job["steps"],
         optim={"lr": job["rate"], "rule": "none"},
+        probe={"held_out": 0.0},  # the last step of every run is compared
         **(quiet if not start else {k: v for k, v in quiet.items() if k != "encoder"}),
     )
     figures = [_map(run, test), _map(start or ENCODER["name"], test)]
