@@ -52,23 +52,23 @@ def adapt(config: AdaptConfig) -> "Adaptation":
     probe = replace(config.probe, data=own, held_out=0.0, keep=others[0] if others else "")
     settings |= {"data": sets.train, "out": str(out / "run"), "probe": probe}
     run = fill_in(finetune_triplet.Config(**settings))
-    published, trained = out / "published", out / "run"
+    published, trained, mix = out / "published", out / "run", out / "mix"
     start = starting_encoder(run)
     if is_main():
         export(start, published, run.views)
     finetune_triplet.main(run)
     how: dict[str, Any] = {"size": run.views.size, "workers": run.workers, "seed": run.seed}
     mixed = blend(
-        BlendConfig(model=str(published), other=str(trained), on=sets.choice, out=str(out), **how)
+        BlendConfig(model=str(published), other=str(trained), on=sets.choice, out=str(mix), **how)
     )
     wait()
     say(mixed.table())
-    models = {PUBLISHED: published, TRAINED: trained, ADAPTED: out}
+    models = {PUBLISHED: published, TRAINED: trained, ADAPTED: mix}
     evaluate = EvaluateConfig(model="", data="", resamples=config.resamples, **how)
     found = judge_all(sets, {name: str(model) for name, model in models.items()}, evaluate)
     if is_main():
-        if not found.helped:
-            shutil.copytree(published, out / "encoder", dirs_exist_ok=True)
+        chosen = mix / "encoder" if found.helped else published
+        shutil.copytree(chosen, out / "encoder", dirs_exist_ok=True)
         found.save(out / "adapt.json", mix=mixed.fractions[mixed.best])
         print(f"\n{found.table()}\nencoder in {out / 'encoder'}")
     wait()

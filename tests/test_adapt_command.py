@@ -37,6 +37,7 @@ def stripes(classes: int, each: int) -> tuple[np.ndarray, np.ndarray]:
 def config(tmp_path: Path) -> AdaptConfig:
     images, labels = stripes(6, 12)
     np.savez(tmp_path / "mine.npz", images=images, labels=labels)
+    np.savez(tmp_path / "general.npz", images=255 - images, labels=labels)
     torch.manual_seed(0)
     encoder = EncoderConfig(name="resnet18", args=SMALL, stem="standard")
     export(build_for(encoder, VIEWS), tmp_path / "published", VIEWS)
@@ -56,7 +57,7 @@ def config(tmp_path: Path) -> AdaptConfig:
 
 @pytest.mark.slow
 def test_what_leads_is_exported_and_the_figures_are_kept(config: AdaptConfig) -> None:
-    found = adapt(replace(config, remember=config.data))
+    found = adapt(replace(config, remember=str(Path(config.data).with_name("general.npz"))))
     out = Path(config.out)
     record = json.loads((out / "adapt.json").read_text())
     assert record["verdict"] == found.verdict()
