@@ -18,8 +18,9 @@ class OptimConfig:
     not adapt the rate of biases and norms."""
     lr: float = 0.12
     """Peak learning rate for a batch of 256 images; 0, for fine-tuning with AdamW: 0.006 from
-    random weights, 0.003 to 0.001 from --init, less the better it tells the classes apart, and for
-    other batches by the square root, whatever the rule."""
+    random weights, 0.003 to 0.001 from --init, less the better it tells the classes apart; without
+    batch norms (ViT, ConvNeXt...) 0.001, and 0.0002 to 0.00007. For other batches by the square
+    root, whatever the rule."""
     rule: Literal["auto", "linear", "sqrt", "none"] = "auto"
     """How the learning rate scales with the batch size: linearly, with its square root, or not.
     "auto" is linear for SGD and the square root for AdamW and LARS."""
@@ -38,9 +39,10 @@ class OptimConfig:
     """Largest norm of the gradient of each weight tensor; by default gradients are not clipped."""
     warmup: float = 0.05
     """Fraction of the run in which the learning rate rises linearly from 0."""
-    layer_decay: float = 1.0
-    """Factor of the learning rate from one layer of the encoder to the next towards its input; to
-    adapt published weights 0.65 to 0.75. 1: all layers learn at the same rate."""
+    layer_decay: float | None = None
+    """Factor of the learning rate from one layer of the encoder to the next towards its input. By
+    default 0.75 for fine-tuning from --init where there are no batch norms (ViT, ConvNeXt...), else
+    1: all layers learn at the same rate."""
     head_factor: float = 1.0
     """Learning rate of new layers (projector, predictor, new embedding head) as a multiple of the
     encoder's."""

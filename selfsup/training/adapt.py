@@ -100,7 +100,7 @@ def rate_factors(method: Method, config: OptimConfig, name: str) -> dict[int, fl
         UserError: a setting makes no sense, or timm has no groups of layers for this model.
     """
     check_settings(config)
-    decay, factor = config.layer_decay, config.head_factor
+    decay, factor = config.layer_decay or 1.0, config.head_factor
     factors = {id(p): factor for p in method.parameters()}
     layers = layer_numbers(method.encoder, name) if decay != 1 else {}
     last = max(layers.values(), default=0)

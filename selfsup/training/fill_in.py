@@ -4,6 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+
 from selfsup.config import EncoderConfig, FinetuneConfig, PretrainConfig, TrainConfig
 from selfsup.config.views import size_for
 from selfsup.core import distributed
@@ -15,10 +17,17 @@ from selfsup.data.open import training_source
 from selfsup.data.samplers import batch_shape
 from selfsup.data.sources import Source, sample
 from selfsup.data.subset import only_labelled
-from selfsup.encoders.encoder import ENCODER_NAME
+from selfsup.encoders.encoder import ENCODER_NAME, build_for
 from selfsup.encoders.start import Start
 from selfsup.training import checkpoint
-from selfsup.training.first_rate import FROM_RANDOM, first_rate, known_share
+from selfsup.training.first_rate import (
+    LAYER_DECAY,
+    WITH_BATCH_NORMS,
+    WITHOUT,
+    first_rate,
+    has_batch_norms,
+    known_share,
+)
 from selfsup.training.optim import check_settings, peak_lr
 from selfsup.training.pretrain import largest_batch
 from selfsup.training.run import OF_OLD_RUNS
@@ -46,6 +55,7 @@ def fill_in(config: C, *, encoder: EncoderConfig = RESNET) -> C:
         classes or all of fewer.
     probe.held_out of fine-tuning: a tenth of 80 classes and more; these do not count for the rest.
     optim.lr of fine-tuning with AdamW: by how well the encoder knows the classes, `first_rate`.
+    optim.layer_decay of fine-tuning: 0.75 for weights of --init without batch norms.
 
     Raises:
         UserError: the optimiser's settings make no sense, the images cannot be opened, or a setting
@@ -57,6 +67,9 @@ def fill_in(config: C, *, encoder: EncoderConfig = RESNET) -> C:
     start = opened(config) if config.init else None
     if start is not None:
         config = _of_init(config, start)
+        if isinstance(config, FinetuneConfig) and config.optim.layer_decay is None:
+            decay = 1.0 if has_batch_norms(start.encoder) else LAYER_DECAY
+            config = replace(config, optim=replace(config.optim, layer_decay=decay))
     elif not config.encoder.name:
         args = config.encoder.args or encoder.args
         config = replace(config, encoder=replace(config.encoder, name=encoder.name, args=args))
@@ -100,6 +113,7 @@ def _as_begun(config: C) -> C:
         held_out = stored.get("probe", {}).get("held_out", OF_OLD_RUNS["probe.held_out"])
         changes["probe"] = replace(config.probe, held_out=held_out)
     fields: list[tuple[str, str, Any]] = [("encoder", "name", ""), ("optim", "lr", 0.0)]
+    fields.append(("optim", "layer_decay", None))
     fields.append(("views", "size", 0))
     if not config.encoder.name:  # the arguments came with the default network
         fields.append(("encoder", "args", ""))
@@ -149,9 +163,12 @@ def _rate(config: FinetuneConfig, source: Source, start: Start | None) -> float:
 
     The peak for the run's batch is that of AdamW's own rule, the square root, whichever is given.
     """
-    rate = FROM_RANDOM
+    with torch.random.fork_rng(devices=[]):
+        encoder = build_for(config.encoder, config.views) if start is None else start.encoder
+    rates = WITH_BATCH_NORMS if has_batch_norms(encoder) else WITHOUT
+    rate = rates.random
     if start is not None:
-        rate = first_rate(known_share(start.encoder, source, config))
+        rate = first_rate(known_share(encoder, source, config), rates)
     batch = config.classes * config.images
     own, given = (
         peak_lr(replace(config.optim, lr=1.0, rule=rule), batch)

@@ -6,7 +6,10 @@ distinguishes other classes; where it does not, a low rate learns next to nothin
 images whose nearest neighbour is of their class is measured before the first step.
 """
 
+from typing import NamedTuple
+
 import torch
+from torch import nn
 
 from selfsup.augment.apply import apply
 from selfsup.config import FinetuneConfig
@@ -25,14 +28,34 @@ from selfsup.training.step import frozen_running_stats
 
 UNKNOWN, KNOWN = 0.6, 0.9
 """Up to the first share of right neighbours the rate is the highest, from the second the lowest."""
-FROM_RANDOM, HIGHEST, LOWEST = 6e-3, 3e-3, 1e-3
-"""Of AdamW for 256 images: from random weights, and from an encoder by what it knows. For other
-batches it scales with the square root."""
 BATCHES = 4
 """Batches that are looked at."""
 
 
-def first_rate(known: float) -> float:
+class Rates(NamedTuple):
+    """Of AdamW for 256 images; for other batches they scale with the square root."""
+
+    random: float
+    """From random weights."""
+    highest: float
+    """From an encoder that knows little of the classes."""
+    lowest: float
+    """From one that knows them."""
+
+
+WITH_BATCH_NORMS = Rates(6e-3, 3e-3, 1e-3)
+WITHOUT = Rates(1e-3, 2e-4, 7e-5)
+"""Vision transformers and others with layer norms: what they know is lost at a few times this."""
+LAYER_DECAY = 0.75
+"""From one layer to the next towards the input, of networks without batch norms from --init."""
+
+
+def has_batch_norms(encoder: nn.Module) -> bool:
+    """Whether the scale of a network's weights is normalised away, so that high rates are safe."""
+    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in encoder.modules())
+
+
+def first_rate(known: float, rates: Rates = WITH_BATCH_NORMS) -> float:
     """Return AdamW's peak rate for 256 images by the share of images whose class is known.
 
     Between the two shares it falls evenly on a logarithmic scale.
@@ -41,7 +64,7 @@ def first_rate(known: float) -> float:
     [0.003, 0.0017, 0.001]
     """
     part = min(1.0, max(0.0, (known - UNKNOWN) / (KNOWN - UNKNOWN)))
-    return float(HIGHEST ** (1 - part) * LOWEST**part)
+    return float(rates.highest ** (1 - part) * rates.lowest**part)
 
 
 def known_share(encoder: Encoder, source: Source, config: FinetuneConfig) -> float:

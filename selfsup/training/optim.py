@@ -95,7 +95,7 @@ def check_settings(config: OptimConfig) -> None:
     )
     require(0 <= config.momentum < 1, f"--optim.momentum must be below 1, not {config.momentum}")
     require(
-        0 < config.layer_decay <= 1,
+        config.layer_decay is None or 0 < config.layer_decay <= 1,
         f"--optim.layer-decay must be above 0 and at most 1, not {config.layer_decay}",
     )
     for name in ("trust", "head_factor", "clip", "clip_each"):
@@ -229,10 +229,11 @@ def plan(
         groups = [group for group in optimizer.param_groups if group["name"] == name]
         if groups:
             rows.append(f"  {config.name:<11}{_describe(groups, config)}")
-    if config.layer_decay != 1 or config.head_factor != 1:
+    falls_off = config.layer_decay not in (None, 1)
+    if falls_off or config.head_factor != 1:
         network = [g for g in optimizer.param_groups if g["name"] != "loss parameters"]
         lowest = min(group["factor"] for group in network)
-        falls = f"x {lowest:.2g} at the input to " if config.layer_decay != 1 else ""
+        falls = f"x {lowest:.2g} at the input to " if falls_off else ""
         new = f", x {config.head_factor:g} in new layers" if config.head_factor != 1 else ""
         rows.append(f"  layers     rate {falls}x 1 at the output{new}")
     return "\n".join(row[:80] for row in rows)

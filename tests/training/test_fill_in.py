@@ -20,7 +20,7 @@ from selfsup.config import EncoderConfig, OptimConfig, ViewsConfig
 from selfsup.core.errors import UserError
 from selfsup.data.open import training_source
 from selfsup.data.samplers import batch_shape
-from selfsup.encoders.encoder import build, export, load
+from selfsup.encoders.encoder import build, build_for, export, load
 from selfsup.training.fill_in import fill_in
 from selfsup.training.first_rate import first_rate, known_share
 from selfsup.training.optim import peak_lr
@@ -202,6 +202,27 @@ def test_the_rate_falls_with_what_the_encoder_knows() -> None:
     assert rates[-2:] == pytest.approx([1e-3, 1e-3])
     assert rates[3] == pytest.approx(3e-3 / 3**0.5)
     assert all(a >= b for a, b in pairwise(rates))
+
+
+@pytest.mark.parametrize(
+    ("name", "rates", "decay"),
+    [("test_resnet", (3e-3, 6e-3), 1.0), ("test_vit", (2e-4, 1e-3), 0.75)],
+)
+def test_networks_without_batch_norms_start_at_a_lower_rate_and_layer_decay(
+    tmp_path: Path, name: str, rates: tuple[float, float], decay: float
+) -> None:
+    encoder, views = EncoderConfig(name=name, stem="standard"), ViewsConfig(size=32, views=1)
+    export(build_for(encoder, views), tmp_path / "a", views)
+    data = sheets(tmp_path, 255)
+    config = Finetune(data=data, out="x", init=str(tmp_path / "a"), views=views)
+    found = fill_in(config).optim
+    assert found.lr == pytest.approx(rates[0])
+    assert found.layer_decay == decay
+    new = fill_in(replace(config, init="", encoder=encoder)).optim
+    assert new.lr == pytest.approx(rates[1])
+    assert new.layer_decay is None
+    own = replace(config, optim=replace(config.optim, layer_decay=0.9, lr=0.01))
+    assert fill_in(own).optim == own.optim
 
 
 def test_known_classes_get_a_lower_rate_than_unknown_ones(tmp_path: Path) -> None:
