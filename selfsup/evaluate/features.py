@@ -3,6 +3,7 @@
 Shape letters: n images, b of a batch, s side in pixels, d width.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,8 +22,12 @@ from selfsup.config.pipelines import SIMCLR
 from selfsup.core.distributed import gather_objects, gather_uneven, local_slice, world
 from selfsup.core.errors import UserError
 from selfsup.core.labels import class_labels
+from selfsup.data.loader import default_workers
 from selfsup.data.sources import Source
 from selfsup.encoders.evaluation_view import center_boxes
+
+AHEAD = {"cuda": 1}  # chunks that a device has begun when the features of one are fetched; else 0
+FEW_CHUNKS = 4  # for so few of arrays it takes longer to start readers
 
 
 class Features(NamedTuple):
@@ -158,21 +163,37 @@ def embed_chunks(
 
     See `extract`. Random states are left as they were.
     """
+    gpu = device.type == "cuda"
     if workers is None:
-        workers = 0 if source.in_memory else 2
+        few = source.in_memory and len(chunks) <= FEW_CHUNKS
+        workers = 0 if few else default_workers(in_memory=source.in_memory, gpu=gpu)
+        workers = min(workers, len(chunks))
     loader = DataLoader(
         _Chunks(source, chunks, views),
         sampler=range(len(chunks)),
         batch_size=None,
         num_workers=workers,
+        pin_memory=gpu,
         generator=torch.Generator(),  # else it draws a seed from the process's
     )
+    # features of a chunk come to the CPU after the next is on its way, so that a GPU works on
+    started: deque[tuple[range, Tensor, set[int]]] = deque()
     with untouched(encoder):
         for chunk, (images, unreadable) in zip(chunks, loader, strict=True):
             with torch.inference_mode():
-                x = standardize(images.to(device).float() / 255, *views.normalization)
-                features = encoder(x).float().cpu()
-            yield chunk, features, set(unreadable)
+                levels = images.to(device, non_blocking=True)
+                x = standardize(levels.float() / 255, *views.normalization)
+                started.append((chunk, encoder(x).float(), set(unreadable)))
+            if len(started) <= AHEAD.get(device.type, 0):
+                continue
+            yield _on_cpu(started.popleft())
+        while started:
+            yield _on_cpu(started.popleft())
+
+
+def _on_cpu(found: tuple[range, Tensor, set[int]]) -> tuple[range, Tensor, set[int]]:
+    chunk, features, unreadable = found
+    return chunk, features.cpu(), unreadable
 
 
 def _labelled(x: Tensor, source: Source, bad: set[int]) -> Features:

@@ -300,7 +300,7 @@ def prototypes_used(
     with full_precision(rows):
         z, layer = _unit(rows), _unit(prototypes)
         mean = z.new_zeros(len(layer))
-        for block in split_rows(len(z), len(layer)):
+        for block in split_rows(len(z), len(layer), z.device):
             scores = z[block] @ layer.T.to(z.dtype)
             scores = scores if centre is None else scores - centre
             mean += (scores / temperature).softmax(1).sum(0) / len(z)

@@ -54,7 +54,7 @@ class _Sliced(torch.autograd.Function):
     def forward(ctx: Any, z: Tensor, directions: Tensor) -> Tensor:
         directions = directions.to(z.dtype)
         total, gradient = z.new_zeros(()), torch.zeros_like(z)
-        for block in split_rows(len(directions), len(z)):
+        for block in split_rows(len(directions), len(z), z.device):
             u = directions[block]
             value, slope = _epps_pulley(z @ u.T)
             total += value

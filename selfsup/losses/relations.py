@@ -163,7 +163,7 @@ class Relations:
 
     def blocks(self) -> list[slice]:
         """Split the anchors into blocks."""
-        return split_rows(self.anchor_count, len(self.labels))
+        return split_rows(self.anchor_count, len(self.labels), self.labels.device)
 
     def compare_blocks(
         self, z: Tensor, measure: Measure

@@ -30,6 +30,8 @@ RowFunction = Callable[[Tensor, slice], Tensor]
 to [r, k], where only the first column has a gradient and the others are statistics."""
 
 BLOCK_SIZE = 1 << 17  # comparisons in a block: half a megabyte of float32, which stays in a cache
+GPU_BLOCK_SIZE = 1 << 26  # of a GPU, a fifth of a gigabyte: its cost is launches, not its cache
+GPU_SHARE = 256  # a block has at most one value for so many bytes of the GPU's memory
 MIN_ROWS = 32  # of a block: matrix products of fewer rows are slow
 
 
@@ -78,12 +80,23 @@ def log_1_plus_sum_exp(values: Tensor) -> Tensor:
     return ((values - top).exp().sum(1) + (-top[:, 0]).exp()).log() + top[:, 0]
 
 
-def split_rows(n: int, m: int, *, scale: int = 1) -> list[slice]:
-    """Split n rows of m comparisons into blocks of about `BLOCK_SIZE`, of `MIN_ROWS` or more.
+def block_size(device: torch.device) -> int:
+    """Return how many comparisons a block has: on a GPU as many as 2 % of its memory hold."""
+    if device.type == "cpu":
+        return BLOCK_SIZE
+    if device.type != "cuda":
+        return GPU_BLOCK_SIZE // 16
+    memory: int = torch.cuda.get_device_properties(device).total_memory
+    return min(GPU_BLOCK_SIZE, memory // GPU_SHARE)
 
-    `scale` times larger ones are faster where little is held beside a block.
+
+def split_rows(n: int, m: int, device: torch.device, *, scale: int = 1) -> list[slice]:
+    """Split n rows of m comparisons into blocks of `block_size`, of `MIN_ROWS` or more rows.
+
+    On a CPU `scale` times larger ones are faster where little is held beside a block.
     """
-    rows = scale * max(MIN_ROWS, BLOCK_SIZE // max(1, m))
+    larger = scale if device.type == "cpu" else 1
+    rows = larger * max(MIN_ROWS, block_size(device) // max(1, m))
     return [slice(start, min(n, start + rows)) for start in range(0, n, rows)]
 
 
@@ -108,7 +121,7 @@ class _MapRows(torch.autograd.Function):
         ctx.compute = partial(_compute_block, x, rows[-1], measure, function)
         gradients = [torch.zeros_like(tensor) for tensor in rows] if ctx.has_gradient else []
         terms = x.new_empty(0)
-        for block in split_rows(len(x), len(rows[-1])):
+        for block in split_rows(len(x), len(rows[-1]), x.device):
             block_terms = ctx.compute(block, None, gradients)
             if block.start == 0:
                 terms = block_terms.new_empty(len(x), *block_terms.shape[1:])
@@ -127,7 +140,7 @@ class _MapRows(torch.autograd.Function):
             gradients = [gradient * weights[0] for gradient in gradients]
         else:
             gradients = [torch.zeros_like(tensor) for tensor in rows]
-            for block in split_rows(len(rows[0]), len(rows[-1])):
+            for block in split_rows(len(rows[0]), len(rows[-1]), rows[0].device):
                 ctx.compute(block, weights[block], gradients)
         return (*gradients, *[None] * (5 - len(gradients)))
 

@@ -16,6 +16,7 @@ Shape letters: n images; m rows, twice the images; d width.
 """
 
 from collections.abc import Callable, Iterator
+from math import isqrt
 from typing import Any
 
 import torch
@@ -23,8 +24,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from selfsup.core.numerics import full_precision, unit_rows, unit_rows_back
+from selfsup.losses.row_blocks import block_size
 
-BLOCK_ROWS = 768  # rows and columns of a block
+BLOCK_ROWS = 768  # rows and columns of a block on a CPU
 CACHED_BLOCKS = 8  # kept for the gradient, 19 MB of float32; the others are computed again
 MIN_TEMPERATURE = {torch.float32: 1 / 72, torch.float64: 1 / 690}
 """Below this temperature sums of exp(1 / T) overflow."""
@@ -87,7 +89,7 @@ def _row_sums(z: Tensor, factors: Tensor, temperature: float) -> tuple[Tensor, E
     """L_i = sum over j != i of exp(s_ij / T), [m], and a function that computes its blocks."""
     m = len(z)
     cache: dict[tuple[int, int], Tensor] = {}
-    buffer = z.new_empty(min(m, BLOCK_ROWS) ** 2)
+    buffer = z.new_empty(min(m, block_rows(z.device)) ** 2)
 
     def exp_block(rows: slice, columns: slice) -> Tensor:
         if (rows.start, columns.start) in cache:
@@ -105,7 +107,7 @@ def _row_sums(z: Tensor, factors: Tensor, temperature: float) -> tuple[Tensor, E
         return out
 
     sums: Tensor = buffer.new_zeros(m)
-    for rows, columns in _upper_blocks(m):
+    for rows, columns in _upper_blocks(m, z.device):
         exponentials = exp_block(rows, columns)
         sums[rows] += exponentials.sum(1)
         if rows != columns:
@@ -118,7 +120,7 @@ def _row_sums(z: Tensor, factors: Tensor, temperature: float) -> tuple[Tensor, E
 def _softmax_gradient(factors: Tensor, inverse_sums: Tensor, exp_block: ExpBlock) -> Tensor:
     """Sum over j of E_ij (1 / L_i + 1 / L_j) z_j. [m, d]."""
     gradient = torch.zeros_like(factors, dtype=inverse_sums.dtype)
-    for rows, columns in _upper_blocks(len(factors)):
+    for rows, columns in _upper_blocks(len(factors), factors.device):
         weights = exp_block(rows, columns).mul_(inverse_sums[rows, None] + inverse_sums[columns])
         weights = weights.to(factors.dtype)
         _add_product(gradient[rows], weights, factors[columns])
@@ -135,9 +137,15 @@ def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
         total.add_(a @ b)
 
 
-def _upper_blocks(m: int) -> Iterator[tuple[slice, slice]]:
+def block_rows(device: torch.device) -> int:
+    """Return how many rows and columns a block has."""
+    return BLOCK_ROWS if device.type == "cpu" else isqrt(block_size(device))
+
+
+def _upper_blocks(m: int, device: torch.device) -> Iterator[tuple[slice, slice]]:
     """Yield the rows and columns of the blocks on and above the diagonal."""
-    blocks = [slice(start, min(m, start + BLOCK_ROWS)) for start in range(0, m, BLOCK_ROWS)]
+    size = block_rows(device)
+    blocks = [slice(start, min(m, start + size)) for start in range(0, m, size)]
     for i, rows in enumerate(blocks):
         for columns in blocks[i:]:
             yield rows, columns

@@ -67,6 +67,6 @@ def nearest_rows(z: Tensor, support: Tensor) -> Tensor:
     if len(support) == 0:
         return z
     rows = normalize(support.to(z.dtype))
-    blocks = split_rows(len(z), len(rows))
+    blocks = split_rows(len(z), len(rows), z.device)
     nearest = torch.cat([(normalize(z[block]) @ rows.T).argmax(1) for block in blocks])
     return support.to(z.dtype)[nearest]

@@ -55,7 +55,8 @@ def batch_hard(
     z = scale_to_one(distance.prepare(embeddings))
     n = _nearest_negatives(z, relations, distance)
     p = torch.empty_like(n)
-    for block in split_rows(relations.anchor_count, len(z), scale=8):
+    widest = max(len(z), relations.largest_class * z.shape[1])  # values held for an anchor
+    for block in split_rows(relations.anchor_count, widest, z.device, scale=8):
         column, positive = relations.class_members(block)
         squares = (z[column] - z[block][:, None]).square().sum(2).masked_fill(~positive, -1)
         p[block] = column.gather(1, squares.argmax(1, keepdim=True))[:, 0]
@@ -80,7 +81,7 @@ def _nearest_negatives(z: Tensor, relations: Relations, distance: Distance) -> T
     nearest = torch.empty(relations.anchor_count, dtype=torch.int64, device=z.device)
     gap = z.new_empty(relations.anchor_count)
     half_square = z.square().sum(1) / 2
-    for block in split_rows(relations.anchor_count, len(z), scale=8):
+    for block in split_rows(relations.anchor_count, len(z), z.device, scale=8):
         with full_precision(z):
             score = torch.addmm(-half_square, z[block], z.T)  # (|x|^2 - |x - y|^2) / 2
         score.scatter_(1, relations.class_members(block)[0], -torch.inf)

@@ -140,7 +140,7 @@ class Stepper:
         leaves = type(local)(*(at_least_float32(gather_rows(x)).requires_grad_() for x in local))
         labels = None
         if batch.labels is not None:
-            labels = gather_rows(batch.labels.to(self.accelerator.device))
+            labels = gather_rows(batch.labels.to(self.accelerator.device, non_blocking=True))
         loss = self.method.loss(leaves, labels, self.info(batch))
         gradients = torch.autograd.grad(
             loss, [*leaves, *self.loss_parameters], allow_unused=True, materialize_grads=True

@@ -1,5 +1,6 @@
 """The loader: neither processes, workers nor restarts change what a step sees."""
 
+import os
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from views import tensors
 from selfsup.augment.boxes import CropSpec
 from selfsup.augment.draws import draw
 from selfsup.config import LocalViewsConfig, ViewsConfig
-from selfsup.data.loader import Batch, Batches, read_ahead
+from selfsup.data.loader import Batch, Batches, default_workers, read_ahead
 from selfsup.data.samplers import ShuffleSampler
 from selfsup.data.sources import ArraySource, Source
 from selfsup.data.tables import file_source
@@ -103,3 +104,47 @@ def test_unreadable_images_come_with_their_batch(tmp_path: Path) -> None:
     assert list(batch.bad) == [3]
     assert batch.labels is None
     assert sorted(batch.positions.tolist()) == list(range(BATCH))
+
+
+@pytest.mark.parametrize(
+    ("in_memory", "gpu", "cores", "local", "workers"),
+    [
+        (True, False, 16, 1, 0),
+        (False, False, 16, 1, 2),
+        (True, True, 16, 1, 12),
+        (False, True, 8, 1, 7),
+        (False, True, 64, 8, 7),
+        (True, True, 2, 1, 2),
+        (True, True, 8, 8, 2),
+    ],
+)
+def test_readers_share_the_cores_where_a_gpu_trains(
+    in_memory: bool,
+    gpu: bool,
+    cores: int,
+    local: int,
+    workers: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(cores), raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(local))
+    assert default_workers(in_memory=in_memory, gpu=gpu) == workers
+
+
+def test_what_goes_to_a_gpu_is_pinned_and_the_rest_is_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pinned = []
+
+    def pin(x: Tensor) -> Tensor:
+        pinned.append(x)
+        return x.clone()
+
+    monkeypatch.setattr(Tensor, "pin_memory", pin)
+    (batch,) = read_ahead(batches(arrays()), [0], workers=0)
+    copy = batch.pin_memory()
+    assert len(pinned) == len(batch.crops) + (batch.labels is not None)
+    for x, y in zip(batch.crops, copy.crops, strict=True):
+        assert torch.equal(x, y)
+    assert copy.draws is batch.draws
+    assert copy.positions is batch.positions

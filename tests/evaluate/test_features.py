@@ -50,8 +50,12 @@ class Spoiler(nn.Module):
         return x.flatten(1)
 
 
+@pytest.mark.parametrize("ahead", [0, 1, 2])
 @pytest.mark.parametrize("batch", [1, 3, 7, 100])
-def test_each_image_is_embedded_once_in_order_for_any_batch_size(batch: int) -> None:
+def test_each_image_is_embedded_once_in_order_for_any_batch_size(
+    batch: int, ahead: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("selfsup.evaluate.features.AHEAD", {"cpu": ahead})
     source = colours(7)
     features = extract(Pixels(), source, PLAIN, device=CPU, batch=batch)
     expected = (torch.arange(7) * 10 / 255)[:, None].expand(7, 3 * 8 * 8)

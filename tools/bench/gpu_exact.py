@@ -22,8 +22,10 @@ def names(piece: Piece) -> list[str]:
 
 
 def versions(piece: Piece) -> list[Figure]:
-    """Card, driver and packages."""
+    """Card, driver and packages, and whether these are new enough."""
     from importlib.metadata import version
+
+    from selfsup.doctor.machine import packages
 
     found = {name: version(name) for name in ("torch", "torchvision", "timm", "accelerate")}
     if DEVICE.type == "cuda":
@@ -32,7 +34,9 @@ def versions(piece: Piece) -> list[Figure]:
         found["cuda"] = str(torch.version.cuda)
         asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
         found["driver"] = subprocess.run(asked, capture_output=True, text=True).stdout.strip()
-    return [Figure(name, value) for name, value in found.items()]
+    wrong = [f"{p.name} {p.version} {p.problem}" for p in packages() if p.problem and not p.extra]
+    needed = Figure("packages that do not fit", len(wrong), ", ".join(wrong), "none", not wrong)
+    return [*(Figure(name, value) for name, value in found.items()), needed]
 
 
 def methods(piece: Piece) -> list[Figure]:

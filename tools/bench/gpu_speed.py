@@ -85,15 +85,15 @@ def losses(piece: Piece) -> list[Figure]:
     n = 64 if piece.small else 4096
     for block, side in ((1 << 17, 768), (1 << 22, 2048), (1 << 26, 8192)):
         with (
-            patch.object(row_blocks, "BLOCK_SIZE", block),
-            patch.object(symmetric, "BLOCK_ROWS", side),
+            patch.object(row_blocks, "block_size", lambda _, block=block: block),
+            patch.object(symmetric, "block_rows", lambda _, side=side: side),
         ):
             for name, (ours, _) in pairs_of_losses(n).items():
                 mine = cost(ours, rounds)
                 memory = f"ms, {mine.megabytes:.0f} MB"
                 figures.append(Figure(f"{name} {n}, block {block}, side {side}", mine.ms, memory))
     for block in (1 << 17, 1 << 22, 1 << 26):
-        with patch.object(row_blocks, "BLOCK_SIZE", block):
+        with patch.object(row_blocks, "block_size", lambda _, block=block: block):
             mine = cost(prototypes(piece.small), 3)
         figures.append(Figure(f"DINO at paper size, block {block}", mine.ms, "ms"))
     return figures
