@@ -4,22 +4,22 @@ Each call takes the settings of its command as keywords, runs alone or under `ac
 and restores the process's random states, threads and warnings.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple, cast, overload
 
-import yaml
 from torch import Tensor
 
 from selfsup.catalog import finetuning_recipe, pipeline_views, pretraining_recipe
 from selfsup.config import ModelConfig
 from selfsup.core.errors import UserError, require
+from selfsup.core.json_lines import read_steps
 from selfsup.core.numerics import normalize
 from selfsup.core.process_state import preserve_process_state
 from selfsup.core.settings import from_keywords
 from selfsup.core.synonyms import refuse_keywords
+from selfsup.core.yaml_files import read_yaml
 from selfsup.data.in_memory import data_settings
 from selfsup.encoders.bundle import Embedder, load_bundle, model_name
 from selfsup.encoders.encoder import Encoder
@@ -43,13 +43,13 @@ class TrainedRun(PathLike[str]):
     @property
     def settings(self) -> dict[str, Any]:
         """All settings of the run, as in its config.yaml."""
-        settings: dict[str, Any] = yaml.safe_load((self.folder / "config.yaml").read_text())
+        settings: dict[str, Any] = read_yaml(self.folder / "config.yaml")[1]
         return settings
 
     @property
     def log(self) -> list[dict[str, Any]]:
         """The figures of each interval, as in its log.jsonl."""
-        return [json.loads(line) for line in (self.folder / "log.jsonl").read_text().splitlines()]
+        return list(read_steps(self.folder / "log.jsonl"))
 
     def load(self) -> Embedder:
         """Load its encoder, see `selfsup.load`."""

@@ -7,9 +7,10 @@ from typing import TypeVar
 from selfsup.config import EncoderConfig, FinetuneConfig, PretrainConfig, TrainConfig
 from selfsup.config.views import size_for
 from selfsup.core import distributed
-from selfsup.core.cli import read_settings
+from selfsup.core.disk import require_writable
 from selfsup.core.errors import require
 from selfsup.core.progress import say
+from selfsup.core.settings import checked
 from selfsup.data.open import training_source
 from selfsup.data.samplers import batch_shape
 from selfsup.data.sources import Source, sample
@@ -19,6 +20,7 @@ from selfsup.encoders.start import Start
 from selfsup.training import checkpoint
 from selfsup.training.first_rate import FROM_RANDOM, first_rate, known_share
 from selfsup.training.pretrain import largest_batch
+from selfsup.training.same_work import check_places, stored_settings
 from selfsup.training.start import opened
 
 C = TypeVar("C", bound=TrainConfig)
@@ -47,6 +49,9 @@ def fill_in(config: C, *, encoder: EncoderConfig = RESNET) -> C:
         UserError: the images cannot be opened, or a setting contradicts the encoder of --init.
     """
     distributed.start()
+    if config.out and distributed.is_main():
+        check_places(Path(config.out))
+        require_writable(Path(config.out))
     config = _as_begun(config)
     start = opened(config) if config.init else None
     if start is not None:
@@ -78,7 +83,12 @@ def _as_begun(config: C) -> C:
     begun = checkpoint.any_in(folder) and (folder / "config.yaml").is_file()
     if not config.out or not begun:  # without --out nothing is run, and "" is no folder
         return config
-    stored = read_settings(folder / "config.yaml", type(config), strict=False)
+    stored = checked(
+        stored_settings(folder)[0],
+        type(config),
+        place=lambda path: f"{folder}/config.yaml: ",
+        strict=False,
+    )
     changes = {}
     for name in ("batch", "classes", "images"):
         if getattr(config, name, None) == 0:

@@ -57,6 +57,7 @@ def train_steps(
         constant_lr=method.constant_lr_parameters(),
         rates=rate_factors(method, config.optim, config.encoder.name),
     )
+    run.begin(batches.source)
     start = run.resume(method, optim)
     if start >= total:
         run.print_line(f"{run.folder} has done all its {total} steps; nothing is left to train")
@@ -95,6 +96,7 @@ def train_steps(
                 watch.report(done, loss.item(), lr, stepper, stepper.info(local))
             method.after_step(stepper.embeddings, stepper.labels, stepper.info(local))
             if done % config.save_every == 0 or done == total:
+                watch.require_few_bad()  # a checkpoint must not be trained on stand-ins
                 run.save(done, method, optim)
             yield done
 

@@ -27,17 +27,25 @@ from torch import nn
 
 from selfsup.config import TrainConfig
 from selfsup.core import distributed
-from selfsup.core.errors import UserError, require
+from selfsup.core.errors import DivergedError, UnusableError, UserError
+from selfsup.core.json_lines import read_steps
 from selfsup.core.numerics import all_finite
 from selfsup.core.progress import TrainProgress
 from selfsup.core.seeds import seed_for
 from selfsup.core.settings import to_dict
 from selfsup.core.version import __version__
+from selfsup.data.sources import Source
 from selfsup.training import checkpoint
+from selfsup.training.same_work import (
+    check_places,
+    compare_work,
+    describe_work,
+    stored_settings,
+)
 
 MAY_CHANGE = {
     *("out", "workers", "micro_batch", "log_every", "save_every", "keep", "track", "max_bad"),
-    *("on_collapse", "report", "probe", "checkpoint_activations"),
+    *("on_collapse", "report", "probe", "checkpoint_activations", "other_images"),
     *("method.cache", "method.teacher"),
 }
 """Settings that may differ when a run goes on: they do not change its result (a micro-batch changes
@@ -59,6 +67,7 @@ class Run:
         self.config = config
         self.progress: TrainProgress | None = None
         self._extra: Any = None
+        self.work: dict[str, Any] | None = None
         settings = to_dict(config)
         self._check(settings)
         distributed.wait()  # all have read the old settings before the new ones are written
@@ -71,16 +80,40 @@ class Run:
             self._track(settings)
         torch.manual_seed(seed_for(config.seed, 0, "weights"))  # of the network made next
 
+    def begin(self, source: Source) -> None:
+        """Compare the images of the run with those that its checkpoints were trained on.
+
+        Raises:
+            UserError: they are others, and --other-images is not given.
+        """
+        self.work = describe_work(source, to_dict(self.config), about())
+        other = self.config.other_images
+        for line in compare_work(self.folder, source, self.work, other_images=other):
+            self.print_line(line)
+
     def _check(self, settings: dict[str, Any]) -> None:
         file = self.folder / "config.yaml"
+        check_places(self.folder)
         if not file.exists():
             if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
                 raise UserError(f"{self.folder} exists and is no run folder; choose another --out")
             return
         if not checkpoint.any_in(self.folder):
             return  # nothing was computed with the old settings that is still there
-        stored = flat(yaml.safe_load(file.read_text()))
-        old = defaults_of(self.config) | stored  # settings that are newer than the run
+        stored, line = stored_settings(self.folder)
+        if line:
+            self.print_line(line)
+        self._compare(stored, settings)
+        if (work := checkpoint.work_of(self.folder)) is not None:
+            self._compare(work["settings"], settings)
+
+    def _compare(self, stored: dict[str, Any], settings: dict[str, Any]) -> None:
+        """Refuse settings that would change the result of the run.
+
+        Raises:
+            UserError: names them, old -> new.
+        """
+        old = defaults_of(self.config) | flat(stored)  # settings that are newer than the run
         new = flat(settings)
         changed = [
             key
@@ -140,16 +173,17 @@ class Run:
             UserError: weights or running statistics are not finite; the older ones are kept.
         """
         state = [x for x in method.state_dict().values() if x.is_floating_point()]
-        require(
-            bool(all_finite(state)),
-            f"weights or running statistics are not finite after step {step}; no checkpoint of it "
-            "was written. Try a lower --optim.lr or a longer --optim.warmup",
-        )
+        if not all_finite(state):
+            raise DivergedError(
+                f"weights or running statistics are not finite after step {step}; no checkpoint of "
+                "it was written. Try a lower --optim.lr or a longer --optim.warmup"
+            )
         if self.main:
             scaler = self.accelerator.scaler
             extra = None if scaler is None else scaler.state_dict()
             folder = self.folder / "checkpoints"
-            checkpoint.save(folder, step, method, optimizer, keep=self.config.keep, extra=extra)
+            keep = self.config.keep
+            checkpoint.save(folder, step, method, optimizer, keep=keep, extra=extra, work=self.work)
         distributed.wait()
 
     def log(self, step: int, values: dict[str, float], **words: str) -> None:
@@ -169,21 +203,17 @@ class Run:
         None and no lines, if the run only begins.
         """
         file = self.folder / "log.jsonl"
-        lines = file.read_text().splitlines() if self.main and file.exists() else []
-        reports = [line for line in map(json.loads, lines) if "std" in line]
+        lines = read_steps(file) if self.main else iter(())
+        reports = [line for line in lines if "std" in line]
         found = (reports[0] if reports else None, reports[-count:])
         return distributed.from_main(found)
 
     def _cut_log(self, step: int) -> None:
-        """Drop lines of steps that will be repeated, and a line that a kill cut short."""
+        """Drop lines of steps that will be repeated, and lines that a crash damaged."""
         file = self.folder / "log.jsonl"
         if not self.main or not file.exists():
             return
-        lines = []
-        for line in file.read_text().splitlines():
-            with contextlib.suppress(ValueError):
-                if json.loads(line)["step"] <= step:
-                    lines.append(line + "\n")
+        lines = [json.dumps(line) + "\n" for line in read_steps(file) if line["step"] <= step]
         _replace(file, "".join(lines))
 
     @contextlib.contextmanager
@@ -214,7 +244,7 @@ class Run:
                 writer.writerows(sorted(of_all.items()))
         fraction = len(of_all) / total
         if fraction > self.config.max_bad:
-            raise UserError(
+            raise UnusableError(
                 f"{len(of_all)} of {total} images cannot be read ({fraction:.1%}), more than "
                 f"--max-bad {self.config.max_bad:.1%}; {file} lists them"
             )

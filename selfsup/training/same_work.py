@@ -1,0 +1,103 @@
+"""Whether a run folder holds the work that is asked for: its settings, images and versions."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from selfsup.core import distributed
+from selfsup.core.errors import UnusableError, UserError, require
+from selfsup.core.yaml_files import read_yaml
+from selfsup.data.fingerprint import difference, fingerprint
+from selfsup.data.sources import Source
+from selfsup.training import checkpoint
+
+FOLDERS = ("checkpoints", "encoder")
+FILES = ("config.yaml", "about.json", "log.jsonl", "bad_images.csv", "status.json")
+VERSIONS = ("selfsup", "torch", "timm", "numpy")
+"""Whose versions may change numbers."""
+
+
+def check_places(folder: Path) -> None:
+    """Refuse a run folder in which a file stands where a folder belongs, or the other way round.
+
+    Raises:
+        UserError: with the name.
+    """
+    for name in FOLDERS:
+        place = folder / name
+        require(
+            place.is_dir() or not place.exists(),
+            f"{place} is a file where the run's folder of that name belongs: move it away",
+        )
+    for name in FILES:
+        place = folder / name
+        require(
+            place.is_file() or not place.exists(),
+            f"{place} is not a file, as a run's {name} is: move it away",
+        )
+
+
+def stored_settings(folder: Path) -> tuple[dict[str, Any], str]:
+    """Return the settings that a run began with, and a line to print if its file was damaged.
+
+    A damaged config.yaml is replaced by what the newest whole checkpoint says.
+
+    Raises:
+        UnusableError: neither can be read.
+    """
+    file = folder / "config.yaml"
+    try:
+        _, settings = read_yaml(file)
+        reason = "" if isinstance(settings, dict) else "it holds no settings"
+    except UserError as error:
+        settings, reason = None, str(error)
+    if not reason:
+        return settings, ""
+    work = checkpoint.work_of(folder)
+    if work is None:
+        raise UnusableError(
+            f"{file} is damaged ({reason}), and no checkpoint has the settings. Restore it, or "
+            "choose another --out"
+        )
+    return work["settings"], f"{file} was damaged ({reason}); its checkpoint has the settings"
+
+
+def describe_work(
+    source: Source, settings: dict[str, Any], versions: dict[str, str]
+) -> dict[str, Any]:
+    """Return what a checkpoint of this run is of: settings, images and versions, as JSON."""
+    return {
+        "settings": settings,
+        "images": fingerprint(source),
+        "versions": {name: versions[name] for name in VERSIONS},
+    }
+
+
+def compare_work(
+    folder: Path, source: Source, work: dict[str, Any], *, other_images: bool
+) -> Iterable[str]:
+    """Compare this run's images and versions with those of its newest checkpoint.
+
+    Returns:
+        Lines to print.
+
+    Raises:
+        UnusableError: the images are others and `other_images` is false.
+    """
+    old = distributed.from_main(checkpoint.work_of(folder) if distributed.is_main() else None)
+    if old is None:
+        return []
+    lines = [
+        f"warning: {folder} was trained with {name} {old['versions'].get(name)} and goes on with "
+        f"{version}: numbers may differ"
+        for name, version in work["versions"].items()
+        if old["versions"].get(name) != version
+    ]
+    if changed := difference(source, old["images"], work["images"]):
+        if not other_images:
+            raise UnusableError(
+                f"{folder} was trained on other images ({changed}). Restore them, choose another "
+                "--out, or go on with these by --other-images"
+            )
+        lines.append(f"warning: going on with other images ({changed})")
+    return lines
