@@ -10,13 +10,16 @@ import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from signal import Signals
 from typing import Any, TypeVar
 
 import tyro
 
+from selfsup.core.ending import announced
 from selfsup.core.errors import UserError, require
 from selfsup.core.help import short_help
 from selfsup.core.settings import checked, line_of, with_values
+from selfsup.core.stopping import INTERRUPTED, STOPPED, StopRequested, handled, watch_parent
 from selfsup.core.synonyms import refuse_synonyms
 from selfsup.core.yaml_files import read_yaml
 
@@ -32,7 +35,7 @@ def run(main: Callable[[C], None], config: type[C], args: Sequence[str] | None =
 
 def leave(status: int) -> None:
     """End the process with that exit status; after 0 it goes on, its process group closed."""
-    if status in USER_ERRORS:
+    if status in USER_ERRORS or status == STOPPED:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)  # reader processes and process groups must not delay the answer
@@ -45,20 +48,25 @@ def leave(status: int) -> None:
 
 
 def attempt(work: Callable[[], None]) -> int:
-    """Call `work` and return an exit status: 0, that of a UserError, 130 for Ctrl-C.
+    """Call `work` and return an exit status: 0, that of a UserError, 75 or 130 if it was stopped.
 
     141 where standard output is a pipe that nobody reads any more.
     """
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="surrogateescape")  # names of files may hold any bytes
+    watch_parent()
     try:
-        work()
+        with handled(), announced():
+            work()
     except UserError as error:
         if os.environ.get("RANK", "0") == "0":  # one sentence, not one for each process
             print(f"error: {error}", file=sys.stderr)
         return error.status
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
+    except StopRequested as request:
+        print(f"stopped by {Signals(request.signum).name}", file=sys.stderr, flush=True)
+        return STOPPED
     except BrokenPipeError:  # `selfsup knn --help | head`: nobody reads the rest
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (python flushes it when it ends)
         return 141

@@ -49,9 +49,8 @@ def fill_in(config: C, *, encoder: EncoderConfig = RESNET) -> C:
         UserError: the images cannot be opened, or a setting contradicts the encoder of --init.
     """
     distributed.start()
-    if config.out and distributed.is_main():
-        check_places(Path(config.out))
-        require_writable(Path(config.out))
+    if config.out:
+        distributed.on_main(lambda: _check_output(Path(config.out)))
     config = _as_begun(config)
     start = opened(config) if config.init else None
     if start is not None:
@@ -75,6 +74,12 @@ def fill_in(config: C, *, encoder: EncoderConfig = RESNET) -> C:
         fits = min(BATCH, largest_batch(source, config)) // processes * processes
         config = replace(config, batch=max(processes, fits))
     return config
+
+
+def _check_output(folder: Path) -> None:
+    """Check the run folder before the images are opened, which may take long."""
+    check_places(folder)
+    require_writable(folder)
 
 
 def _as_begun(config: C) -> C:

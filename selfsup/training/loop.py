@@ -6,7 +6,9 @@ from torch import nn
 
 from selfsup.augment.draws import Change
 from selfsup.config import TrainConfig
+from selfsup.core.distributed import Vote
 from selfsup.core.errors import UserError, require
+from selfsup.core.stopping import deferred, requested
 from selfsup.data.loader import Batches, read_ahead
 from selfsup.methods.method import Method
 from selfsup.training.adapt import adapt, frozen, rate_factors
@@ -80,7 +82,8 @@ def train_steps(
     if line := frozen(method):
         run.print_line(line)
     reader = read_ahead(batches, range(start, total), workers=config.workers)
-    with run.watch(total, start) as progress:
+    vote = Vote()
+    with run.watch(total, start) as progress, deferred():
         watch = Watch(run, method, batches.source, batch=batch, start=start)
         for step in range(start, total):
             with watch.waiting():
@@ -95,10 +98,16 @@ def train_steps(
             if done % config.log_every == 0 or done in (1, total):
                 watch.report(done, loss.item(), lr, stepper, stepper.info(local))
             method.after_step(stepper.embeddings, stepper.labels, stepper.info(local))
-            if done % config.save_every == 0 or done == total:
+            run.at(done, total)
+            halt = vote(requested())
+            if done % config.save_every == 0 or done == total or halt:
                 watch.require_few_bad()  # a checkpoint must not be trained on stand-ins
                 run.save(done, method, optim)
             yield done
+            if halt:
+                run.stop(done, halt)
+        if halt := vote.close():
+            run.stop(total, halt)
 
 
 def _check(run: Run, method: Method, config: TrainConfig, batch: int) -> None:

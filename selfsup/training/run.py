@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -27,21 +28,26 @@ from torch import nn
 
 from selfsup.config import TrainConfig
 from selfsup.core import distributed
+from selfsup.core.disk import cannot_write
 from selfsup.core.errors import DivergedError, UnusableError, UserError
 from selfsup.core.json_lines import read_steps
 from selfsup.core.numerics import all_finite
 from selfsup.core.progress import TrainProgress
 from selfsup.core.seeds import seed_for
 from selfsup.core.settings import to_dict
+from selfsup.core.stopping import stop
 from selfsup.core.version import __version__
+from selfsup.core.writer import Writer
 from selfsup.data.sources import Source
 from selfsup.training import checkpoint
 from selfsup.training.same_work import (
     check_places,
     compare_work,
     describe_work,
+    has_others,
     stored_settings,
 )
+from selfsup.training.status import Status, command
 
 MAY_CHANGE = {
     *("out", "workers", "micro_batch", "log_every", "save_every", "keep", "track", "max_bad"),
@@ -71,14 +77,45 @@ class Run:
         settings = to_dict(config)
         self._check(settings)
         distributed.wait()  # all have read the old settings before the new ones are written
-        if self.main:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            text = yaml.safe_dump(settings, sort_keys=False)
-            _replace(self.folder / "config.yaml", text)
-            _replace(self.folder / "about.json", json.dumps(about(), indent=2) + "\n")
+        self.status: Status | None = None  # of the main process
+        distributed.on_main(lambda: self._take(settings))
         if config.track:
             self._track(settings)
         torch.manual_seed(seed_for(config.seed, 0, "weights"))  # of the network made next
+
+    def _take(self, settings: dict[str, Any]) -> None:
+        """Become the writer of the folder and write what runs.
+
+        Raises:
+            InUseError: another process writes there.
+            UserError: the folder cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            writer = Writer(self.folder)
+            writer.acquire(self.print_line)
+            self.status = Status(self.folder, writer)
+            text = yaml.safe_dump(settings, sort_keys=False)
+            _replace(self.folder / "config.yaml", text)
+            _replace(self.folder / "about.json", json.dumps(about(), indent=2) + "\n")
+        except OSError as error:
+            raise cannot_write(self.folder, error.errno or 0, error) from None
+
+    def at(self, step: int, total: int) -> None:
+        """Note for status.json how far the run is."""
+        if self.status is not None:
+            self.status.at(step, total)
+
+    def stop(self, step: int, signum: int) -> None:
+        """End the run after `step` steps, whose checkpoint is written, since a signal asked for it.
+
+        Raises:
+            StopRequested: or KeyboardInterrupt for Ctrl-C.
+        """
+        name = signal.Signals(signum).name
+        self.print_line(f"{name}: stopped after step {step}, whose checkpoint is written")
+        self.print_line(f"go on with: {command()}")
+        stop(signum)
 
     def begin(self, source: Source) -> None:
         """Compare the images of the run with those that its checkpoints were trained on.
@@ -95,7 +132,7 @@ class Run:
         file = self.folder / "config.yaml"
         check_places(self.folder)
         if not file.exists():
-            if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+            if self.folder.exists() and (not self.folder.is_dir() or has_others(self.folder)):
                 raise UserError(f"{self.folder} exists and is no run folder; choose another --out")
             return
         if not checkpoint.any_in(self.folder):

@@ -6,6 +6,7 @@ from typing import Any
 
 from selfsup.core import distributed
 from selfsup.core.errors import UnusableError, UserError, require
+from selfsup.core.writer import NAME
 from selfsup.core.yaml_files import read_yaml
 from selfsup.data.fingerprint import difference, fingerprint
 from selfsup.data.sources import Source
@@ -35,6 +36,11 @@ def check_places(folder: Path) -> None:
             place.is_file() or not place.exists(),
             f"{place} is not a file, as a run's {name} is: move it away",
         )
+
+
+def has_others(folder: Path) -> bool:
+    """Whether a folder holds more than what a run leaves that ended before it began."""
+    return any(p.name != "status.json" and not p.name.startswith(NAME) for p in folder.iterdir())
 
 
 def stored_settings(folder: Path) -> tuple[dict[str, Any], str]:
