@@ -35,7 +35,7 @@ def run(main: Callable[[C], None], config: type[C], args: Sequence[str] | None =
 
 def leave(status: int) -> None:
     """End the process with that exit status; after 0 it goes on, its process group closed."""
-    if status in USER_ERRORS or status == STOPPED:
+    if status in USER_ERRORS or status in (STOPPED, INTERRUPTED):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)  # reader processes and process groups must not delay the answer
