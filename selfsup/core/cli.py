@@ -17,6 +17,7 @@ import tyro
 
 from selfsup.core.ending import announced
 from selfsup.core.errors import UserError, require
+from selfsup.core.first_error import say_first, status_of_first
 from selfsup.core.help import short_help
 from selfsup.core.settings import checked, line_of, with_values
 from selfsup.core.stopping import INTERRUPTED, STOPPED, StopRequested, handled, watch_parent
@@ -59,13 +60,18 @@ def attempt(work: Callable[[], None]) -> int:
         with handled(), announced():
             work()
     except UserError as error:
-        if os.environ.get("RANK", "0") == "0":  # one sentence, not one for each process
-            print(f"error: {error}", file=sys.stderr)
+        say_first(f"error: {error}", error.status)
         return error.status
+    except RuntimeError:
+        first = status_of_first()  # a connection that is closed has a cause on another process
+        if first is None:
+            raise
+        return first
     except KeyboardInterrupt:
         return INTERRUPTED
     except StopRequested as request:
-        print(f"stopped by {Signals(request.signum).name}", file=sys.stderr, flush=True)
+        if os.environ.get("RANK", "0") == "0":
+            print(f"stopped by {Signals(request.signum).name}", file=sys.stderr, flush=True)
         return STOPPED
     except BrokenPipeError:  # `selfsup knn --help | head`: nobody reads the rest
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (python flushes it when it ends)

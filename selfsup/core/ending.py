@@ -27,9 +27,14 @@ def announced() -> Iterator[None]:
         status, reason = _outcome(error)
         raise
     finally:
-        while _callbacks:
-            with contextlib.suppress(Exception):
-                _callbacks.pop()(status, reason)
+        tell(status, reason)
+
+
+def tell(status: int, reason: str) -> None:
+    """Tell those who asked how the work ends."""
+    while _callbacks:
+        with contextlib.suppress(Exception):
+            _callbacks.pop()(status, reason)
 
 
 def _outcome(error: BaseException) -> tuple[int, str]:

@@ -31,7 +31,7 @@ class Writer:
         self.me = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "born": _born(os.getpid()),
+            "born": born(os.getpid()),
             "start": time.strftime("%Y-%m-%d %H:%M:%S"),
         }
 
@@ -152,11 +152,11 @@ def _is_running(pid: Any, born: Any) -> bool:
         return False
     except OSError:
         pass  # it is somebody else's
-    now = _born(pid)
+    now = born(pid)
     return now != "dead" and (born is None or now is None or now == born)
 
 
-def _born(pid: int) -> str | None:
+def born(pid: int) -> str | None:
     """When a process started, in ticks since boot; "dead" for a zombie, None if unknown."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()

@@ -1,5 +1,6 @@
 """The training loop, written once: a generator that yields after each step."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
 
 from torch import nn
@@ -8,6 +9,7 @@ from selfsup.augment.draws import Change
 from selfsup.config import TrainConfig
 from selfsup.core.distributed import Vote
 from selfsup.core.errors import UserError, require
+from selfsup.core.pulse import CALLER, DATA, SAVING, STEP, Pulse
 from selfsup.core.stopping import deferred, requested
 from selfsup.data.loader import Batches, read_ahead
 from selfsup.methods.method import Method
@@ -59,7 +61,7 @@ def train_steps(
         constant_lr=method.constant_lr_parameters(),
         rates=rate_factors(method, config.optim, config.encoder.name),
     )
-    run.begin(batches.source)
+    run.begin(batches.source, total=total)
     start = run.resume(method, optim)
     if start >= total:
         run.print_line(f"{run.folder} has done all its {total} steps; nothing is left to train")
@@ -82,12 +84,14 @@ def train_steps(
     if line := frozen(method):
         run.print_line(line)
     reader = read_ahead(batches, range(start, total), workers=config.workers)
-    vote = Vote()
-    with run.watch(total, start) as progress, deferred():
+    vote, pulse = Vote(), Pulse(start)
+    with run.watch(total, start) as progress, deferred(), contextlib.closing(pulse):
         watch = Watch(run, method, batches.source, batch=batch, start=start)
         for step in range(start, total):
+            pulse.at(step, DATA)
             with watch.waiting():
                 local = next(reader)
+            pulse.at(step, STEP)
             watch.record_bad(local)
             if step == start:
                 stepper.warm_up_buckets(local)
@@ -101,8 +105,10 @@ def train_steps(
             run.at(done, total)
             halt = vote(requested())
             if done % config.save_every == 0 or done == total or halt:
+                pulse.at(done, SAVING)
                 watch.require_few_bad()  # a checkpoint must not be trained on stand-ins
                 run.save(done, method, optim)
+            pulse.at(done, CALLER)
             yield done
             if halt:
                 run.stop(done, halt)

@@ -40,6 +40,7 @@ from selfsup.core.version import __version__
 from selfsup.core.writer import Writer
 from selfsup.data.sources import Source
 from selfsup.training import checkpoint
+from selfsup.training.agreement import require_agreement
 from selfsup.training.same_work import (
     check_places,
     compare_work,
@@ -56,6 +57,8 @@ MAY_CHANGE = {
 }
 """Settings that may differ when a run goes on: they do not change its result (a micro-batch changes
 only batch statistics). Of a teacher its weights count, wherever they lie."""
+LOCAL = {"workers", "method.cache", "method.teacher"}
+"""Settings that may differ between the processes of a run, which may be on several machines."""
 
 
 class Run:
@@ -117,13 +120,17 @@ class Run:
         self.print_line(f"go on with: {command()}")
         stop(signum)
 
-    def begin(self, source: Source) -> None:
-        """Compare the images of the run with those that its checkpoints were trained on.
+    def begin(self, source: Source, *, total: int) -> None:
+        """Compare this process's images and settings with those of others and of checkpoints.
 
         Raises:
-            UserError: they are others, and --other-images is not given.
+            UserError: they differ, or the checkpoints' images do and --other-images is not given.
         """
         self.work = describe_work(source, to_dict(self.config), about())
+        images = {f"images ({key})": value for key, value in self.work["images"].items()}
+        settings = {k: v for k, v in flat(self.work["settings"]).items() if k not in LOCAL}
+        steps = {"number of steps": total}
+        require_agreement(images | settings | self.work["versions"] | steps)
         other = self.config.other_images
         for line in compare_work(self.folder, source, self.work, other_images=other):
             self.print_line(line)
