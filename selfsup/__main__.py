@@ -16,6 +16,7 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "look": {
         "views": "what a training step sees, as a page",
+        "status": "what a run does now, or how it ended",
         "report": "one page on a run, or several side by side",
     },
     "judge": {

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from selfsup.catalog import finetuning_recipe, pipeline_views, pretraining_recipe
 from selfsup.config import ModelConfig
+from selfsup.core.ending import announced
 from selfsup.core.errors import UserError, require
 from selfsup.core.numerics import normalize
 from selfsup.core.process_state import preserve_process_state
@@ -151,7 +152,8 @@ def _train(recipe: Any, data: Any, labels: Any, settings: dict[str, Any], pipeli
     defaults = {"views": pipeline_views(pipeline, recipe)} if pipeline else {}
     values = {**data_settings("data", data, labels), **settings}
     config = from_keywords(recipe.Config, values, defaults)
-    recipe.main(config)
+    with announced():
+        recipe.main(config)
 
 
 @preserve_process_state()

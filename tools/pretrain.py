@@ -15,6 +15,7 @@ from selfsup.config.pipelines import PIPELINES
 from selfsup.core.cli import attempt, leave, parse, take
 from selfsup.core.errors import require
 from selfsup.core.help import describe, short_help
+from selfsup.core.yaml_files import read_yaml
 
 DEFAULT = "simclr"
 PIPELINE_HELP = ("--pipeline", f"Predefined views instead of the method's: {', '.join(PIPELINES)}")
@@ -63,12 +64,10 @@ def method_of(args: list[str]) -> str | None:
     file = take(list(args), "--config")
     if file is None:
         return None
-    import yaml
-
     try:
-        settings: Any = yaml.safe_load(Path(file).read_text())
+        settings: Any = read_yaml(Path(file))[1]
         return str(settings["method"]["name"])
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return None  # the recipe reads the file again, and its error says what is wrong
 
 

@@ -20,10 +20,10 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor, nn
 
 from selfsup.core.errors import UserError, did_you_mean, require
+from selfsup.core.yaml_files import parse_yaml
 
 FLAG = "--views.kornia"
 TRIAL_VIEWS = 8
@@ -89,10 +89,9 @@ def kornia_steps(text: str) -> tuple[KorniaStep, ...]:
     if not text:
         return ()
     try:
-        table = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        first = str(error).split("\n")[0]
-        raise UserError(f"{FLAG} is not valid YAML ({first}): {text!r}") from None
+        _, table = parse_yaml(text, "it")
+    except UserError as error:
+        raise UserError(f"{FLAG} is not valid YAML ({error}): {text[:200]!r}") from None
     require(
         isinstance(table, dict) and all(isinstance(v, dict | None) for v in table.values()),
         f'{FLAG} takes names with arguments, "{{RandomJPEG: {{jpeg_quality: 50, p: 0.2}}}}", '

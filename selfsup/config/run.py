@@ -143,6 +143,8 @@ class TrainConfig(InitConfig):
     """Steps between two checkpoints."""
     keep: int = 2
     """Number of newest checkpoints to keep on disk."""
+    other_images: bool = False
+    """Go on with a run although its images are not those that it was trained on."""
     on_collapse: Literal["warn", "stop"] = "warn"
     """Print a warning or stop the run when embeddings collapse or no triplet is active."""
     report: bool = True

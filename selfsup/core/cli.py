@@ -10,19 +10,23 @@ import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from signal import Signals
 from typing import Any, TypeVar
 
 import tyro
-import yaml
 
+from selfsup.core.ending import announced
 from selfsup.core.errors import UserError, require
+from selfsup.core.first_error import say_first, status_of_first
 from selfsup.core.help import short_help
 from selfsup.core.settings import checked, line_of, with_values
+from selfsup.core.stopping import INTERRUPTED, STOPPED, StopRequested, handled, watch_parent
 from selfsup.core.synonyms import refuse_synonyms
+from selfsup.core.yaml_files import read_yaml
 
 C = TypeVar("C")
-WRONG_COMMAND = 2
-"""Exit status of whatever the user did wrong."""
+USER_ERRORS = range(2, 7)
+"""Exit statuses of what a user can mend: see the classes in `core/errors.py`."""
 
 
 def run(main: Callable[[C], None], config: type[C], args: Sequence[str] | None = None) -> None:
@@ -32,7 +36,7 @@ def run(main: Callable[[C], None], config: type[C], args: Sequence[str] | None =
 
 def leave(status: int) -> None:
     """End the process with that exit status; after 0 it goes on, its process group closed."""
-    if status == WRONG_COMMAND:
+    if status in USER_ERRORS or status in (STOPPED, INTERRUPTED):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)  # reader processes and process groups must not delay the answer
@@ -45,20 +49,30 @@ def leave(status: int) -> None:
 
 
 def attempt(work: Callable[[], None]) -> int:
-    """Call `work` and return an exit status: 0, 2 after a UserError's sentence, 130 for Ctrl-C.
+    """Call `work` and return an exit status: 0, that of a UserError, 75 or 130 if it was stopped.
 
     141 where standard output is a pipe that nobody reads any more.
     """
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="surrogateescape")  # names of files may hold any bytes
+    watch_parent()
     try:
-        work()
+        with handled(), announced():
+            work()
     except UserError as error:
-        if os.environ.get("RANK", "0") == "0":  # one sentence, not one for each process
-            print(f"error: {error}", file=sys.stderr)
-        return WRONG_COMMAND
+        say_first(f"error: {error}", error.status)
+        return error.status
+    except RuntimeError:
+        first = status_of_first()  # a connection that is closed has a cause on another process
+        if first is None:
+            raise
+        return first
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
+    except StopRequested as request:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"stopped by {Signals(request.signum).name}", file=sys.stderr, flush=True)
+        return STOPPED
     except BrokenPipeError:  # `selfsup knn --help | head`: nobody reads the rest
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (python flushes it when it ends)
         return 141
@@ -106,14 +120,7 @@ def read_settings(file: Path, config: type, *, strict: bool = True) -> dict[str,
 
     Unknown ones are refused if `strict`, else left out.
     """
-    try:
-        text = file.read_text()
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
-    except OSError as error:
-        raise UserError(f"cannot read --config {file}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
+    tree, values = read_yaml(file)
     if values is None:
         return {}
     if not isinstance(values, dict):

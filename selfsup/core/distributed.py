@@ -7,7 +7,7 @@ all processes are in the order of the global batch.
 import ctypes
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -160,6 +160,58 @@ def from_main(value: T) -> T:
     values = [value]
     broadcast_object_list(values)
     return values[0]
+
+
+def on_main(work: Callable[[], T]) -> T:
+    """Call `work` on the main process alone, and return its result on every process.
+
+    Raises:
+        UserError: `work` raised it; so that all processes end for the same reason.
+    """
+    outcome: T | UserError | None = None
+    if world()[0] == 0:
+        try:
+            outcome = work()
+        except UserError as error:
+            outcome = error
+    outcome = from_main(outcome)
+    if isinstance(outcome, UserError):
+        raise outcome
+    return outcome  # type: ignore[return-value]
+
+
+class Vote:
+    """Agree after each step whether any process asks to stop, without waiting for an answer.
+
+    A vote is counted while the next step runs, so that all stop one step after the request. It has
+    a process group of its own: gradients are summed in the order of the other one's calls.
+    """
+
+    def __init__(self) -> None:
+        """Join the other processes; all have to."""
+        _, size = world()
+        self.group = dist.new_group(backend="gloo") if size > 1 else None
+        self.pending: tuple[Any, Tensor] | None = None
+
+    def __call__(self, request: int) -> int:
+        """Ask with a number above 0; return the largest that any process has asked with before."""
+        if self.group is None:
+            return request
+        assert self.group != dist.GroupMember.NON_GROUP_MEMBER
+        answer = self.close()
+        ballot = torch.tensor(request)
+        work = dist.all_reduce(ballot, op=dist.ReduceOp.MAX, group=self.group, async_op=True)
+        self.pending = work, ballot
+        return answer
+
+    def close(self) -> int:
+        """Count the last vote; return its result."""
+        if self.pending is None:
+            return 0
+        work, ballot = self.pending
+        work.wait()
+        self.pending = None
+        return int(ballot)
 
 
 def wait() -> None:

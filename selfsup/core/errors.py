@@ -3,14 +3,41 @@
 import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import ClassVar
 
 
 class UserError(ValueError):
     """A wrong input. The text says what is wrong, the number, and what to do.
 
-    The command line prints it without a traceback and exits with status 2. Any other exception is
+    The command line prints it without a traceback and exits with `status`. Any other exception is
     a bug in selfsup and is printed with its traceback.
     """
+
+    status: ClassVar[int] = 2
+
+
+class UnusableError(UserError):
+    """Data or a checkpoint that cannot be used as it is."""
+
+    status = 3
+
+
+class DivergedError(UserError):
+    """Training diverged or collapsed."""
+
+    status = 4
+
+
+class NoRoomError(UserError):
+    """A disk or a memory is full."""
+
+    status = 5
+
+
+class InUseError(UserError):
+    """Another process writes there."""
+
+    status = 6
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:

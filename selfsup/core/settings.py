@@ -119,14 +119,21 @@ def checked(
             if not isinstance(value, Mapping):
                 some = ", ".join(field.name for field in dataclasses.fields(hint)[:3])
                 raise UserError(
-                    f"{place(path)}{name} must hold settings by name ({some}...), not {value!r}"
+                    f"{place(path)}{name} must hold settings by name ({some}...), "
+                    f"not {_shown(value)}"
                 )
             result[name] = checked(value, inner, place=place, strict=strict, within=path)
             continue
         fits, result[name] = _convert(value, hint)
         if not fits:
-            raise UserError(f"{place(path)}{name} must be {_describe(hint)}, not {value!r}")
+            raise UserError(f"{place(path)}{name} must be {_describe(hint)}, not {_shown(value)}")
     return result
+
+
+def _shown(value: Any) -> str:
+    """Return the start of a value as it is written."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def line_of(tree: Any, path: Path) -> int:

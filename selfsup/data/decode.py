@@ -4,6 +4,7 @@ import io
 import re
 import stat
 import warnings
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ LARGEST = 1 << 29
 """Most bytes of a file that is read; a photograph has a hundredth."""
 MOST_PIXELS = 89_478_485
 """Most pixels of an image, the limit of which Pillow warns: more takes gigabytes."""
+STRIP_PIXELS = 1 << 22
+"""Pixels that are converted at a time: a conversion holds several copies, some in float64."""
 FILE_CHANNELS = (1, 3, 4)
 """Grey, RGB, RGBA: what files can be read as."""
 
@@ -107,8 +110,30 @@ def _plain_jpeg(image: Image.Image, data: bytes, channels: int) -> np.ndarray | 
 
 def pillow_pixels(image: Image.Image, channels: int) -> np.ndarray:
     """Convert any of Pillow's modes to uint8 [h, w, channels], of 1 (grey), 3 or 4 (RGBA)."""
+    if image.width * image.height > STRIP_PIXELS:
+        return _in_strips(image, channels)
     pixels = np.array(_MODES[channels](image))
     return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def _in_strips(image: Image.Image, channels: int) -> np.ndarray:
+    """Convert a large image a few rows at a time: the same pixels in a third of the memory."""
+    orientation = image.getexif().get(ORIENTATION, 1)
+    width, height = image.size
+    rows = max(1, STRIP_PIXELS // width)
+    strips = [(top, min(top + rows, height)) for top in range(0, height, rows)]
+    scale = _Levels(image.crop((0, a, width, b)) for a, b in strips) if _deep(image) else None
+    pixels = np.empty((height, width, channels), np.uint8)
+    for top, bottom in strips:
+        strip = image.crop((0, top, width, bottom))
+        strip.info = {k: v for k, v in image.info.items() if k == "transparency"}  # not EXIF
+        if scale is not None:
+            strip = Image.fromarray(scale(np.asarray(strip)))
+        part = np.asarray(_MODES[channels](strip))
+        pixels[top:bottom] = part[..., None] if part.ndim == 2 else part
+    if orientation in _TURNS:
+        pixels = np.ascontiguousarray(_TURNS[orientation](pixels))
+    return pixels
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
@@ -124,9 +149,26 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 def _upright(image: Image.Image) -> Image.Image:
     """Rotate by the EXIF tag, and scale to eight bits."""
     image = ImageOps.exif_transpose(image) or image
-    if image.mode == "F" or image.mode.startswith("I"):
+    if _deep(image):
         image = Image.fromarray(to_eight_bits(np.asarray(image)))
     return image
+
+
+def _deep(image: Image.Image) -> bool:
+    """Whether it has more than eight bits."""
+    return image.mode == "F" or image.mode.startswith("I")
+
+
+_TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda x: x[:, ::-1],
+    3: lambda x: x[::-1, ::-1],
+    4: lambda x: x[::-1],
+    5: lambda x: x.swapaxes(0, 1),
+    6: lambda x: x[::-1].swapaxes(0, 1),
+    7: lambda x: x[::-1, ::-1].swapaxes(0, 1),
+    8: lambda x: x[:, ::-1].swapaxes(0, 1),
+}
+"""What turns an image [h, w, c] upright, by its EXIF orientation."""
 
 
 def _has_alpha(image: Image.Image) -> bool:
@@ -146,12 +188,32 @@ def to_eight_bits(values: np.ndarray) -> np.ndarray:
     Raises:
         BadImage: some are not finite.
     """
-    if not np.isfinite(values).all():
-        raise BadImage("holds values that are not finite")
-    low, high = float(values.min()), float(values.max())
-    if values.dtype.kind in "iu" and low >= 0 and high <= 65535:
-        low, high = 0.0, 65535.0
-    elif low >= 0 and high <= 1:
-        low, high = 0.0, 1.0
-    scale = 255 / (high - low) if high > low else 0.0
-    return ((values.astype(np.float64) - low) * scale).round().astype(np.uint8)
+    return _Levels([values])(values)
+
+
+class _Levels:
+    """The scale of `to_eight_bits`, of an image that comes in strips."""
+
+    def __init__(self, strips: Iterable[Any]) -> None:
+        """Find the range of all strips.
+
+        Raises:
+            BadImage: some values are not finite.
+        """
+        low, high, whole = np.inf, -np.inf, True
+        for strip in strips:
+            values = np.asarray(strip)
+            whole &= values.dtype.kind in "iu"
+            if not (values.dtype.kind in "iu" or np.isfinite(values).all()):
+                raise BadImage("holds values that are not finite")
+            low, high = min(low, float(values.min())), max(high, float(values.max()))
+        if whole and low >= 0 and high <= 65535:
+            low, high = 0.0, 65535.0
+        elif low >= 0 and high <= 1:
+            low, high = 0.0, 1.0
+        self.low = low
+        self.scale = 255 / (high - low) if high > low else 0.0
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        scaled = (values.astype(np.float64) - self.low) * self.scale
+        return scaled.round().astype(np.uint8)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from selfsup.core.errors import UserError
+from selfsup.core.errors import UnusableError, UserError
 from selfsup.core.notices import notice
 from selfsup.data.decode import SUFFIXES
 from selfsup.data.labels import Encoded, encode_labels
@@ -48,12 +48,17 @@ def is_hidden(name: str) -> bool:
 
 
 def list_files(root: Path) -> Listing:
-    """Walk through all folders below `root` but the hidden ones; each real folder counts once."""
+    """Walk through all folders below `root` but the hidden ones; each real folder counts once.
+
+    Raises:
+        UnusableError: a folder cannot be listed, so that images would be left out.
+    """
+    shut: list[OSError] = []
     images: list[str] = []
     others: list[str] = []
     hidden: list[str] = []
     seen: set[str] = set()
-    for inside, folders, names in os.walk(root, followlinks=True):
+    for inside, folders, names in os.walk(root, onerror=shut.append, followlinks=True):
         real = os.path.realpath(inside)
         if real in seen:  # a link to a folder above
             folders.clear()
@@ -69,6 +74,12 @@ def list_files(root: Path) -> Listing:
                 hidden += [place + name] * image
             elif name.lower() not in LEFT_BY_PROGRAMS:
                 (images if image else others).append(place + name)
+    if shut:
+        which = _list([str(error.filename) for error in shut])
+        raise UnusableError(
+            f"{len(shut)} of the folders in {root} cannot be listed ({which}: {shut[0].strerror}): "
+            "make them readable, or move them away"
+        )
     return Listing(*(sorted(paths, key=os.fsencode) for paths in (images, others, hidden)))
 
 

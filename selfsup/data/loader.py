@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from selfsup.augment.boxes import CropSpec
 from selfsup.config import ViewsConfig
 from selfsup.core.errors import require
+from selfsup.core.stopping import in_reader
 from selfsup.data.samplers import PKSampler, Sampler
 from selfsup.data.sources import Crops, Source
 from selfsup.data.stand_ins import stand_ins
@@ -155,7 +156,12 @@ def read_ahead(batches: Batches, steps: Sequence[int], *, workers: int | None) -
     )
     # batch_size=None passes whole batches through: a worker reads one step at a time
     loader = DataLoader(
-        batches, sampler=steps, batch_size=None, num_workers=workers, pin_memory=pin
+        batches,
+        sampler=steps,
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=pin,
+        worker_init_fn=in_reader,
     )
     return iter(loader)
 

@@ -1,11 +1,13 @@
 """Open a source by its name on the command line."""
 
 import math
+import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
 from selfsup.config import TrainConfig
-from selfsup.core.errors import UserError, did_you_mean, require
+from selfsup.core.errors import UnusableError, UserError, did_you_mean, require
 from selfsup.core.paths import exists
 from selfsup.data.arrays import npy, npz
 from selfsup.data.decode import FILE_CHANNELS
@@ -75,6 +77,17 @@ def training_source(config: TrainConfig) -> Source:
     )
 
 
+def is_local(data: str) -> bool:
+    """Whether `data` names files and folders that are there, and nothing that is fetched.
+
+    Data sets of libraries, pipes and devices are neither.
+    """
+    names = [data] if exists(data) else [term.partition(" * ")[0] for term in data.split(" + ")]
+    paths = [Path(name.strip()) for name in names]
+    named = [name for name in names if name == "cifar10" or name.startswith("torchvision:")]
+    return not named and all(exists(str(p)) and (p.is_file() or p.is_dir()) for p in paths)
+
+
 def _parse_weight(term: str) -> tuple[str, float | None]:
     """Split "A * 3" into the name and the weight, if there is one."""
     name, star, text = term.strip().rpartition(" * ")
@@ -103,6 +116,11 @@ def _open_single(data: str, split: str, labels: str, channels: int) -> Source:
     if not exists(data):
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise UserError(f"{path} does not exist{did_you_mean(path.name, siblings)}")
+    mode = path.stat().st_mode
+    require(
+        stat.S_ISREG(mode) or stat.S_ISDIR(mode),
+        f"{path} is a pipe or a device, not a file or a folder",
+    )
     arrays: dict[str, Callable[..., Source]] = {".npz": npz, ".npy": npy}
     files: dict[str, Callable[..., Source]] = {".tar": tars, ".pack": packed}
     suffix = _kind(path)
@@ -127,9 +145,12 @@ def _kind(path: Path) -> str:
     """The suffix of a file; for a folder, the kind of what it holds."""
     if not path.is_dir():
         return path.suffix.lower()
-    if any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")):
+    try:
+        names = [name for name in os.listdir(path) if not name.startswith(".")]
+    except OSError as error:
+        raise UnusableError(f"{path} cannot be listed: {error.strerror}") from None
+    if {"dataset_info.json", "dataset_dict.json"} & set(names):
         return "hugging face"
-    names = [p.name for p in path.iterdir() if not p.name.startswith(".")]
     for suffix in (".tar", ".pack"):
         # lists and statistics may lie beside shards, but a stray shard makes no folder of shards
         if any(name.endswith(suffix) for name in names) and not list_files(path).images:

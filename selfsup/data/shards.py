@@ -21,7 +21,7 @@ from selfsup.data.labels import Encoded, column_labels, encode_words
 from selfsup.data.sources import ImageSource, Source
 from selfsup.data.tar_members import Shard, read_shard
 
-VERSION = 2
+VERSION = 3
 
 
 def tars(path: Path, *, labels: str, channels: int) -> Source:

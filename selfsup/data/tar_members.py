@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypedDict
 
-from selfsup.core.errors import UserError
+from selfsup.core.errors import UnusableError, UserError
 from selfsup.data.decode import SUFFIXES
 from selfsup.data.folders import count_suffixes, is_hidden
 from selfsup.data.labels import text_of
@@ -42,6 +42,7 @@ def read_shard(file: Path) -> Shard:
     try:
         with tarfile.open(file, "r:") as tar:
             members = [member for member in tar if not member.isdir()]
+            ending = _check_end(file, tar.offset)
             places = {_normal(member.name): member for member in members if member.isfile()}
             links = {_normal(m.name): _target(m) for m in members if m.issym() or m.islnk()}
             for kinds in _grouped(members, notes):
@@ -53,9 +54,39 @@ def read_shard(file: Path) -> Shard:
                         if opened is not None:
                             _add_words(sample, kind, opened.read(LONGEST_TEXT))
                     samples.append(sample)
-    except (tarfile.TarError, OSError, ValueError) as error:
-        raise UserError(f"cannot read {file}: {error}") from None
-    return Shard(samples=_with_own_names(samples), notes=_summed(notes))
+    except (tarfile.TarError, OSError, ValueError, RecursionError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UnusableError(f"cannot read {file}: {error}") from None
+    return Shard(samples=_with_own_names(samples), notes=_summed(notes) + ending)
+
+
+def _check_end(file: Path, offset: int) -> list[str]:
+    """Check that nothing follows the last header that was read, which ends at `offset`.
+
+    A header that is damaged or zeroed ends a tar without a word, and the members behind it would
+    be missing.
+
+    Returns:
+        A note if the tar has no end mark, as when a copy was cut short between two members.
+
+    Raises:
+        UnusableError: other bytes follow.
+    """
+    with file.open("rb") as opened:
+        opened.seek(offset)
+        at = offset
+        while block := opened.read(1 << 20):
+            if block.count(0) < len(block):
+                first = at + len(block) - len(block.lstrip(b"\0"))
+                raise UnusableError(
+                    f"{file} is damaged at byte {offset}: no header of a member is there, and "
+                    f"bytes that are not read follow from {first} to {file.stat().st_size}. Copy "
+                    "it again from where it is whole; tars that were joined have to be packed again"
+                )
+            at += len(block)
+    cut = at - offset < 2 * tarfile.BLOCKSIZE
+    return ["has no end mark: it may have been cut short between two images"] * cut
 
 
 def _normal(name: str) -> str:

@@ -11,12 +11,12 @@ from typing import Any
 
 import timm
 import torch
-import yaml
 from torch import Tensor, nn
 
 from selfsup.config import EncoderConfig, Pooling, ViewsConfig
 from selfsup.core.errors import UserError, did_you_mean, require
 from selfsup.core.version import __version__
+from selfsup.core.yaml_files import parse_yaml
 from selfsup.encoders.evaluation_view import SMALL, crop_of, evaluation_view
 from selfsup.encoders.published import base_name
 from selfsup.encoders.sizes import check_sizes, family_of, fitting_size, size_arguments
@@ -130,8 +130,8 @@ def build_for(config: EncoderConfig, views: ViewsConfig) -> Encoder:
 def parse_arguments(text: str) -> dict[str, Any]:
     """Parse arguments of timm.create_model that are written as YAML."""
     try:
-        args = yaml.safe_load(text) or {}
-    except yaml.YAMLError:
+        args = parse_yaml(text, "encoder arguments")[1] or {}
+    except UserError:
         args = None
     if not isinstance(args, dict):
         raise UserError(f"encoder arguments must read like '{{channels: [32, 64]}}', not {text!r}")

@@ -37,12 +37,16 @@ pre { font-size: 12px; white-space: pre-wrap; overflow-wrap: anywhere }
 .row { display: flex; flex-wrap: wrap; gap: .8rem; padding: .6rem 0; border-top: 1px solid #ddd }
 """
 
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+"""A page loads nothing and runs nothing, whatever a name in it holds."""
+
 
 def page(title: str, *elements: str) -> str:
     """Write a whole page of elements, which are HTML already."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta HTTP-EQUIV="Content-Security-Policy" content="{POLICY}">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n<body>"
         f"<h1>{escape(title)}</h1>\n" + "\n".join(elements) + "\n</body></html>\n"
     )

@@ -11,11 +11,13 @@ from typing import Any
 import yaml
 
 from selfsup.core.errors import UserError
+from selfsup.core.json_lines import read_steps
 from selfsup.core.progress import SHORT
+from selfsup.core.yaml_files import read_yaml
 from selfsup.report.curves import chart
 from selfsup.report.page import heading, page, paragraph, preformatted, table
 from selfsup.report.verdict import Record, verdict
-from selfsup.training.run import flat
+from selfsup.training.same_work import flat
 
 CURVES = {
     "Loss": (("loss",), ""),
@@ -73,17 +75,10 @@ def read_run(folder: Path) -> Files:
     Raises:
         UserError: it is no run's folder.
     """
-    try:
-        config = yaml.safe_load((folder / "config.yaml").read_text())
-    except FileNotFoundError:
-        raise UserError(f"{folder} is no run: it has no config.yaml") from None
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"{folder}/config.yaml cannot be read: {error}") from None
-    log = []
-    with contextlib.suppress(FileNotFoundError):
-        for line in (folder / "log.jsonl").read_text().splitlines():
-            with contextlib.suppress(ValueError):  # cut short by a kill
-                log.append(json.loads(line))
+    if not (folder / "config.yaml").exists():
+        raise UserError(f"{folder} is no run: it has no config.yaml")
+    _, config = read_yaml(folder / "config.yaml")
+    log = list(read_steps(folder / "log.jsonl"))
     bad: list[tuple[str, str]] = []
     with contextlib.suppress(FileNotFoundError):
         text = (folder / "bad_images.csv").read_text(errors="backslashreplace")

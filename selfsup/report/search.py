@@ -7,7 +7,7 @@ import numpy as np
 
 from selfsup.core.errors import UserError
 from selfsup.data.decode import BadImage, decode
-from selfsup.data.open import open_source
+from selfsup.data.open import is_local, open_source
 from selfsup.data.sources import Source
 from selfsup.report.page import blank, grid, heading, page, paragraph, picture, small
 from selfsup.search.index import Index
@@ -59,9 +59,12 @@ class GalleryPictures:
         self.opened = lru_cache(maxsize=8)(self._open)
 
     def _open(self, data: str, split: str) -> tuple[Source, dict[str, int]] | None:
+        """Open images of files that are there: an index from elsewhere fetches nothing."""
+        if not is_local(data):
+            return None
         try:
             source = open_source(data, split=split, channels=self.channels)
-        except UserError:
+        except (UserError, OSError, ValueError):
             return None
         return source, {source.name(i): i for i in range(len(source))}
 

@@ -2,14 +2,16 @@
 
 A checkpoint is a folder step-00001000 with model.safetensors, optimizer.safetensors and
 manifest.json, which has the size and sha256 of the other two. It is written to another name,
-flushed to disk and renamed, so that a kill at any moment leaves the older ones untouched.
+flushed to disk and renamed, so that a kill at any moment leaves the older ones untouched. Other
+folders beside them, such as step-best, are neither read nor deleted.
 """
 
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,12 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from selfsup.core.errors import UserError
+from selfsup.core.disk import write_to
+from selfsup.core.errors import UnusableError
 
 FILES = ("model.safetensors", "optimizer.safetensors")
+NAME = re.compile(r"step-(\d{8,})")
+PARTIAL = re.compile(r"\.step-\d{8,}\.part")
 
 
 def save(
@@ -30,36 +35,91 @@ def save(
     *,
     keep: int,
     extra: Any,
+    work: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write folder/step-XXXXXXXX and remove all but the newest `keep`."""
+    """Write folder/step-XXXXXXXX, and remove all that are older than the newest `keep` whole ones.
+
+    Args:
+        folder: the run's checkpoints.
+        step: steps done.
+        model: its weights and buffers are written.
+        optimizer: its state is written.
+        keep: whole checkpoints that stay.
+        extra: whatever else training needs to go on, as JSON.
+        work: what is trained on what, as JSON, for who goes on to compare.
+
+    Raises:
+        UserError: it cannot be written; the older ones are as they were, and no half one is left.
+    """
     final = folder / f"step-{step:08d}"
-    partial = folder / f".{final.name}.part"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     tensors, settings = _flatten(optimizer)
-    safetensors.torch.save_file(_copies(model.state_dict()), partial / FILES[0])
-    safetensors.torch.save_file(_copies(tensors), partial / FILES[1])
-    manifest = {
-        "step": step,
-        "files": {name: fingerprint(partial / name) for name in FILES},
-        "optimizer": settings,
-        "extra": extra,
-    }
+    weights, tensors = _copies(model.state_dict()), _copies(tensors)
+    manifest = {"step": step, "optimizer": settings, "extra": extra, "work": work}
+    needed = sum(x.numel() * x.element_size() for x in (*weights.values(), *tensors.values()))
+    clean(folder)
+    write_to(
+        final,
+        lambda: _write(final, weights, tensors, manifest),
+        needed=needed,
+        clean=lambda: clean(folder),
+    )
+    whole = 0
+    for path in sorted(_own(folder), key=_step, reverse=True):
+        if whole >= keep:
+            shutil.rmtree(path, ignore_errors=True)
+        elif _damage(path) is None:
+            whole += 1
+
+
+def _write(
+    final: Path, weights: dict[str, Tensor], tensors: dict[str, Tensor], manifest: dict[str, Any]
+) -> None:
+    """Write a checkpoint beside its place and move it there when it is complete."""
+    partial = final.with_name(f".{final.name}.part")
+    partial.mkdir(parents=True)
+    safetensors.torch.save_file(weights, partial / FILES[0])
+    safetensors.torch.save_file(tensors, partial / FILES[1])
+    manifest = manifest | {"files": {name: fingerprint(partial / name) for name in FILES}}
     manifest["sha256"] = _digest(manifest)
     (partial / "manifest.json").write_text(json.dumps(manifest, indent=1))
     for name in (*FILES, "manifest.json"):
         _flush(partial / name)
     _flush(partial)
-    shutil.rmtree(final, ignore_errors=True)
+    if final.is_dir():
+        shutil.rmtree(final)
     partial.rename(final)
-    _flush(folder)
-    for old in sorted(folder.glob("step-*"))[:-keep]:
-        shutil.rmtree(old)
+    _flush(final.parent)
+
+
+def clean(folder: Path) -> None:
+    """Remove what killed saves left behind, of any step."""
+    if folder.is_dir():
+        for path in folder.iterdir():
+            if PARTIAL.fullmatch(path.name):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _own(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, whole or not: names that are no step's belong to others."""
+    return [p for p in folder.iterdir() if NAME.fullmatch(p.name)] if folder.is_dir() else []
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
 def any_in(run: Path) -> bool:
     """Whether a run folder has checkpoints, whole or not."""
-    return any((run / "checkpoints").glob("step-*"))
+    return bool(_own(run / "checkpoints"))
+
+
+def work_of(run: Path) -> dict[str, Any] | None:
+    """Return what the newest whole checkpoint of a run folder was trained on; None if unknown."""
+    for path in sorted(_own(run / "checkpoints"), key=_step, reverse=True):
+        if _damage(path) is None:
+            work = json.loads((path / "manifest.json").read_text()).get("work")
+            return work if isinstance(work, dict) else None
+    return None
 
 
 def steps_of(run: Path) -> list[int]:
@@ -77,7 +137,7 @@ def newest(folder: Path, print_line: Callable[[str], None]) -> Path | None:
     Raises:
         UserError: there are checkpoints and all are damaged.
     """
-    checkpoints = sorted(folder.glob("step-*"), reverse=True)
+    checkpoints = sorted(_own(folder), key=_step, reverse=True)
     reasons: list[str] = []
     for path in checkpoints:
         why = _damage(path)
@@ -87,7 +147,7 @@ def newest(folder: Path, print_line: Callable[[str], None]) -> Path | None:
             return path
         reasons.append(f"{path.name}: {why}")
     if checkpoints:
-        raise UserError(
+        raise UnusableError(
             f"no checkpoint in {folder} is whole ({'; '.join(reasons)}); "
             "move them away to start again, or restore one"
         )
@@ -100,7 +160,7 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tupl
     try:
         model.load_state_dict(safetensors.torch.load_file(path / FILES[0]))
     except RuntimeError as error:
-        raise UserError(
+        raise UnusableError(
             f"{path} is of another network: {str(error).splitlines()[-1].strip()}"
         ) from None
     tensors = safetensors.torch.load_file(path / FILES[1])
@@ -109,6 +169,11 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tupl
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = value
     current = optimizer.state_dict()["param_groups"]  # may have settings that an old file has not
+    if len(current) != len(manifest["optimizer"]):
+        raise UnusableError(
+            f"{path} has {len(manifest['optimizer'])} groups of parameters and this run "
+            f"{len(current)}: it is of other settings"
+        )
     groups = [
         now | old | {key: now[key] for key in ("name",) if key in now}
         for now, old in zip(current, manifest["optimizer"], strict=True)
@@ -137,13 +202,18 @@ def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
+_read: dict[tuple[int, ...], str] = {}
+"""sha256 of files that this process has read, so that pruning need not read them again."""
+
+
 def fingerprint(file: Path) -> dict[str, Any]:
     """Return the size of a file and its sha256, as a manifest has them."""
     with file.open("rb") as data:
-        return {
-            "bytes": file.stat().st_size,
-            "sha256": hashlib.file_digest(data, "sha256").hexdigest(),
-        }
+        status = os.fstat(data.fileno())
+        key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        if key not in _read:
+            _read[key] = hashlib.file_digest(data, "sha256").hexdigest()
+    return {"bytes": status.st_size, "sha256": _read[key]}
 
 
 def _digest(manifest: dict[str, Any]) -> str:
@@ -165,7 +235,9 @@ def _damage(path: Path) -> str | None:
                 return f"{name} has changed since it was written"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
-    except (OSError, ValueError, KeyError, TypeError):
+    except NotADirectoryError:
+        return "it is a file"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return "manifest.json cannot be read"
     return None
 

@@ -9,9 +9,10 @@ import torch
 from selfsup.config import EncoderConfig, FinetuneConfig, PretrainConfig, TrainConfig
 from selfsup.config.views import size_for
 from selfsup.core import distributed
-from selfsup.core.cli import read_settings
+from selfsup.core.disk import require_writable
 from selfsup.core.errors import require
 from selfsup.core.progress import say
+from selfsup.core.settings import checked
 from selfsup.data.held_out import fraction_held_out, hold_out
 from selfsup.data.open import training_source
 from selfsup.data.samplers import batch_shape
@@ -30,7 +31,7 @@ from selfsup.training.first_rate import (
 )
 from selfsup.training.optim import check_settings, peak_lr
 from selfsup.training.pretrain import largest_batch
-from selfsup.training.run import OF_OLD_RUNS
+from selfsup.training.same_work import OF_OLD_RUNS, check_places, stored_settings
 from selfsup.training.start import opened, recorded
 
 C = TypeVar("C", bound=TrainConfig)
@@ -62,6 +63,8 @@ def fill_in(config: C, *, encoder: EncoderConfig = RESNET) -> C:
             contradicts the encoder of --init.
     """
     distributed.start()
+    if config.out:
+        distributed.on_main(lambda: _check_output(Path(config.out)))
     config = _as_begun(config)
     _check_optimizer(config)
     start = opened(config) if config.init else None
@@ -98,13 +101,24 @@ def fill_in(config: C, *, encoder: EncoderConfig = RESNET) -> C:
     return config
 
 
+def _check_output(folder: Path) -> None:
+    """Check the run folder before the images are opened, which may take long."""
+    check_places(folder)
+    require_writable(folder)
+
+
 def _as_begun(config: C) -> C:
     """Take the settings that are left open from the run in `config.out`, if it has checkpoints."""
     folder = Path(config.out)
     begun = checkpoint.any_in(folder) and (folder / "config.yaml").is_file()
     if not config.out or not begun:  # without --out nothing is run, and "" is no folder
         return config
-    stored = read_settings(folder / "config.yaml", type(config), strict=False)
+    stored = checked(
+        stored_settings(folder)[0],
+        type(config),
+        place=lambda path: f"{folder}/config.yaml: ",
+        strict=False,
+    )
     changes = {}
     for name in ("batch", "classes", "images"):
         if getattr(config, name, None) == 0:

@@ -1,12 +1,16 @@
 """The training loop, written once: a generator that yields after each step."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
 
 from torch import nn
 
 from selfsup.augment.draws import Change
 from selfsup.config import TrainConfig
+from selfsup.core.distributed import Vote
 from selfsup.core.errors import UserError, require
+from selfsup.core.pulse import CALLER, DATA, SAVING, STEP, Pulse
+from selfsup.core.stopping import deferred, requested
 from selfsup.data.loader import Batches, read_ahead
 from selfsup.methods.method import Method
 from selfsup.training.adapt import adapt, frozen, rate_factors, synchronized
@@ -58,6 +62,7 @@ def train_steps(
         constant_lr=method.constant_lr_parameters(),
         rates=rate_factors(method, config.optim, config.encoder.name),
     )
+    run.begin(batches.source, total=total)
     start = run.resume(method, optim)
     if start >= total:
         run.print_line(f"{run.folder} has done all its {total} steps; nothing is left to train")
@@ -81,12 +86,16 @@ def train_steps(
     if line := frozen(method):
         run.print_line(line)
     reader = read_ahead(batches, range(start, total), workers=config.workers)
-    with run.watch(total, start) as progress:
+    vote, pulse = Vote(), Pulse(start)
+    with run.watch(total, start) as progress, deferred(), contextlib.closing(pulse):
+        pulse.at(start, CALLER)
         yield start
         watch = Watch(run, method, batches.source, batch=batch, start=start)
         for step in range(start, total):
+            pulse.at(step, DATA)
             with watch.waiting():
                 local = next(reader)
+            pulse.at(step, STEP)
             watch.record_bad(local)
             if step == start:
                 stepper.warm_up_buckets(local)
@@ -97,9 +106,18 @@ def train_steps(
             if done % config.log_every == 0 or done in (1, total):
                 watch.report(done, loss.item(), lr, stepper, stepper.info(local))
             method.after_step(stepper.embeddings, stepper.labels, stepper.info(local))
-            if done % config.save_every == 0 or done == total:
+            run.at(done, total)
+            halt = vote(requested())
+            if done % config.save_every == 0 or done == total or halt:
+                pulse.at(done, SAVING)
+                watch.require_few_bad()  # a checkpoint must not be trained on stand-ins
                 run.save(done, method, optim)
+            pulse.at(done, CALLER)
             yield done
+            if halt:
+                run.stop(done, halt)
+        if halt := vote.close():
+            run.stop(total, halt)
 
 
 def _check(run: Run, method: Method, config: TrainConfig, batch: int) -> None:

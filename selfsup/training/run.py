@@ -17,6 +17,7 @@ import json
 import os
 import platform
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -28,29 +29,33 @@ import torch
 import yaml
 from torch import nn
 
-from selfsup.config import PretrainConfig, TrainConfig
+from selfsup.config import TrainConfig
 from selfsup.core import distributed
-from selfsup.core.errors import UserError, require
+from selfsup.core.disk import cannot_write
+from selfsup.core.errors import DivergedError, UnusableError, UserError
+from selfsup.core.json_lines import read_steps
 from selfsup.core.numerics import all_finite
 from selfsup.core.paths import check_output
 from selfsup.core.progress import TrainProgress
 from selfsup.core.seeds import seed_for
 from selfsup.core.settings import to_dict
+from selfsup.core.stopping import stop
 from selfsup.core.version import __version__
+from selfsup.core.writer import Writer
+from selfsup.data.sources import Source
 from selfsup.training import checkpoint
-
-MAY_CHANGE = {
-    *("out", "workers", "micro_batch", "log_every", "save_every", "keep", "track", "max_bad"),
-    *("on_collapse", "report", "checkpoint_activations"),
-    *("probe.every", "probe.k", "probe.export", "patience", "method.cache", "distil.cache"),
-}
-"""Settings that may differ when a run goes on: they do not change what it trains (a micro-batch
-changes only batch statistics)."""
-MAY_MOVE = {"method.teacher", "distil.teacher"}
-"""Settings that may name another place when a run goes on, but neither come nor go. Of a teacher
-its weights count, wherever they lie."""
-OF_OLD_RUNS = {"probe.held_out": 0.0}
-"""Settings that runs without them in config.yaml have, where that is not today's default."""
+from selfsup.training.agreement import require_agreement
+from selfsup.training.same_work import (
+    LOCAL,
+    changed_settings,
+    check_places,
+    compare_work,
+    describe_work,
+    flat,
+    has_others,
+    stored_settings,
+)
+from selfsup.training.status import Status, command
 
 
 class Run:
@@ -68,34 +73,90 @@ class Run:
         self.config = config
         self.progress: TrainProgress | None = None
         self._extra: Any = None
+        self.work: dict[str, Any] | None = None
         settings = to_dict(config)
         self._check(settings)
         distributed.wait()  # all have read the old settings before the new ones are written
-        if self.main:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            text = yaml.safe_dump(settings, sort_keys=False)
-            _replace(self.folder / "config.yaml", text)
-            _replace(self.folder / "about.json", json.dumps(about(), indent=2) + "\n")
+        self.status: Status | None = None  # of the main process
+        distributed.on_main(lambda: self._take(settings))
         if config.track:
             self._track(settings)
         torch.manual_seed(seed_for(config.seed, 0, "weights"))  # of the network made next
 
+    def _take(self, settings: dict[str, Any]) -> None:
+        """Become the writer of the folder and write what runs.
+
+        Raises:
+            InUseError: another process writes there.
+            UserError: the folder cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            writer = Writer(self.folder)
+            writer.acquire(self.print_line)
+            self.status = Status(self.folder, writer)
+            text = yaml.safe_dump(settings, sort_keys=False)
+            _replace(self.folder / "config.yaml", text)
+            _replace(self.folder / "about.json", json.dumps(about(), indent=2) + "\n")
+        except OSError as error:
+            raise cannot_write(self.folder, error.errno or 0, error) from None
+
+    def at(self, step: int, total: int) -> None:
+        """Note for status.json how far the run is."""
+        if self.status is not None:
+            self.status.at(step, total)
+
+    def stop(self, step: int, signum: int) -> None:
+        """End the run after `step` steps, whose checkpoint is written, since a signal asked for it.
+
+        Raises:
+            StopRequested: or KeyboardInterrupt for Ctrl-C.
+        """
+        name = signal.Signals(signum).name
+        self.print_line(f"{name}: stopped after step {step}, whose checkpoint is written")
+        self.print_line(f"go on with: {command()}")
+        stop(signum)
+
+    def begin(self, source: Source, *, total: int) -> None:
+        """Compare this process's images and settings with those of others and of checkpoints.
+
+        Raises:
+            UserError: they differ, or the checkpoints' images do and --other-images is not given.
+        """
+        self.work = describe_work(source, to_dict(self.config), about())
+        images = {f"images ({key})": value for key, value in self.work["images"].items()}
+        settings = {k: v for k, v in flat(self.work["settings"]).items() if k not in LOCAL}
+        steps = {"number of steps": total}
+        require_agreement(images | settings | self.work["versions"] | steps)
+        other = self.config.other_images
+        for line in compare_work(self.folder, source, self.work, other_images=other):
+            self.print_line(line)
+
     def _check(self, settings: dict[str, Any]) -> None:
         file = self.folder / "config.yaml"
-        check_output(self.folder, mark=file.name, otherwise="no run folder")
+        check_places(self.folder)
         if not file.exists():
+            if not self.folder.is_dir() or has_others(self.folder):
+                check_output(self.folder, mark=file.name, otherwise="no run folder")
             return
         if not checkpoint.any_in(self.folder):
             return  # nothing was computed with the old settings that is still there
-        stored = flat(yaml.safe_load(file.read_text()))
-        # defaults are for settings that are newer than the run
-        old = defaults_of(self.config) | OF_OLD_RUNS | stored
-        new = flat(settings)
-        # of fine-tuning it says which classes are trained on, and by what the best was chosen
-        may_change = MAY_CHANGE | ({"probe"} if isinstance(self.config, PretrainConfig) else set())
-        changed = [key for key in new if _differs(key, old.get(key), new[key], may_change)]
+        stored, line = stored_settings(self.folder)
+        if line:
+            self.print_line(line)
+        self._compare(stored, settings)
+        if (work := checkpoint.work_of(self.folder)) is not None:
+            self._compare(work["settings"], settings)
+
+    def _compare(self, stored: dict[str, Any], settings: dict[str, Any]) -> None:
+        """Refuse settings that would change the result of the run.
+
+        Raises:
+            UserError: names them, old -> new.
+        """
+        changed = changed_settings(self.config, stored, settings)
         if changed:
-            changes = ", ".join(f"{key} {old.get(key)!r} -> {new[key]!r}" for key in changed[:4])
+            changes = ", ".join(changed[:4])
             raise UserError(
                 f"{self.folder} was started with other settings ({changes}); "
                 "go on with the same, or choose another --out"
@@ -147,16 +208,17 @@ class Run:
             UserError: weights or running statistics are not finite; the older ones are kept.
         """
         state = [x for x in method.state_dict().values() if x.is_floating_point()]
-        require(
-            bool(all_finite(state)),
-            f"weights or running statistics are not finite after step {step}; no checkpoint of it "
-            "was written. Try a lower --optim.lr or a longer --optim.warmup",
-        )
+        if not all_finite(state):
+            raise DivergedError(
+                f"weights or running statistics are not finite after step {step}; no checkpoint of "
+                "it was written. Try a lower --optim.lr or a longer --optim.warmup"
+            )
         if self.main:
             scaler = self.accelerator.scaler
             extra = None if scaler is None else scaler.state_dict()
             folder = self.folder / "checkpoints"
-            checkpoint.save(folder, step, method, optimizer, keep=self.config.keep, extra=extra)
+            keep = self.config.keep
+            checkpoint.save(folder, step, method, optimizer, keep=keep, extra=extra, work=self.work)
         distributed.wait()
 
     def log(self, step: int, values: dict[str, float], **words: str) -> None:
@@ -181,19 +243,15 @@ class Run:
     def lines_with(self, name: str) -> list[dict[str, Any]]:
         """Return the lines of the log with a figure of that name, the same on every process."""
         file = self.folder / "log.jsonl"
-        lines = file.read_text().splitlines() if self.main and file.exists() else []
-        return distributed.from_main([line for line in map(json.loads, lines) if name in line])
+        lines = read_steps(file) if self.main else iter(())
+        return distributed.from_main([line for line in lines if name in line])
 
     def _cut_log(self, step: int) -> None:
-        """Drop lines of steps that will be repeated, and a line that a kill cut short."""
+        """Drop lines of steps that will be repeated, and lines that a crash damaged."""
         file = self.folder / "log.jsonl"
         if not self.main or not file.exists():
             return
-        lines = []
-        for line in file.read_text().splitlines():
-            with contextlib.suppress(ValueError):
-                if json.loads(line)["step"] <= step:
-                    lines.append(line + "\n")
+        lines = [json.dumps(line) + "\n" for line in read_steps(file) if line["step"] <= step]
         _replace(file, "".join(lines))
 
     @contextlib.contextmanager
@@ -224,7 +282,7 @@ class Run:
                 writer.writerows(sorted(of_all.items()))
         fraction = len(of_all) / total
         if fraction > self.config.max_bad:
-            raise UserError(
+            raise UnusableError(
                 f"{len(of_all)} of {total} images cannot be read ({fraction:.1%}), more than "
                 f"--max-bad {self.config.max_bad:.1%}; {file} lists them"
             )
@@ -239,29 +297,6 @@ def about() -> dict[str, str]:
         **{name: version(name) for name in ("torch", "timm", "accelerate", "numpy")},
         "selfsup": __version__,
     }
-
-
-def defaults_of(config: TrainConfig) -> dict[str, Any]:
-    """Flatten the default settings of this kind of run."""
-    return flat(to_dict(type(config)(data="", out="")))
-
-
-def _differs(key: str, old: Any, new: Any, may_change: set[str]) -> bool:
-    """Whether a setting is another than that of the run's start, and has to be the same."""
-    if {key, key.split(".")[0]} & may_change or (key in MAY_MOVE and old and new):
-        return False
-    return bool(old != new)
-
-
-def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten nested settings to {"optim.lr": 0.1}."""
-    result: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            result |= flat(value, f"{prefix}{key}.")
-        else:
-            result[prefix + key] = value
-    return result
 
 
 @contextlib.contextmanager

@@ -29,7 +29,7 @@ from selfsup.augment.apply import apply
 from selfsup.augment.draws import Change
 from selfsup.config import ViewsConfig
 from selfsup.core.distributed import gather_rows, world
-from selfsup.core.errors import UserError
+from selfsup.core.errors import DivergedError
 from selfsup.core.numerics import all_finite, at_least_float32
 from selfsup.core.seeds import StepInfo, seed_for
 from selfsup.data.loader import Batch
@@ -113,10 +113,11 @@ class Stepper:
         finite = loss.isfinite()
         if self.accelerator.scaler is None:
             gradients = [p.grad for p in self.method.parameters() if p.grad is not None]
-            finite = finite & all_finite(gradients).to(finite.device)
+            # embeddings go into queues and memories, also where the loss does not look at them
+            finite = finite & all_finite([*gradients, *self.embeddings]).to(finite.device)
         if not finite:
             what = f"loss is {loss.item()}" if not loss.isfinite() else "gradient is not finite"
-            raise UserError(
+            raise DivergedError(
                 f"the {what} at step {step + 1}, so that the run stopped before this step; weights "
                 "and checkpoints are those of the steps before. Try a lower --optim.lr, a longer "
                 "--optim.warmup or --optim.clip 1"

@@ -5,9 +5,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from selfsup.core.json_lines import read_steps
 from selfsup.core.process_state import preserve_process_state
+from selfsup.core.yaml_files import read_yaml
 from selfsup.encoders.bundle import Embedder, load_bundle
 
 
@@ -27,13 +27,13 @@ class TrainedRun(PathLike[str]):
     @property
     def settings(self) -> dict[str, Any]:
         """All settings of the run, as in its config.yaml."""
-        settings: dict[str, Any] = yaml.safe_load((self.folder / "config.yaml").read_text())
+        settings: dict[str, Any] = read_yaml(self.folder / "config.yaml")[1]
         return settings
 
     @property
     def log(self) -> list[dict[str, Any]]:
         """The figures of each interval, as in its log.jsonl."""
-        return [json.loads(line) for line in (self.folder / "log.jsonl").read_text().splitlines()]
+        return list(read_steps(self.folder / "log.jsonl"))
 
     @property
     def outcome(self) -> list[str]:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from itertools import takewhile
 
-from selfsup.core.errors import UserError
+from selfsup.core.errors import DivergedError
 from selfsup.core.seeds import StepInfo
 from selfsup.data.loader import Batch
 from selfsup.data.sources import Source
@@ -48,6 +48,14 @@ class Watch:
         """Remember the images of a batch that could not be read."""
         self.bad |= {self.source.name(position): why for position, why in batch.bad.items()}
 
+    def require_few_bad(self) -> None:
+        """List unreadable images, and stop before a checkpoint counts if they are too many.
+
+        Raises:
+            UserError: they are more than --max-bad.
+        """
+        self.run.report_bad(self.bad, len(self.source))
+
     def report(self, done: int, loss: float, lr: float, stepper: Stepper, info: StepInfo) -> None:
         """Log the interval that ends after `done` steps.
 
@@ -78,7 +86,7 @@ class Watch:
         if self.unhealthy_reports:
             message = f"at step {done} the run is {health.state}: {health.advice}"
             if self.run.config.on_collapse == "stop" and self.unhealthy_reports > 1:
-                raise UserError(f"{message} (stopped by --on-collapse stop)")
+                raise DivergedError(f"{message} (stopped by --on-collapse stop)")
             self.run.print_line(f"warning: {message}")
         elif health.advice and not self.hinted and len(self.recent) == self.recent.maxlen:
             self.hinted = True

@@ -3,13 +3,17 @@
 import io
 import os
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from odd_files import png_chunk
 from PIL import Image
 
+from selfsup.data import decode as decode_module
 from selfsup.data.decode import BadImage, decode
 
 
@@ -239,3 +243,69 @@ def test_other_formats_of_pillow_are_refused_whatever_the_file_is_called(
 def test_a_png_may_be_called_jpg(tmp_path: Path) -> None:
     corners().save(tmp_path / "x.jpg", "PNG")
     assert np.array_equal(pixels_of(tmp_path / "x.jpg"), np.asarray(corners()))
+
+
+def deep(dtype: str) -> Image.Image:
+    values = np.random.default_rng(1).integers(0, 60000, (31, 17))
+    return Image.fromarray(values.astype(dtype))
+
+
+LARGE = {
+    "RGB": lambda: Image.effect_noise((17, 31), 90).convert("RGB"),
+    "RGBA": lambda: Image.merge("RGBA", [Image.effect_noise((17, 31), 90)] * 4),
+    "LA": lambda: Image.merge("LA", [Image.effect_noise((17, 31), 90)] * 2),
+    "P": lambda: Image.effect_noise((17, 31), 90).convert("P"),
+    "1": lambda: Image.effect_noise((17, 31), 90).convert("1"),
+    "CMYK": lambda: Image.merge("CMYK", [Image.effect_noise((17, 31), 90)] * 4),
+    "I;16": lambda: deep("uint16"),
+    "I": lambda: deep("int32"),
+    "F": lambda: deep("float32"),
+}
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("mode", LARGE)
+def test_large_images_are_converted_in_strips_to_the_same_pixels(
+    mode: str, channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = LARGE[mode]()
+    if mode == "P":
+        image.info["transparency"] = 3
+    exif = Image.Exif()
+    for orientation in range(1, 9):
+        exif[0x0112] = orientation
+        image.info["exif"] = exif.tobytes()
+        monkeypatch.setattr(decode_module, "STRIP_PIXELS", 1 << 22)
+        whole = decode_module.pillow_pixels(image.copy(), channels)
+        monkeypatch.setattr(decode_module, "STRIP_PIXELS", 80)  # strips of four rows
+        strips = decode_module.pillow_pixels(image.copy(), channels)
+        assert strips.dtype == np.uint8
+        assert np.array_equal(strips, whole), orientation
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("depth", "colour", "size"), [(8, 6, 4), (16, 0, 2), (8, 4, 2), (16, 2, 6), (8, 2, 3)]
+)
+def test_files_within_the_pixel_limit_take_less_than_a_gigabyte(
+    depth: int, colour: int, size: int
+) -> None:
+    side = 9400
+    packer = zlib.compressobj(9)
+    row = bytes(side * size + 1)
+    body = b"".join(packer.compress(row) for _ in range(side)) + packer.flush()
+    header = struct.pack(">IIBBBBB", side, side, depth, colour, 0, 0, 0)
+    chunks = [png_chunk(b"IHDR", header), png_chunk(b"IDAT", body), png_chunk(b"IEND", b"")]
+    code = (
+        "import resource, sys; from selfsup.data.decode import decode_bytes\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "decode_bytes(sys.stdin.buffer.read())\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=b"\x89PNG\r\n\x1a\n" + b"".join(chunks),
+        capture_output=True,
+        check=True,
+    )
+    assert int(done.stdout) < 1000, "MB"

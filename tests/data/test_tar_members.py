@@ -213,3 +213,53 @@ def test_an_index_of_an_earlier_version_is_made_anew(tmp_path: Path) -> None:
     table = json.loads(index.read_text())
     index.write_text(json.dumps({"state": [1, *table["state"][1:]], "samples": []}))
     assert len(open_source(str(tmp_path / "x.tar"))) == 1
+
+
+def forty(file: Path) -> list[int]:
+    """Write 40 images; return where their headers are."""
+    shard(file, *((f"{i:04d}.png", i) for i in range(40)))
+    with tarfile.open(file) as tar:
+        return [member.offset for member in tar.getmembers()]
+
+
+@pytest.mark.parametrize(
+    ("start", "damage"),
+    [(10, b"\xff"), (0, bytes(512)), (148, b"77777777"), (0, b"\xff" * 512), (124, b"zzzz")],
+)
+@pytest.mark.parametrize("member", [1, 20, 39])
+def test_a_damaged_header_is_refused_and_named(
+    tmp_path: Path, member: int, start: int, damage: bytes
+) -> None:
+    file = tmp_path / "a.tar"
+    offset = forty(file)[member]
+    (tmp_path / "a.tar.index.json").unlink(missing_ok=True)
+    data = bytearray(file.read_bytes())
+    data[offset + start : offset + start + len(damage)] = damage
+    file.write_bytes(data)
+    with pytest.raises(UserError, match=r"a\.tar"):
+        open_source(str(file))
+
+
+def test_a_tar_that_was_cut_between_two_images_says_so(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "a.tar"
+    offset = forty(file)[20]
+    file.write_bytes(file.read_bytes()[:offset])
+    assert len(open_source(str(file))) == 20
+    assert "a.tar: has no end mark" in capfd.readouterr().err
+
+
+def test_tars_that_were_joined_are_refused(tmp_path: Path) -> None:
+    forty(tmp_path / "a.tar")
+    joined = tmp_path / "b.tar"
+    joined.write_bytes((tmp_path / "a.tar").read_bytes() * 2)
+    with pytest.raises(UserError, match="tars that were joined"):
+        open_source(str(joined))
+
+
+def test_a_tar_padded_with_zeros_is_read(tmp_path: Path) -> None:
+    forty(tmp_path / "a.tar")
+    padded = tmp_path / "b.tar"
+    padded.write_bytes((tmp_path / "a.tar").read_bytes() + bytes(1 << 20))
+    assert len(open_source(str(padded))) == 40

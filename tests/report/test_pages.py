@@ -1,7 +1,10 @@
 """Pages: what a step sees and what an audit found, with nothing from names let through."""
 
+import os
 import shutil
+import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -20,7 +23,9 @@ from selfsup.data.samplers import ShuffleSampler
 from selfsup.data.sources import Source
 from selfsup.report.audit import audit_page, summary
 from selfsup.report.page import page, picture, table, write_page
+from selfsup.report.search import GalleryPictures
 from selfsup.report.views import box_iou, contact_sheet, describe_draws
+from selfsup.search.index import empty
 from selfsup.training.pretrain import local_batches
 
 EVIL = "<script>alert('x')\"&.png"
@@ -175,3 +180,25 @@ def test_a_page_is_smaller_than_its_images_are_many(source: Source, tmp_path: Pa
 def test_names_that_are_no_text_can_be_written(tmp_path: Path) -> None:
     write_page(tmp_path / "deep" / "x.html", page("bad \udcff name"))
     assert "bad \\udcff name" in (tmp_path / "deep" / "x.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "data", ["cifar10", "cifar10 + {0}", "torchvision:CIFAR10:{0}", "{0}/pipe"]
+)
+def test_an_index_from_elsewhere_fetches_and_waits_for_nothing(
+    tmp_path: Path, data: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *given, **_: asked.append(given))
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    rows = {"name": ["a"], "data": [data.format(tmp_path)], "split": [""], "label": [""]}
+    index = replace(empty(tmp_path, "model", "weights", 8), rows=rows)
+    assert "no longer there" in GalleryPictures(index, 3).show(0, "words")
+    assert not asked
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_page_may_load_and_run_nothing() -> None:
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    assert f'<meta HTTP-EQUIV="Content-Security-Policy" content="{policy}">' in page("title")

@@ -169,3 +169,56 @@ def test_a_checkpoint_of_another_network_is_a_users_error(tmp_path: Path) -> Non
     other = nn.Sequential(nn.Linear(3, 5))
     with pytest.raises(UserError, match="another network"):
         load(tmp_path / "step-00000001", other, torch.optim.SGD(other.parameters(), lr=0.1))
+
+
+def test_pruning_keeps_the_newest_whole_ones(tmp_path: Path) -> None:
+    checkpoints(tmp_path, [1, 2, 3])
+    flip_a_bit(tmp_path / "step-00000003" / "model.safetensors")
+    (tmp_path / "step-00000002" / "manifest.json").write_text("null")
+    model = network(0)
+    save(tmp_path, 4, model, optimizer_of("sgd", model), keep=2, extra=None)
+    assert {"step-00000001", "step-00000004"} <= {p.name for p in tmp_path.iterdir()}
+    save(tmp_path, 5, model, optimizer_of("sgd", model), keep=2, extra=None)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000004", "step-00000005"]
+
+
+@pytest.mark.parametrize("name", ["step-best", "step-7", "step-00000009.bak", "notes"])
+def test_folders_of_others_are_neither_read_nor_deleted(tmp_path: Path, name: str) -> None:
+    checkpoints(tmp_path, [1])
+    shutil.copytree(tmp_path / "step-00000001", tmp_path / name)
+    checkpoints(tmp_path, [2, 3], keep=1)
+    path = newest(tmp_path, quiet)
+    assert path is not None
+    assert path.name == "step-00000003"
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([name, "step-00000003"])
+
+
+def test_unfinished_checkpoints_of_other_steps_are_cleaned(tmp_path: Path) -> None:
+    for name in (".step-00000007.part", ".step-00000001.part"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(b"half")
+    checkpoints(tmp_path, [2])
+    assert [p.name for p in tmp_path.iterdir()] == ["step-00000002"]
+
+
+@pytest.mark.parametrize("text", ["null", "7", "[]", "", '{"sha256": 1}', "[" * 100_000])
+def test_a_manifest_of_other_json_is_damage(tmp_path: Path, text: str) -> None:
+    checkpoints(tmp_path, [1, 2])
+    (tmp_path / "step-00000002" / "manifest.json").write_text(text)
+    told: list[str] = []
+    path = newest(tmp_path, told.append)
+    assert path is not None
+    assert path.name == "step-00000001"
+    assert told[0].startswith("skipped step-00000002: manifest.json")
+
+
+def test_a_file_in_the_place_of_a_checkpoint_is_named(tmp_path: Path) -> None:
+    checkpoints(tmp_path, [1])
+    (tmp_path / "step-00000002").touch()
+    told: list[str] = []
+    newest(tmp_path, told.append)
+    assert told == ["skipped step-00000002: it is a file"]
+    model = network(0)
+    with pytest.raises(UserError, match=r"cannot write .*step-00000002"):
+        save(tmp_path, 2, model, optimizer_of("sgd", model), keep=2, extra=None)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000001", "step-00000002"]

@@ -265,7 +265,7 @@ def test_no_whole_checkpoint_stops_and_starts_nothing(
         manifest.unlink()
     before = logged(out)
     done = call(args)
-    assert done.returncode == 2
+    assert done.returncode == 3
     assert "no checkpoint in" in done.stderr
     assert "Traceback" not in done.stderr
     assert logged(out) == before

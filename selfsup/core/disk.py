@@ -1,0 +1,101 @@
+"""Writing to disks that may be full, slow or shut: tried three times, then one sentence."""
+
+import errno
+import re
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from selfsup.core.errors import NoRoomError, UserError
+
+T = TypeVar("T")
+FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+AGAIN = FULL | {errno.EIO, errno.EAGAIN, getattr(errno, "ESTALE", errno.EIO)}
+"""Errors that may pass: somebody frees room, a server comes back."""
+WAITS = (0.5, 2.0)
+"""Seconds between the three tries."""
+
+
+def write_to(
+    place: Path,
+    work: Callable[[], T],
+    *,
+    needed: int = 0,
+    clean: Callable[[], object] = lambda: None,
+) -> T:
+    """Call `work`, which writes `place`, three times at most, and return its result.
+
+    Args:
+        place: what is written, for the message.
+        work: raises an OSError, or safetensors' error, where it cannot write.
+        needed: bytes that it writes, as far as they are known.
+        clean: removes what a failed try left behind.
+
+    Raises:
+        NoRoomError: the disk or the quota is full.
+        UserError: it cannot be written for another reason.
+    """
+    for wait in (*WAITS, None):
+        try:
+            return work()
+        except Exception as error:
+            code = _code(error)
+            if code is None:
+                raise
+            clean()
+            if wait is None or code not in AGAIN:
+                raise cannot_write(place, code, error, needed=needed) from None
+            time.sleep(wait)
+    raise AssertionError("the last try returns or raises")
+
+
+def cannot_write(place: Path, code: int, error: Exception, *, needed: int = 0) -> UserError:
+    """Make the error that says why `place` cannot be written, and what to do."""
+    if code not in FULL:
+        reason = getattr(error, "strerror", None) or str(error)
+        return UserError(f"cannot write {place}: {reason}. Choose a place that can be written")
+    size = f"it needs {needed / 1e6:.1f} MB, and " if needed else ""
+    return NoRoomError(
+        f"no room for {place}: {size}{free_bytes(place) / 1e6:.1f} MB are free there. What was "
+        "written before is whole; free some room and give the same command again"
+    )
+
+
+def free_bytes(place: Path) -> int:
+    """Count the bytes that are free on the disk of a place, which need not exist yet."""
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    try:
+        return shutil.disk_usage(place).free
+    except OSError:
+        return 0
+
+
+def _code(error: Exception) -> int | None:
+    """Return the errno of an error of the system; None for any other error."""
+    if isinstance(error, OSError):
+        return error.errno or errno.EIO
+    match = re.search(r"os error (\d+)", str(error))  # safetensors writes in Rust
+    return int(match[1]) if match and type(error).__name__ == "SafetensorError" else None
+
+
+def require_writable(folder: Path) -> None:
+    """Try whether files can be made in a folder, and leave nothing behind.
+
+    Raises:
+        UserError: they cannot.
+    """
+    missing = [p for p in (folder, *folder.parents) if not p.exists()]
+    probe = folder / ".selfsup-write-test"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        raise cannot_write(folder, error.errno or errno.EIO, error) from None
+    finally:
+        for made in missing:
+            if made.is_dir() and not any(made.iterdir()):
+                made.rmdir()

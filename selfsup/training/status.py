@@ -1,0 +1,91 @@
+"""status.json of a run: what it does now, or how it ended, for people and schedulers.
+
+state        running, done, stopped (on request) or failed
+step, total  steps done, and steps of the run
+reason       why it ended, in words
+exit_status  see CONTRIBUTING.md; null while it runs
+heartbeat    seconds since 1970; renewed every few seconds while the run lives
+command      what goes on with the run
+"""
+
+import contextlib
+import json
+import os
+import shlex
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from selfsup.core.ending import at_end
+from selfsup.core.stopping import INTERRUPTED, STOPPED
+from selfsup.core.writer import BEAT, Writer
+
+STATES = {0: "done", STOPPED: "stopped", INTERRUPTED: "stopped"}
+
+
+class Status:
+    """Keep status.json and the writer's file of a run folder fresh, from a thread of its own."""
+
+    def __init__(self, folder: Path, writer: Writer) -> None:
+        """Begin; the end comes by `core.ending`."""
+        self.file = folder / "status.json"
+        self.writer = writer
+        self.values: dict[str, Any] = {
+            "state": "running",
+            "step": 0,
+            "total": None,
+            "reason": "",
+            "exit_status": None,
+            "heartbeat": 0.0,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "command": command(),
+        }
+        self.ended = threading.Event()
+        self.mutex = threading.Lock()
+        self._write()
+        threading.Thread(target=self._beat, daemon=True, name="selfsup status").start()
+        at_end(self.end)
+
+    def at(self, step: int, total: int) -> None:
+        """Note how far the run is; the next heartbeat writes it."""
+        self.values |= {"step": step, "total": total}
+
+    def end(self, status: int, reason: str) -> None:
+        """Write how the run ended and give the folder back."""
+        self.ended.set()
+        state = STATES.get(status, "failed")
+        with self.mutex:
+            self.values |= {"state": state, "exit_status": status, "reason": reason}
+            self._write()
+        self.writer.release()
+
+    def _beat(self) -> None:
+        while not self.ended.wait(BEAT):
+            with self.mutex:
+                if not self.ended.is_set():
+                    self.writer.beat()
+                    self._write()
+
+    def _write(self) -> None:
+        """Write the file; a status that cannot be written does not end training."""
+        values = self.values | {"heartbeat": round(time.time(), 3)}
+        part = self.file.with_name(f".{self.file.name}.part")
+        with contextlib.suppress(OSError):
+            part.write_text(json.dumps(values, indent=1) + "\n")
+            part.replace(self.file)
+
+
+def command() -> str:
+    """The command that started this process, as a person gives it."""
+    program, *flags = sys.argv
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        start = f"accelerate launch --num_processes {os.environ['WORLD_SIZE']}"
+        start += " -m" if program.startswith("selfsup ") else ""
+    else:
+        start = "" if program.startswith("selfsup ") else "python"
+    words = program if program.startswith("selfsup ") else shlex.quote(program)
+    return " ".join([*start.split(), words, shlex.join(flags)]).strip()
