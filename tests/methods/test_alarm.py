@@ -210,6 +210,16 @@ def test_classes_count_as_known_from_seven_tenths_on() -> None:
     assert memorised(1.0) == pytest.approx(5 * 0.5 - 0.3)
 
 
+@pytest.mark.parametrize(("images", "share"), [(8, 1.0), (16, 0.9), (32, 0.8)])
+def test_a_few_right_neighbours_are_no_proof_that_classes_were_known(
+    images: int, share: float
+) -> None:
+    first = BEGUN | {"nearest": share}
+    points = [first | {"rank": 10.0, "gap": 8.0, "nearest": 1.0}] * 24
+    assert diagnose(first, points, images).state == "healthy"
+    assert diagnose(first | {"nearest": 0.95}, points, 64).state == "memorising"
+
+
 def test_no_advice_names_a_setting_that_the_method_does_not_have() -> None:
     for signs in ({"gap": 0.1}, {"active": 0.0}, {"active": 0.0, "nearest": 0.99}):
         advice = diagnose(BEGUN, now(**signs), 64).advice
