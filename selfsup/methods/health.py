@@ -32,7 +32,7 @@ cannot lose it."""
 KNOWN_CLASSES = 0.7
 """Above this share of right neighbours at the beginning, the classes of training were told apart
 before it began."""
-ENOUGH_IMAGES = 64
+ENOUGH_IMAGES = 48
 """Of a first batch, whose share of right neighbours is taken as it is; of fewer two deviations are
 subtracted."""
 ALARM = 0.4
