@@ -43,6 +43,10 @@ class OptimConfig:
     """Factor of the learning rate from one layer of the encoder to the next towards its input. By
     default 0.75 for fine-tuning from --init where there are no batch norms (ViT, ConvNeXt...), else
     1: all layers learn at the same rate."""
+    settle: float | None = None
+    """Fraction of the run during which the encoder stays as it is, while new layers learn; its rate
+    then rises over as many steps. By default --optim.warmup for pretraining from --init, else
+    0."""
     head_factor: float = 1.0
     """Learning rate of new layers (projector, predictor, new embedding head) as a multiple of the
     encoder's."""

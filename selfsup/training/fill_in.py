@@ -57,6 +57,7 @@ def fill_in(config: C, *, encoder: EncoderConfig = RESNET) -> C:
     probe.held_out of fine-tuning: a tenth of 80 classes and more; these do not count for the rest.
     optim.lr of fine-tuning with AdamW: by how well the encoder knows the classes, `first_rate`.
     optim.layer_decay of fine-tuning: 0.75 for weights of --init without batch norms.
+    optim.settle of pretraining from --init: the warm-up.
 
     Raises:
         UserError: the optimiser's settings make no sense, the images cannot be opened, or a setting
@@ -70,6 +71,8 @@ def fill_in(config: C, *, encoder: EncoderConfig = RESNET) -> C:
     start = opened(config) if config.init else None
     if start is not None:
         config = _of_init(config, start)
+        if isinstance(config, PretrainConfig) and config.optim.settle is None:
+            config = replace(config, optim=replace(config.optim, settle=config.optim.warmup))
         if isinstance(config, FinetuneConfig) and config.optim.layer_decay is None:
             decay = 1.0 if has_batch_norms(start.encoder) else LAYER_DECAY
             config = replace(config, optim=replace(config.optim, layer_decay=decay))
@@ -127,7 +130,7 @@ def _as_begun(config: C) -> C:
         held_out = stored.get("probe", {}).get("held_out", OF_OLD_RUNS["probe.held_out"])
         changes["probe"] = replace(config.probe, held_out=held_out)
     fields: list[tuple[str, str, Any]] = [("encoder", "name", ""), ("optim", "lr", 0.0)]
-    fields.append(("optim", "layer_decay", None))
+    fields += [("optim", "layer_decay", None), ("optim", "settle", None)]
     fields.append(("views", "size", 0))
     if not config.encoder.name:  # the arguments came with the default network
         fields.append(("encoder", "args", ""))
@@ -135,7 +138,8 @@ def _as_begun(config: C) -> C:
         fields += [("encoder", name, getattr(RESNET, name)) for name in ("stem", "args", "pooling")]
         fields += [("views", name, left_open) for name, left_open in OF_INIT.items()]
     for section, name, left_open in fields:
-        value = stored.get(section, {}).get(name, left_open)
+        before = OF_OLD_RUNS.get(f"{section}.{name}", left_open)
+        value = stored.get(section, {}).get(name, before)
         given = changes.get(section, getattr(config, section))
         if getattr(given, name) == left_open and value != left_open:
             changes[section] = replace(given, **{name: value})

@@ -14,7 +14,7 @@ from selfsup.core.stopping import deferred, requested
 from selfsup.data.loader import Batches, read_ahead
 from selfsup.methods.method import Method
 from selfsup.training.adapt import adapt, frozen, rate_factors, synchronized
-from selfsup.training.optim import clipping, optimizer, plan, schedule
+from selfsup.training.optim import clipping, optimizer, plan, schedule, settling_steps
 from selfsup.training.run import Run
 from selfsup.training.step import Stepper
 from selfsup.training.watch import Watch
@@ -61,6 +61,7 @@ def train_steps(
         decays=method.loss_decays,
         constant_lr=method.constant_lr_parameters(),
         rates=rate_factors(method, config.optim, config.encoder.name),
+        settled={id(p) for p in method.encoder.parameters()},
     )
     run.begin(batches.source, total=total)
     start = run.resume(method, optim)
@@ -79,6 +80,7 @@ def train_steps(
         clip=clipping(config.optim),
         changes=changes,
         recomputes=config.checkpoint_activations,
+        settle=settling_steps(config.optim, total),
     )
     run.print_line(
         plan(optim, config.optim, batch=batch, total=total, negatives=method.negatives(batch))

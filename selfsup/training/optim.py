@@ -1,7 +1,7 @@
 """Optimisers: what moves, what decays, and the learning rate of a batch."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ def optimizer(
     decays: bool = False,
     constant_lr: Sequence[nn.Parameter] = (),
     rates: Mapping[int, float] | None = None,
+    settled: Collection[int] = (),
 ) -> torch.optim.Optimizer:
     """Make SGD, AdamW or LARS over the trainable parameters.
 
@@ -41,6 +42,7 @@ def optimizer(
         constant_lr: parameters that keep the highest rate, whatever the schedule says.
         rates: rate of a parameter of the network as a multiple of the run's, by its `id`; 1 for
             those that are not in it.
+        settled: `id` of each parameter that waits for --optim.settle.
 
     Raises:
         UserError: a setting makes no sense.
@@ -49,16 +51,19 @@ def optimizer(
     owners = {id(p): "loss parameters" for p in loss_parameters} | {
         id(p): "constant-rate" for p in constant_lr
     }
-    by_name: dict[tuple[str, float], list[nn.Parameter]] = {}
+    by_name: dict[tuple[str, float, bool], list[nn.Parameter]] = {}
     for p in model.parameters():
         if p.requires_grad:
             name = _name(p, owners.get(id(p)))
             rate = factor if name == "loss parameters" else (rates or {}).get(id(p), 1.0)
-            by_name.setdefault((name, rate), []).append(p)
+            late = bool(config.settle) and id(p) in settled
+            by_name.setdefault((name, rate, late), []).append(p)
     groups: list[dict[str, Any]] = []
-    for name, rate in sorted(by_name, key=lambda group: (ORDER.index(group[0]), group[1])):
+    for key in sorted(by_name, key=lambda group: (ORDER.index(group[0]), *group[1:])):
+        name, rate, late = key
         decaying = decays if name == "loss parameters" else name.endswith("weights")
-        group = {"params": by_name[name, rate], "name": name, "factor": rate, "decays": decaying}
+        group = {"params": by_name[key], "name": name, "factor": rate, "decays": decaying}
+        group["late"] = late
         group["weight_decay"] = config.weight_decay if decaying else 0.0
         groups.append(group | {"adapted": not name.endswith("norms")})
     match config.name:
@@ -94,6 +99,10 @@ def check_settings(config: OptimConfig) -> None:
         f"--optim.warmup is a fraction of the run below 1, not {config.warmup}",
     )
     require(0 <= config.momentum < 1, f"--optim.momentum must be below 1, not {config.momentum}")
+    require(
+        config.settle is None or 0 <= config.settle < 1,
+        f"--optim.settle must be from 0 to below 1, not {config.settle}",
+    )
     require(
         config.layer_decay is None or 0 < config.layer_decay <= 1,
         f"--optim.layer-decay must be above 0 and at most 1, not {config.layer_decay}",
@@ -202,11 +211,19 @@ def schedule(
     lr = warmup_cosine(step, total, warmup=warmup, peak=peak)
     end = config.weight_decay if config.final_decay is None else config.final_decay
     decay = cosine(step, total, start=config.weight_decay, end=end)
+    settle = settling_steps(config, total)
+    awake = min(1.0, max(0, step + 1 - settle) / settle) if settle else 1.0
     for group in optimizer.param_groups:
-        group["lr"] = (peak if group["name"].startswith("constant-rate") else lr) * group["factor"]
+        rate = (peak if group["name"].startswith("constant-rate") else lr) * group["factor"]
+        group["lr"] = rate * awake if group["late"] else rate
         if group["decays"]:
             group["weight_decay"] = decay
     return lr
+
+
+def settling_steps(config: OptimConfig, total: int) -> int:
+    """Return for how many steps of the run the encoder of --init stays as it is."""
+    return round((config.settle or 0.0) * total)
 
 
 def plan(
@@ -229,6 +246,8 @@ def plan(
         groups = [group for group in optimizer.param_groups if group["name"] == name]
         if groups:
             rows.append(f"  {config.name:<11}{_describe(groups, config)}")
+    if settle := settling_steps(config, total):
+        rows.append(f"  encoder    stays as it is for {settle} steps, while new layers learn")
     falls_off = config.layer_decay not in (None, 1)
     if falls_off or config.head_factor != 1:
         network = [g for g in optimizer.param_groups if g["name"] != "loss parameters"]

@@ -29,7 +29,7 @@ changes only batch statistics)."""
 MAY_MOVE = {"method.teacher", "distil.teacher"}
 """Settings that may name another place when a run goes on, but neither come nor go. Of a teacher
 its weights count, wherever they lie."""
-OF_OLD_RUNS = {"probe.held_out": 0.0}
+OF_OLD_RUNS = {"probe.held_out": 0.0, "optim.settle": 0.0}
 """Settings that runs without them in config.yaml have, where that is not today's default."""
 LOCAL = {"workers", "method.cache", "distil.cache", *MAY_MOVE}
 """Settings that may differ between the processes of a run, which may be on several machines."""

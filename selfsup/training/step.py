@@ -54,6 +54,7 @@ class Stepper:
         clip: Clip | None = None,
         changes: Sequence[Change] = (),
         recomputes: bool = False,
+        settle: int = 0,
     ) -> None:
         """Prepare the steps of a run.
 
@@ -68,6 +69,7 @@ class Stepper:
             clip: shortens the gradients of parameters, in place.
             changes: custom augmentations, whose draws the batches have.
             recomputes: whether the backward pass runs parts of the encoder again.
+            settle: first steps, in which running statistics of the encoder stay as they are.
         """
         self.accelerator = accelerator
         self.method = method
@@ -81,6 +83,7 @@ class Stepper:
         self.clip = clip
         self.changes = changes
         self.recomputes = recomputes
+        self.settle = settle
         self.seed = seed
         self.total = total
         self.embeddings: Embeddings  # of the last batch, once there was one
@@ -199,7 +202,9 @@ class Stepper:
         """Embed micro-batch i, with a random state that its place in the global batch gives."""
         rank, _ = world()
         torch.manual_seed(seed_for(self.seed, batch.step, f"network/{rank * len(chunks) + i}"))
-        with self.accelerator.autocast():
+        settling = batch.step < self.settle
+        still = frozen_running_stats(self.method.encoder) if settling else nullcontext()
+        with self.accelerator.autocast(), still:
             embeddings: Embeddings = self.network(self.inputs(batch, chunks[i]))
         return embeddings
 
