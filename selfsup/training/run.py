@@ -127,10 +127,11 @@ class Run:
             UserError: they differ, or the checkpoints' images do and --other-images is not given.
         """
         self.work = describe_work(source, to_dict(self.config), about())
-        images = {f"images ({key})": value for key, value in self.work["images"].items()}
+        names = ("number of images", "names of images", "labels", "content of images")
+        images = dict(zip(names, self.work["images"].values(), strict=True))
         settings = {k: v for k, v in flat(self.work["settings"]).items() if k not in LOCAL}
         steps = {"number of steps": total}
-        require_agreement(images | settings | self.work["versions"] | steps)
+        require_agreement(images | steps | settings | self.work["versions"])
         other = self.config.other_images
         for line in compare_work(self.folder, source, self.work, other_images=other):
             self.print_line(line)
