@@ -42,13 +42,13 @@ def test_a_signal_ends_a_command_with_its_own_status(
     data = folder(tmp_path / "images")
     script, out = tmp_path / "slow.py", tmp_path / "out"
     script.write_text(SLOW)
-    flags = {
+    options: dict[str, list[str | Path]] = {
         "knn": ["--model", "pixels", "--data", data, "--test", data, "--workers", "0"],
-        "pack": ["--data", data, "--out", out],
-        "audit": ["--data", data, "--out", out],
-    }[name]
+        "pack": ["--data", data, "--out", out.with_suffix(".pack")],
+        "audit": ["--data", data, "--out", out.with_suffix(".json")],
+    }
     process = subprocess.Popen(
-        [sys.executable, script, name, *flags],
+        [sys.executable, script, name, *options[name]],
         env=environment(),
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -65,4 +65,5 @@ def test_a_signal_ends_a_command_with_its_own_status(
         text, _ = process.communicate(timeout=30)
     assert process.returncode == status, text
     assert "Traceback" not in text
-    assert not out.exists()
+    assert not list(tmp_path.glob("out.pack")) + list(tmp_path.glob("*.writer.json"))
+    assert not out.with_suffix(".json").exists()

@@ -27,7 +27,7 @@ STATES = {0: "done", STOPPED: "stopped", INTERRUPTED: "stopped"}
 
 
 class Status:
-    """Keep status.json and the writer's file of a run folder fresh, from a thread of its own."""
+    """Keep status.json of a run folder fresh, from a thread of its own."""
 
     def __init__(self, folder: Path, writer: Writer) -> None:
         """Begin; the end comes by `core.ending`."""
@@ -67,7 +67,6 @@ class Status:
         while not self.ended.wait(BEAT):
             with self.mutex:
                 if not self.ended.is_set():
-                    self.writer.beat()
                     self._write()
 
     def _write(self) -> None:
