@@ -21,6 +21,7 @@ from selfsup.config.pipelines import SIMCLR
 from selfsup.core.distributed import gather_objects, gather_uneven, local_slice, world
 from selfsup.core.errors import UserError
 from selfsup.core.labels import class_labels
+from selfsup.core.stopping import in_reader
 from selfsup.data.sources import Source
 from selfsup.encoders.evaluation_view import center_boxes
 
@@ -165,6 +166,7 @@ def embed_chunks(
         sampler=range(len(chunks)),
         batch_size=None,
         num_workers=workers,
+        worker_init_fn=in_reader,
         generator=torch.Generator(),  # else it draws a seed from the process's
     )
     with untouched(encoder):

@@ -31,6 +31,7 @@ from selfsup.core import distributed
 from selfsup.core.disk import cannot_write
 from selfsup.core.errors import DivergedError, UnusableError, UserError
 from selfsup.core.json_lines import read_steps
+from selfsup.core.notices import notice
 from selfsup.core.numerics import all_finite
 from selfsup.core.progress import TrainProgress
 from selfsup.core.seeds import seed_for
@@ -235,8 +236,11 @@ class Run:
         """Append figures to log.jsonl, to the tracker, and show them; words to log.jsonl alone."""
         if self.main:
             line = json.dumps({"step": step, "time": round(time.time(), 3), **values, **words})
-            with (self.folder / "log.jsonl").open("a") as log:
-                log.write(line + "\n")
+            try:
+                with (self.folder / "log.jsonl").open("a") as log:
+                    log.write(line + "\n")
+            except OSError as error:  # figures are lost, and training is not
+                notice(f"warning: {self.folder}/log.jsonl cannot be written ({error.strerror})")
         if self.config.track:
             self.accelerator.log(values, step=step)
         if self.progress is not None:
