@@ -120,6 +120,9 @@ def _check(run: Run, method: Method, config: TrainConfig, batch: int) -> None:
     for name in ("log_every", "save_every", "keep"):
         value = getattr(config, name)
         require(value > 0, f"--{name.replace('_', '-')} must be above 0, not {value}")
+    workers, bad = config.workers, config.max_bad
+    require(workers is None or workers >= 0, f"--workers must be 0 or more, not {workers}")
+    require(0 <= bad <= 1, f"--max-bad is a fraction of the images from 0 to 1, not {bad}")
     processes = run.accelerator.num_processes
     if batch % processes:
         raise UserError(
