@@ -63,6 +63,7 @@ def train_steps(
     )
     run.begin(batches.source, total=total)
     start = run.resume(method, optim)
+    run.at(start, total)
     if start >= total:
         run.print_line(f"{run.folder} has done all its {total} steps; nothing is left to train")
         return

@@ -119,6 +119,8 @@ class Run:
         name = signal.Signals(signum).name
         self.print_line(f"{name}: stopped after step {step}, whose checkpoint is written")
         self.print_line(f"go on with: {command()}")
+        if self.config.track:
+            self.accelerator.end_training()
         stop(signum)
 
     def begin(self, source: Source, *, total: int) -> None:
