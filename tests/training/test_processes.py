@@ -100,7 +100,7 @@ def test_a_mistake_that_one_process_alone_finds_is_told_by_it(tmp_path: Path, ra
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_process_that_is_stopped_is_named_and_ends_the_run_within_a_minute(
+def test_a_process_that_is_stopped_is_named_and_ends_the_run(
     tmp_path: Path, rank: int
 ) -> None:
     data, out = arrays(tmp_path), tmp_path / "run"
@@ -108,7 +108,7 @@ def test_a_process_that_is_stopped_is_named_and_ends_the_run_within_a_minute(
         wait_for(out, 3, process)
         stopped = ranks(process)[rank]
         os.kill(stopped, signal.SIGSTOP)
-        text, _ = process.communicate(timeout=60)
+        text, _ = process.communicate(timeout=90)  # with 42 s of silence, on a busy machine
         assert process.returncode != 0
     assert f"waiting for process {rank} (pid {stopped} on " in text
     assert f"error: the run ends, since it has waited for process {rank} (pid {stopped}" in text
