@@ -100,9 +100,7 @@ def test_a_mistake_that_one_process_alone_finds_is_told_by_it(tmp_path: Path, ra
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_process_that_is_stopped_is_named_and_ends_the_run(
-    tmp_path: Path, rank: int
-) -> None:
+def test_a_process_that_is_stopped_is_named_and_ends_the_run(tmp_path: Path, rank: int) -> None:
     data, out = arrays(tmp_path), tmp_path / "run"
     with started(command(data, out, *ENDLESS, processes=2)) as process:
         wait_for(out, 3, process)
