@@ -1,5 +1,6 @@
 """Writing to disks that may be full, slow or shut: tried three times, then one sentence."""
 
+import contextlib
 import errno
 import re
 import shutil
@@ -71,6 +72,14 @@ def free_bytes(place: Path) -> int:
         return shutil.disk_usage(place).free
     except OSError:
         return 0
+
+
+def same_permissions(folder: Path, like: str) -> None:
+    """Give all files of a folder the permissions of one of them: safetensors' are its owner's."""
+    mode = (folder / like).stat().st_mode & 0o777
+    for file in folder.iterdir():
+        with contextlib.suppress(OSError):  # a file system without permissions
+            file.chmod(mode)
 
 
 def _code(error: Exception) -> int | None:

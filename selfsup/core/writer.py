@@ -9,12 +9,15 @@ import contextlib
 import json
 import os
 import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from selfsup.core.disk import cannot_write
 from selfsup.core.errors import InUseError
+from selfsup.core.progress import say
 
 NAME = ".writer.json"
 BEAT = 5.0
@@ -24,10 +27,11 @@ SILENT = 20.0
 class Writer:
     """The right to write in a folder, once `acquire` has returned."""
 
-    def __init__(self, folder: Path) -> None:
-        """Name the folder; nothing is written yet."""
+    def __init__(self, folder: Path, name: str = NAME) -> None:
+        """Name the folder, and the file in it; nothing is written yet."""
         self.folder = folder
-        self.file = folder / NAME
+        self.file = folder / name
+        self.released = threading.Event()
         self.me = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
@@ -46,6 +50,7 @@ class Writer:
         """
         for _ in range(5):
             if self._create():
+                threading.Thread(target=self._beat, daemon=True, name="selfsup writer").start()
                 return
             other = self._read()
             if other is None:
@@ -74,7 +79,7 @@ class Writer:
     def _create(self) -> bool:
         """Make the file, whole from its first moment; False if there is one."""
         text = json.dumps(self.me)
-        part = self.folder / f"{NAME}.{self.me['host']}.{self.me['pid']}"
+        part = self.folder / f"{self.file.name}.{self.me['host']}.{self.me['pid']}"
         part.write_text(text)
         try:
             os.link(part, self.file)
@@ -118,7 +123,7 @@ class Writer:
 
     def _remove(self, other: dict[str, Any]) -> bool:
         """Remove a dead writer's file; False if another process was quicker."""
-        aside = self.folder / f"{NAME}.dead.{self.me['host']}.{self.me['pid']}"
+        aside = self.folder / f"{self.file.name}.dead.{self.me['host']}.{self.me['pid']}"
         try:
             self.file.rename(aside)
             mine = aside.read_text() == json.dumps(other) or not other
@@ -130,16 +135,37 @@ class Writer:
             return False
         return mine
 
-    def beat(self) -> None:
-        """Renew the file's time."""
-        with contextlib.suppress(OSError):
-            os.utime(self.file)
+    def _beat(self) -> None:
+        while not self.released.wait(BEAT):
+            with contextlib.suppress(OSError):
+                os.utime(self.file)
 
     def release(self) -> None:
         """Give the right back, if it is still this process's."""
+        self.released.set()
         with contextlib.suppress(OSError):
             if self._read() == self.me:
                 self.file.unlink()
+
+
+@contextlib.contextmanager
+def only_writer(folder: Path, name: str = NAME) -> Iterator[None]:
+    """Be the only writer of a folder, or of what `name` stands for in it, during the block.
+
+    Raises:
+        InUseError: another process writes there.
+        UserError: the folder cannot be written.
+    """
+    writer = Writer(folder, name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writer.acquire(say)
+    except OSError as error:
+        raise cannot_write(folder, error.errno or 0, error) from None
+    try:
+        yield
+    finally:
+        writer.release()
 
 
 def _is_running(pid: Any, born: Any) -> bool:

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import pickle
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -14,12 +15,16 @@ from torch.utils.data import DataLoader, Dataset
 from selfsup.augment.boxes import CropSpec
 from selfsup.config import ViewsConfig
 from selfsup.core.errors import require
+from selfsup.core.notices import notice
 from selfsup.core.stopping import in_reader
 from selfsup.data.samplers import PKSampler, Sampler
 from selfsup.data.sources import Crops, Source
 from selfsup.data.stand_ins import stand_ins
 
 MOST_WORKERS = 12
+AHEAD = 2
+"""Batches that each reader has ready: torch's default."""
+SHARED = "/dev/shm"
 GREY = 128  # level of a row that no image can fill
 
 
@@ -154,6 +159,8 @@ def read_ahead(batches: Batches, steps: Sequence[int], *, workers: int | None) -
         "the images cannot be sent to reader processes, since their data set cannot be pickled: "
         "give --workers 0, or define its class and functions in a module",
     )
+    if workers and len(steps):
+        workers = _fitting_readers(workers, _bytes_of(batches, steps[0]))
     # batch_size=None passes whole batches through: a worker reads one step at a time
     loader = DataLoader(
         batches,
@@ -162,6 +169,7 @@ def read_ahead(batches: Batches, steps: Sequence[int], *, workers: int | None) -
         num_workers=workers,
         pin_memory=pin,
         worker_init_fn=in_reader,
+        prefetch_factor=AHEAD if workers else None,
     )
     return iter(loader)
 
@@ -179,6 +187,34 @@ def default_workers(*, in_memory: bool, gpu: bool) -> int:
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     return max(2, min(MOST_WORKERS, cores // here - 1))
+
+
+def _bytes_of(batches: Batches, step: int) -> int:
+    """Bytes of the crops that one process reads at a step."""
+    images = len(batches.sampler(step)) // batches.world[1]
+    channels = batches.views.channels
+    crops = (group.views * group.size**2 for group in batches.views.by_size())
+    return images * channels * sum(crops)
+
+
+def _fitting_readers(workers: int, size: int) -> int:
+    """Return how many readers fit in shared memory, through which they send batches of `size`.
+
+    A reader has AHEAD batches ready, and one is in use. Without room it would die, or the machine
+    would end it by SIGBUS.
+    """
+    try:
+        free = shutil.disk_usage(SHARED).free
+    except OSError:  # not on this system
+        return workers
+    fitting = max(0, min(workers, (free // max(1, size) - 1) // AHEAD))
+    if fitting < workers:
+        notice(
+            f"{SHARED} has {free / 1e6:.1f} MB free, and {workers} readers need "
+            f"{(workers * AHEAD + 1) * size / 1e6:.1f} MB: reading with {fitting}. In Docker, "
+            "--shm-size 8g gives more"
+        )
+    return int(fitting)
 
 
 def can_be_sent(value: Any) -> bool:

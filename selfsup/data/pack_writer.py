@@ -13,7 +13,9 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
+from selfsup.core.disk import cannot_write
 from selfsup.core.errors import UserError
+from selfsup.core.writer import only_writer
 from selfsup.data.decode import BadImage
 from selfsup.data.encode import Stored, Style, encode
 from selfsup.data.pack import MAGIC, PAGE, Pack
@@ -34,14 +36,24 @@ def write_pack(
     command resumes. The pack appears under its name when it is whole.
 
     Raises:
-        UserError: no image can be read, or the earlier attempt was of other images or another
-            style.
+        UserError: no image can be read, the earlier attempt was of other images or another style,
+            the disk is full, or another process writes the same pack.
     """
+    with only_writer(file.parent, f".{file.name}.writer.json"):
+        try:
+            return _write(source, file, style, threads, progress)
+        except OSError as error:
+            raise cannot_write(file, error.errno or 0, error) from None
+
+
+def _write(
+    source: Source, file: Path, style: Style, threads: int, progress: Callable[[int], None]
+) -> int:
+    """Write a pack, or go on with one that was not finished."""
     partial, journal = (file.with_name(file.name + end) for end in (".partial", ".journal"))
     request = {"images": len(source), "sha256": _fingerprint(source), "style": list(style)}
     done = _resume(partial, journal, request)
     progress(len(done))
-    file.parent.mkdir(parents=True, exist_ok=True)
     with partial.open("r+b" if done else "wb") as out, journal.open("a") as lines:
         out.seek(done[-1]["end"] if done else PAGE)
         if not done:

@@ -4,7 +4,9 @@ Shape letters: b images, s side in pixels.
 """
 
 import json
+import os
 import pickle
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from selfsup.config import EncoderConfig, Pooling, ViewsConfig
+from selfsup.core.disk import same_permissions, write_to
 from selfsup.core.errors import UserError, did_you_mean, require
 from selfsup.core.version import __version__
 from selfsup.core.yaml_files import parse_yaml
@@ -179,15 +182,24 @@ def export(encoder: Encoder, folder: Path, views: ViewsConfig) -> None:
         "mean": mean,
         "std": std,
     }
-    folder.mkdir(parents=True, exist_ok=True)
     model = encoder.model.to(memory_format=torch.contiguous_format)
-    timm.models.save_for_hf(
-        model,
-        str(folder),
-        model_config={"pretrained_cfg": preprocessing, MARK: __version__},
-        safe_serialization=True,
-        data_config=preprocessing,
-    )
+    part = folder.with_name(f".{folder.name}.part")
+
+    def write() -> None:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        timm.models.save_for_hf(
+            model,
+            str(part),
+            model_config={"pretrained_cfg": preprocessing, MARK: __version__},
+            safe_serialization=True,
+            data_config=preprocessing,
+        )
+        same_permissions(part, "config.json")
+        _replace_folder(part, folder)
+
+    needed = sum(x.numel() * x.element_size() for x in model.state_dict().values())
+    write_to(folder, write, needed=needed, clean=lambda: shutil.rmtree(part, ignore_errors=True))
     encoder.to(
         memory_format=torch.channels_last if encoder.channels_last else torch.contiguous_format
     )
@@ -197,6 +209,22 @@ def export_architecture(encoder: Encoder, folder: Path, views: ViewsConfig) -> N
     """Write the config.json of `export` without the weights: `load` makes the network, `blank`."""
     export(encoder, folder, views)
     (folder / WEIGHTS).unlink()
+
+
+def _replace_folder(new: Path, folder: Path) -> None:
+    """Put a whole folder in the place of another, which is removed only then."""
+    for file in new.iterdir():
+        with file.open("rb") as written:
+            os.fsync(written.fileno())
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        for other in folder.iterdir():
+            if not (new / other.name).exists():  # what people have put beside the weights
+                other.rename(new / other.name)
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def encoder_folder(folder: Path) -> Path:

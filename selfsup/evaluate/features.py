@@ -22,6 +22,7 @@ from selfsup.config.pipelines import SIMCLR
 from selfsup.core.distributed import gather_objects, gather_uneven, local_slice, world
 from selfsup.core.errors import UserError
 from selfsup.core.labels import class_labels
+from selfsup.core.stopping import in_reader
 from selfsup.data.loader import default_workers
 from selfsup.data.sources import Source
 from selfsup.encoders.evaluation_view import center_boxes
@@ -174,6 +175,7 @@ def embed_chunks(
         batch_size=None,
         num_workers=workers,
         pin_memory=gpu,
+        worker_init_fn=in_reader,
         generator=torch.Generator(),  # else it draws a seed from the process's
     )
     # features of a chunk come to the CPU after the next is on its way, so that a GPU works on

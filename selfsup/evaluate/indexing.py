@@ -1,5 +1,6 @@
 """An index from images: embed what is new, add it to what is there, write the folder."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from selfsup.core.distributed import is_main
 from selfsup.core.errors import require
 from selfsup.core.numerics import normalize
 from selfsup.core.paths import check_output
+from selfsup.core.writer import only_writer
 from selfsup.data.audit import digest
 from selfsup.encoders.thresholds import read_threshold
 from selfsup.encoders.weights import fingerprint
@@ -42,6 +44,14 @@ def build_index(config: IndexConfig) -> BuiltIndex:
     require(not (config.ann and config.qdrant), "--ann and --qdrant are two engines: choose one")
     model = open_model(config)
     folder = Path(config.out) if config.out else result_file("index", model)
+    place = folder if (folder / "index.json").exists() else folder.parent
+    writes = only_writer(place, f".{folder.name}.writer.json")
+    with writes if is_main() else nullcontext():
+        return _build(config, model, folder)
+
+
+def _build(config: IndexConfig, model: EvaluatedModel, folder: Path) -> BuiltIndex:
+    """Make or change the index in a folder, and write it."""
     index, unreadable = _open_or_start(config, model, folder), 0
     if config.remove and is_main():
         index = store.remove(index, config.remove)

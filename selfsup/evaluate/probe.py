@@ -20,6 +20,7 @@ class KNNProbe:
             UserError: they have no labels, or the interval is no number of steps.
         """
         require(config.every > 0, f"--probe.every must be above 0, not {config.every}")
+        require(config.k > 0, f"--probe.k must be above 0, not {config.k}")
         self.run = run
         self.source = None
         if config.data:

@@ -17,7 +17,7 @@ def require_agreement(facts: dict[str, Any]) -> None:
     """
     first, *others = gather_objects(facts)
     for rank, theirs in enumerate(others, start=1):
-        for key in first.keys() | theirs.keys():
+        for key in {**first, **theirs}:
             if first.get(key) != theirs.get(key):
                 raise UserError(
                     f"process {rank} has another {key} than process 0 ({_shown(first.get(key))} -> "

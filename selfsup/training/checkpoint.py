@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from selfsup.core.disk import write_to
+from selfsup.core.disk import same_permissions, write_to
 from selfsup.core.errors import UnusableError
 
 FILES = ("model.safetensors", "optimizer.safetensors")
@@ -82,6 +82,7 @@ def _write(
     manifest = manifest | {"files": {name: fingerprint(partial / name) for name in FILES}}
     manifest["sha256"] = _digest(manifest)
     (partial / "manifest.json").write_text(json.dumps(manifest, indent=1))
+    same_permissions(partial, "manifest.json")
     for name in (*FILES, "manifest.json"):
         _flush(partial / name)
     _flush(partial)

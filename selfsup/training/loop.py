@@ -65,6 +65,7 @@ def train_steps(
     )
     run.begin(batches.source, total=total)
     start = run.resume(method, optim)
+    run.at(start, total)
     if start >= total:
         run.print_line(f"{run.folder} has done all its {total} steps; nothing is left to train")
         yield start
@@ -126,6 +127,9 @@ def _check(run: Run, method: Method, config: TrainConfig, batch: int) -> None:
     for name in ("log_every", "save_every", "keep"):
         value = getattr(config, name)
         require(value > 0, f"--{name.replace('_', '-')} must be above 0, not {value}")
+    workers, bad = config.workers, config.max_bad
+    require(workers is None or workers >= 0, f"--workers must be 0 or more, not {workers}")
+    require(0 <= bad <= 1, f"--max-bad is a fraction of the images from 0 to 1, not {bad}")
     check_batch(method, config, batch, run.accelerator.num_processes)
     if config.sync_bn and run.accelerator.device.type != "cuda":
         raise UserError("--sync-bn needs GPUs; on a CPU use a norm without batch statistics")

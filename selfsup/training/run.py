@@ -34,6 +34,7 @@ from selfsup.core import distributed
 from selfsup.core.disk import cannot_write
 from selfsup.core.errors import DivergedError, UnusableError, UserError
 from selfsup.core.json_lines import read_steps
+from selfsup.core.notices import notice
 from selfsup.core.numerics import all_finite
 from selfsup.core.paths import check_output
 from selfsup.core.progress import TrainProgress
@@ -115,6 +116,8 @@ class Run:
         name = signal.Signals(signum).name
         self.print_line(f"{name}: stopped after step {step}, whose checkpoint is written")
         self.print_line(f"go on with: {command()}")
+        if self.config.track:
+            self.accelerator.end_training()
         stop(signum)
 
     def begin(self, source: Source, *, total: int) -> None:
@@ -124,10 +127,11 @@ class Run:
             UserError: they differ, or the checkpoints' images do and --other-images is not given.
         """
         self.work = describe_work(source, to_dict(self.config), about())
-        images = {f"images ({key})": value for key, value in self.work["images"].items()}
+        names = ("number of images", "names of images", "labels", "content of images")
+        images = dict(zip(names, self.work["images"].values(), strict=True))
         settings = {k: v for k, v in flat(self.work["settings"]).items() if k not in LOCAL}
         steps = {"number of steps": total}
-        require_agreement(images | settings | self.work["versions"] | steps)
+        require_agreement(images | steps | settings | self.work["versions"])
         other = self.config.other_images
         for line in compare_work(self.folder, source, self.work, other_images=other):
             self.print_line(line)
@@ -225,8 +229,11 @@ class Run:
         """Append figures to log.jsonl, to the tracker, and show them; words to log.jsonl alone."""
         if self.main:
             line = json.dumps({"step": step, "time": round(time.time(), 3), **values, **words})
-            with (self.folder / "log.jsonl").open("a") as log:
-                log.write(line + "\n")
+            try:
+                with (self.folder / "log.jsonl").open("a") as log:
+                    log.write(line + "\n")
+            except OSError as error:  # figures are lost, and training is not
+                notice(f"warning: {self.folder}/log.jsonl cannot be written ({error.strerror})")
         if self.config.track:
             self.accelerator.log(values, step=step)
         if self.progress is not None:

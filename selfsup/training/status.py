@@ -8,6 +8,7 @@ heartbeat    seconds since 1970; renewed every few seconds while the run lives
 command      what goes on with the run
 """
 
+import atexit
 import contextlib
 import json
 import os
@@ -27,7 +28,7 @@ STATES = {0: "done", STOPPED: "stopped", INTERRUPTED: "stopped"}
 
 
 class Status:
-    """Keep status.json and the writer's file of a run folder fresh, from a thread of its own."""
+    """Keep status.json of a run folder fresh, from a thread of its own."""
 
     def __init__(self, folder: Path, writer: Writer) -> None:
         """Begin; the end comes by `core.ending`."""
@@ -49,6 +50,7 @@ class Status:
         self._write()
         threading.Thread(target=self._beat, daemon=True, name="selfsup status").start()
         at_end(self.end)
+        atexit.register(self._leave)  # of a script that has no `core.ending`
 
     def at(self, step: int, total: int) -> None:
         """Note how far the run is; the next heartbeat writes it."""
@@ -63,11 +65,15 @@ class Status:
             self._write()
         self.writer.release()
 
+    def _leave(self) -> None:
+        if not self.ended.is_set():
+            failed = getattr(sys, "last_value", None) is not None
+            self.end(int(failed), "an exception" if failed else "the process ended")
+
     def _beat(self) -> None:
         while not self.ended.wait(BEAT):
             with self.mutex:
                 if not self.ended.is_set():
-                    self.writer.beat()
                     self._write()
 
     def _write(self) -> None:

@@ -190,3 +190,28 @@ def test_images_that_vanish_stop_the_run_before_a_checkpoint_counts(tmp_path: Pa
     assert done.returncode == 3, done.stderr
     assert "cannot be read" in done.stderr
     assert not checkpoint.any_in(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (("--keep", "-1"), "--keep must be above 0"),
+        (("--epochs", "0", "--steps", "None"), "--epochs must be above 0"),
+        (("--steps", "-5"), "--steps must be above 0"),
+        (("--batch", "-8"), "raise --batch"),
+        (("--save-every", "0"), "--save-every must be above 0"),
+        (("--workers", "-1"), "--workers must be 0 or more"),
+        (("--max-bad", "-0.1"), "--max-bad is a fraction"),
+        (("--max-bad", "2"), "--max-bad is a fraction"),
+        (("--probe.k", "0"), "--probe.k must be above 0"),
+        (("--probe.every", "0"), "--probe.every must be above 0"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused(
+    tmp_path: Path, flags: tuple[str, ...], sentence: str
+) -> None:
+    data = arrays(tmp_path / "data.npz", 0)
+    done = start(data, tmp_path / "run", "--probe.data", str(data), *flags)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert not (tmp_path / "run" / "encoder").exists()

@@ -296,3 +296,34 @@ def test_a_slurm_job_that_was_stopped_is_put_back_into_the_queue(tmp_path: Path)
         text, _ = process.communicate(timeout=60)
         assert process.returncode == 1, text  # the run was refused before it began
     assert (tmp_path / "scontrol").read_text() == "requeue 42\n"
+
+
+@pytest.mark.parametrize(
+    ("end", "state", "status"),
+    [("", "done", 0), ("raise OSError('x')", "failed", 1), ("break", "done", 0)],
+)
+def test_a_script_with_its_own_loop_has_a_status_too(
+    tmp_path: Path, end: str, state: str, status: int
+) -> None:
+    script = tmp_path / "own.py"
+    script.write_text(
+        "import sys\n"
+        "from recipes.pretrain_simclr import Config\n"
+        "from selfsup.core.cli import parse\n"
+        "from selfsup.methods.simclr import SimCLR\n"
+        "from selfsup.training.fill_in import fill_in\n"
+        "from selfsup.training.pretrain import pretrain_steps\n"
+        "from selfsup.training.run import Run\n"
+        "from selfsup.training.start import starting_encoder\n"
+        "config = fill_in(parse(Config, sys.argv[1:]))\n"
+        "run = Run(config)\n"
+        "method = SimCLR(starting_encoder(config), config.method)\n"
+        "for step in pretrain_steps(run, method, config):\n"
+        f"    {end or 'pass'}\n"
+    )
+    out = tmp_path / "run"
+    flags = ("--data", arrays(tmp_path), "--out", out, *FLAGS, "--steps", "3")
+    done = run(sys.executable, script, *flags)
+    assert done.returncode == status, done.stderr
+    assert (status_of(out)["state"], status_of(out)["exit_status"]) == (state, status)
+    assert not (out / ".writer.json").exists()
