@@ -1,6 +1,7 @@
 """`selfsup adapt` from published weights to a verdict, and its wrong turns."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -80,9 +81,43 @@ def test_no_proven_lead_exports_the_published_weights(
     for name, tensor in selfsup.load(config.init).state_dict().items():
         assert torch.equal(chosen[name], tensor)
     lines = capsys.readouterr().out.splitlines()
-    table = lines[next(i for i, x in enumerate(lines) if "to train on, " in x and "images" in x) :]
-    assert any(line.startswith("verdict: keep the published weights") for line in table)
-    assert lines[-1].startswith("encoder in ")
+    assert any(line.startswith("verdict: keep the published weights") for line in lines)
+    assert lines[-3].startswith("encoder in ")
+
+
+@pytest.mark.slow
+def test_the_same_command_again_has_the_same_verdict_also_without_the_start(
+    config: AdaptConfig,
+) -> None:
+    first = adapt(config)
+    published = selfsup.load(config.init).state_dict()
+    with pytest.raises(UserError, match="other settings"):
+        adapt(replace(config, classes=3))
+    shutil.rmtree(config.init)
+    again = adapt(config)
+    assert again.own == first.own
+    kept = selfsup.load(Path(config.out) / "published").state_dict()
+    assert all(torch.equal(kept[name], tensor) for name, tensor in published.items())
+
+
+@pytest.mark.slow
+def test_one_that_was_stopped_goes_on_to_the_verdict_of_an_unbroken_one(
+    config: AdaptConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = adapt(replace(config, save_every=2))
+    stopped = replace(config, out=config.out + "2", save_every=2)
+
+    def stop(*args: object, **settings: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("selfsup.evaluate.blend.blend", stop)
+        with pytest.raises(KeyboardInterrupt):
+            adapt(stopped)
+    run = Path(stopped.out) / "run"
+    shutil.rmtree(run / "checkpoints" / "step-00000006")
+    shutil.rmtree(run / "encoder")
+    assert adapt(stopped).own.lead == whole.own.lead
 
 
 @pytest.mark.parametrize(
@@ -112,3 +147,38 @@ def test_images_without_labels_or_repeats_cannot_judge(config: AdaptConfig, tmp_
         adapt(replace(config, remember=str(tmp_path / "single.npz")))
     with pytest.raises(UserError, match=r"too few to keep some apart"):
         adapt(replace(config, data=str(tmp_path / "single.npz")))
+
+
+def test_an_existing_run_is_not_written_over(config: AdaptConfig, tmp_path: Path) -> None:
+    run = tmp_path / "mine"
+    run.mkdir()
+    (run / "config.yaml").write_text("a: 1")
+    with pytest.raises(UserError, match="exists and is no adaptation"):
+        adapt(replace(config, out=str(run)))
+    with pytest.raises(UserError, match="exists and is no adaptation"):
+        adapt(replace(config, out=config.init))
+    assert [p.name for p in run.iterdir()] == ["config.yaml"]
+
+
+def test_a_head_that_the_published_weights_lack_is_refused_before_training(
+    config: AdaptConfig,
+) -> None:
+    with pytest.raises(UserError, match=r"--method\.dim 8"):
+        adapt(replace(config, method=replace(config.method, dim=8)))
+    assert not Path(config.out).exists()
+
+
+@pytest.mark.slow
+def test_weights_of_one_channel_are_adapted_to_grey_images(
+    config: AdaptConfig, tmp_path: Path
+) -> None:
+    images, labels = stripes(6, 12)
+    np.savez(tmp_path / "grey.npz", images=images[..., :1], labels=labels)
+    grey = replace(VIEWS, mean=(0.5,), std=(0.5,))
+    encoder = EncoderConfig(name="resnet18", args=SMALL, stem="standard")
+    export(build_for(encoder, grey), tmp_path / "one", grey)
+    views = replace(config.views, hue=0.0, saturation=0.0, grey=0.0)
+    found = adapt(
+        replace(config, data=str(tmp_path / "grey.npz"), init=str(tmp_path / "one"), views=views)
+    )
+    assert found.own.figures

@@ -8,7 +8,6 @@ and judges published, fine-tuned and mixed weights on classes that nothing else 
 is in OUT/encoder; where no lead is proven, these are the published weights.
 """
 
-import shutil
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,26 +35,36 @@ def adapt(config: AdaptConfig) -> "Adaptation":
     from selfsup.recipes import finetune_triplet
 
     from selfsup.core.distributed import is_main, wait
+    from selfsup.core.paths import check_output
     from selfsup.core.progress import say
-    from selfsup.encoders.encoder import export
+    from selfsup.encoders.encoder import copy_export, export
     from selfsup.evaluate.adaptation import ADAPTED, PUBLISHED, TRAINED, judge_all
     from selfsup.evaluate.blend import blend
     from selfsup.training.fill_in import fill_in
-    from selfsup.training.start import starting_encoder
+    from selfsup.training.start import opened
 
     require(bool(config.init), "--init names the weights to adapt: timm:resnet50, a run, a file...")
     out = Path(config.out)
-    sets = _sets(config)
+    check_output(out, mark="published", otherwise="no adaptation")
+    require(
+        config.method.dim == 0,
+        f"--method.dim {config.method.dim}: published weights have no such head to be mixed with; "
+        "leave it out, or use selfsup finetune",
+    )
+    published, trained, mix = out / "published", out / "run", out / "mix"
+    goes_on = (published / "config.json").exists()
+    start = replace(config, out="")  # whose own folder would describe a network without weights
+    if goes_on:  # --init may have moved
+        start = replace(start, init=str(published), format="", moving_average=False)
+    sets = _sets(config, len(config.views.mean) or opened(start).views.channels)
     names = [field.name for field in fields(finetune_triplet.Config)]
     settings = {name: getattr(config, name) for name in names}
     own, *others = sets.choice
     probe = replace(config.probe, data=own, held_out=0.0, keep=others[0] if others else "")
     settings |= {"data": sets.train, "out": str(out / "run"), "probe": probe}
     run = fill_in(finetune_triplet.Config(**settings))
-    published, trained, mix = out / "published", out / "run", out / "mix"
-    start = starting_encoder(run)
-    if is_main():
-        export(start, published, run.views)
+    if is_main() and not goes_on:
+        export(opened(replace(run, out="")).encoder, published, run.views)
     finetune_triplet.main(run)
     how: dict[str, Any] = {"size": run.views.size, "workers": run.workers, "seed": run.seed}
     mixed = blend(
@@ -68,32 +77,36 @@ def adapt(config: AdaptConfig) -> "Adaptation":
     found = judge_all(sets, {name: str(model) for name, model in models.items()}, evaluate)
     if is_main():
         chosen = mix / "encoder" if found.helped else published
-        shutil.copytree(chosen, out / "encoder", dirs_exist_ok=True)
+        copy_export(chosen, out / "encoder")
         found.save(out / "adapt.json", mix=mixed.fractions[mixed.best])
-        print(f"\n{found.table()}\nencoder in {out / 'encoder'}")
+        print(f"\n{found.table()}\nencoder in {out / 'encoder'}, to be searched with:")
+        print(f"  selfsup index --model {out} --data IMAGES")
+        print(f"  selfsup search {out} IMAGE")
     wait()
     return found
 
 
-def _sets(config: AdaptConfig) -> "Sets":
-    """Open and divide the images, as names that settings take."""
+def _sets(config: AdaptConfig, channels: int) -> "Sets":
+    """Open and divide the images of so many channels, as names that settings take."""
     from selfsup.data.in_memory import Opened
-    from selfsup.data.open import open_source, training_source
+    from selfsup.data.open import open_source
     from selfsup.data.parts import divide, halve
     from selfsup.data.subset import labelled_images, require_classes
     from selfsup.evaluate.adaptation import Sets
 
-    def opened(data: str) -> "Source":
-        source = labelled_images(open_source(data, labels=config.labels), data)
+    def labelled(data: str) -> "Source":
+        opened = open_source(data, labels=config.labels, channels=channels)
+        source = labelled_images(opened, data)
         require_classes(source, data, repeated=True)
         return source
 
-    source = labelled_images(training_source(config), config.data)
+    found = open_source(config.data, split=config.split, labels=config.labels, channels=channels)
+    source = labelled_images(found, config.data)
     parts = divide(source, config.data, seed=config.seed, verdict=not config.test)
-    judges = parts.verdict or opened(config.test)
+    judges = parts.verdict or labelled(config.test)
     choice, remembered = [parts.choice], None
     if config.remember:
-        first, remembered = halve(opened(config.remember), seed=config.seed)
+        first, remembered = halve(labelled(config.remember), seed=config.seed)
         choice.append(first)
     names = (f"{config.data}, to choose by", f"{config.remember}, to choose by")
     return Sets(

@@ -13,6 +13,13 @@ def exists(text: str) -> bool:
         return False
 
 
+def run_in(folder: Path) -> Path:
+    """Return the folder of a run, which `selfsup adapt` keeps inside its own as `run/`."""
+    inside = folder / "run"
+    own = (folder / "config.yaml").is_file()
+    return inside if not own and (inside / "config.yaml").is_file() else folder
+
+
 def check_output(folder: Path, *, mark: str, otherwise: str) -> None:
     """Refuse to write into a folder that holds something else.
 

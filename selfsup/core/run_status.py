@@ -5,7 +5,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from selfsup.core.errors import InUseError, UnusableError, UserError
+from selfsup.core.errors import InUseError, UnusableError, UserError, require
+from selfsup.core.paths import exists, run_in
 
 SILENT = 30.0
 """Seconds without a heartbeat after which a run counts as gone."""
@@ -17,6 +18,8 @@ def read(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: there is none, or it cannot be read.
     """
+    require(exists(str(folder)), f"{folder} does not exist")
+    folder = run_in(folder)
     file = folder / "status.json"
     try:
         status: dict[str, Any] = json.loads(file.read_text())

@@ -168,7 +168,7 @@ def only_writer(folder: Path, name: str = NAME) -> Iterator[None]:
         writer.release()
 
 
-def _is_running(pid: Any, born: Any) -> bool:
+def _is_running(pid: Any, since: Any) -> bool:
     """Whether a process of this machine runs, and is the one that was born then."""
     if not isinstance(pid, int) or pid <= 0:
         return False
@@ -179,7 +179,7 @@ def _is_running(pid: Any, born: Any) -> bool:
     except OSError:
         pass  # it is somebody else's
     now = born(pid)
-    return now != "dead" and (born is None or now is None or now == born)
+    return now != "dead" and (since is None or now is None or now == since)
 
 
 def born(pid: int) -> str | None:

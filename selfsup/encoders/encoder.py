@@ -211,6 +211,23 @@ def export_architecture(encoder: Encoder, folder: Path, views: ViewsConfig) -> N
     (folder / WEIGHTS).unlink()
 
 
+def copy_export(exported: Path, folder: Path) -> None:
+    """Put a copy of an exported encoder in the place of another, whole or not at all.
+
+    Raises:
+        NoRoomError: the disk is full.
+    """
+    part = folder.with_name(f".{folder.name}.part")
+
+    def write() -> None:
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(exported, part)
+        _replace_folder(part, folder)
+
+    needed = sum(file.stat().st_size for file in exported.iterdir())
+    write_to(folder, write, needed=needed, clean=lambda: shutil.rmtree(part, ignore_errors=True))
+
+
 def _replace_folder(new: Path, folder: Path) -> None:
     """Put a whole folder in the place of another, which is removed only then."""
     for file in new.iterdir():

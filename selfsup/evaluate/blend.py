@@ -16,9 +16,10 @@ from selfsup.config import BlendConfig
 from selfsup.core.distributed import is_main
 from selfsup.core.errors import UserError, require
 from selfsup.core.paths import check_output, exists
+from selfsup.data.subset import labelled_images, require_classes
 from selfsup.encoders.encoder import Encoder, export
 from selfsup.encoders.published import is_published
-from selfsup.evaluate.model import EvaluatedModel, labelled_features, open_model
+from selfsup.evaluate.model import EvaluatedModel, embed, open_images, open_model
 from selfsup.evaluate.retrieval_figures import retrieval
 from selfsup.search.gallery import Queries
 
@@ -41,7 +42,8 @@ class Blend:
     def table(self) -> str:
         """The curve in plain text: a row for each mix, MAP@R (and Recall@1) of each set."""
         names = list(self.figures)
-        rows = ["of the second  " + "  ".join(f"{name[-20:]:>20}" for name in names)]
+        short = [name.rstrip("/").split("/")[-1][:20] for name in names]
+        rows = ["of the second  " + "  ".join(f"{name:>20}" for name in short)]
         for i, fraction in enumerate(self.fractions):
             cells = (self.figures[name][i] for name in names)
             texts = (f"{cell[PRECISION]:.3f} ({cell[RECALL]:.3f})" for cell in cells)
@@ -147,6 +149,8 @@ def _require_same_network(
 
 
 def _measure(model: EvaluatedModel, data: str, config: BlendConfig) -> dict[str, float]:
-    features = labelled_features(model, data, "", config)
+    images = labelled_images(open_images(model, data, "", config), data)
+    require_classes(images, data, repeated=True)
+    features = embed(model, images, config)
     values = retrieval(Queries(features.x, features.labels)).figures
     return {name: float(values[name].mean()) for name in (RECALL, PRECISION)}

@@ -227,7 +227,7 @@ class Validation:
         probes = self._with(MAP)
         going_on = [s for s in checkpoint.steps_of(self.run.folder) if s >= probes[0]["step"]]
         needed = {best_probe(probes, until=s)["step"] for s in (*going_on, step)}
-        for old in final.parent.glob("step-*"):
+        for old in checkpoint.own_folders(final.parent):
             if int(old.name[5:]) not in needed:
                 shutil.rmtree(old)
 

@@ -12,6 +12,7 @@ import yaml
 
 from selfsup.core.errors import UserError
 from selfsup.core.json_lines import read_steps
+from selfsup.core.paths import run_in
 from selfsup.core.progress import SHORT
 from selfsup.core.yaml_files import read_yaml
 from selfsup.report.curves import chart
@@ -75,6 +76,7 @@ def read_run(folder: Path) -> Files:
     Raises:
         UserError: it is no run's folder.
     """
+    folder = run_in(folder)
     if not (folder / "config.yaml").exists():
         raise UserError(f"{folder} is no run: it has no config.yaml")
     _, config = read_yaml(folder / "config.yaml")

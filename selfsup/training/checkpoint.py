@@ -64,7 +64,7 @@ def save(
         clean=lambda: clean(folder),
     )
     whole = 0
-    for path in sorted(_own(folder), key=_step, reverse=True):
+    for path in sorted(own_folders(folder), key=_step, reverse=True):
         if whole >= keep:
             shutil.rmtree(path, ignore_errors=True)
         elif _damage(path) is None:
@@ -100,7 +100,7 @@ def clean(folder: Path) -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _own(folder: Path) -> list[Path]:
+def own_folders(folder: Path) -> list[Path]:
     """The checkpoints of a folder, whole or not: names that are no step's belong to others."""
     return [p for p in folder.iterdir() if NAME.fullmatch(p.name)] if folder.is_dir() else []
 
@@ -111,12 +111,12 @@ def _step(path: Path) -> int:
 
 def any_in(run: Path) -> bool:
     """Whether a run folder has checkpoints, whole or not."""
-    return bool(_own(run / "checkpoints"))
+    return bool(own_folders(run / "checkpoints"))
 
 
 def work_of(run: Path) -> dict[str, Any] | None:
     """Return what the newest whole checkpoint of a run folder was trained on; None if unknown."""
-    for path in sorted(_own(run / "checkpoints"), key=_step, reverse=True):
+    for path in sorted(own_folders(run / "checkpoints"), key=_step, reverse=True):
         if _damage(path) is None:
             work = json.loads((path / "manifest.json").read_text()).get("work")
             return work if isinstance(work, dict) else None
@@ -125,7 +125,7 @@ def work_of(run: Path) -> dict[str, Any] | None:
 
 def steps_of(run: Path) -> list[int]:
     """Return the steps of a run folder's checkpoints, whole or not."""
-    return sorted(int(path.name[5:]) for path in (run / "checkpoints").glob("step-*"))
+    return sorted(map(_step, own_folders(run / "checkpoints")))
 
 
 def newest(folder: Path, print_line: Callable[[str], None]) -> Path | None:
@@ -138,7 +138,7 @@ def newest(folder: Path, print_line: Callable[[str], None]) -> Path | None:
     Raises:
         UserError: there are checkpoints and all are damaged.
     """
-    checkpoints = sorted(_own(folder), key=_step, reverse=True)
+    checkpoints = sorted(own_folders(folder), key=_step, reverse=True)
     reasons: list[str] = []
     for path in checkpoints:
         why = _damage(path)

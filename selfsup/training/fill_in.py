@@ -74,7 +74,8 @@ def fill_in(config: C, *, encoder: EncoderConfig = RESNET) -> C:
         if isinstance(config, PretrainConfig) and config.optim.settle is None:
             config = replace(config, optim=replace(config.optim, settle=config.optim.warmup))
         if isinstance(config, FinetuneConfig) and config.optim.layer_decay is None:
-            decay = 1.0 if has_batch_norms(start.encoder) else LAYER_DECAY
+            layered = hasattr(start.encoder.model, "group_matcher")  # else timm knows no order
+            decay = LAYER_DECAY if layered and not has_batch_norms(start.encoder) else 1.0
             config = replace(config, optim=replace(config.optim, layer_decay=decay))
     elif not config.encoder.name:
         args = config.encoder.args or encoder.args

@@ -1,6 +1,5 @@
 """Pretraining: unlabelled images, views and a method put together."""
 
-import shutil
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ from selfsup.data.mixture import Mixture
 from selfsup.data.open import training_source
 from selfsup.data.samplers import Sampler, ShuffleSampler, UnitSampler, WeightedSampler
 from selfsup.data.sources import Source, sample
+from selfsup.encoders.encoder import copy_export
 from selfsup.encoders.encoder import export as export_encoder
 from selfsup.encoders.lora import without_lora
 from selfsup.methods.method import Method
@@ -188,7 +188,7 @@ def export(run: Run, method: Method, views: ViewsConfig, *, instead: Path | None
     """
     folder = run.folder / "encoder"
     if run.main and instead is not None:
-        shutil.copytree(instead, folder, dirs_exist_ok=True)
+        copy_export(instead, folder)
     elif run.main:
         export_encoder(without_lora(method.exported), folder, views)
     wait()  # every process may load it now

@@ -29,7 +29,7 @@ changes only batch statistics)."""
 MAY_MOVE = {"method.teacher", "distil.teacher"}
 """Settings that may name another place when a run goes on, but neither come nor go. Of a teacher
 its weights count, wherever they lie."""
-OF_OLD_RUNS = {"probe.held_out": 0.0, "optim.settle": 0.0}
+OF_OLD_RUNS = {"probe.held_out": 0.0, "optim.settle": 0.0, "optim.layer_decay": 1.0}
 """Settings that runs without them in config.yaml have, where that is not today's default."""
 LOCAL = {"workers", "method.cache", "distil.cache", *MAY_MOVE}
 """Settings that may differ between the processes of a run, which may be on several machines."""
@@ -163,6 +163,13 @@ def compare_work(
             raise UnusableError(
                 f"{folder} was trained on other images ({changed}). Restore them, choose another "
                 "--out, or go on with these by --other-images"
+            )
+        held_out = flat(work["settings"]).get("probe.held_out")
+        if held_out:
+            raise UnusableError(
+                f"{folder} holds classes out ({held_out:g}), which are drawn from the labels: of "
+                f"other images ({changed}) they would be others, some of them trained on already. "
+                "Restore the images, or choose another --out"
             )
         lines.append(f"warning: going on with other images ({changed})")
     return lines

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from selfsup.core.errors import UserError
-from selfsup.training.checkpoint import load, newest, save
+from selfsup.training.checkpoint import load, newest, save, steps_of
 
 
 def network(seed: int) -> nn.Sequential:
@@ -222,3 +222,9 @@ def test_a_file_in_the_place_of_a_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot write .*step-00000002"):
         save(tmp_path, 2, model, optimizer_of("sgd", model), keep=2, extra=None)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000001", "step-00000002"]
+
+
+def test_folders_of_others_beside_checkpoints_are_no_steps(tmp_path: Path) -> None:
+    for name in ("step-best", "step-00000007", "step-00000012.part", "notes"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    assert steps_of(tmp_path) == [7]
