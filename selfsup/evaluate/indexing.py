@@ -44,6 +44,7 @@ def build_index(config: IndexConfig) -> BuiltIndex:
     require(not (config.ann and config.qdrant), "--ann and --qdrant are two engines: choose one")
     model = open_model(config)
     folder = Path(config.out) if config.out else result_file("index", model)
+    check_output(folder, mark="index.json", otherwise="no index")
     place = folder if (folder / "index.json").exists() else folder.parent
     writes = only_writer(place, f".{folder.name}.writer.json")
     with writes if is_main() else nullcontext():

@@ -11,6 +11,7 @@ from selfsup.config.views import size_for
 from selfsup.core import distributed
 from selfsup.core.disk import require_writable
 from selfsup.core.errors import require
+from selfsup.core.paths import check_output
 from selfsup.core.progress import say
 from selfsup.core.settings import checked
 from selfsup.data.held_out import fraction_held_out, hold_out
@@ -107,6 +108,8 @@ def fill_in(config: C, *, encoder: EncoderConfig = RESNET) -> C:
 
 def _check_output(folder: Path) -> None:
     """Check the run folder before the images are opened, which may take long."""
+    if not folder.is_dir():
+        check_output(folder, mark="config.yaml", otherwise="no run folder")
     check_places(folder)
     require_writable(folder)
 
