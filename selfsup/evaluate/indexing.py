@@ -84,7 +84,6 @@ def _open_or_start(config: IndexConfig, model: EvaluatedModel, folder: Path) -> 
     weights, size = fingerprint(model.encoder), model.views.size
     if not config.add and not config.remove:
         old = folder / "index.json"
-        check_output(folder, mark=old.name, otherwise="no index")
         index = store.empty(folder, path, weights, size)
         return replace(index, writing=store.read(folder).writing) if old.exists() else index
     index = store.read(folder)

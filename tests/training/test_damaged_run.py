@@ -172,14 +172,21 @@ def test_a_file_in_the_place_of_a_folder_is_named(work: Path, name: str) -> None
     assert f"{name} is a file where the run's folder" in done.stderr
 
 
-@pytest.mark.parametrize("out", ["file/run", "file", "/proc/nope"])
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [
+        ("file/run", "cannot be made"),
+        ("file", "exists and is no run folder"),
+        ("/proc/nope", "cannot write"),
+    ],
+)
 def test_an_output_that_cannot_be_written_is_refused_before_the_images_are_opened(
-    tmp_path: Path, out: str
+    tmp_path: Path, out: str, words: str
 ) -> None:
     (tmp_path / "file").touch()
     done = start(tmp_path / "no images", tmp_path / out)
     assert done.returncode == 2
-    assert "cannot write" in done.stderr
+    assert words in done.stderr
     assert "does not exist" not in done.stderr
 
 
