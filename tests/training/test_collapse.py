@@ -45,7 +45,7 @@ def test_a_run_made_to_collapse_is_stopped_within_200_steps(data: Path, tmp_path
     out = tmp_path / "run"
     flags = ("--data", data, "--out", out, *FLAGS, *HARD, "--on-collapse", "stop")
     done = recipe("recipes/finetune_triplet.py", *flags)
-    assert done.returncode == 2
+    assert done.returncode == 4
     told = done.stderr.strip().splitlines()[-1]
     assert told.startswith("error: at step ")
     assert re.search(r"the run is (collapsed|collapsing): ", told)
