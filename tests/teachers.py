@@ -1,5 +1,6 @@
 """Small exported encoders, for runs that need a teacher."""
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -22,3 +23,8 @@ def teacher(folder: Path, *, seed: int = 0, views: ViewsConfig = VIEW) -> Path:
     )
     export(encoder, folder, views)
     return folder
+
+
+def exported(root: Path, out: str) -> str:
+    """The digest of a run's exported weights."""
+    return hashlib.sha256((root / out / "encoder" / "model.safetensors").read_bytes()).hexdigest()

@@ -53,10 +53,11 @@ def adapt(config: AdaptConfig) -> "Adaptation":
     )
     published, trained, mix = out / "published", out / "run", out / "mix"
     goes_on = (published / "config.json").exists()
-    start = replace(config, out="")  # whose own folder would describe a network without weights
+    weights = replace(config, out="")  # whose own folder would describe a network without weights
     if goes_on:  # --init may have moved
-        start = replace(start, init=str(published), format="", moving_average=False)
-    sets = _sets(config, len(config.views.mean) or opened(start).views.channels)
+        weights = replace(weights, init=str(published), format="", moving_average=False)
+    start = opened(weights)
+    sets = _sets(config, len(config.views.mean) or start.views.channels)
     names = [field.name for field in fields(finetune_triplet.Config)]
     settings = {name: getattr(config, name) for name in names}
     own, *others = sets.choice
@@ -64,7 +65,7 @@ def adapt(config: AdaptConfig) -> "Adaptation":
     settings |= {"data": sets.train, "out": str(out / "run"), "probe": probe}
     run = fill_in(finetune_triplet.Config(**settings))
     if is_main() and not goes_on:
-        export(opened(replace(run, out="")).encoder, published, run.views)
+        export(start.encoder, published, run.views)
     finetune_triplet.main(run)
     how: dict[str, Any] = {"size": run.views.size, "workers": run.workers, "seed": run.seed}
     mixed = blend(
@@ -91,14 +92,12 @@ def _sets(config: AdaptConfig, channels: int) -> "Sets":
     from selfsup.data.in_memory import Opened
     from selfsup.data.open import open_source
     from selfsup.data.parts import divide, halve
-    from selfsup.data.subset import labelled_images, require_classes
+    from selfsup.data.subset import labelled_images, searchable_images
     from selfsup.evaluate.adaptation import Sets
 
     def labelled(data: str) -> "Source":
         opened = open_source(data, labels=config.labels, channels=channels)
-        source = labelled_images(opened, data)
-        require_classes(source, data, repeated=True)
-        return source
+        return searchable_images(opened, data)
 
     found = open_source(config.data, split=config.split, labels=config.labels, channels=channels)
     source = labelled_images(found, config.data)

@@ -36,7 +36,8 @@ class ModelConfig(InitConfig):
     batch: int = 256
     """Number of images in one forward pass."""
     workers: int | None = None
-    """Reader processes; by default 0 for arrays, 2 for other data."""
+    """Reader processes; by default 0 for arrays and 2 for other data, on a GPU its share of the
+    cores."""
     seed: int = 0
     """Seed of splits, of the bootstrap and of random weights."""
     memory: str = "1GB"

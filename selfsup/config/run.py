@@ -138,7 +138,8 @@ class TrainConfig(InitConfig):
     seed: int = 0
     """Seed of all random numbers."""
     workers: int | None = None
-    """Reader processes for each training process; by default 0 for arrays, 2 for other data."""
+    """Reader processes for each training process; by default 0 for arrays and 2 for other data, on
+    a GPU its share of the cores."""
     max_bad: float = 0.01
     """Largest fraction of unreadable images; the run stops if there are more."""
     log_every: int = 20

@@ -1,5 +1,6 @@
 """Parts of labelled images: to train on, to choose by, and to judge by, which nothing else sees."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -7,11 +8,12 @@ from torch import Tensor
 
 from selfsup.core.errors import UserError
 from selfsup.core.seeds import generator
+from selfsup.data.held_out import ENOUGH, searchable
 from selfsup.data.sources import Source
 from selfsup.data.subset import Subset
 
-SHARE, LEAST = 10, 8
-"""One class in so many for each of two parts, and the fewest classes of a part."""
+OF_CLASSES = 10
+"""One class in so many for each of two parts."""
 OF_IMAGES = 5
 """One image in so many of each class, where classes are few."""
 PAIR = 2
@@ -66,39 +68,36 @@ def divide(source: Source, name: str, *, seed: int, verdict: bool = True) -> Par
     """
     assert source.labels is not None
     labels = source.labels
-    classes, counts = labels.unique(return_counts=True)
-    searchable = classes[counts >= PAIR]
-    unseen = len(searchable) >= SHARE * LEAST
-    part = _of_classes(labels, searchable, seed) if unseen else _of_images(labels, seed)
+    classes = searchable(labels)
+    unseen = len(classes) >= ENOUGH
+    part = _of_classes(labels, classes, seed) if unseen else _of_images(labels, seed)
     if not verdict:
         part[part == 2] = 0
     sources = [Subset(source, (part == i).nonzero()[:, 0].tolist()) for i in range(2 + verdict)]
     if _classes(sources[-1]) < PAIR:
+        counts = labels.unique(return_counts=True)[1]
         raise UserError(
-            f"{name} has {len(classes)} classes of up to {int(counts.max())} images, too few to "
-            f"keep some apart: {SHARE * LEAST} classes, or two of {3 * PAIR} images, are needed"
+            f"{name} has {len(counts)} classes of up to {int(counts.max())} images, too few to "
+            f"keep some apart: {ENOUGH} classes, or two of {3 * PAIR} images, are needed"
         )
     train, choice, *rest = sources
     return Parts(train, choice, rest[0] if rest else None, unseen)
 
 
-def _of_classes(labels: Tensor, searchable: Tensor, seed: int) -> Tensor:
+def _of_classes(labels: Tensor, classes: Tensor, seed: int) -> Tensor:
     """The part of each image: those of a tenth of the classes for each of the last two."""
-    order = torch.randperm(len(searchable), generator=generator(seed, 0, "parts"))
-    each = len(searchable) // SHARE
+    order = torch.randperm(len(classes), generator=generator(seed, 0, "parts"))
+    each = len(classes) // OF_CLASSES
     part_of = torch.zeros(int(labels.max()) + 1, dtype=torch.int64)
-    part_of[searchable[order[:each]]] = 1
-    part_of[searchable[order[each : 2 * each]]] = 2
+    part_of[classes[order[:each]]] = 1
+    part_of[classes[order[each : 2 * each]]] = 2
     return part_of[labels]
 
 
 def _of_images(labels: Tensor, seed: int) -> Tensor:
     """The part of each image: of classes with 6 images or more, a fifth and 2 at least for each."""
     part = torch.zeros(len(labels), dtype=torch.int64)
-    draw = generator(seed, 0, "parts")
-    for label in labels.unique().tolist():
-        rows = (labels == label).nonzero()[:, 0]
-        rows = rows[torch.randperm(len(rows), generator=draw)]
+    for rows in _shuffled_classes(labels, generator(seed, 0, "parts")):
         each = max(PAIR, len(rows) // OF_IMAGES)
         if len(rows) >= 3 * PAIR:
             part[rows[:each]] = 1
@@ -106,14 +105,18 @@ def _of_images(labels: Tensor, seed: int) -> Tensor:
     return part
 
 
+def _shuffled_classes(labels: Tensor, draw: torch.Generator) -> Iterator[Tensor]:
+    """Yield the rows of each class in random order."""
+    for label in labels.unique().tolist():
+        rows = (labels == label).nonzero()[:, 0]
+        yield rows[torch.randperm(len(rows), generator=draw)]
+
+
 def halve(source: Source, *, seed: int) -> tuple[Source, Source]:
     """Divide the images of each class in two halves at random; one of an odd number goes first."""
     assert source.labels is not None
     first, second = [], []
-    draw = generator(seed, 0, "halves")
-    for label in source.labels.unique().tolist():
-        rows = (source.labels == label).nonzero()[:, 0]
-        rows = rows[torch.randperm(len(rows), generator=draw)]
+    for rows in _shuffled_classes(source.labels, generator(seed, 0, "halves")):
         first += rows[::2].tolist()
         second += rows[1::2].tolist()
     return Subset(source, sorted(first)), Subset(source, sorted(second))

@@ -82,6 +82,21 @@ def labelled_images(source: Source, data: str) -> Source:
     return labelled
 
 
+def searchable_images(source: Source, data: str) -> Source:
+    """Return the labelled images of a source in which one image can find another of its class.
+
+    Args:
+        source: the images.
+        data: what they are called, for messages.
+
+    Raises:
+        UserError: no image has a label, there is one class only, or each class has one image.
+    """
+    labelled = labelled_images(source, data)
+    require_classes(labelled, data, repeated=True)
+    return labelled
+
+
 def only_labelled(source: Source) -> Source:
     """Return the images of a source that have a label, or all if none has."""
     if source.labels is None or bool((source.labels >= 0).all()):

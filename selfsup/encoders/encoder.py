@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -183,10 +184,8 @@ def export(encoder: Encoder, folder: Path, views: ViewsConfig) -> None:
         "std": std,
     }
     model = encoder.model.to(memory_format=torch.contiguous_format)
-    part = folder.with_name(f".{folder.name}.part")
 
-    def write() -> None:
-        shutil.rmtree(part, ignore_errors=True)
+    def write(part: Path) -> None:
         part.mkdir(parents=True)
         timm.models.save_for_hf(
             model,
@@ -196,10 +195,9 @@ def export(encoder: Encoder, folder: Path, views: ViewsConfig) -> None:
             data_config=preprocessing,
         )
         same_permissions(part, "config.json")
-        _replace_folder(part, folder)
 
     needed = sum(x.numel() * x.element_size() for x in model.state_dict().values())
-    write_to(folder, write, needed=needed, clean=lambda: shutil.rmtree(part, ignore_errors=True))
+    _write_whole(folder, write, needed=needed)
     encoder.to(
         memory_format=torch.channels_last if encoder.channels_last else torch.contiguous_format
     )
@@ -217,15 +215,23 @@ def copy_export(exported: Path, folder: Path) -> None:
     Raises:
         NoRoomError: the disk is full.
     """
+    needed = sum(file.stat().st_size for file in exported.iterdir())
+    _write_whole(folder, lambda part: shutil.copytree(exported, part), needed=needed)
+
+
+def _write_whole(folder: Path, write: Callable[[Path], object], *, needed: int) -> None:
+    """Let `write` make a folder beside its place, and put it there when it is complete."""
     part = folder.with_name(f".{folder.name}.part")
 
-    def write() -> None:
+    def remove() -> None:
         shutil.rmtree(part, ignore_errors=True)
-        shutil.copytree(exported, part)
+
+    def write_and_place() -> None:
+        remove()
+        write(part)
         _replace_folder(part, folder)
 
-    needed = sum(file.stat().st_size for file in exported.iterdir())
-    write_to(folder, write, needed=needed, clean=lambda: shutil.rmtree(part, ignore_errors=True))
+    write_to(folder, write_and_place, needed=needed, clean=remove)
 
 
 def _replace_folder(new: Path, folder: Path) -> None:

@@ -1,6 +1,5 @@
 """Whether adapted weights are better than the published ones, and by how much."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from selfsup.config import EvaluateConfig
 from selfsup.evaluate.blend import PRECISION, RECALL
 from selfsup.evaluate.intervals import Figure, figure
 from selfsup.evaluate.model import labelled_features, open_model
+from selfsup.evaluate.results import write_record
 from selfsup.evaluate.retrieval_figures import retrieval
 from selfsup.search.gallery import Queries
 
@@ -106,7 +106,7 @@ class Adaptation:
             "facts": list(self.facts),
             "sets": [_plain(each) for each in (self.own, self.remembered) if each is not None],
         }
-        file.write_text(json.dumps(record | more, indent=2) + "\n")
+        write_record(file, record | more)
 
 
 def signed(each: Figure) -> str:

@@ -4,7 +4,6 @@ Source: WiSE-FT (Wortsman et al. 2022, https://arxiv.org/abs/2109.01903), sectio
 fine-tuned from A, mixes between the two keep most of what B learnt and lose less of what A knew.
 """
 
-import json
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,10 +15,11 @@ from selfsup.config import BlendConfig
 from selfsup.core.distributed import is_main
 from selfsup.core.errors import UserError, require
 from selfsup.core.paths import check_output, exists
-from selfsup.data.subset import labelled_images, require_classes
+from selfsup.data.subset import searchable_images
 from selfsup.encoders.encoder import Encoder, export
 from selfsup.encoders.published import is_published
 from selfsup.evaluate.model import EvaluatedModel, embed, open_images, open_model
+from selfsup.evaluate.results import write_record
 from selfsup.evaluate.retrieval_figures import retrieval
 from selfsup.search.gallery import Queries
 
@@ -93,7 +93,7 @@ def blend(config: BlendConfig) -> Blend:
         export(mixed.encoder.cpu(), out / "encoder", first.views)
         record = {"models": [config.model, config.other], "best": fractions[best]}
         curve = {"fractions": fractions, "figures": figures}
-        (out / "blend.json").write_text(json.dumps(record | curve, indent=2) + "\n")
+        write_record(out / "blend.json", record | curve)
     return result
 
 
@@ -149,8 +149,7 @@ def _require_same_network(
 
 
 def _measure(model: EvaluatedModel, data: str, config: BlendConfig) -> dict[str, float]:
-    images = labelled_images(open_images(model, data, "", config), data)
-    require_classes(images, data, repeated=True)
+    images = searchable_images(open_images(model, data, "", config), data)
     features = embed(model, images, config)
     values = retrieval(Queries(features.x, features.labels)).figures
     return {name: float(values[name].mean()) for name in (RECALL, PRECISION)}

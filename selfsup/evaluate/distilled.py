@@ -1,6 +1,5 @@
 """What distillation brought: a student beside its teacher and a student that had none."""
 
-import json
 import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -12,14 +11,15 @@ from torch import Tensor
 
 from selfsup.config import CompareDistilledConfig
 from selfsup.core.distributed import start
-from selfsup.core.errors import UserError, flags_renamed, require
+from selfsup.core.errors import flags_renamed, require
 from selfsup.core.settings import to_dict
 from selfsup.core.version import __version__
-from selfsup.data.subset import labelled_images, require_classes
+from selfsup.data.subset import searchable_images
 from selfsup.evaluate.comparison import accuracy
 from selfsup.evaluate.features import Features
 from selfsup.evaluate.intervals import Figure, Gap, figure, gap_closed
 from selfsup.evaluate.model import EvaluatedModel, embed, open_images, open_model, search_device
+from selfsup.evaluate.results import write_record
 from selfsup.evaluate.retrieval_figures import retrieval
 from selfsup.evaluate.speed import images_per_second
 from selfsup.evaluate.votes import Vote, knn_votes
@@ -140,13 +140,7 @@ class CompareDistilled:
         """
         if not self.settings["out"]:
             return None
-        path = Path(self.settings["out"])
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(self.to_dict(), indent=2) + "\n")
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror}") from None
-        return path
+        return write_record(Path(self.settings["out"]), self.to_dict())
 
 
 def compare_distilled(config: CompareDistilledConfig) -> CompareDistilled:
@@ -209,9 +203,8 @@ def _open(role: str, name: str, config: CompareDistilledConfig) -> EvaluatedMode
 
 
 def _features(model: EvaluatedModel, config: CompareDistilledConfig) -> Features:
-    images = labelled_images(open_images(model, config.data, config.split, config), config.data)
-    require_classes(images, config.data, repeated=True)
-    return embed(model, images, config)
+    opened = open_images(model, config.data, config.split, config)
+    return embed(model, searchable_images(opened, config.data), config)
 
 
 def _measure(features: Features, config: CompareDistilledConfig) -> dict[str, Values]:

@@ -115,7 +115,7 @@ def extract(
         views: size, normalisation and interpolation.
         device: of the encoder.
         batch: images at a time.
-        workers: processes that read images; by default 0 for arrays, else 2.
+        workers: processes that read images; by default `default_workers`.
         progress: called with the number of images after each batch.
         part: (rank, processes), by default those there are; (0, 1) embeds all images here, while
             other processes do something else.

@@ -81,13 +81,7 @@ class Evaluation:
         """
         if not is_main():
             return None
-        path = self.file if file is None else Path(file)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(self.to_dict(), indent=2) + "\n")
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror}") from None
-        return path
+        return write_record(self.file if file is None else Path(file), self.to_dict())
 
     def print(self) -> None:
         """Print the table, with the terminal's width and styles."""
@@ -168,6 +162,20 @@ def _value_cell(value: Figure | float | None) -> str:
 
 def _margin_cell(margin: Figure | None) -> str:
     return "" if margin is None else f"{margin.value:+.3f}{'*' if margin.low > 0 else ' '}"
+
+
+def write_record(path: Path, record: dict[str, Any]) -> Path:
+    """Write a record as JSON, its folder too, and return the file.
+
+    Raises:
+        UserError: it cannot be written there.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(record, indent=2) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from None
+    return path
 
 
 def _plain(figures: Figures) -> dict[str, Any]:

@@ -8,7 +8,6 @@ validation.json       what was exported, and why
 """
 
 import copy
-import json
 import shutil
 import textwrap
 from dataclasses import asdict
@@ -20,7 +19,7 @@ from selfsup.core.errors import UserError, require
 from selfsup.data.held_out import ENOUGH, searchable
 from selfsup.data.open import open_source
 from selfsup.data.sources import Source
-from selfsup.data.subset import labelled_images, require_classes
+from selfsup.data.subset import searchable_images
 from selfsup.encoders.encoder import Encoder
 from selfsup.encoders.encoder import export as export_encoder
 from selfsup.encoders.lora import without_lora
@@ -37,6 +36,7 @@ from selfsup.evaluate.curve import (
 )
 from selfsup.evaluate.features import extract
 from selfsup.evaluate.model import search_device
+from selfsup.evaluate.results import write_record
 from selfsup.evaluate.retrieval_figures import retrieval
 from selfsup.evaluate.votes import knn_predict
 from selfsup.methods.method import Method
@@ -151,7 +151,7 @@ class Validation:
         if self.run.main:
             record = {**asdict(outcome), "exported": outcome.exported}
             record["sentences"] = outcome.sentences()
-            (self.run.folder / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+            write_record(self.run.folder / RECORD, record)
         return outcome
 
     def _logged(self) -> list[Probe]:
@@ -218,26 +218,19 @@ class Validation:
         final = self._folder(step)
         if not self.run.main or ((final / "config.json").is_file() and not again):
             return
-        partial = final.with_name(f".{final.name}.part")
-        shutil.rmtree(partial, ignore_errors=True)
         # a copy: writing changes the memory layout of weights for a while
-        export_encoder(copy.deepcopy(without_lora(encoder)), partial, self.config.views)
-        shutil.rmtree(final, ignore_errors=True)
-        partial.rename(final)
+        export_encoder(copy.deepcopy(without_lora(encoder)), final, self.config.views)
         probes = self._with(MAP)
         going_on = [s for s in checkpoint.steps_of(self.run.folder) if s >= probes[0]["step"]]
         needed = {best_probe(probes, until=s)["step"] for s in (*going_on, step)}
         for old in checkpoint.own_folders(final.parent):
-            if int(old.name[5:]) not in needed:
+            if checkpoint.step_of(old) not in needed:
                 shutil.rmtree(old)
 
 
 def _open(config: FinetuneConfig, flag: str, data: str, labels: str) -> Source:
-    name = f"--probe.{flag} {data}"
     opened = open_source(data, labels=labels, channels=config.views.channels)
-    source = labelled_images(opened, name)
-    require_classes(source, name, repeated=True)
-    return source
+    return searchable_images(opened, f"--probe.{flag} {data}")
 
 
 def print_outcome(run: Run, outcome: Outcome) -> None:

@@ -64,7 +64,7 @@ def save(
         clean=lambda: clean(folder),
     )
     whole = 0
-    for path in sorted(own_folders(folder), key=_step, reverse=True):
+    for path in sorted(own_folders(folder), key=step_of, reverse=True):
         if whole >= keep:
             shutil.rmtree(path, ignore_errors=True)
         elif _damage(path) is None:
@@ -105,7 +105,8 @@ def own_folders(folder: Path) -> list[Path]:
     return [p for p in folder.iterdir() if NAME.fullmatch(p.name)] if folder.is_dir() else []
 
 
-def _step(path: Path) -> int:
+def step_of(path: Path) -> int:
+    """Return the step in the name of a checkpoint, or of another of `own_folders`."""
     return int(path.name.removeprefix("step-"))
 
 
@@ -116,7 +117,7 @@ def any_in(run: Path) -> bool:
 
 def work_of(run: Path) -> dict[str, Any] | None:
     """Return what the newest whole checkpoint of a run folder was trained on; None if unknown."""
-    for path in sorted(own_folders(run / "checkpoints"), key=_step, reverse=True):
+    for path in sorted(own_folders(run / "checkpoints"), key=step_of, reverse=True):
         if _damage(path) is None:
             work = json.loads((path / "manifest.json").read_text()).get("work")
             return work if isinstance(work, dict) else None
@@ -125,7 +126,7 @@ def work_of(run: Path) -> dict[str, Any] | None:
 
 def steps_of(run: Path) -> list[int]:
     """Return the steps of a run folder's checkpoints, whole or not."""
-    return sorted(map(_step, own_folders(run / "checkpoints")))
+    return sorted(map(step_of, own_folders(run / "checkpoints")))
 
 
 def newest(folder: Path, print_line: Callable[[str], None]) -> Path | None:
@@ -138,7 +139,7 @@ def newest(folder: Path, print_line: Callable[[str], None]) -> Path | None:
     Raises:
         UserError: there are checkpoints and all are damaged.
     """
-    checkpoints = sorted(own_folders(folder), key=_step, reverse=True)
+    checkpoints = sorted(own_folders(folder), key=step_of, reverse=True)
     reasons: list[str] = []
     for path in checkpoints:
         why = _damage(path)

@@ -11,7 +11,6 @@ from selfsup.config.views import size_for
 from selfsup.core import distributed
 from selfsup.core.disk import require_writable
 from selfsup.core.errors import require
-from selfsup.core.paths import check_output
 from selfsup.core.progress import say
 from selfsup.core.settings import checked
 from selfsup.data.held_out import fraction_held_out, hold_out
@@ -32,7 +31,7 @@ from selfsup.training.first_rate import (
 )
 from selfsup.training.optim import check_settings, peak_lr
 from selfsup.training.pretrain import largest_batch
-from selfsup.training.same_work import OF_OLD_RUNS, check_places, stored_settings
+from selfsup.training.same_work import OF_OLD_RUNS, check_folder, stored_settings
 from selfsup.training.start import opened, recorded
 
 C = TypeVar("C", bound=TrainConfig)
@@ -108,9 +107,7 @@ def fill_in(config: C, *, encoder: EncoderConfig = RESNET) -> C:
 
 def _check_output(folder: Path) -> None:
     """Check the run folder before the images are opened, which may take long."""
-    if not folder.is_dir():
-        check_output(folder, mark="config.yaml", otherwise="no run folder")
-    check_places(folder)
+    check_folder(folder)
     require_writable(folder)
 
 

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 
+import torch
 from torch import nn
 
 from selfsup.augment.draws import Change
@@ -48,21 +49,11 @@ def train_steps(
     Raises:
         UserError: sizes do not divide, the loss is not finite, too many images are bad.
     """
-    device = run.accelerator.device
     _check(run, method, config, batch)
     if config.sync_bn:
         method = synchronized(method)
     adapt(method, config)
-    optim = optimizer(
-        method.to(device),
-        config.optim,
-        loss_parameters=method.loss_parameters(),
-        factor=method.loss_lr,
-        decays=method.loss_decays,
-        constant_lr=method.constant_lr_parameters(),
-        rates=rate_factors(method, config.optim, config.encoder.name),
-        settled={id(p) for p in method.encoder.parameters()},
-    )
+    optim = _optimizer(method.to(run.accelerator.device), config)
     run.begin(batches.source, total=total)
     start = run.resume(method, optim)
     run.at(start, total)
@@ -121,6 +112,20 @@ def train_steps(
                 run.stop(done, halt)
         if halt := vote.close():
             run.stop(total, halt)
+
+
+def _optimizer(method: Method, config: TrainConfig) -> torch.optim.Optimizer:
+    """Make the optimiser of a method, whose parameters are on their device."""
+    return optimizer(
+        method,
+        config.optim,
+        loss_parameters=method.loss_parameters(),
+        factor=method.loss_lr,
+        decays=method.loss_decays,
+        constant_lr=method.constant_lr_parameters(),
+        rates=rate_factors(method, config.optim, config.encoder.name),
+        settled={id(p) for p in method.encoder.parameters()},
+    )
 
 
 def _check(run: Run, method: Method, config: TrainConfig, batch: int) -> None:

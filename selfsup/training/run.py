@@ -36,7 +36,6 @@ from selfsup.core.errors import DivergedError, UnusableError, UserError
 from selfsup.core.json_lines import read_steps
 from selfsup.core.notices import notice
 from selfsup.core.numerics import all_finite
-from selfsup.core.paths import check_output
 from selfsup.core.progress import TrainProgress
 from selfsup.core.seeds import seed_for
 from selfsup.core.settings import to_dict
@@ -49,11 +48,10 @@ from selfsup.training.agreement import require_agreement
 from selfsup.training.same_work import (
     LOCAL,
     changed_settings,
-    check_places,
+    check_folder,
     compare_work,
     describe_work,
     flat,
-    has_others,
     stored_settings,
 )
 from selfsup.training.status import Status, command
@@ -138,12 +136,8 @@ class Run:
 
     def _check(self, settings: dict[str, Any]) -> None:
         file = self.folder / "config.yaml"
-        check_places(self.folder)
-        if not file.exists():
-            if not self.folder.is_dir() or has_others(self.folder):
-                check_output(self.folder, mark=file.name, otherwise="no run folder")
-            return
-        if not checkpoint.any_in(self.folder):
+        check_folder(self.folder)
+        if not file.exists() or not checkpoint.any_in(self.folder):
             return  # nothing was computed with the old settings that is still there
         stored, line = stored_settings(self.folder)
         if line:

@@ -7,6 +7,7 @@ from typing import Any
 from selfsup.config import PretrainConfig, TrainConfig
 from selfsup.core import distributed
 from selfsup.core.errors import UnusableError, UserError, require
+from selfsup.core.paths import check_output
 from selfsup.core.settings import to_dict
 from selfsup.core.writer import NAME
 from selfsup.core.yaml_files import read_yaml
@@ -35,12 +36,14 @@ LOCAL = {"workers", "method.cache", "distil.cache", *MAY_MOVE}
 """Settings that may differ between the processes of a run, which may be on several machines."""
 
 
-def check_places(folder: Path) -> None:
-    """Refuse a run folder in which a file stands where a folder belongs, or the other way round.
+def check_folder(folder: Path) -> None:
+    """Refuse a run folder that holds something else, or a file where a folder belongs.
 
     Raises:
         UserError: with the name.
     """
+    if not (folder / "config.yaml").exists() and (not folder.is_dir() or has_others(folder)):
+        check_output(folder, mark="config.yaml", otherwise="no run folder")
     for name in FOLDERS:
         place = folder / name
         require(

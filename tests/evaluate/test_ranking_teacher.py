@@ -1,13 +1,12 @@
 """`finetune --distil`: features are stored as pretraining's, and a run keeps its teacher."""
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from launch import FINETUNE, PRETRAIN, called, recipe
 from pictures import folder
-from teachers import teacher
+from teachers import exported, teacher
 
 pytestmark = pytest.mark.slow
 
@@ -25,10 +24,6 @@ def root(tmp_path: Path) -> Path:
     folder(tmp_path / "images")
     teacher(tmp_path / "teacher")
     return tmp_path
-
-
-def exported(root: Path, out: str) -> str:
-    return hashlib.sha256((root / out / "encoder" / "model.safetensors").read_bytes()).hexdigest()
 
 
 def test_pretraining_and_fine_tuning_use_one_file_of_features(root: Path) -> None:

@@ -1,6 +1,5 @@
 """The teacher of a run: opened, recorded, the same when the run goes on, with its own view."""
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import numpy as np
 import pytest
 from launch import PRETRAIN, called, recipe
 from pictures import folder, picture
-from teachers import VIEW, teacher
+from teachers import VIEW, exported, teacher
 
 from selfsup.core.errors import UserError
 from selfsup.evaluate.teacher_features import open_teacher
@@ -27,10 +26,6 @@ def root(tmp_path: Path) -> Path:
     folder(tmp_path / "images")
     teacher(tmp_path / "teacher")
     return tmp_path
-
-
-def exported(root: Path, out: str) -> str:
-    return hashlib.sha256((root / out / "encoder" / "model.safetensors").read_bytes()).hexdigest()
 
 
 def test_a_teacher_brings_its_own_view(tmp_path: Path) -> None:

@@ -76,8 +76,6 @@ def losses(piece: Piece) -> list[Figure]:
     figures = []
     for n in (64,) if piece.small else (256, 512, 4096):
         for name, (ours, peer) in pairs_of_losses(n).items():
-            if name == "DCL" and n > 512 and DEVICE.type != "cuda":
-                continue
             mine, their = cost(ours, rounds), cost(peer, rounds)
             figures.append(Figure(f"{name} {n}", mine.ms, f"ms, {mine.megabytes:.0f} MB"))
             memory = f"x faster than the peer's {their.ms:.3g} ms, {their.megabytes:.0f} MB"

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from bench_views import photographs
 from gpu_figures import DEVICE, Figure, Piece, at_least, at_most, cost, run_pieces
 
 SIDE, BATCH = 256, 256  # pixels of stored images, images of a step
@@ -20,21 +21,6 @@ SMALLER = {True: "test_resnet", False: "resnet18"}
 KNN_AT_200 = 0.83
 """k-NN accuracy that 200 epochs of SimCLR should reach on CIFAR-10. Lightly publishes .848 for the
 best of all epochs on the test set; this is the last one, k = 200."""
-
-
-def photographs(n: int, height: int, width: int) -> Any:
-    """Random crops of two photographs: uint8 [n, height, width, 3]."""
-    from PIL import Image
-    from sklearn.datasets import load_sample_images
-
-    whole = [Image.fromarray(image) for image in load_sample_images().images]
-    draw = np.random.default_rng(0)
-    images = np.empty((n, height, width, 3), np.uint8)
-    for i in range(n):
-        left, top = draw.integers(0, 100, 2).tolist()
-        box = left, top, left + 500, top + 320
-        images[i] = np.asarray(whole[i % 2].resize((width, height), box=box))
-    return images
 
 
 def data(folder: Path, n: int) -> dict[str, str]:
