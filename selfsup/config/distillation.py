@@ -45,7 +45,7 @@ class DistilConfig(TeacherFeaturesConfig, HeadConfig):
     SEED)."""
     teacher_temperature: float = 0.05
     """Divides the teacher's similarities (0.04 in CompRess, 0.01 in SEED)."""
-    queue: int = 4096
+    queue: int = 1024
     """Features of the teacher, of earlier images, that queue compares with (65,536 in SEED); those
     of the batch are compared with too."""
     head: Literal["linear", "mlp"] = "mlp"

@@ -223,7 +223,8 @@ def test_calls_of_a_step_of_lars_do_not_grow_with_the_number_of_tensors(
             if clip is not None:
                 clip(list(weights))
             made.step()
-        return counted.number
+        number: int = counted.number
+        return number
 
     assert calls(40) == calls(4) < 30
 

@@ -69,7 +69,10 @@ def main(config: Config) -> None:
             "queue": lambda e: Distil(e, DistilConfig(loss="queue"), stored),
             "cosine, all": lambda e: Distil(e, DistilConfig(), every),
             "relational, all": lambda e: Distil(e, DistilConfig(loss="relational"), every),
-            "queue, all": lambda e: Distil(e, DistilConfig(loss="queue"), every),
+            "queue of 4,096": lambda e: Distil(e, DistilConfig(loss="queue", queue=4096), stored),
+            "queue of 4,096, all": lambda e: Distil(
+                e, DistilConfig(loss="queue", queue=4096), every
+            ),
             "cosine + simclr": lambda e: Distil(e, DistilConfig(simclr=0.2), stored),
         }
         accelerator = start()
