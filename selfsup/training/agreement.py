@@ -35,8 +35,8 @@ def require_shared(folder: Path) -> None:
     for rank, host in enumerate(hosts):
         require(
             not host,
-            f"process {rank} on {host} does not see what process 0 writes to {folder}: --out must be "
-            "a folder that all machines share",
+            f"process {rank} on {host} does not see what process 0 writes to {folder}: --out must "
+            "be a folder that all machines share",
         )
 
 
