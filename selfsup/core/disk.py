@@ -2,12 +2,13 @@
 
 import contextlib
 import errno
+import os
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 from selfsup.core.errors import NoRoomError, UserError
 
@@ -72,6 +73,26 @@ def free_bytes(place: Path) -> int:
         return shutil.disk_usage(place).free
     except OSError:
         return 0
+
+
+@contextlib.contextmanager
+def written_whole(file: Path) -> Iterator[TextIO]:
+    """Write a text file beside its place and move it there when it is complete."""
+    part = file.with_name(f".{file.name}.part")
+    try:
+        with part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as out:
+            yield out
+            out.flush()
+            os.fsync(out.fileno())
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Replace a file by this text, whole or not at all."""
+    with written_whole(file) as out:
+        out.write(text)
 
 
 def same_permissions(folder: Path, like: str) -> None:

@@ -193,6 +193,18 @@ class Stepper:
                 self._backward([*embedded], zeros)
         self.optimizer.zero_grad()
 
+    def try_micro_batch(self, batch: Batch, images: int) -> None:
+        """Send the first `images` forward and backward on this process alone; change nothing.
+
+        It raises what full memory raises, if they are too many.
+        """
+        with restored_buffers(self.method), self.accelerator.autocast():
+            embedded = self.method(self.inputs(batch, slice(images)))
+            outputs = [at_least_float32(x) for x in embedded if x.requires_grad]
+        moved = [p for p in self.method.parameters() if p.requires_grad]
+        if outputs:  # not by backward(), in which processes would wait for each other
+            torch.autograd.grad([x.sum() for x in outputs], moved, allow_unused=True)
+
     def _chunks(self, images: int) -> list[slice]:
         """The micro-batches of this process's images."""
         size = self.micro_batch or images
