@@ -8,7 +8,7 @@ from selfsup.core.errors import NoRoomError
 
 SENTENCES = (
     *("not enough memory", "can't allocate memory", "cannot allocate memory", "out of memory"),
-    *("alloc_failed", "std::bad_alloc"),
+    *("alloc_failed", "std::bad_alloc", "could not create a primitive"),
 )
 """What libraries say in errors that have no class of their own, in lower case."""
 

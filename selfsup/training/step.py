@@ -198,12 +198,13 @@ class Stepper:
 
         It raises what full memory raises, if they are too many.
         """
-        with restored_buffers(self.method), self.accelerator.autocast():
-            embedded = self.method(self.inputs(batch, slice(images)))
-            outputs = [at_least_float32(x) for x in embedded if x.requires_grad]
         moved = [p for p in self.method.parameters() if p.requires_grad]
-        if outputs:  # not by backward(), in which processes would wait for each other
-            torch.autograd.grad([x.sum() for x in outputs], moved, allow_unused=True)
+        with restored_buffers(self.method):
+            with self.accelerator.autocast():
+                embedded = self.method(self.inputs(batch, slice(images)))
+            sums = [at_least_float32(x).sum() for x in embedded if x.requires_grad]
+            if sums:  # not by backward(), in which processes would wait for each other
+                torch.autograd.grad(sums, moved, allow_unused=True)
 
     def _chunks(self, images: int) -> list[slice]:
         """The micro-batches of this process's images."""
