@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from selfsup.core.disk import write_to, write_whole
 from selfsup.core.errors import UserError
 from selfsup.data.alignment import Limits
 from selfsup.data.decode import FORMATS, ORIENTATION, BadImage
@@ -194,9 +195,14 @@ def _moments(readable: Sequence[ImageFacts]) -> tuple[list[float], list[float]]:
 
 
 def write_audit(report: Audit, file: Path) -> None:
-    """Write JSON."""
+    """Write JSON, whole or not at all.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    text = json.dumps(asdict(report), indent=1) + "\n"
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(asdict(report), indent=1) + "\n")
+    write_to(file, lambda: write_whole(file, text), needed=len(text))
 
 
 def read_audit(file: Path) -> Audit:

@@ -24,10 +24,12 @@ from torch import Tensor, nn
 from selfsup.augment.apply import standardize
 from selfsup.augment.resample import resized_array_crops
 from selfsup.config import ViewsConfig
+from selfsup.core.disk import write_to
 from selfsup.core.errors import UserError, require
 from selfsup.core.numerics import normalize
 from selfsup.core.paths import check_output
 from selfsup.core.version import __version__
+from selfsup.core.writer import only_writer
 from selfsup.data.decode import BadImage, decode
 from selfsup.data.python_objects import image_pixels
 from selfsup.encoders.encoder import Encoder, export, load
@@ -186,6 +188,18 @@ def write_bundle(run: Path, out: Path, *, onnx: bool = False) -> dict[str, float
     """
     encoder, views = load(run)
     check_output(out, mark="bundle.json", otherwise="not a bundle")
+    with only_writer(out.parent, f".{out.name}.writer.json"):
+        temporary = out.with_name(f".{out.name}.part")
+        return write_to(
+            out,
+            lambda: _write_bundle(run, out, encoder, views, onnx=onnx),
+            clean=lambda: shutil.rmtree(temporary, ignore_errors=True),
+        )
+
+
+def _write_bundle(
+    run: Path, out: Path, encoder: Encoder, views: ViewsConfig, *, onnx: bool
+) -> dict[str, float]:
     temporary = out.with_name(f".{out.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
     export(encoder, temporary / "encoder", views)

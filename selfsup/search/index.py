@@ -19,6 +19,8 @@ from typing import Any, Literal
 import numpy as np
 
 from selfsup.core.errors import UserError
+from selfsup.core.secrets import without_passwords
+from selfsup.data.arrays import BROKEN
 
 FORMAT = 1
 COLUMNS = ("name", "data", "split", "label", "sha256")
@@ -118,7 +120,7 @@ def write(index: Index, build: Callable[[Index], None]) -> None:
         "weights": index.weights,
         "size": index.size,
         "engine": index.engine,
-        "where": index.where,
+        "where": without_passwords(index.where),
         "threshold": index.threshold,
         "images": len(index),
         "width": int(index.embeddings.shape[1]),
@@ -176,7 +178,7 @@ def read(folder: Path) -> Index:
         raise UserError(
             f"{folder} is no index: {missing} is missing; selfsup index makes one"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except BROKEN as error:
         raise UserError(f"the index {folder} cannot be read: {error}") from None
     if embeddings.shape != shape or len(index) != shape[0]:
         raise UserError(

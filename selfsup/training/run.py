@@ -36,6 +36,7 @@ from selfsup.core.json_lines import read_steps
 from selfsup.core.notices import notice
 from selfsup.core.numerics import all_finite
 from selfsup.core.progress import TrainProgress
+from selfsup.core.secrets import without_passwords
 from selfsup.core.seeds import seed_for
 from selfsup.core.settings import to_dict
 from selfsup.core.stopping import requested, stop
@@ -72,6 +73,8 @@ class Run:
         self.progress: TrainProgress | None = None
         self._extra: Any = None
         self.log_is_torn = False
+        self.others: dict[str, Source] = {}
+        """Images beside those that are trained on, by what they are for."""
         self.work: dict[str, Any] | None = None
         settings = to_dict(config)
         self._check(settings)
@@ -133,14 +136,16 @@ class Run:
         Raises:
             UserError: they differ, or the checkpoints' images do and --other-images is not given.
         """
-        self.work = describe_work(source, to_dict(self.config), about())
+        self.work = describe_work(source, to_dict(self.config), about(), self.others)
         names = ("number of images", "names of images", "labels", "content of images")
         images = dict(zip(names, self.work["images"].values(), strict=True))
         settings = {k: v for k, v in flat(self.work["settings"]).items() if k not in LOCAL}
         steps = {"number of steps": total}
-        require_agreement(images | steps | settings | self.work["versions"])
+        beside = {f"images of {name}": found for name, found in self.work["others"].items()}
+        require_agreement(images | beside | steps | settings | self.work["versions"])
+        sources = {"": source, **self.others}
         other = self.config.other_images
-        for line in compare_work(self.folder, source, self.work, other_images=other):
+        for line in compare_work(self.folder, sources, self.work, other_images=other):
             self.print_line(line)
 
     def _check(self, settings: dict[str, Any]) -> None:
@@ -320,7 +325,7 @@ class Run:
 def about() -> dict[str, str]:
     """Return how a run was started: command, machine and versions."""
     return {
-        "command": shlex.join(sys.argv),
+        "command": without_passwords(shlex.join(sys.argv)),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         **{name: version(name) for name in ("torch", "timm", "accelerate", "numpy")},

@@ -159,7 +159,7 @@ real = loop.Stepper.__call__
 def limited(self, batch):
     if batch.step == 1:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
-        limit = pages * resource.getpagesize() + (150 << 20)
+        limit = pages * resource.getpagesize() + (600 << 20)
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     return real(self, batch)
 loop.Stepper.__call__ = limited
