@@ -123,7 +123,7 @@ def images() -> list[bytes]:
     made += [coded(picture.convert("F"), "TIFF"), coded(picture.convert("RGBA"), "WEBP")]
     made += [coded(picture, "TIFF", compression=name) for name in ("tiff_lzw", "jpeg", "packbits")]
     made += [coded(picture, "PNG", save_all=True, append_images=[picture] * 3)]
-    return made + [coded(picture, "GIF", save_all=True, append_images=[picture.rotate(9)] * 3)]
+    return [*made, coded(picture, "GIF", save_all=True, append_images=[picture.rotate(9)] * 3)]
 
 
 class Kind:
@@ -324,7 +324,9 @@ def fuzz(count: int, others: int, seed: int, keep: Path | None) -> dict[str, Any
 
 def _decode(data: bytes, channels: int) -> None:
     pixels = decode_bytes(data, channels)
-    assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == channels
+    assert pixels.dtype == np.uint8
+    assert pixels.ndim == 3
+    assert pixels.shape[2] == channels
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 import re
 
-_USER = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/?#@'\"]+@", re.IGNORECASE)
+_USER = re.compile(r"(\b[a-z][a-z0-9+.-]+:/{1,2})[^\s/?#@'\"]+@", re.IGNORECASE)
 _KEY = re.compile(
     r"((?:api[-_]?key|access[-_]?key|token|secret|password|passwd|signature|sig)=)[^\s&#'\"]+",
     re.IGNORECASE,

@@ -15,6 +15,7 @@ from PIL import Image
 
 from selfsup.core.disk import write_to, write_whole
 from selfsup.core.errors import UserError
+from selfsup.core.json_files import read_json
 from selfsup.data.alignment import Limits
 from selfsup.data.decode import FORMATS, ORIENTATION, BadImage
 from selfsup.data.duplicates import find_duplicates, maskable, too_large
@@ -213,7 +214,7 @@ def read_audit(file: Path) -> Audit:
             were often none.
     """
     try:
-        table = json.loads(file.read_text())
+        table = read_json(file)
         if "near" in table and "two_classes" not in table:
             raise UserError(f"{file} is of an older selfsup; run selfsup audit again")
         table["bad"] = {int(position): why for position, why in table["bad"].items()}

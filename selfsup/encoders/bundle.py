@@ -26,6 +26,7 @@ from selfsup.augment.resample import resized_array_crops
 from selfsup.config import ViewsConfig
 from selfsup.core.disk import write_to
 from selfsup.core.errors import UserError, require
+from selfsup.core.json_files import read_json
 from selfsup.core.numerics import normalize
 from selfsup.core.paths import check_output
 from selfsup.core.version import __version__
@@ -157,7 +158,7 @@ def load_bundle(folder: str | Path) -> Embedder:
     facts: dict[str, Any] = {}
     if file.exists():
         try:
-            facts = dict(json.loads(file.read_text()))
+            facts = dict(read_json(file))
         except (OSError, ValueError, TypeError) as error:
             raise UserError(f"{file} cannot be read: {error}") from None
         if facts.get("format", 0) > FORMAT:
@@ -232,10 +233,10 @@ def _figures(run: Path) -> dict[str, Any]:
     """Collect the figures, facts and settings that tools wrote to a run or a bundle."""
     records: dict[str, Any] = {}
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        records |= json.loads((run / "bundle.json").read_text())["figures"]  # `run` is a bundle
+        records |= read_json(run / "bundle.json")["figures"]  # `run` is a bundle
     for file in sorted(run.glob("*.json")):
         try:
-            record = json.loads(file.read_text())
+            record = read_json(file)
             kept = {key: record[key] for key in ("figures", "facts", "settings")}
             records[file.stem] = kept | {"details": record.get("details", {})}
         except (OSError, ValueError, KeyError, TypeError):

@@ -34,6 +34,7 @@ from selfsup.core.distributed import (
     world,
 )
 from selfsup.core.errors import require
+from selfsup.core.json_files import read_json
 from selfsup.core.writer import only_writer
 from selfsup.data.sources import Source
 from selfsup.encoders.encoder import Encoder
@@ -114,7 +115,7 @@ def _damage(place: Path) -> str | None:
     if not place.exists():
         return ""
     try:
-        manifest = json.loads((place / MANIFEST).read_text())
+        manifest = read_json(place / MANIFEST)
         actual = {name: fingerprint(place / name) for name in (FEATURES, MEAN)}
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 from selfsup.core.errors import UserError
+from selfsup.core.json_files import read_json
 from selfsup.core.secrets import without_passwords
 from selfsup.data.arrays import BROKEN
 
@@ -152,7 +153,7 @@ def read(folder: Path) -> Index:
     """
     parquet = _parquet()
     try:
-        record = json.loads((folder / "index.json").read_text())
+        record = read_json(folder / "index.json")
         if record["format"] > FORMAT:
             raise UserError(f"{folder} was written by a newer selfsup: pip install -U selfsup")
         empty_index = Index(
