@@ -16,6 +16,12 @@ T = TypeVar("T")
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 AGAIN = FULL | {errno.EIO, errno.EAGAIN, getattr(errno, "ESTALE", errno.EIO)}
 """Errors that may pass: somebody frees room, a server comes back."""
+CANNOT_FLUSH = {
+    *(errno.EACCES, errno.EPERM, errno.EISDIR, errno.EBADF, errno.EINVAL, errno.ENOSYS),
+    getattr(errno, "ENOTSUP", errno.EINVAL),
+    getattr(errno, "EOPNOTSUPP", errno.EINVAL),
+}
+"""Errors of systems that have no handles of folders, and of file systems without fsync."""
 WAITS = (0.5, 2.0)
 """Seconds between the three tries."""
 
@@ -75,6 +81,23 @@ def free_bytes(place: Path) -> int:
         return 0
 
 
+def flush(path: Path) -> None:
+    """Wait until a file or a folder's entries are on the disk, where the system can say so.
+
+    Raises:
+        OSError: the disk is full or broken.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if error.errno not in CANNOT_FLUSH:
+            raise
+
+
 @contextlib.contextmanager
 def written_whole(file: Path) -> Iterator[TextIO]:
     """Write a text file beside its place and move it there when it is complete."""
@@ -82,8 +105,7 @@ def written_whole(file: Path) -> Iterator[TextIO]:
     try:
         with part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as out:
             yield out
-            out.flush()
-            os.fsync(out.fileno())
+        flush(part)
         part.replace(file)
     finally:
         part.unlink(missing_ok=True)

@@ -68,7 +68,7 @@ class Pack:
         try:
             with file.open("rb") as opened:
                 self.bytes = np.frombuffer(
-                    mmap.mmap(opened.fileno(), 0, prot=mmap.PROT_READ), np.uint8
+                    mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ), np.uint8
                 )
             head = self.bytes[:PAGE].tobytes()
             if not head.startswith(MAGIC):

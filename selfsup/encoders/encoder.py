@@ -4,7 +4,6 @@ Shape letters: b images, s side in pixels.
 """
 
 import json
-import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from selfsup.config import EncoderConfig, Pooling, ViewsConfig
-from selfsup.core.disk import same_permissions, write_to
+from selfsup.core.disk import flush, same_permissions, write_to
 from selfsup.core.errors import UserError, did_you_mean, require
 from selfsup.core.json_files import read_json
 from selfsup.core.tensor_files import check_header
@@ -239,8 +238,7 @@ def _write_whole(folder: Path, write: Callable[[Path], object], *, needed: int) 
 def _replace_folder(new: Path, folder: Path) -> None:
     """Put a whole folder in the place of another, which is removed only then."""
     for file in new.iterdir():
-        with file.open("rb") as written:
-            os.fsync(written.fileno())
+        flush(file)
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():

@@ -10,7 +10,6 @@ cut short is the old one.
 """
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from selfsup.core.disk import cannot_write, flush
 from selfsup.core.errors import UserError
 from selfsup.core.json_files import read_json
 from selfsup.core.secrets import without_passwords
@@ -133,8 +133,7 @@ def write(index: Index, build: Callable[[Index], None]) -> None:
         parquet.write_table(pyarrow.table(columns), index.file("images.parquet"))
         build(index)
         for name in ("embeddings.npy", "images.parquet"):
-            with index.file(name).open("rb") as written:
-                os.fsync(written.fileno())
+            flush(index.file(name))
         unfinished = index.folder / ".index.json.part"
         unfinished.write_text(json.dumps(record, indent=2) + "\n")
         unfinished.replace(index.folder / "index.json")
@@ -142,7 +141,7 @@ def write(index: Index, build: Callable[[Index], None]) -> None:
             if not old.stem.endswith(f"-{index.writing}"):
                 old.unlink()
     except OSError as error:
-        raise UserError(f"cannot write the index {index.folder}: {error.strerror}") from None
+        raise cannot_write(index.folder, error.errno or 0, error) from None
 
 
 def read(folder: Path) -> Index:

@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from selfsup.core.disk import same_permissions, write_to
+from selfsup.core.disk import flush, same_permissions, write_to
 from selfsup.core.errors import UnusableError
 from selfsup.core.json_files import read_json
 
@@ -85,12 +85,12 @@ def _write(
     (partial / "manifest.json").write_text(json.dumps(manifest, indent=1))
     same_permissions(partial, "manifest.json")
     for name in (*FILES, "manifest.json"):
-        _flush(partial / name)
-    _flush(partial)
+        flush(partial / name)
+    flush(partial)
     if final.is_dir():
         shutil.rmtree(final)
     partial.rename(final)
-    _flush(final.parent)
+    flush(final.parent)
 
 
 def clean(folder: Path) -> None:
@@ -243,12 +243,3 @@ def _damage(path: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return "manifest.json cannot be read"
     return None
-
-
-def _flush(path: Path) -> None:
-    """Wait until a file or a folder's entries are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

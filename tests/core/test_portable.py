@@ -1,6 +1,7 @@
 """What POSIX has and others lack is done without: each is taken away, and a small run works."""
 
 import json
+import mmap
 import multiprocessing
 import os
 import signal
@@ -17,6 +18,9 @@ from pictures import folder
 from selfsup.core import stopping, writer
 from selfsup.core.writer import Writer
 from selfsup.data import loader
+from selfsup.data.encode import Style
+from selfsup.data.open import open_source
+from selfsup.data.pack_writer import write_pack
 
 
 def flags(root: Path) -> list[str | Path]:
@@ -109,6 +113,19 @@ def test_there_is_one_writer_without(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_pack_is_written_and_read_without_what_maps_have_in_posix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PROT_READ", "PROT_WRITE", "MAP_SHARED", "MAP_PRIVATE"):
+        monkeypatch.delattr(mmap, name)
+    taken_away("handles of folders", monkeypatch)
+    images = folder(tmp_path / "images", 2, 3)
+    assert write_pack(open_source(str(images)), tmp_path / "a.pack", Style("raw", None, 90)) == 0
+    source = open_source(str(tmp_path / "a.pack"))
+    assert np.array_equal(source.pixels(5), open_source(str(images)).pixels(5))
+
+
+@pytest.mark.slow
 def test_readers_start_where_there_is_no_fork(tmp_path: Path) -> None:
     """Classes and functions that readers need can be pickled."""
     images = folder(tmp_path / "images", 2, 8)
