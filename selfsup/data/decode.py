@@ -22,6 +22,8 @@ LARGEST = 1 << 29
 """Most bytes of a file that is read; a photograph has a hundredth."""
 MOST_PIXELS = 89_478_485
 """Most pixels of an image, the limit of which Pillow warns: more takes gigabytes."""
+LONGEST_SIDE = 65_535
+"""Pixels of a side: what JPEG can count to. A longer one is a damaged number."""
 STRIP_PIXELS = 1 << 22
 """Pixels that are converted at a time: a conversion holds several copies, some in float64."""
 FILE_CHANNELS = (1, 3, 4)
@@ -78,7 +80,7 @@ def decode_bytes(data: bytes, channels: int = 3) -> np.ndarray:
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if image.width * image.height > MOST_PIXELS:
+            if image.width * image.height > MOST_PIXELS or max(image.size) > LONGEST_SIDE:
                 raise BadImage(f"DecompressionBomb: {image.width} x {image.height} pixels")
             pixels = _plain_jpeg(image, data, channels)
             if pixels is None:

@@ -159,9 +159,10 @@ def load_bundle(folder: str | Path) -> Embedder:
     if file.exists():
         try:
             facts = dict(read_json(file))
-        except (OSError, ValueError, TypeError) as error:
+            facts["format"] = int(facts.get("format", 0))
+        except (OSError, ValueError, TypeError, OverflowError) as error:
             raise UserError(f"{file} cannot be read: {error}") from None
-        if facts.get("format", 0) > FORMAT:
+        if facts["format"] > FORMAT:
             raise UserError(
                 f"{folder} has format {facts['format']} of a newer selfsup; this version reads up "
                 f"to format {FORMAT}. Use pip install -U selfsup"

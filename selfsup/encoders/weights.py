@@ -125,6 +125,6 @@ def _unsafe_names(file: Path) -> str:
     """List the first names in a pickle that stand for code, for the error message."""
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(file)
-    except (ValueError, RuntimeError, OSError):  # torch cannot list those of its old file format
+    except (*READ_ERRORS, pickle.UnpicklingError):  # damaged, or of torch's old file format
         return ""
     return f" ({', '.join(names[:3])}{'...' if len(names) > 3 else ''})" if names else ""
