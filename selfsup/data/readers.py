@@ -7,6 +7,8 @@ from weakref import WeakSet
 
 from torch.utils.data import DataLoader
 
+from selfsup.core.errors import UserError
+
 _begun: "WeakSet[Any]" = WeakSet()
 
 
@@ -22,7 +24,21 @@ def begin(loader: DataLoader[Any]) -> Iterator[Any]:
         atexit.unregister(_end)
         atexit.register(_end)  # behind multiprocessing's own
     _begun.add(batches)
-    return batches
+    return _unwrapped(batches)
+
+
+def _unwrapped(batches: Iterator[Any]) -> Iterator[Any]:
+    """Raise a reader's error for the user as it was: torch puts it behind a traceback."""
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except UserError as error:
+            sentence = str(error).strip().splitlines()[-1]
+            name = f"{type(error).__module__}.{type(error).__qualname__}: "
+            raise type(error)(sentence.removeprefix(name)) from None
+        yield batch
 
 
 def _end() -> None:

@@ -63,7 +63,8 @@ def test_a_bundle_has_one_writer_and_a_dead_one_is_taken_over(tmp_path: Path, li
 def test_features_of_a_teacher_have_one_writer(tmp_path: Path, live: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (24, 20, 20, 3), dtype=np.uint8)
     np.savez(tmp_path / "data.npz", images=pixels)
-    flags = ["--data", tmp_path / "data.npz", "--method.teacher", teacher(tmp_path / "teacher")]
+    flags: list[str | Path] = ["--data", tmp_path / "data.npz"]
+    flags += ["--method.teacher", teacher(tmp_path / "teacher")]
     flags += [*PRETRAIN, "--no-report", "--method.cache", tmp_path / "cache", "--out"]
     done = called("recipes/pretrain_distil.py", *flags, tmp_path / "a")
     assert done.returncode == 0, done.stdout + done.stderr

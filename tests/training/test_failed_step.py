@@ -179,7 +179,8 @@ def test_a_real_limit_on_memory_ends_a_run_with_5_and_the_micro_batch_that_it_na
     images = np.random.default_rng(0).integers(0, 256, (64, 64, 64, 3), dtype=np.uint8)
     np.savez(tmp_path / "data.npz", images=images)
     small = "{stem_type: deep, stem_width: 32, channels: [64, 64, 8, 8], layers: [1, 1, 1, 1]}"
-    flags = ["--data", tmp_path / "data.npz", "--out", out, "--encoder.name", "resnet18"]
+    flags: list[str | Path] = ["--data", tmp_path / "data.npz", "--out", out]
+    flags += ["--encoder.name", "resnet18"]
     flags += ["--encoder.args", small, "--views.size", "64", "--batch", "64", "--steps", "2"]
     flags += ["--save-every", "1", "--no-report", "--workers", "0"]
     done = run(sys.executable, script, *flags, cwd=ROOT)

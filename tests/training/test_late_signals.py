@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from launch import PRETRAIN, called, run, torchrun
 
-import selfsup.training.pretrain as pretraining
 from selfsup.core.cli import attempt
 from selfsup.core.stopping import deferred
+from selfsup.training import loop, pretrain
 from selfsup.training.run import Run
 
 
@@ -45,7 +45,7 @@ def test_a_signal_while_the_last_checkpoint_is_written_stops_before_the_export(
 def test_a_signal_while_a_caller_leaves_the_loop_stops_before_the_export(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = pretraining.train_steps
+    real = loop.train_steps
 
     def left_early(*given: object, **named: object) -> object:
         steps = real(*given, **named)  # type: ignore[arg-type]
@@ -55,7 +55,7 @@ def test_a_signal_while_a_caller_leaves_the_loop_stops_before_the_export(
                 signal.raise_signal(signal.SIGTERM)
                 return
 
-    monkeypatch.setattr(pretraining, "train_steps", left_early)
+    monkeypatch.setattr(pretrain, "train_steps", left_early)
     done = called("recipes/pretrain_simclr.py", *flags(tmp_path))
     assert done.returncode == 75, done.stdout + done.stderr
     assert "SIGTERM: stopped before the encoder is written" in done.stdout

@@ -65,7 +65,7 @@ def test_a_log_that_cannot_be_cut_does_not_keep_a_run_from_going_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images, out = folder(tmp_path / "images"), tmp_path / "run"
-    flags = ["--data", images, "--out", out, *FLAGS, "--save-every", "1"]
+    flags: list[str | Path] = ["--data", images, "--out", out, *FLAGS, "--save-every", "1"]
     done = called("recipes/pretrain_simclr.py", *flags)
     assert done.returncode == 0, done.stderr
     breaks_opening({".log.jsonl.part", "log.jsonl"}, errno.ENOSPC, monkeypatch)

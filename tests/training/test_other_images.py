@@ -1,6 +1,7 @@
 """Images beside those that are trained on have fingerprints as well."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,8 +47,8 @@ def test_other_images_of_held_out_classes_are_refused(tmp_path: Path) -> None:
 
 def test_a_pretraining_probe_refuses_other_images_under_its_name(tmp_path: Path) -> None:
     images, others = folder(tmp_path / "images"), folder(tmp_path / "others", 3, 3)
-    settings = SMALL | {"batch": 8, "save_every": 1, "report": False}
-    probed = {"probe": {"data": str(others), "every": 2, "k": 3}}
+    settings: dict[str, Any] = SMALL | {"batch": 8, "save_every": 1, "report": False}
+    probed: dict[str, Any] = {"probe": {"data": str(others), "every": 2, "k": 3}}
     selfsup.pretrain(images, out=tmp_path / "run", **settings, **probed)
     (next(others.rglob("*.png"))).unlink()
     with pytest.raises(UnusableError, match=r"of --probe\.data .*: 9 images -> 8"):
