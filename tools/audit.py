@@ -42,6 +42,7 @@ def main(config: Config) -> None:
 
     from selfsup.core.errors import require
     from selfsup.core.progress import bar
+    from selfsup.core.writer import only_writer
     from selfsup.data.alignment import Limits
     from selfsup.data.audit import audit, not_masked, write_audit
     from selfsup.data.open import open_source
@@ -54,18 +55,19 @@ def main(config: Config) -> None:
     source = open_source(
         config.data, split=config.split, labels=config.labels, channels=config.channels
     )
-    with bar("images", len(source)) as advance:
-        report = audit(
-            source,
-            config.data,
-            limits=Limits().scaled(config.difference),
-            threads=config.workers,
-            progress=advance,
-        )
     out = Path(config.out)
-    write_audit(report, out)
     page = out.with_suffix(".html")
-    write_page(page, audit_page(report, source))
+    with only_writer(out.parent, f".{out.name}.writer.json"):
+        with bar("images", len(source)) as advance:
+            report = audit(
+                source,
+                config.data,
+                limits=Limits().scaled(config.difference),
+                threads=config.workers,
+                progress=advance,
+            )
+        write_audit(report, out)
+        write_page(page, audit_page(report, source))
     table = Table(show_header=False, box=None)
     for line in summary(report):
         table.add_row(*map(escape, line))

@@ -1,9 +1,10 @@
 """Show exactly the views of a step of a recipe, as a page.
 
     selfsup views --data images/ --method simclr --step 1200
-    selfsup views --config runs/simclr/config.yaml --step 1200
+    selfsup views --config runs/triplet/config.yaml --step 1200
 
-Any flag of the recipe may follow, or its settings file, which set views, seed and batch.
+The second is of a run, of pretraining or fine-tuning. Any flag of the recipe may follow, or its
+settings file, which set views, seed and batch.
 """
 
 import sys
@@ -43,33 +44,47 @@ def main(config: Config, flags: list[str]) -> None:
     from pathlib import Path
 
     from selfsup.core.errors import require
-    from selfsup.data.open import training_source
     from selfsup.report.page import write_page
     from selfsup.report.views import contact_sheet
-    from selfsup.training.pretrain import local_batches, pretraining_sampler
+    from selfsup.training.pretrain import local_batches
 
     require(config.step >= 0, f"--step must be 0 or more, not {config.step}")
     require(config.images > 0, f"--images must be above 0, not {config.images}")
     method, recipe = recipe_config(config.method, flags)
     views = recipe.views
-    source = training_source(recipe)
-    sampler = pretraining_sampler(source, recipe)
+    source, sampler = sampled_images(recipe)
     batch = local_batches(source, sampler, views, recipe.seed)[config.step]
     title = f"{method}, step {config.step}, seed {recipe.seed}: {recipe.data}"
     sheet = contact_sheet(source, batch, views, title=title, images=config.images)
     write_page(Path(config.page), sheet)
-    print(f"{config.page}: {min(config.images, len(batch.positions))} images of {recipe.batch}")
+    images = len(batch.positions)
+    print(f"{config.page}: {min(config.images, images)} images of {images}")
+
+
+def sampled_images(recipe: Any) -> tuple[Any, Any]:
+    """Open the images of these settings, with what samples them."""
+    from selfsup.config import FinetuneConfig
+    from selfsup.data.open import training_source
+    from selfsup.training.finetune import labelled, sampler_and_length
+    from selfsup.training.pretrain import pretraining_sampler
+
+    if isinstance(recipe, FinetuneConfig):
+        images = labelled(recipe)
+        return images.trained, sampler_and_length(recipe, images.labels)[0]
+    source = training_source(recipe)
+    return source, pretraining_sampler(source, recipe)
 
 
 def recipe_config(method: str, args: list[str]) -> tuple[str, Any]:
     """Parse the settings of the method's recipe from these flags; return its name with them."""
     from selfsup.tools.pretrain import DEFAULT, method_of, parse_with_pipeline
 
-    from selfsup.catalog import pretraining_recipe
+    from selfsup.catalog import finetuning_recipe, pretraining_recipe, recipes
     from selfsup.training.fill_in import fill_in
 
     method = method or method_of(args) or DEFAULT
-    recipe = pretraining_recipe(method)
+    ranks = f"finetune-{method}" in recipes()
+    recipe = finetuning_recipe(method)[0] if ranks else pretraining_recipe(method)
     settings = parse_with_pipeline(["--out", "", *args], recipe)  # it runs nowhere
     return method, fill_in(settings)
 

@@ -19,8 +19,16 @@ from selfsup.core.ending import announced
 from selfsup.core.errors import UserError, require
 from selfsup.core.first_error import say_first, status_of_first
 from selfsup.core.help import short_help
+from selfsup.core.memory import shortage_named
 from selfsup.core.settings import checked, line_of, with_values
-from selfsup.core.stopping import INTERRUPTED, STOPPED, StopRequested, handled, watch_parent
+from selfsup.core.stopping import (
+    INTERRUPTED,
+    STOPPED,
+    StopRequested,
+    handled,
+    say_if_late,
+    watch_parent,
+)
 from selfsup.core.synonyms import refuse_synonyms
 from selfsup.core.yaml_files import read_yaml
 
@@ -57,8 +65,9 @@ def attempt(work: Callable[[], None]) -> int:
         sys.stdout.reconfigure(errors="surrogateescape")  # names of files may hold any bytes
     watch_parent()
     try:
-        with handled(), announced():
+        with handled(), announced(), shortage_named():
             work()
+            say_if_late()
     except UserError as error:
         say_first(f"error: {error}", error.status)
         return error.status

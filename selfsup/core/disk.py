@@ -2,12 +2,13 @@
 
 import contextlib
 import errno
+import os
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 from selfsup.core.errors import NoRoomError, UserError
 
@@ -15,6 +16,12 @@ T = TypeVar("T")
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 AGAIN = FULL | {errno.EIO, errno.EAGAIN, getattr(errno, "ESTALE", errno.EIO)}
 """Errors that may pass: somebody frees room, a server comes back."""
+CANNOT_FLUSH = {
+    *(errno.EACCES, errno.EPERM, errno.EISDIR, errno.EBADF, errno.EINVAL, errno.ENOSYS),
+    getattr(errno, "ENOTSUP", errno.EINVAL),
+    getattr(errno, "EOPNOTSUPP", errno.EINVAL),
+}
+"""Errors of systems that have no handles of folders, and of file systems without fsync."""
 WAITS = (0.5, 2.0)
 """Seconds between the three tries."""
 
@@ -72,6 +79,42 @@ def free_bytes(place: Path) -> int:
         return shutil.disk_usage(place).free
     except OSError:
         return 0
+
+
+def flush(path: Path) -> None:
+    """Wait until a file or a folder's entries are on the disk, where the system can say so.
+
+    Raises:
+        OSError: the disk is full or broken.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if error.errno not in CANNOT_FLUSH:
+            raise
+
+
+@contextlib.contextmanager
+def written_whole(file: Path) -> Iterator[TextIO]:
+    """Write a text file beside its place and move it there when it is complete."""
+    part = file.with_name(f".{file.name}.part")
+    try:
+        with part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as out:
+            yield out
+        flush(part)
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Replace a file by this text, whole or not at all."""
+    with written_whole(file) as out:
+        out.write(text)
 
 
 def same_permissions(folder: Path, like: str) -> None:

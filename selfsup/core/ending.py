@@ -5,6 +5,7 @@ import signal
 from collections.abc import Callable, Iterator
 
 from selfsup.core.errors import UserError
+from selfsup.core.secrets import without_passwords
 from selfsup.core.stopping import INTERRUPTED, StopRequested
 
 AtEnd = Callable[[int, str], None]
@@ -47,4 +48,4 @@ def _outcome(error: BaseException) -> tuple[int, str]:
         return INTERRUPTED, "Ctrl-C"
     if isinstance(error, SystemExit):
         return (error.code if isinstance(error.code, int) else 0 if not error.code else 1), "exit"
-    return 1, f"{type(error).__name__}: {error}"
+    return 1, without_passwords(f"{type(error).__name__}: {error}")

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
+from selfsup.core.secrets import without_passwords
+
 
 class UserError(ValueError):
     """A wrong input. The text says what is wrong, the number, and what to do.
@@ -14,6 +16,10 @@ class UserError(ValueError):
     """
 
     status: ClassVar[int] = 2
+
+    def __init__(self, *words: object) -> None:
+        """Hide passwords that addresses in the sentence may have."""
+        super().__init__(*(without_passwords(w) if isinstance(w, str) else w for w in words))
 
 
 class UnusableError(UserError):

@@ -1,11 +1,11 @@
 """Read the status.json of a run, which `training/status.py` writes."""
 
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 from selfsup.core.errors import InUseError, UnusableError, UserError, require
+from selfsup.core.json_files import read_json
 from selfsup.core.paths import exists, run_in
 
 SILENT = 30.0
@@ -22,7 +22,7 @@ def read(folder: Path) -> dict[str, Any]:
     folder = run_in(folder)
     file = folder / "status.json"
     try:
-        status: dict[str, Any] = json.loads(file.read_text())
+        status: dict[str, Any] = read_json(file)
         fresh = time.time() - float(status["heartbeat"]) < SILENT
         status["step"] = int(status["step"])
         status["state"], status["reason"] = str(status["state"]), str(status["reason"])

@@ -97,6 +97,13 @@ def deferred() -> Iterator[None]:
             _Requests.depth -= 1
 
 
+def say_if_late() -> None:
+    """Say that a request was too late to stop anything: the work is done."""
+    if _Requests.signum and not _Requests.depth:
+        name = signal.Signals(_Requests.signum).name
+        print(f"{name} came when the work was done", file=sys.stderr, flush=True)
+
+
 def in_reader(*_: int) -> None:
     """Let a reader process ignore the signals: its parent ends it when the work is done.
 

@@ -85,7 +85,7 @@ class Writer:
             os.link(part, self.file)
         except FileExistsError:
             return False
-        except OSError:  # a file system without hard links
+        except (OSError, AttributeError):  # without hard links
             try:
                 with self.file.open("x") as out:
                     out.write(text)
@@ -128,7 +128,7 @@ class Writer:
             self.file.rename(aside)
             mine = aside.read_text() == json.dumps(other) or not other
             if not mine:
-                with contextlib.suppress(FileExistsError):
+                with contextlib.suppress(FileExistsError, AttributeError):
                     os.link(aside, self.file)
             aside.unlink()
         except OSError:

@@ -1,6 +1,9 @@
 """Images in numpy's files."""
 
+import struct
+import tokenize
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,12 @@ from selfsup.core.errors import UserError
 from selfsup.data.labels import column_labels, encode_class_numbers, text_of
 from selfsup.data.sources import ArraySource, Source, check_sides
 
-BROKEN = (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile)
+BROKEN = (
+    *(OSError, ValueError, EOFError, TypeError, KeyError, IndexError, OverflowError, MemoryError),
+    *(SyntaxError, RuntimeError, NotImplementedError, tokenize.TokenError, struct.error),
+    *(zipfile.BadZipFile, zlib.error),
+)
+"""What numpy, its parser of headers and zipfile raise for a damaged file."""
 
 
 def npz(file: Path, *, labels: str, channels: int) -> Source:

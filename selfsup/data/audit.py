@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from selfsup.core.disk import write_to, write_whole
 from selfsup.core.errors import UserError
+from selfsup.core.json_files import read_json
 from selfsup.data.alignment import Limits
 from selfsup.data.decode import FORMATS, ORIENTATION, BadImage
 from selfsup.data.duplicates import find_duplicates, maskable, too_large
@@ -194,9 +196,14 @@ def _moments(readable: Sequence[ImageFacts]) -> tuple[list[float], list[float]]:
 
 
 def write_audit(report: Audit, file: Path) -> None:
-    """Write JSON."""
+    """Write JSON, whole or not at all.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    text = json.dumps(asdict(report), indent=1) + "\n"
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(asdict(report), indent=1) + "\n")
+    write_to(file, lambda: write_whole(file, text), needed=len(text))
 
 
 def read_audit(file: Path) -> Audit:
@@ -207,7 +214,7 @@ def read_audit(file: Path) -> Audit:
             were often none.
     """
     try:
-        table = json.loads(file.read_text())
+        table = read_json(file)
         if "near" in table and "two_classes" not in table:
             raise UserError(f"{file} is of an older selfsup; run selfsup audit again")
         table["bad"] = {int(position): why for position, why in table["bad"].items()}

@@ -1,8 +1,10 @@
 """Decode a file's bytes to an upright image of eight bits, or raise the reason why not."""
 
+import errno
 import io
 import re
 import stat
+import time
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,6 +13,9 @@ from typing import Any
 import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps
+
+from selfsup.core.disk import AGAIN
+from selfsup.core.errors import NoRoomError
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".pjpeg", ".pjp"),
@@ -22,8 +27,12 @@ LARGEST = 1 << 29
 """Most bytes of a file that is read; a photograph has a hundredth."""
 MOST_PIXELS = 89_478_485
 """Most pixels of an image, the limit of which Pillow warns: more takes gigabytes."""
+LONGEST_SIDE = 65_535
+"""Pixels of a side: what JPEG can count to. A longer one is a damaged number."""
 STRIP_PIXELS = 1 << 22
 """Pixels that are converted at a time: a conversion holds several copies, some in float64."""
+READ_WAITS = (0.1, 1.0)
+"""Seconds between three tries to read a file of a server that has a bad moment."""
 FILE_CHANNELS = (1, 3, 4)
 """Grey, RGB, RGBA: what files can be read as."""
 
@@ -49,21 +58,33 @@ def decode(path: Path, channels: int = 3) -> np.ndarray:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read all of a regular file of sensible size.
+    """Read all of a regular file of sensible size; what may pass is tried three times.
 
     Raises:
         BadImage: it is not a regular file, too large, or cannot be read.
+        NoRoomError: no file can be opened, whatever is in it.
     """
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise BadImage("not a regular file")
-        if status.st_size > LARGEST:
-            raise BadImage(f"{status.st_size >> 20} MB, more than {LARGEST >> 20}")
-        return path.read_bytes()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise BadImage(f"{type(error).__name__}: {reason}") from None
+    for wait in (*READ_WAITS, None):
+        try:
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):
+                raise BadImage("not a regular file")
+            if status.st_size > LARGEST:
+                raise BadImage(f"{status.st_size >> 20} MB, more than {LARGEST >> 20}")
+            return path.read_bytes()
+        except (OSError, ValueError) as error:
+            code = getattr(error, "errno", None)
+            if code in AGAIN and wait is not None:
+                time.sleep(wait)
+                continue
+            if code in (errno.EMFILE, errno.ENFILE):
+                raise NoRoomError(
+                    f"{path} cannot be opened: {getattr(error, 'strerror', error)}. Allow more "
+                    "with `ulimit -n 4096`, or give fewer --workers"
+                ) from None
+            reason = getattr(error, "strerror", None) or str(error)
+            raise BadImage(f"{type(error).__name__}: {reason}") from None
+    raise AssertionError("the last try returns or raises")
 
 
 def decode_bytes(data: bytes, channels: int = 3) -> np.ndarray:
@@ -78,7 +99,7 @@ def decode_bytes(data: bytes, channels: int = 3) -> np.ndarray:
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if image.width * image.height > MOST_PIXELS:
+            if image.width * image.height > MOST_PIXELS or max(image.size) > LONGEST_SIDE:
                 raise BadImage(f"DecompressionBomb: {image.width} x {image.height} pixels")
             pixels = _plain_jpeg(image, data, channels)
             if pixels is None:

@@ -17,6 +17,7 @@ from selfsup.config import ViewsConfig
 from selfsup.core.errors import require
 from selfsup.core.notices import notice
 from selfsup.core.stopping import in_reader
+from selfsup.data.readers import begin
 from selfsup.data.samplers import PKSampler, Sampler
 from selfsup.data.sources import Crops, Source
 from selfsup.data.stand_ins import stand_ins
@@ -171,7 +172,7 @@ def read_ahead(batches: Batches, steps: Sequence[int], *, workers: int | None) -
         worker_init_fn=in_reader,
         prefetch_factor=AHEAD if workers else None,
     )
-    return iter(loader)
+    return begin(loader)
 
 
 def default_workers(*, in_memory: bool, gpu: bool) -> int:

@@ -8,7 +8,6 @@ The contents name each array's type, shape and place, so that opening reads them
 index of 67 million images (2 TB at 30 kB, 72 bytes each and their names) stays on disk as well.
 """
 
-import json
 import math
 import mmap
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor
 
 from selfsup.core.errors import UserError
+from selfsup.core.json_files import parse_json
 from selfsup.data.decode import BadImage
 from selfsup.data.labels import column_labels
 from selfsup.data.mixture import Mixture
@@ -68,19 +68,19 @@ class Pack:
         try:
             with file.open("rb") as opened:
                 self.bytes = np.frombuffer(
-                    mmap.mmap(opened.fileno(), 0, prot=mmap.PROT_READ), np.uint8
+                    mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ), np.uint8
                 )
             head = self.bytes[:PAGE].tobytes()
             if not head.startswith(MAGIC):
                 raise UserError(f"{file} is not a pack")
-            where = json.loads(head[len(MAGIC) :].split(b"\n")[0])
+            where = parse_json(head[len(MAGIC) :].split(b"\n")[0])
             start, size, whole = (int(where[key]) for key in ("contents", "bytes", "whole"))
             if whole != len(self.bytes):
                 raise UserError(f"{file} has {len(self.bytes)} bytes of {whole}; pack it again")
             self.index = where["index"]
             """sha256 of the index and the contents."""
             self.text = self.bytes[start : start + size].tobytes()
-            self.contents = json.loads(self.text)
+            self.contents = parse_json(self.text)
             if not self.contents.keys() >= KEYS:
                 raise UserError(f"the contents of {file} have changed; pack it again")
             self.starts, self.sizes = self.array("starts"), self.array("sizes")

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
-from selfsup.core.disk import cannot_write
+from selfsup.core.disk import cannot_write, flush
 from selfsup.core.errors import UserError
 from selfsup.core.writer import only_writer
 from selfsup.data.decode import BadImage
@@ -69,8 +69,7 @@ def _write(
         if not good:
             raise UserError(f"none of the {len(source)} images can be read")
         _finish(out, source, style, good, done)
-        out.flush()
-        os.fsync(out.fileno())
+    flush(partial)
     partial.replace(file)
     journal.unlink()
     return len(done) - len(good)

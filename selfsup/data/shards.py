@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from selfsup.core.errors import UserError, require
+from selfsup.core.json_files import read_json
 from selfsup.core.notices import notice
 from selfsup.data.decode import FILE_CHANNELS, SUFFIXES, BadImage
 from selfsup.data.folders import announce_passed_over, folder_labels, folder_level, list_files
@@ -103,7 +104,7 @@ def _index(file: Path) -> Shard:
     status = file.stat()
     state = [VERSION, status.st_size, status.st_mtime_ns]
     try:
-        index = json.loads(index_file.read_text())
+        index = read_json(index_file)
         if index["state"] == state:
             stored: Shard = index["shard"]
             return stored

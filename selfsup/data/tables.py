@@ -1,7 +1,6 @@
 """Image files on disk that a manifest names: a .csv, .jsonl or .parquet."""
 
 import csv
-import json
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from selfsup.core.errors import UserError
+from selfsup.core.json_files import parse_json
 from selfsup.data.decode import SUFFIXES, read_bytes
 from selfsup.data.labels import encode_words, text_of
 from selfsup.data.sources import Columns, ImageSource, Source
@@ -74,7 +74,7 @@ def _rows(file: Path) -> list[dict[str, Any]]:
         with file.open(newline="", encoding="utf-8-sig") as lines:
             if file.suffix.lower() == ".csv":
                 return _csv_rows(file, lines)
-            return [json.loads(line) for line in lines if line.strip()]
+            return [parse_json(line) for line in lines if line.strip()]
     except UnicodeDecodeError:
         raise UserError(f"{file} is not in UTF-8 ({_encoding(file)}): save it as UTF-8") from None
     except (OSError, ValueError, csv.Error) as error:

@@ -1,6 +1,5 @@
 """The members of a tar shard as samples: an image, its label and its columns."""
 
-import json
 import posixpath
 import tarfile
 from collections.abc import Iterator
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from selfsup.core.errors import UnusableError, UserError
+from selfsup.core.json_files import parse_json
 from selfsup.data.decode import SUFFIXES
 from selfsup.data.folders import count_suffixes, is_hidden
 from selfsup.data.labels import text_of
@@ -187,7 +187,7 @@ def _add_words(sample: dict[str, Any], kind: str, data: bytes) -> None:
     if kind != ".json":
         sample[kind[1:]] = data.decode("utf-8", "replace").strip()
         return
-    table = json.loads(data.decode("utf-8", "replace"))
+    table = parse_json(data.decode("utf-8", "replace"))
     if isinstance(table, dict):
         if "label" in table:
             sample["label"] = table.pop("label")

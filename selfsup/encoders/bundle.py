@@ -24,10 +24,13 @@ from torch import Tensor, nn
 from selfsup.augment.apply import standardize
 from selfsup.augment.resample import resized_array_crops
 from selfsup.config import ViewsConfig
+from selfsup.core.disk import write_to
 from selfsup.core.errors import UserError, require
+from selfsup.core.json_files import read_json
 from selfsup.core.numerics import normalize
 from selfsup.core.paths import check_output
 from selfsup.core.version import __version__
+from selfsup.core.writer import only_writer
 from selfsup.data.decode import BadImage, decode
 from selfsup.data.python_objects import image_pixels
 from selfsup.encoders.encoder import Encoder, export, load
@@ -155,10 +158,11 @@ def load_bundle(folder: str | Path) -> Embedder:
     facts: dict[str, Any] = {}
     if file.exists():
         try:
-            facts = dict(json.loads(file.read_text()))
-        except (OSError, ValueError, TypeError) as error:
+            facts = dict(read_json(file))
+            facts["format"] = int(facts.get("format", 0))
+        except (OSError, ValueError, TypeError, OverflowError) as error:
             raise UserError(f"{file} cannot be read: {error}") from None
-        if facts.get("format", 0) > FORMAT:
+        if facts["format"] > FORMAT:
             raise UserError(
                 f"{folder} has format {facts['format']} of a newer selfsup; this version reads up "
                 f"to format {FORMAT}. Use pip install -U selfsup"
@@ -186,6 +190,18 @@ def write_bundle(run: Path, out: Path, *, onnx: bool = False) -> dict[str, float
     """
     encoder, views = load(run)
     check_output(out, mark="bundle.json", otherwise="not a bundle")
+    with only_writer(out.parent, f".{out.name}.writer.json"):
+        temporary = out.with_name(f".{out.name}.part")
+        return write_to(
+            out,
+            lambda: _write_bundle(run, out, encoder, views, onnx=onnx),
+            clean=lambda: shutil.rmtree(temporary, ignore_errors=True),
+        )
+
+
+def _write_bundle(
+    run: Path, out: Path, encoder: Encoder, views: ViewsConfig, *, onnx: bool
+) -> dict[str, float]:
     temporary = out.with_name(f".{out.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
     export(encoder, temporary / "encoder", views)
@@ -218,10 +234,10 @@ def _figures(run: Path) -> dict[str, Any]:
     """Collect the figures, facts and settings that tools wrote to a run or a bundle."""
     records: dict[str, Any] = {}
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        records |= json.loads((run / "bundle.json").read_text())["figures"]  # `run` is a bundle
+        records |= read_json(run / "bundle.json")["figures"]  # `run` is a bundle
     for file in sorted(run.glob("*.json")):
         try:
-            record = json.loads(file.read_text())
+            record = read_json(file)
             kept = {key: record[key] for key in ("figures", "facts", "settings")}
             records[file.stem] = kept | {"details": record.get("details", {})}
         except (OSError, ValueError, KeyError, TypeError):

@@ -4,7 +4,6 @@ Shape letters: b images, s side in pixels.
 """
 
 import json
-import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -17,15 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from selfsup.config import EncoderConfig, Pooling, ViewsConfig
-from selfsup.core.disk import same_permissions, write_to
+from selfsup.core.disk import flush, same_permissions, write_to
 from selfsup.core.errors import UserError, did_you_mean, require
+from selfsup.core.json_files import read_json
+from selfsup.core.tensor_files import check_header
 from selfsup.core.version import __version__
 from selfsup.core.yaml_files import parse_yaml
 from selfsup.encoders.evaluation_view import SMALL, crop_of, evaluation_view
 from selfsup.encoders.published import base_name
 from selfsup.encoders.sizes import check_sizes, family_of, fitting_size, size_arguments
 from selfsup.encoders.variants import small_stem_resnet, with_pooling
-from selfsup.encoders.weights import READ_ERRORS
+from selfsup.encoders.weights import READ_ERRORS, require_finite
 
 ENCODER_NAME = "resnet18"
 """The timm model where neither --encoder.name nor --init names one."""
@@ -237,8 +238,7 @@ def _write_whole(folder: Path, write: Callable[[Path], object], *, needed: int) 
 def _replace_folder(new: Path, folder: Path) -> None:
     """Put a whole folder in the place of another, which is removed only then."""
     for file in new.iterdir():
-        with file.open("rb") as written:
-            os.fsync(written.fileno())
+        flush(file)
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
@@ -276,7 +276,7 @@ def load(
     """
     inner = encoder_folder(folder)
     try:
-        settings = json.loads((inner / "config.json").read_text())
+        settings = read_json(inner / "config.json")
         view = settings["pretrained_cfg"]
         own_size = int(view["input_size"][-1])
         saved_args = settings.get("model_args", {})
@@ -284,6 +284,8 @@ def load(
         size = fitting_size(base, size, int(saved_args.get("patch_size", 0))) if size else 0
         views = evaluation_view(view, size or own_size)
         args = size_arguments(base, size) if size not in (0, own_size) else {}
+        for file in () if blank else inner.glob("*.safetensors"):
+            check_header(file)
         model: Any = timm.create_model(f"local-dir:{inner}", pretrained=not blank, **args)
         ours = _is_export(inner, folder, settings)
         if model.num_classes and not ours:
@@ -296,6 +298,8 @@ def load(
         if isinstance(error, json.JSONDecodeError | TypeError) and not _is_timms(inner):
             sentence = "its config.json is none of timm's"
         raise UserError(f"{inner} cannot be loaded: {sentence}") from None
+    if not blank:
+        require_finite(model, inner)
     require(
         not (ours and pooling and model.num_classes),
         f"the embedding head of {folder} goes with the pooling that it was trained with: leave "
@@ -318,7 +322,7 @@ def _without_encoder(folder: Path) -> str:
 def _is_timms(folder: Path) -> bool:
     """Whether config.json names a network and its preprocessing."""
     try:
-        settings = json.loads((folder / "config.json").read_text())
+        settings = read_json(folder / "config.json")
     except ValueError:
         return False
     return isinstance(settings, dict) and {"architecture", "pretrained_cfg"} <= settings.keys()

@@ -10,7 +10,12 @@ from selfsup.core.errors import UserError, require
 from selfsup.encoders.position_embeddings import fit_patches, fit_positions
 from selfsup.encoders.third_party import MovingAverage, NamedTensors, translate
 from selfsup.encoders.third_party_names import BUFFERS, LAST_NORMS
-from selfsup.encoders.weights import first_names, is_of_encoder, require_same_network
+from selfsup.encoders.weights import (
+    first_names,
+    is_of_encoder,
+    require_finite,
+    require_same_network,
+)
 
 LEAST_MATCHED = 0.9
 """Fraction of a network's tensors that a file must have, unless told otherwise."""
@@ -129,6 +134,7 @@ def load_fitting(
         "--partial",
     )
     model.load_state_dict(fit.matching, strict=False)
+    require_finite(model, file)
     if fit.settings:
         SETTINGS[fit.settings](model)
     return fit.match

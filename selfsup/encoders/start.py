@@ -1,6 +1,5 @@
 """Where weights come from: a run, a bundle, a folder of timm's, a file, or published weights."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import yaml
 from selfsup.config import EncoderConfig, InitConfig, TrainConfig, ViewsConfig
 from selfsup.core.cli import read_settings
 from selfsup.core.errors import UserError, did_you_mean, require
+from selfsup.core.json_files import read_json
 from selfsup.core.paths import exists
 from selfsup.core.settings import with_values
 from selfsup.encoders.encoder import (
@@ -162,7 +162,7 @@ def encoder_of(folder: Path) -> EncoderConfig:
         if encoder.name:
             return encoder
     try:
-        settings = json.loads((encoder_folder(folder) / "config.json").read_text())
+        settings = read_json(encoder_folder(folder) / "config.json")
         return EncoderConfig(name=settings["architecture"])
     except (OSError, ValueError, KeyError, TypeError):
         return EncoderConfig()  # `load` says what is wrong

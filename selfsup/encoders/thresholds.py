@@ -8,10 +8,11 @@ Example with false accept rate 0.01 and 100,000 pairs of two labels:
     accepted pairs    1,000  100     10       1        none, as there are too few pairs to say
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from selfsup.core.json_files import read_json
 
 SIZES = tuple(step * 10**power for power in range(9) for step in (1, 2, 5))
 """Numbers of images of a gallery that thresholds are saved for."""
@@ -31,7 +32,7 @@ def read_threshold(run: Path, gallery: int = 1) -> float | None:
     """
     for name, record in (("verify.json", ()), ("bundle.json", ("figures", "verify"))):
         try:
-            content: Any = json.loads((run / name).read_text())
+            content: Any = read_json(run / name)
             verified = content
             for key in record:
                 verified = verified.get(key, {}) if isinstance(verified, dict) else {}

@@ -15,7 +15,8 @@ import torch
 from numpy._core.multiarray import scalar
 from torch import nn
 
-from selfsup.core.errors import UserError, require
+from selfsup.core.errors import UnusableError, UserError, require
+from selfsup.core.tensor_files import check_header
 from selfsup.encoders.third_party_names import BUFFERS, HEAD
 
 MOST_UNUSED = 0.05
@@ -51,13 +52,18 @@ def read_file(file: Path) -> Any:
             `SAFE_TYPES`.
     """
     try:
+        if file.exists() and not file.is_file():
+            raise UserError(f"{file} is a pipe, a device or a folder, not a file of weights")
         if file.suffix == ".safetensors":
+            check_header(file)
             return safetensors.torch.load_file(file)
         with torch.serialization.safe_globals(SAFE_TYPES), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is unusual is refused, or it works
             return torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{file} does not exist") from None
+    except UserError:
+        raise
     except pickle.UnpicklingError as error:
         if "Unsupported operand" in str(error):
             raise UserError(f"{file} is not a file of weights, or it is damaged") from None
@@ -69,6 +75,21 @@ def read_file(file: Path) -> Any:
         why = f" ({error})" if isinstance(error, safetensors.SafetensorError) else ""
         what = "is empty" if file.is_file() and file.stat().st_size == 0 else f"is damaged{why}"
         raise UserError(f"{file} is not a file of weights, or it {what}") from None
+
+
+def require_finite(model: nn.Module, place: Path) -> None:
+    """Refuse weights of which some are not finite, as a run that diverged leaves them.
+
+    Raises:
+        UnusableError: the first of them by name, and how many numbers of it.
+    """
+    for name, value in model.state_dict().items():
+        if value.is_floating_point() and not value.isfinite().all():
+            broken = int((~value.isfinite()).sum())
+            raise UnusableError(
+                f"{place}: {broken} of {value.numel()} numbers of {name} are not finite (nan or "
+                "infinite), so that nothing can be computed with them. Take other weights"
+            )
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -104,6 +125,6 @@ def _unsafe_names(file: Path) -> str:
     """List the first names in a pickle that stand for code, for the error message."""
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(file)
-    except (ValueError, RuntimeError, OSError):  # torch cannot list those of its old file format
+    except (*READ_ERRORS, pickle.UnpicklingError):  # damaged, or of torch's old file format
         return ""
     return f" ({', '.join(names[:3])}{'...' if len(names) > 3 else ''})" if names else ""

@@ -11,10 +11,12 @@ view have a folder of their own. It is written to another name and renamed when 
 Shape letters: n images, e width of the features, b images of a chunk.
 """
 
+import contextlib
 import hashlib
 import json
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,17 @@ import torch
 from torch import Tensor
 
 from selfsup.config import ViewsConfig
-from selfsup.core.distributed import from_main, gather_objects, local_slice, wait, world
+from selfsup.core.distributed import (
+    from_main,
+    gather_objects,
+    local_slice,
+    on_main,
+    wait,
+    world,
+)
 from selfsup.core.errors import require
+from selfsup.core.json_files import read_json
+from selfsup.core.writer import only_writer
 from selfsup.data.sources import Source
 from selfsup.encoders.encoder import Encoder
 from selfsup.evaluate.features import chunks_of, embed_chunks
@@ -78,11 +89,25 @@ def stored_features(
         if damage:
             run.print_line(f"{place} is computed again: {damage}")
         began = time.monotonic()
-        run.print_line(f"the teacher embeds {len(source)} images, once, into {place}")
-        bad = _compute(run, encoder, views, source, place=place, facts=facts)
+        with _written_alone(run, place):
+            run.print_line(f"the teacher embeds {len(source)} images, once, into {place}")
+            bad = _compute(run, encoder, views, source, place=place, facts=facts)
         unread = f", without {bad} that cannot be read" if bad else ""
         run.print_line(f"it took {time.monotonic() - began:.0f} s{unread}")
     return np.load(place / FEATURES, mmap_mode="r"), torch.from_numpy(np.load(place / MEAN))
+
+
+@contextlib.contextmanager
+def _written_alone(run: Run, place: Path) -> Iterator[None]:
+    """Let the main process be the only writer of a place during the block.
+
+    Raises:
+        UserError: on every process: another writes there, or nobody can.
+    """
+    with contextlib.ExitStack() as stack:
+        writes = only_writer(place.parent, f".{place.name}.writer.json")
+        on_main(lambda: stack.enter_context(writes))
+        yield
 
 
 def _damage(place: Path) -> str | None:
@@ -90,7 +115,7 @@ def _damage(place: Path) -> str | None:
     if not place.exists():
         return ""
     try:
-        manifest = json.loads((place / MANIFEST).read_text())
+        manifest = read_json(place / MANIFEST)
         actual = {name: fingerprint(place / name) for name in (FEATURES, MEAN)}
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"

@@ -24,6 +24,7 @@ from selfsup.core.errors import UserError
 from selfsup.core.labels import class_labels
 from selfsup.core.stopping import in_reader
 from selfsup.data.loader import default_workers
+from selfsup.data.readers import begin
 from selfsup.data.sources import Source
 from selfsup.encoders.evaluation_view import center_boxes
 
@@ -181,7 +182,7 @@ def embed_chunks(
     # features of a chunk come to the CPU after the next is on its way, so that a GPU works on
     started: deque[tuple[range, Tensor, set[int]]] = deque()
     with untouched(encoder):
-        for chunk, (images, unreadable) in zip(chunks, loader, strict=True):
+        for chunk, (images, unreadable) in zip(chunks, begin(loader), strict=True):
             with torch.inference_mode():
                 levels = images.to(device, non_blocking=True)
                 x = standardize(levels.float() / 255, *views.normalization)

@@ -63,6 +63,10 @@ def _build(config: IndexConfig, model: EvaluatedModel, folder: Path) -> BuiltInd
     if not is_main():
         return BuiltIndex(index, unreadable)
     engine: Engine = "usearch" if config.ann else "qdrant" if config.qdrant else index.engine
+    require(
+        engine != "qdrant" or bool(config.qdrant),
+        f"this index is in a vector database: give --qdrant, {index.where!r}?",
+    )
     threshold = read_threshold(model.folder, len(index)) if model.folder else None
     index = replace(index, engine=engine, where=config.qdrant or index.where, threshold=threshold)
     store.write(index, engines.build)

@@ -25,7 +25,8 @@ class KNNProbe:
         self.source = None
         if config.data:
             opened = open_source(config.data, labels=config.labels, channels=views.channels)
-            self.source = labelled_images(opened, f"--probe.data {config.data}")
+            flag = f"--probe.data {config.data}"
+            self.source = run.others[flag] = labelled_images(opened, flag)
         self.config = config
         self.views = views
 

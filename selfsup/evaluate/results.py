@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from selfsup.core.disk import cannot_write, write_whole
 from selfsup.core.distributed import is_main
-from selfsup.core.errors import UserError
 from selfsup.core.version import __version__
 from selfsup.evaluate.intervals import Figure
 from selfsup.evaluate.model import EvaluatedModel
@@ -172,9 +172,9 @@ def write_record(path: Path, record: dict[str, Any]) -> Path:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(record, indent=2) + "\n")
+        write_whole(path, json.dumps(record, indent=2) + "\n")
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
+        raise cannot_write(path, error.errno or 0, error) from None
     return path
 
 

@@ -23,6 +23,7 @@ from selfsup.config import (
 )
 from selfsup.core.distributed import from_main, wait
 from selfsup.core.errors import flags_renamed, require
+from selfsup.core.json_files import read_json
 from selfsup.data.sources import Source, hash_names, sample
 from selfsup.encoders.encoder import Encoder
 from selfsup.encoders.evaluation_view import crop_of
@@ -212,7 +213,7 @@ def _same_teacher(run: Run, encoder: Encoder, name: str) -> str:
     digest = fingerprint(encoder.model)
     file = run.folder / "teacher.json"
     if checkpoint.any_in(run.folder) and file.is_file():
-        began = json.loads(file.read_text())["sha256"]
+        began = read_json(file)["sha256"]
         require(
             began == digest,
             f"{run.folder} began with a teacher whose sha256 is {began[:12]}, and that of {name} "

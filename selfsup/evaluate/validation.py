@@ -45,6 +45,7 @@ from selfsup.training import checkpoint
 from selfsup.training.finetune import labelled, sampler_and_length
 from selfsup.training.pretrain import export
 from selfsup.training.run import Run
+from selfsup.training.same_work import HELD_OUT
 
 PROBES = 10
 """In a run, where no interval is given."""
@@ -81,6 +82,9 @@ class Validation:
             self._say_why_not(len(searchable(images.labels)))
         if probe.keep:
             self.sets[KEPT] = _open(config, "keep", probe.keep, probe.keep_labels)
+        kept = f"--probe.keep {probe.keep}"
+        validated = f"--probe.data {probe.data}" if probe.data else HELD_OUT
+        run.others |= {kept if name else validated: images for name, images in self.sets.items()}
         self.probes: list[Probe] | None = None  # read when the log has been cut
         self.step = 0
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from selfsup.core.errors import UserError
+from selfsup.core.disk import cannot_write
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem;
@@ -62,7 +62,7 @@ def write_page(file: Path, html: str) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(html, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
-        raise UserError(f"cannot write the page {file}: {error.strerror}") from None
+        raise cannot_write(file, error.errno or 0, error) from None
 
 
 def heading(text: str) -> str:

@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import yaml
 
 from selfsup.core.errors import UserError
+from selfsup.core.json_files import read_json
 from selfsup.core.json_lines import read_steps
 from selfsup.core.paths import run_in
 from selfsup.core.progress import SHORT
@@ -88,7 +88,7 @@ def read_run(folder: Path) -> Files:
     records, about, outcome = [], {}, []
     for file in sorted(folder.glob("*.json")):
         with contextlib.suppress(ValueError, OSError):
-            record = json.loads(file.read_text())
+            record = read_json(file)
             if file.name == "about.json":
                 about = {str(key): str(value) for key, value in record.items()}
             elif file.name == "validation.json" and isinstance(record, dict):

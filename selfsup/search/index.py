@@ -10,7 +10,6 @@ cut short is the old one.
 """
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +17,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from selfsup.core.disk import cannot_write, flush
 from selfsup.core.errors import UserError
+from selfsup.core.json_files import read_json
+from selfsup.core.secrets import without_passwords
+from selfsup.data.arrays import BROKEN
 
 FORMAT = 1
 COLUMNS = ("name", "data", "split", "label", "sha256")
@@ -118,7 +121,7 @@ def write(index: Index, build: Callable[[Index], None]) -> None:
         "weights": index.weights,
         "size": index.size,
         "engine": index.engine,
-        "where": index.where,
+        "where": without_passwords(index.where),
         "threshold": index.threshold,
         "images": len(index),
         "width": int(index.embeddings.shape[1]),
@@ -130,8 +133,7 @@ def write(index: Index, build: Callable[[Index], None]) -> None:
         parquet.write_table(pyarrow.table(columns), index.file("images.parquet"))
         build(index)
         for name in ("embeddings.npy", "images.parquet"):
-            with index.file(name).open("rb") as written:
-                os.fsync(written.fileno())
+            flush(index.file(name))
         unfinished = index.folder / ".index.json.part"
         unfinished.write_text(json.dumps(record, indent=2) + "\n")
         unfinished.replace(index.folder / "index.json")
@@ -139,7 +141,7 @@ def write(index: Index, build: Callable[[Index], None]) -> None:
             if not old.stem.endswith(f"-{index.writing}"):
                 old.unlink()
     except OSError as error:
-        raise UserError(f"cannot write the index {index.folder}: {error.strerror}") from None
+        raise cannot_write(index.folder, error.errno or 0, error) from None
 
 
 def read(folder: Path) -> Index:
@@ -150,7 +152,7 @@ def read(folder: Path) -> Index:
     """
     parquet = _parquet()
     try:
-        record = json.loads((folder / "index.json").read_text())
+        record = read_json(folder / "index.json")
         if record["format"] > FORMAT:
             raise UserError(f"{folder} was written by a newer selfsup: pip install -U selfsup")
         empty_index = Index(
@@ -176,7 +178,7 @@ def read(folder: Path) -> Index:
         raise UserError(
             f"{folder} is no index: {missing} is missing; selfsup index makes one"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except BROKEN as error:
         raise UserError(f"the index {folder} cannot be read: {error}") from None
     if embeddings.shape != shape or len(index) != shape[0]:
         raise UserError(

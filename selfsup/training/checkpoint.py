@@ -19,8 +19,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from selfsup.core.disk import same_permissions, write_to
+from selfsup.core.disk import flush, same_permissions, write_to
 from selfsup.core.errors import UnusableError
+from selfsup.core.json_files import read_json
 
 FILES = ("model.safetensors", "optimizer.safetensors")
 NAME = re.compile(r"step-(\d{8,})")
@@ -84,12 +85,12 @@ def _write(
     (partial / "manifest.json").write_text(json.dumps(manifest, indent=1))
     same_permissions(partial, "manifest.json")
     for name in (*FILES, "manifest.json"):
-        _flush(partial / name)
-    _flush(partial)
+        flush(partial / name)
+    flush(partial)
     if final.is_dir():
         shutil.rmtree(final)
     partial.rename(final)
-    _flush(final.parent)
+    flush(final.parent)
 
 
 def clean(folder: Path) -> None:
@@ -119,7 +120,7 @@ def work_of(run: Path) -> dict[str, Any] | None:
     """Return what the newest whole checkpoint of a run folder was trained on; None if unknown."""
     for path in sorted(own_folders(run / "checkpoints"), key=step_of, reverse=True):
         if _damage(path) is None:
-            work = json.loads((path / "manifest.json").read_text()).get("work")
+            work = read_json(path / "manifest.json").get("work")
             return work if isinstance(work, dict) else None
     return None
 
@@ -158,7 +159,7 @@ def newest(folder: Path, print_line: Callable[[str], None]) -> Path | None:
 
 def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, Any]:
     """Load a checkpoint into model and optimiser, in place, and return its step and extra state."""
-    manifest = json.loads((path / "manifest.json").read_text())
+    manifest = read_json(path / "manifest.json")
     try:
         model.load_state_dict(safetensors.torch.load_file(path / FILES[0]))
     except RuntimeError as error:
@@ -226,7 +227,7 @@ def _digest(manifest: dict[str, Any]) -> str:
 def _damage(path: Path) -> str | None:
     """Describe why a checkpoint cannot be used; None where it can."""
     try:
-        manifest = json.loads((path / "manifest.json").read_text())
+        manifest = read_json(path / "manifest.json")
         if manifest.pop("sha256") != _digest(manifest):
             return "manifest.json has changed since it was written"
         for name, expected in manifest["files"].items():
@@ -242,12 +243,3 @@ def _damage(path: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return "manifest.json cannot be read"
     return None
-
-
-def _flush(path: Path) -> None:
-    """Wait until a file or a folder's entries are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -15,6 +15,7 @@ from selfsup.core.stopping import deferred, requested
 from selfsup.data.loader import Batches, read_ahead
 from selfsup.methods.method import Method
 from selfsup.training.adapt import adapt, frozen, rate_factors, synchronized
+from selfsup.training.failed_step import explained
 from selfsup.training.optim import clipping, optimizer, plan, schedule, settling_steps
 from selfsup.training.run import Run
 from selfsup.training.step import Stepper
@@ -91,10 +92,11 @@ def train_steps(
                 local = next(reader)
             pulse.at(step, STEP)
             watch.record_bad(local)
-            if step == start:
-                stepper.warm_up_buckets(local)
             lr = schedule(optim, config.optim, batch=batch, step=step, total=total)
-            loss = stepper(local)
+            with explained(run, stepper, batches, local):
+                if step == start:
+                    stepper.warm_up_buckets(local)
+                loss = stepper(local)
             done = step + 1
             progress.step(done)
             if done % config.log_every == 0 or done in (1, total):
@@ -109,9 +111,9 @@ def train_steps(
             pulse.at(done, CALLER)
             yield done
             if halt:
-                run.stop(done, halt)
-        if halt := vote.close():
-            run.stop(total, halt)
+                run.stop(f"after step {done}, whose checkpoint is written", halt)
+        vote.close()
+        run.stop_if_requested(f"after step {total}, whose checkpoint is written")
 
 
 def _optimizer(method: Method, config: TrainConfig) -> torch.optim.Optimizer:

@@ -186,6 +186,7 @@ def export(run: Run, method: Method, views: ViewsConfig, *, instead: Path | None
 
     `instead` is a folder with an export, of which a copy is written instead.
     """
+    run.stop_if_requested("before the encoder is written; the checkpoints are whole")
     folder = run.folder / "encoder"
     if run.main and instead is not None:
         copy_export(instead, folder)

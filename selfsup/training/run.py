@@ -14,7 +14,6 @@ encoder/        config.json and model.safetensors for timm, once the run has fin
 import contextlib
 import csv
 import json
-import os
 import platform
 import shlex
 import signal
@@ -31,15 +30,16 @@ from torch import nn
 
 from selfsup.config import TrainConfig
 from selfsup.core import distributed
-from selfsup.core.disk import cannot_write
+from selfsup.core.disk import cannot_write, write_whole, written_whole
 from selfsup.core.errors import DivergedError, UnusableError, UserError
 from selfsup.core.json_lines import read_steps
 from selfsup.core.notices import notice
 from selfsup.core.numerics import all_finite
 from selfsup.core.progress import TrainProgress
+from selfsup.core.secrets import without_passwords
 from selfsup.core.seeds import seed_for
 from selfsup.core.settings import to_dict
-from selfsup.core.stopping import stop
+from selfsup.core.stopping import requested, stop
 from selfsup.core.version import __version__
 from selfsup.core.writer import Writer
 from selfsup.data.sources import Source
@@ -72,6 +72,9 @@ class Run:
         self.config = config
         self.progress: TrainProgress | None = None
         self._extra: Any = None
+        self.log_is_torn = False
+        self.others: dict[str, Source] = {}
+        """Images beside those that are trained on, by what they are for."""
         self.work: dict[str, Any] | None = None
         settings = to_dict(config)
         self._check(settings)
@@ -96,8 +99,8 @@ class Run:
             writer.acquire(self.print_line)
             self.status = Status(self.folder, writer)
             text = yaml.safe_dump(settings, sort_keys=False)
-            _replace(self.folder / "config.yaml", text)
-            _replace(self.folder / "about.json", json.dumps(about(), indent=2) + "\n")
+            write_whole(self.folder / "config.yaml", text)
+            write_whole(self.folder / "about.json", json.dumps(about(), indent=2) + "\n")
         except OSError as error:
             raise cannot_write(self.folder, error.errno or 0, error) from None
 
@@ -106,14 +109,23 @@ class Run:
         if self.status is not None:
             self.status.at(step, total)
 
-    def stop(self, step: int, signum: int) -> None:
-        """End the run after `step` steps, whose checkpoint is written, since a signal asked for it.
+    def stop_if_requested(self, when: str) -> None:
+        """End the run on all processes if any was asked to; all have to call it.
+
+        Raises:
+            StopRequested: or KeyboardInterrupt for Ctrl-C.
+        """
+        if halt := max(distributed.gather_objects(requested())):
+            self.stop(when, halt)
+
+    def stop(self, when: str, signum: int) -> None:
+        """End the run, since a signal asked for it; `when` says what is done.
 
         Raises:
             StopRequested: or KeyboardInterrupt for Ctrl-C.
         """
         name = signal.Signals(signum).name
-        self.print_line(f"{name}: stopped after step {step}, whose checkpoint is written")
+        self.print_line(f"{name}: stopped {when}")
         self.print_line(f"go on with: {command()}")
         if self.config.track:
             self.accelerator.end_training()
@@ -125,14 +137,16 @@ class Run:
         Raises:
             UserError: they differ, or the checkpoints' images do and --other-images is not given.
         """
-        self.work = describe_work(source, to_dict(self.config), about())
+        self.work = describe_work(source, to_dict(self.config), about(), self.others)
         names = ("number of images", "names of images", "labels", "content of images")
         images = dict(zip(names, self.work["images"].values(), strict=True))
         settings = {k: v for k, v in flat(self.work["settings"]).items() if k not in LOCAL}
         steps = {"number of steps": total}
-        require_agreement(images | steps | settings | self.work["versions"])
+        beside = {f"images of {name}": found for name, found in self.work["others"].items()}
+        require_agreement(images | beside | steps | settings | self.work["versions"])
+        sources = {"": source, **self.others}
         other = self.config.other_images
-        for line in compare_work(self.folder, source, self.work, other_images=other):
+        for line in compare_work(self.folder, sources, self.work, other_images=other):
             self.print_line(line)
 
     def _check(self, settings: dict[str, Any]) -> None:
@@ -226,13 +240,26 @@ class Run:
             line = json.dumps({"step": step, "time": round(time.time(), 3), **values, **words})
             try:
                 with (self.folder / "log.jsonl").open("a") as log:
-                    log.write(line + "\n")
-            except OSError as error:  # figures are lost, and training is not
-                notice(f"warning: {self.folder}/log.jsonl cannot be written ({error.strerror})")
+                    # a line that was cut by a full disk must not swallow this one
+                    log.write(("\n" if self.log_is_torn else "") + line + "\n")
+                self.log_is_torn = False
+            except OSError as error:
+                self.log_is_torn = True
+                self._log_is_lost(error)
         if self.config.track:
-            self.accelerator.log(values, step=step)
+            try:
+                self.accelerator.log(values, step=step)
+            except OSError as error:
+                self._log_is_lost(error, f"--track {self.config.track}")
         if self.progress is not None:
             self.progress.figures(step, values)
+
+    def _log_is_lost(self, error: OSError, what: str = "log.jsonl") -> None:
+        """Say once that figures are lost; training is not."""
+        notice(
+            f"warning: {what} of {self.folder} cannot be written ({error.strerror}): figures are "
+            "lost, and training goes on"
+        )
 
     def past_reports(self, count: int) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
         """Return the first line of the log with signs of health, and the last `count` of them.
@@ -254,7 +281,10 @@ class Run:
         if not self.main or not file.exists():
             return
         lines = [json.dumps(line) + "\n" for line in read_steps(file) if line["step"] <= step]
-        _replace(file, "".join(lines))
+        try:
+            write_whole(file, "".join(lines))
+        except OSError as error:
+            self._log_is_lost(error)
 
     @contextlib.contextmanager
     def watch(self, total: int, start: int) -> Iterator[TrainProgress]:
@@ -278,10 +308,13 @@ class Run:
             return
         file = self.folder / "bad_images.csv"
         if self.main:
-            with _written_whole(file) as out:
-                writer = csv.writer(out)
-                writer.writerow(["path", "reason"])
-                writer.writerows(sorted(of_all.items()))
+            try:
+                with written_whole(file) as out:
+                    writer = csv.writer(out)
+                    writer.writerow(["path", "reason"])
+                    writer.writerows(sorted(of_all.items()))
+            except OSError as error:
+                self._log_is_lost(error, "bad_images.csv")
         fraction = len(of_all) / total
         if fraction > self.config.max_bad:
             raise UnusableError(
@@ -293,25 +326,9 @@ class Run:
 def about() -> dict[str, str]:
     """Return how a run was started: command, machine and versions."""
     return {
-        "command": shlex.join(sys.argv),
+        "command": without_passwords(shlex.join(sys.argv)),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         **{name: version(name) for name in ("torch", "timm", "accelerate", "numpy")},
         "selfsup": __version__,
     }
-
-
-@contextlib.contextmanager
-def _written_whole(file: Path) -> Iterator[Any]:
-    """Write a text file beside its place and move it there when it is complete."""
-    part = file.with_name(f".{file.name}.part")
-    with part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as out:
-        yield out
-        out.flush()
-        os.fsync(out.fileno())
-    part.replace(file)
-
-
-def _replace(file: Path, text: str) -> None:
-    with _written_whole(file) as out:
-        out.write(text)

@@ -1,6 +1,6 @@
 """Whether a run folder holds the work that is asked for: its settings, images and versions."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ MAY_MOVE = {"method.teacher", "distil.teacher"}
 its weights count, wherever they lie."""
 OF_OLD_RUNS = {"probe.held_out": 0.0, "optim.settle": 0.0, "optim.layer_decay": 1.0}
 """Settings that runs without them in config.yaml have, where that is not today's default."""
+HELD_OUT = "held-out classes"
+"""What images of classes that are not trained on are for."""
 LOCAL = {"workers", "method.cache", "distil.cache", *MAY_MOVE}
 """Settings that may differ between the processes of a run, which may be on several machines."""
 
@@ -131,20 +133,33 @@ def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def describe_work(
-    source: Source, settings: dict[str, Any], versions: dict[str, str]
+    source: Source,
+    settings: dict[str, Any],
+    versions: dict[str, str],
+    others: Mapping[str, Source],
 ) -> dict[str, Any]:
-    """Return what a checkpoint of this run is of: settings, images and versions, as JSON."""
+    """Return what a checkpoint of this run is of: settings, images and versions, as JSON.
+
+    `others` are images that are not trained on, by what they are for.
+    """
     return {
         "settings": settings,
         "images": fingerprint(source),
+        "others": {name: fingerprint(each) for name, each in others.items()},
         "versions": {name: versions[name] for name in VERSIONS},
     }
 
 
 def compare_work(
-    folder: Path, source: Source, work: dict[str, Any], *, other_images: bool
+    folder: Path, sources: Mapping[str, Source], work: dict[str, Any], *, other_images: bool
 ) -> Iterable[str]:
     """Compare this run's images and versions with those of its newest checkpoint.
+
+    Args:
+        folder: of the run.
+        sources: the images to train on by the name "", and others by what they are for.
+        work: what `describe_work` says of this run.
+        other_images: whether the user knows that images are others.
 
     Returns:
         Lines to print.
@@ -161,18 +176,29 @@ def compare_work(
         for name, version in work["versions"].items()
         if old["versions"].get(name) != version
     ]
-    if changed := difference(source, old["images"], work["images"]):
-        if not other_images:
-            raise UnusableError(
-                f"{folder} was trained on other images ({changed}). Restore them, choose another "
-                "--out, or go on with these by --other-images"
-            )
-        held_out = flat(work["settings"]).get("probe.held_out")
-        if held_out:
-            raise UnusableError(
-                f"{folder} holds classes out ({held_out:g}), which are drawn from the labels: of "
-                f"other images ({changed}) they would be others, some of them trained on already. "
-                "Restore the images, or choose another --out"
-            )
+    changed = _changed_images(sources, old, work)
+    if changed and not other_images:
+        raise UnusableError(
+            f"{folder} was trained on other images ({changed}). Restore them, choose another "
+            "--out, or go on with these by --other-images"
+        )
+    if changed and HELD_OUT in {**work["others"], **old.get("others", {})}:
+        raise UnusableError(
+            f"{folder} holds classes out, which are drawn from the labels: of other images "
+            f"({changed}) they would be others, some of them trained on already. Restore the "
+            "images, or choose another --out"
+        )
+    if changed:
         lines.append(f"warning: going on with other images ({changed})")
     return lines
+
+
+def _changed_images(sources: Mapping[str, Source], old: dict[str, Any], new: dict[str, Any]) -> str:
+    """Describe the first images that are others than they were; "" if all are the same."""
+    if changed := difference(sources[""], old["images"], new["images"]):
+        return changed
+    for name, before in old.get("others", {}).items():
+        now = new["others"].get(name)
+        if now is not None and (changed := difference(sources[name], before, now)):
+            return f"of {name}: {changed}"
+    return ""

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from selfsup.core.ending import at_end
+from selfsup.core.secrets import without_passwords
 from selfsup.core.stopping import INTERRUPTED, STOPPED
 from selfsup.core.writer import BEAT, Writer
 
@@ -94,4 +95,4 @@ def command() -> str:
     else:
         start = "" if program.startswith("selfsup ") else "python"
     words = program if program.startswith("selfsup ") else shlex.quote(program)
-    return " ".join([*start.split(), words, shlex.join(flags)]).strip()
+    return without_passwords(" ".join([*start.split(), words, shlex.join(flags)]).strip())

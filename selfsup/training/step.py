@@ -194,6 +194,19 @@ class Stepper:
                 self._backward([*embedded], zeros)
         self.optimizer.zero_grad()
 
+    def try_micro_batch(self, batch: Batch, images: int) -> None:
+        """Send the first `images` forward and backward on this process alone; change nothing.
+
+        It raises what full memory raises, if they are too many.
+        """
+        moved = [p for p in self.method.parameters() if p.requires_grad]
+        with restored_buffers(self.method):
+            with self.accelerator.autocast():
+                embedded = self.method(self.inputs(batch, slice(images)))
+            sums = [at_least_float32(x).sum() for x in embedded if x.requires_grad]
+            if sums:  # not by backward(), in which processes would wait for each other
+                torch.autograd.grad(sums, moved, allow_unused=True)
+
     def _chunks(self, images: int) -> list[slice]:
         """The micro-batches of this process's images."""
         size = self.micro_batch or images

@@ -1,10 +1,10 @@
 """A finished run, as calls from Python return it."""
 
-import json
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from selfsup.core.json_files import read_json
 from selfsup.core.json_lines import read_steps
 from selfsup.core.process_state import preserve_process_state
 from selfsup.core.yaml_files import read_yaml
@@ -39,7 +39,7 @@ class TrainedRun(PathLike[str]):
     def outcome(self) -> list[str]:
         """Which encoder a fine-tuning exported and why, in sentences; empty of other runs."""
         file = self.folder / "validation.json"
-        return list(json.loads(file.read_text())["sentences"]) if file.is_file() else []
+        return list(read_json(file)["sentences"]) if file.is_file() else []
 
     @preserve_process_state()
     def load(self) -> Embedder:

@@ -1,12 +1,16 @@
 """The loader: neither processes, workers nor restarts change what a step sees."""
 
 import os
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from launch import environment
+from pictures import folder
 from PIL import Image
 from torch import Tensor
 from views import tensors
@@ -148,3 +152,39 @@ def test_what_goes_to_a_gpu_is_pinned_and_the_rest_is_as_it_was(
         assert torch.equal(x, y)
     assert copy.draws is batch.draws
     assert copy.positions is batch.positions
+
+
+HELD = """
+import sys
+from selfsup.config import PretrainConfig
+from selfsup.data.loader import read_ahead
+from selfsup.data.open import training_source
+from selfsup.data.samplers import ShuffleSampler
+from selfsup.training.pretrain import local_batches
+
+config = PretrainConfig(data=sys.argv[1], out="")
+source = training_source(config)
+sampler = ShuffleSampler(len(source), batch=4, seed=0)
+held = read_ahead(local_batches(source, sampler, config.views, 0), range(1000), workers=2)
+next(held)
+print("read", flush=True)
+if sys.argv[2] == "raise":
+    raise ValueError
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["end", "raise"])
+def test_a_process_ends_although_something_holds_its_readers(tmp_path: Path, how: str) -> None:
+    script, images = tmp_path / "held.py", folder(tmp_path / "images")
+    script.write_text(HELD)
+    done = subprocess.run(
+        [sys.executable, script, images, how],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "read" in done.stdout, done.stderr
+    assert done.returncode == (1 if how == "raise" else 0)

@@ -1,0 +1,144 @@
+"""Files from elsewhere: bounded before they are parsed, not waited for, told in a sentence."""
+
+import json
+import os
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from teachers import SMALL, teacher
+
+from selfsup.config import EncoderConfig, InitConfig
+from selfsup.core import run_status
+from selfsup.core.cli import attempt
+from selfsup.core.errors import UserError
+from selfsup.core.json_files import read_json
+from selfsup.core.secrets import without_passwords
+from selfsup.core.tensor_files import LARGEST_HEADER
+from selfsup.data.audit import read_audit
+from selfsup.data.open import open_source
+from selfsup.encoders.bundle import load_bundle
+from selfsup.encoders.weights import read_file
+from selfsup.encoders.weights_file import open_file
+from selfsup.search import index as store
+from selfsup.training.status import command
+
+DEEP = "[" * 100_000
+
+
+def encoder_with(name: str, text: str, root: Path) -> Path:
+    """An exported encoder, one file of which has another text."""
+    teacher(root / "encoder")
+    (root / name).write_text(text)
+    return root
+
+
+def index_with(text: str, root: Path) -> Path:
+    (root / "index.json").write_text(text)
+    return root
+
+
+def file_with(name: str, text: str, root: Path) -> Path:
+    (root / name).write_text(text)
+    return root / name
+
+
+JSON_FILES: dict[str, Callable[[Path], Any]] = {
+    "bundle.json": lambda p: load_bundle(encoder_with("bundle.json", DEEP, p)),
+    "config.json": lambda p: load_bundle(encoder_with("encoder/config.json", DEEP, p)),
+    "index.json": lambda p: store.read(index_with(DEEP, p)),
+    "audit.json": lambda p: read_audit(file_with("audit.json", DEEP, p)),
+    "status.json": lambda p: run_status.read(file_with("status.json", DEEP, p).parent),
+    "rows": lambda p: open_source(str(file_with("rows.jsonl", DEEP, p))),
+}
+
+
+@pytest.mark.parametrize("name", JSON_FILES)
+def test_json_that_is_nested_without_end_is_refused_in_a_second(name: str, tmp_path: Path) -> None:
+    began = time.process_time()
+    with pytest.raises(UserError):
+        JSON_FILES[name](tmp_path)
+    assert time.process_time() - began < 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are POSIX")
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth", "audit.json"])
+def test_a_pipe_is_refused_and_not_waited_for(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError):
+        (read_audit if name == "audit.json" else read_file)(tmp_path / name)
+    with pytest.raises(OSError, match="not a file"):
+        read_json(tmp_path / name)
+
+
+def header_of(size: int, file: Path) -> Path:
+    """A file whose header is so long; of what is behind it nothing is on the disk."""
+    with file.open("wb") as out:
+        out.write(struct.pack("<Q", size) + b'{"a')
+        out.truncate(size + 8)
+    return file
+
+
+@pytest.mark.parametrize("size", [LARGEST_HEADER + 1, 90 << 20, 4 << 30])
+def test_millions_of_names_of_tensors_are_refused_in_a_second(size: int, tmp_path: Path) -> None:
+    began = time.process_time()
+    with pytest.raises(UserError, match="more tensors than a network has"):
+        read_file(header_of(size, tmp_path / "w.safetensors"))
+    teacher(tmp_path / "encoder")
+    header_of(size, tmp_path / "encoder" / "model.safetensors")
+    with pytest.raises(UserError, match="more tensors than a network has"):
+        load_bundle(tmp_path)
+    assert time.process_time() - began < 2  # the teacher is built and written, too
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_weights_that_are_not_finite_are_named(value: float, tmp_path: Path) -> None:
+    file = teacher(tmp_path / "encoder") / "model.safetensors"
+    tensors = load_file(file)
+    tensors["layer4.0.conv1.weight"][0, 0, 0] = value
+    save_file(tensors, file)
+    sentence = r"model.safetensors: 3 of \d+ numbers of layer4.0.conv1.weight are not finite"
+    with pytest.raises(UserError, match=sentence.replace("model.safetensors", "encoder")):
+        load_bundle(tmp_path)
+    with pytest.raises(UserError, match=sentence):
+        open_file(InitConfig(init=str(file)), EncoderConfig(name="resnet18", args=SMALL), 24, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://me:secret@host:1/x#y", "http://***@host:1/x#y"),
+        ("s3://secret@bucket/a", "s3://***@bucket/a"),
+        ("at https://h/p?a=1&api_key=secret&b=2.", "at https://h/p?a=1&api_key=***&b=2."),
+        ("https://h/?X-Amz-Signature=secret", "https://h/?X-Amz-Signature=***"),
+        ("--token=secret --x", "--token=*** --x"),
+        ("mail me@host, see http://host/a@b", "mail me@host, see http://host/a@b"),
+        ("path/with@sign and a:b@c", "path/with@sign and a:b@c"),
+    ],
+)
+def test_passwords_of_addresses_are_hidden(text: str, shown: str) -> None:
+    assert without_passwords(text) == shown
+    assert str(UserError(text)) == shown
+
+
+def test_no_password_reaches_an_error_a_status_or_an_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    address = "http://me:secret@127.0.0.1:9/"
+
+    def opened() -> None:
+        open_source(address)
+
+    assert attempt(opened) == 2
+    monkeypatch.setattr("sys.argv", ["selfsup pretrain", "--data", address])
+    assert "secret" not in command() + "".join(capfd.readouterr())
+    rows = {name: ["a"] for name in store.COLUMNS}
+    index = store.add(store.empty(tmp_path, "m", "w", 8), torch.ones(1, 1).numpy(), rows)
+    store.write(replace(index, engine="qdrant", where=f"{address}#x"), lambda _: None)
+    assert json.loads((tmp_path / "index.json").read_text())["where"] == "http://***@127.0.0.1:9/#x"
