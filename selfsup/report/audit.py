@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from selfsup.data.audit import Audit
 from selfsup.data.decode import BadImage
 from selfsup.data.sources import Source
-from selfsup.report.page import grid, heading, page, paragraph, picture, small, table
+from selfsup.report.page import heading, page, paragraph, table
+from selfsup.report.pictures import grid, picture, small
 
 LEAST_STD = 0.01
 """Smallest deviation to advise: divided by a smaller one, changes of colour would be all."""

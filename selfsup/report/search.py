@@ -9,7 +9,8 @@ from selfsup.core.errors import UserError
 from selfsup.data.decode import BadImage, decode
 from selfsup.data.open import is_local, open_source
 from selfsup.data.sources import Source
-from selfsup.report.page import blank, grid, heading, page, paragraph, picture, small
+from selfsup.report.page import heading, page, paragraph
+from selfsup.report.pictures import blank, grid, picture, small
 from selfsup.search.index import Index
 from selfsup.search.query import Hit, SearchResult
 

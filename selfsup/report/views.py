@@ -11,7 +11,8 @@ from selfsup.augment.kornia_steps import kornia_steps
 from selfsup.config import ViewsConfig
 from selfsup.data.loader import Batch
 from selfsup.data.sources import Source
-from selfsup.report.page import blank, grid, heading, page, paragraph, picture, small, table
+from selfsup.report.page import heading, page, paragraph, table
+from selfsup.report.pictures import blank, grid, picture, small
 
 ORDER = "BCSH"  # brightness, contrast, saturation, hue
 
