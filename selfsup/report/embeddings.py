@@ -109,12 +109,17 @@ def _shown(images: EmbeddedImages, row: int, words: str, mark: Mark) -> Shown:
     position = int(images.features.positions[row])
     label = int(images.features.labels[row])
     name = images.source.name(position)
-    below = images.features.classes[label] if label >= 0 else name
+    below = class_name(images.features.classes[label]) if label >= 0 else name
     try:
         image = small(images.source.pixels(position), SIDE)
     except BadImage:
         image = None
     return Shown(image, f"{words}\n{below}", mark, name)
+
+
+def class_name(name: str) -> str:
+    """Name a class whose name is a number alone."""
+    return f"class {name}" if name.isdigit() else name
 
 
 def _worst(images: EmbeddedImages) -> list[str]:
@@ -143,7 +148,7 @@ def _confusions(images: EmbeddedImages) -> list[str]:
     pairs = Counter((int(labels[i]), int(nearest_label[i])) for i in wrong)
     most = pairs.most_common(CONFUSED)
     counted = [
-        [names[one], names[other], count, f"{count / sizes[one]:.0%}"]
+        [class_name(names[one]), class_name(names[other]), count, f"{count / sizes[one]:.0%}"]
         for (one, other), count in most
     ]
     return [
@@ -167,7 +172,7 @@ def _label_errors(images: EmbeddedImages, file: Path) -> list[str]:
         heading("Suspected label errors"),
         *map(paragraph, describe_suspects(suspects, len(images.features.x), file.name)),
         rows(
-            row_of_neighbours(images, i, f"Neighbours agree on {classes[suggested]}")
+            row_of_neighbours(images, i, f"Neighbours agree on {class_name(classes[suggested])}")
             for i, suggested in shown
         ),
     ]
@@ -242,7 +247,7 @@ def _map(images: EmbeddedImages, *, seed: int, tsne: bool) -> str:
         f"{images.source.name(int(position))}".strip()
         for label, position in zip(images.features.labels, images.features.positions, strict=True)
     ]
-    classes = images.features.classes if images.labelled else ()
+    classes = [class_name(name) for name in images.features.classes] if images.labelled else []
     return scatter([(x, y) for x, y in points.tolist()], labels.tolist(), names, classes)
 
 

@@ -11,7 +11,13 @@ from selfsup.report.seen import ImageSet, is_seen, measured_on
 Record = dict[str, Any]
 DRAWN = 6
 """Figures of an evaluation that are drawn; all of them are in its table."""
+BASELINES = (
+    "What has to be beaten: random is the same network with random weights; pixels and colours use "
+    "no network, but the image itself and its histogram of colours. A bar is a figure, the thin "
+    "line its 95 % interval."
+)
 TOOLS = {
+    "demo": "Recognition",
     "knn": "k-NN",
     "linear": "Linear probe",
     "retrieval": "Retrieval",
@@ -46,7 +52,7 @@ def figures(name: str, records: Sequence[Record], seen: Sequence[ImageSet]) -> l
             table(head, rows, own=1, caption=_caption(record)),
             paragraph(f"{facts}.") if facts else "",
         ]
-    return parts
+    return [*parts, paragraph(BASELINES)] if parts else []
 
 
 def on_what(record: Record, seen: Sequence[ImageSet]) -> str:

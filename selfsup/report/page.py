@@ -1,6 +1,7 @@
 """HTML of a page and its elements, the same design for all pages; all text is escaped here."""
 
 import re
+import webbrowser
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -113,6 +114,16 @@ def write_page(file: Path, html: str) -> None:
         file.write_text(html, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise UserError(f"cannot write the page {file}: {error.strerror}") from None
+
+
+def open_page(file: Path) -> None:
+    """Open a page in the browser of this machine.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not webbrowser.open(file.resolve().as_uri()):
+        raise UserError(f"no browser could be started here; open {file} in one yourself")
 
 
 def heading(text: str) -> str:

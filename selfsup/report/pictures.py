@@ -26,7 +26,7 @@ class Shown(NamedTuple):
     """An image as a page shows it."""
 
     image: np.ndarray | None
-    """uint8 [h, w, c]; None if it cannot be read."""
+    """uint8 [h, w, c]; None if it cannot be read or is no longer there."""
     caption: str
     mark: Mark = ""
     name: str = ""
@@ -45,7 +45,7 @@ def neighbour_row(shown: Sequence[Shown], title: str = "") -> str:
         caption = SIGNS.get(each.mark, "") + each.caption
         alt = f"{ALTS.get(each.mark, 'image')}: {each.caption}".replace("\n", ", ")
         if each.image is None:
-            cells.append(blank(f"{caption}\ncannot be read", width=0))
+            cells.append(blank(f"{caption}\ncannot be shown", width=0))
             continue
         jpeg = min(each.image.shape[:2]) > 48
         cells.append(

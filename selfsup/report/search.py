@@ -9,8 +9,8 @@ from selfsup.core.errors import UserError
 from selfsup.data.decode import BadImage, decode
 from selfsup.data.open import is_local, open_source
 from selfsup.data.sources import Source
-from selfsup.report.page import heading, page, paragraph
-from selfsup.report.pictures import blank, grid, picture, small
+from selfsup.report.page import Light, Section, Verdict, heading, page, paragraph
+from selfsup.report.pictures import Mark, Shown, neighbour_row, small
 from selfsup.search.index import Index
 from selfsup.search.query import Hit, SearchResult
 
@@ -20,16 +20,49 @@ WIDTH = 128  # pixels of a picture
 def search_page(result: SearchResult) -> str:
     """Lay out a row for each query: itself, then its neighbours with their similarity."""
     gallery = GalleryPictures(result.index, result.channels)
-    parts = []
+    parts, known = [], 0
     for query, hits, itself in zip(result.queries, result.hits, result.itself, strict=True):
         image = small(np.asarray(decode(Path(query), result.channels)), WIDTH)
-        pictures = [picture(image, "query", width=WIDTH, jpeg=True)]
-        pictures += [gallery.show(hit.row, caption(hit)) for hit in hits]
+        shown = [Shown(image, "query", "query", query)]
+        shown += [Shown(gallery.pixels(hit.row), caption(hit), mark(hit), hit.name) for hit in hits]
         verdict = _verdict(hits, result.threshold)
+        known += bool(hits and hits[0].same)
         if itself:
             verdict += f" It is in the index itself, as {itself[0]}, and no hit."
-        parts += [heading(query), paragraph(verdict), grid(pictures, "row")]
-    return page(f"Search in {result.index.folder}", *parts)
+        parts += [heading(query), paragraph(verdict), neighbour_row(shown)]
+    return page(
+        str(result.index.folder),
+        Section("What was found?", [paragraph(KEY), *parts]),
+        kind="Search in an index",
+        verdict=_of_all(result, known),
+    )
+
+
+KEY = (
+    "The first image of each row is the query, then come the nearest of the index. \u2713 same: "
+    "above the threshold, so it shows the same thing. \u2717 unknown: it is only the nearest there "
+    "is. The number is the cosine. A click enlarges an image."
+)
+
+
+def _of_all(result: SearchResult, known: int) -> Verdict:
+    """Count the queries that are in the index, and say what the threshold stands for."""
+    n = len(result.queries)
+    if result.threshold is None:
+        words = "No threshold yet: same and different are not told apart"
+        return Verdict("unknown", words, result.about_threshold)
+    if n > 1:
+        words = f"{known} of {n} queries are known: the index holds the same thing"
+    else:
+        words = "Known: the index holds the same thing" if known else "Unknown to the index"
+    doubtful = result.measured is not None and result.measured.told < len(result.index)
+    light: Light = "good" if known == n and not doubtful else "mixed"
+    return Verdict(light, words, result.about_threshold)
+
+
+def mark(hit: Hit) -> Mark:
+    """How a neighbour is marked: same, not the same, or not known."""
+    return "unmarked" if hit.same is None else "right" if hit.same else "wrong"
 
 
 def _verdict(hits: list[Hit], threshold: float | None) -> str:
@@ -46,9 +79,9 @@ def _verdict(hits: list[Hit], threshold: float | None) -> str:
 
 
 def caption(hit: Hit) -> str:
-    """Similarity, name and label of a neighbour."""
-    mark = "" if hit.same is None else " same" if hit.same else " unknown"
-    return f"{hit.similarity:.3f}{mark}\n{hit.name}\n{hit.label}".strip()
+    """Similarity of a neighbour, and its label or name."""
+    word = "" if hit.same is None else " same" if hit.same else " unknown"
+    return f"{hit.similarity:.3f}{word}\n{hit.label or hit.name}"
 
 
 class GalleryPictures:
@@ -69,15 +102,14 @@ class GalleryPictures:
             return None
         return source, {source.name(i): i for i in range(len(source))}
 
-    def show(self, row: int, words: str) -> str:
-        """Draw a picture, or an empty frame where the image is no longer there."""
+    def pixels(self, row: int) -> np.ndarray | None:
+        """Read a picture; None where the image is no longer there or cannot be read."""
         name, data, split = (self.index.rows[key][row] for key in ("name", "data", "split"))
         opened = self.opened(data, split)
         if opened is None or name not in opened[1]:
-            return blank(f"{words}\nno longer there", width=WIDTH)
+            return None
         source, positions = opened
         try:
-            image = source.pixels(positions[name])
+            return small(source.pixels(positions[name]), WIDTH)
         except BadImage:
-            return blank(f"{words}\ncannot be read", width=WIDTH)
-        return picture(small(image, WIDTH), words, width=WIDTH, jpeg=min(image.shape[:2]) > 64)
+            return None

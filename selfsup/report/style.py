@@ -91,7 +91,7 @@ CHARTS = """
 .legend button svg { width: .8rem; height: .8rem }
 .legend button[aria-pressed=true] { border-color: currentColor }
 .bars ol { list-style: none; margin: .3rem 0; padding: 0 }
-.bars li { display: grid; grid-template-columns: minmax(0, 8.5rem) minmax(0, 1fr) 8.6rem;
+.bars li { display: grid; grid-template-columns: minmax(0, 6.2rem) minmax(0, 1fr) 8.6rem;
   gap: .6rem; align-items: center; font-size: .8rem; padding: .12rem 0 }
 .bars .own { font-weight: 650 }
 .bars .name { overflow: hidden; text-overflow: ellipsis; white-space: nowrap }
