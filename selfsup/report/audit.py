@@ -94,7 +94,7 @@ def audit_verdict(report: Audit) -> Verdict:
     """Say in order of weight what is wrong with the images, and what to do about it."""
     serious = {
         "groups of copies lie in more than one split: figures on them are too good": report.leaks,
-        "pictures have two classes: one of the labels is wrong": report.two_classes,
+        "pictures are in two classes: a label is wrong, or the classes overlap": report.two_classes,
     }
     copies = sum(len(group) - 1 for group in report.near)
     minor = {

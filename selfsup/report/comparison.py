@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from selfsup.core.paths import exists
 from selfsup.report.bars import bar_of, bars
 from selfsup.report.figures import TOOLS, cell
-from selfsup.report.page import Verdict, heading, paragraph, table
+from selfsup.report.page import Verdict, heading, paragraph, side_by_side, table
 from selfsup.report.seen import ImageSet, measured_on
 from selfsup.report.verdict import MAIN
 
@@ -115,16 +115,18 @@ def main_figure(group: Mapping[str, Record]) -> str | None:
 def side_by_side_figures(records: Mapping[str, Sequence[Record]]) -> list[str]:
     """Lay out one table for each evaluation on the same images, a column for each run."""
     parts: list[str] = []
+    alone: list[str] = []
     for (tool, images), group in grouped(records).items():
         names = dict.fromkeys(f for record in group.values() for f in record["figures"])
         rows = [[f, *(cell(each["figures"].get(f)) for each in group.values())] for f in names]
-        parts += [
+        of_group = [
             heading(f"{TOOLS.get(tool, tool)} on {images}"),
             _bars(group, list(names)),
             table(["figure", *group], rows),
             paragraph(_baselines(next(iter(group.values())))),
         ]
-    return parts
+        (alone if len(group) == 1 else parts).append("".join(of_group))
+    return [*parts, side_by_side(*alone)]
 
 
 def _bars(group: Mapping[str, Record], names: Sequence[str]) -> str:
@@ -143,4 +145,4 @@ def _baselines(record: Record) -> str:
     if not values:
         return "It was not measured beside baselines."
     best = max(values, key=lambda name: values[name])
-    return f"The best of the others has {figure} {values[best]:.3f}: {best}."
+    return f"Best of what it was compared with: {best}, {figure} {values[best]:.3f}."

@@ -46,8 +46,10 @@ def chart(
     if not drawn:
         return ""
     axes = _axes(drawn, within)
-    paths = "".join(_path(i, name, line, axes) for i, (name, line) in enumerate(drawn.items()))
-    summary = "; ".join(_summary(name, line) for name, line in drawn.items())
+    paths = "".join(
+        _path(i, name or title, line, axes) for i, (name, line) in enumerate(drawn.items())
+    )
+    summary = "; ".join(_summary(name, line) for name, line in drawn.items()).strip()
     shown = (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" tabindex="0" '
         f'aria-label="{escape(f"{title}: {summary}", quote=True)}" '

@@ -20,7 +20,7 @@ from selfsup.evaluate.features import Features
 from selfsup.evaluate.label_suspects import AGREEMENT, SMALLEST, LabelSuspects, label_suspects
 from selfsup.evaluate.retrieval_figures import retrieval
 from selfsup.report.maps import scatter
-from selfsup.report.page import heading, paragraph, table
+from selfsup.report.page import heading, paragraph, side_by_side, table
 from selfsup.report.pictures import Mark, Shown, neighbour_row, rows, small
 from selfsup.search.gallery import Queries
 from selfsup.search.neighbours import nearest
@@ -30,6 +30,7 @@ NEIGHBOURS = 7  # of each, that are shown
 WEAK = 0.5  # below this fraction of neighbours of the own label, no suspects is no good news
 SIDE = 84  # pixels of a picture
 CONFUSED = 15  # pairs of classes that are listed
+EXAMPLES = 4  # of them that are shown
 
 
 class EmbeddedImages(NamedTuple):
@@ -147,6 +148,9 @@ def _confusions(images: EmbeddedImages) -> list[str]:
     sizes = Counter(labels.tolist())
     pairs = Counter((int(labels[i]), int(nearest_label[i])) for i in wrong)
     most = pairs.most_common(CONFUSED)
+    examples: dict[tuple[int, int], int] = {}
+    for i in wrong:
+        examples.setdefault((int(labels[i]), int(nearest_label[i])), i)
     counted = [
         [class_name(names[one]), class_name(names[other]), count, f"{count / sizes[one]:.0%}"]
         for (one, other), count in most
@@ -157,7 +161,10 @@ def _confusions(images: EmbeddedImages) -> list[str]:
             f"The nearest image is of another class for {len(wrong)} of {len(labels)} images"
             f" ({len(wrong) / len(labels):.0%}), in {len(pairs)} pairs of classes."
         ),
-        table(["class", "its image is nearest to", "images", "of the class"], counted)
+        side_by_side(
+            table(["class", "nearest is", "images", "of the class"], counted),
+            rows(row_of_neighbours(images, examples[pair]) for pair, _ in most[:EXAMPLES]),
+        )
         if counted
         else "",
     ]
@@ -234,7 +241,7 @@ def _about(tsne: bool) -> str:
     by_pca = "the two directions with the largest spread (PCA)"
     return (
         f"Embeddings by {by_tsne if tsne else by_pca}. Rest the pointer on a point to see its "
-        "name; a click on a class below shows it alone."
+        "name; a click on a class shows it alone."
     )
 
 

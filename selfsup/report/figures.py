@@ -5,17 +5,28 @@ from pathlib import Path
 from typing import Any
 
 from selfsup.report.bars import Bar, bar_of, bars
-from selfsup.report.page import heading, paragraph, table
+from selfsup.report.page import facts, folded, heading, paragraph, side_by_side, table
 from selfsup.report.seen import ImageSet, is_seen, measured_on
 
 Record = dict[str, Any]
 DRAWN = 6
 """Figures of an evaluation that are drawn; all of them are in its table."""
-BASELINES = (
-    "What has to be beaten: random is the same network with random weights; pixels and colours use "
-    "no network, but the image itself and its histogram of colours. A bar is a figure, the thin "
-    "line its 95 % interval."
-)
+MEANING = {
+    "k-NN": "fraction of images whose nearest ones vote for the right class",
+    "linear probe": "fraction that a linear classifier on top gets right",
+    "Recall@": "fraction of queries with a right image among the first so many",
+    "R-precision": "of the first R, the fraction that is right; R images are of the query's class",
+    "MAP@R": "the same, but early hits count more: 1 only if the first R are all right",
+    "mAP": "mean average precision over the whole ranking",
+    "AUC": "chance that two images of one class are more similar than two of different ones",
+    "EER": "error where false accepts and false rejects are equally frequent; lower is better",
+    "TAR at FAR": "pairs of one class that are accepted where so many false ones are",
+    "balanced accuracy": "mean of accepted same and refused different pairs; 0.5 is chance",
+    "random": "the same network with random weights: what training has to beat",
+    "pixels": "no network, the image itself",
+    "colours": "no network, the histogram of the image's colours",
+}
+"""Of figures and baselines whose names begin so."""
 TOOLS = {
     "demo": "Recognition",
     "knn": "k-NN",
@@ -44,15 +55,39 @@ def figures(name: str, records: Sequence[Record], seen: Sequence[ImageSet]) -> l
             others = [cell(baseline.get(figure)) for baseline in baselines.values()]
             margin = cell(record.get("margins", {}).get(figure), sign=True)
             rows.append([figure, cell(value), *others, margin])
-        facts = ", ".join(f"{key} {value}" for key, value in record["facts"].items())
+        words_of_facts = ", ".join(
+            f"{key} {_fact(value)}" for key, value in record["facts"].items()
+        )
+        all_figures = table(head, rows, own=1, caption=_caption(record))
+        charts = _bars(name, record, short)
         parts += [
             heading(f"{TOOLS.get(record['tool'], record['tool'])}{on_what(record, seen)}"),
             *(paragraph(f"Warning: {words}") for words in record.get("warnings", [])),
-            _bars(name, record, short),
-            table(head, rows, own=1, caption=_caption(record)),
-            paragraph(f"{facts}.") if facts else "",
+            *([side_by_side(*charts, all_figures)] if len(charts) == 1 else []),
+            *([_grid(charts), all_figures] if len(charts) != 1 else []),
+            paragraph(f"{words_of_facts}.") if words_of_facts else "",
         ]
-    return [*parts, paragraph(BASELINES)] if parts else []
+    return [*parts, _explained(records)] if parts else []
+
+
+def _fact(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _grid(charts: Sequence[str]) -> str:
+    return f'<div class="charts">{"".join(charts)}</div>' if charts else ""
+
+
+def _explained(records: Sequence[Record]) -> str:
+    """Explain the figures and the baselines that there are, in plain words."""
+    names = {name for record in records for name in record["figures"]}
+    names |= {name for record in records for name in record.get("baselines", {})}
+    meanings = [(k, v) for k, v in MEANING.items() if any(name.startswith(k) for name in names)]
+    bar = (
+        "bar and line",
+        "a figure, and its 95 % interval: how far chance of the images may move it",
+    )
+    return folded("What do these figures mean?", facts([*meanings, bar]))
 
 
 def on_what(record: Record, seen: Sequence[ImageSet]) -> str:
@@ -69,7 +104,7 @@ def _caption(record: Record) -> str:
     return "All figures; the margin is that over the best of the others, from paired differences"
 
 
-def _bars(name: str, record: Record, short: Mapping[str, str]) -> str:
+def _bars(name: str, record: Record, short: Mapping[str, str]) -> list[str]:
     """Draw the figures that are compared, each with the model's bar first."""
     charts = []
     for figure in record.get("margins") or {}:
@@ -80,7 +115,7 @@ def _bars(name: str, record: Record, short: Mapping[str, str]) -> str:
             if bar is not None:
                 each[model] = bar
         charts.append(bars(figure, each, own=name))
-    return f'<div class="charts">{"".join(charts[:DRAWN])}</div>'
+    return charts[:DRAWN]
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:

@@ -49,7 +49,7 @@ def scatter(
         f'aria-label="{about if classes else f"Map of {len(points)} images"}">'
         f"<defs>{shapes}</defs>{''.join(marks)}</svg>"
     )
-    return f"<div>{drawing}{_legend(kinds, classes) if classes else ''}</div>"
+    return f'<div class="mapped">{drawing}{_legend(kinds, classes) if classes else ""}</div>'
 
 
 def _shape(kind: int) -> int:

@@ -22,6 +22,10 @@ LAMPS: tuple[Light, ...] = ("bad", "mixed", "good")
 """From the top."""
 
 
+SHORT_CELL = 24
+"""Characters of a cell of a table that stay in one line."""
+
+
 class Verdict(NamedTuple):
     """What a page finds, first in a few words beside a traffic light, then in sentences."""
 
@@ -54,7 +58,7 @@ def page(title: str, *parts: str | Section, kind: str = "", verdict: Verdict | N
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        f'<meta HTTP-EQUIV="Content-Security-Policy" content="{POLICY}">'
         '<meta name="color-scheme" content="light dark">'
         f"<title>{escape(name)}</title><style>{STYLE}</style></head>\n<body>"
         '<a class="skip" href="#main">To the content</a>'
@@ -172,19 +176,21 @@ def table(
         own: the column that is emphasised.
     """
     top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
-    marks = [' class="own"' if i == own else "" for i in range(len(head))]
     body = "".join(
-        "<tr>"
-        + "".join(
-            f"<td{mark}>{escape(str(cell))}</td>" for mark, cell in zip(marks, row, strict=True)
-        )
-        + "</tr>"
+        f"<tr>{''.join(_cell(str(cell), i == own) for i, cell in enumerate(row))}</tr>"
         for row in rows
     )
-    above = f"<caption>{escape(caption)}</caption>" if caption else ""
+    above = f'<p class="caption">{escape(caption)}</p>' if caption else ""
     name = escape(caption or ", ".join(filter(None, head)), quote=True)
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="Table: {name}">'
-        f'<table class="sort">{above}<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
+        f'{above}<div class="scroll" tabindex="0" role="group" aria-label="Table: {name}">'
+        f'<table class="sort"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
         "</div>"
     )
+
+
+def _cell(text: str, own: bool) -> str:
+    """A cell of a table; numbers and short texts are not broken into lines."""
+    kinds = ["own"] * own + ["short"] * (len(text) <= SHORT_CELL)
+    css_class = f' class="{" ".join(kinds)}"' if kinds else ""
+    return f"<td{css_class}>{escape(text)}</td>"

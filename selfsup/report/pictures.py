@@ -121,6 +121,9 @@ def grid(pictures: Iterable[str], kind: str = "grid", title: str = "") -> str:
     return f'<div class="{kind}">{above}{"".join(pictures)}</div>'
 
 
-def rows(each: Iterable[str]) -> str:
-    """Lay rows of neighbours out, in columns where the screen is wide enough."""
-    return f'<div class="rows">{"".join(each)}</div>'
+def rows(each: Iterable[str], kind: str = "rows") -> str:
+    """Lay rows of neighbours out, in columns where the screen is wide enough.
+
+    Rows of kind "rows found" have the whole width, for any number of neighbours.
+    """
+    return f'<div class="{kind}">{"".join(each)}</div>'

@@ -51,15 +51,17 @@ class Curve(NamedTuple):
 CURVES = {
     "Loss": Curve(("loss",)),
     "Gap": Curve(
-        ("gap",), "deviations that negatives are beyond positives; below its start: worse"
+        ("gap",), "how many standard deviations negatives are beyond positives; higher is better"
     ),
     "Nearest": Curve(
-        ("nearest",), "fraction whose nearest image is of its class, or its own view", SHARE
+        ("nearest",), "fraction whose nearest image is of its class, or its own other view", SHARE
     ),
     "Spread": Curve(
-        ("std", "cosine"), "std 1: even over the sphere; 0, or cosine 1: all equal", (-1.0, 1.0)
+        ("std", "cosine"),
+        "std 1: spread evenly; std 0 or cosine 1: all embeddings are equal",
+        (-1.0, 1.0),
     ),
-    "Rank": Curve(("rank",), "directions that embeddings use"),
+    "Rank": Curve(("rank",), "number of directions that embeddings use"),
     "k-NN during training": Curve(("knn",), "leave-one-out accuracy", SHARE),
     "Validation": Curve(("map_at_r", "recall_at_1"), "of images that training does not see", SHARE),
     "Forgetting": Curve(

@@ -76,8 +76,9 @@ images.forEach((image, place) => {
   image.addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (step) row[(at + step + row.length) % row.length].focus();
-    if (event.key === "Enter" || event.key === " ") zoom(place);
-    if (step || event.key === " ") event.preventDefault();
+    const opens = event.key === "Enter" || event.key === " ";
+    if (opens) zoom(place);
+    if (step || opens) event.preventDefault();
   });
 });
 """

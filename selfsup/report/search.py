@@ -1,5 +1,6 @@
 """The page of a search: queries and their neighbours."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from selfsup.data.decode import BadImage, decode
 from selfsup.data.open import is_local, open_source
 from selfsup.data.sources import Source
 from selfsup.report.page import Light, Section, Verdict, heading, page, paragraph
-from selfsup.report.pictures import Mark, Shown, neighbour_row, small
+from selfsup.report.pictures import Mark, Shown, neighbour_row, rows, small
 from selfsup.search.index import Index
 from selfsup.search.query import Hit, SearchResult
 
@@ -24,12 +25,15 @@ def search_page(result: SearchResult) -> str:
     for query, hits, itself in zip(result.queries, result.hits, result.itself, strict=True):
         image = small(np.asarray(decode(Path(query), result.channels)), WIDTH)
         shown = [Shown(image, "query", "query", query)]
-        shown += [Shown(gallery.pixels(hit.row), caption(hit), mark(hit), hit.name) for hit in hits]
+        own = _label(result.index, itself)
+        shown += [
+            Shown(gallery.pixels(hit.row), caption(hit, own), mark(hit), hit.name) for hit in hits
+        ]
         verdict = _verdict(hits, result.threshold)
         known += bool(hits and hits[0].same)
         if itself:
             verdict += f" It is in the index itself, as {itself[0]}, and no hit."
-        parts += [heading(query), paragraph(verdict), neighbour_row(shown)]
+        parts += [heading(query), paragraph(verdict), rows([neighbour_row(shown)], "rows found")]
     return page(
         str(result.index.folder),
         Section("What was found?", [paragraph(KEY), *parts]),
@@ -40,8 +44,8 @@ def search_page(result: SearchResult) -> str:
 
 KEY = (
     "The first image of each row is the query, then come the nearest of the index. \u2713 same: "
-    "above the threshold, so it shows the same thing. \u2717 unknown: it is only the nearest there "
-    "is. The number is the cosine. A click enlarges an image."
+    "above the threshold, so it is taken for the same thing. \u2717 unknown: near, but not near "
+    "enough. The number is the cosine, 1 for equal embeddings. A click enlarges an image."
 )
 
 
@@ -78,10 +82,18 @@ def _verdict(hits: list[Hit], threshold: float | None) -> str:
     )
 
 
-def caption(hit: Hit) -> str:
-    """Similarity of a neighbour, and its label or name."""
+def caption(hit: Hit, own: str = "") -> str:
+    """Similarity of a neighbour, and its label or name; `own` is the query's label, if known."""
     word = "" if hit.same is None else " same" if hit.same else " unknown"
-    return f"{hit.similarity:.3f}{word}\n{hit.label or hit.name}"
+    its = ""
+    if own and hit.label:
+        its = ", its class" if hit.label == own else ", another class"
+    return f"{hit.similarity:.3f}{word}\n{hit.label or hit.name}{its}"
+
+
+def _label(index: Index, names: Sequence[str]) -> str:
+    """The label of a query that is in the index; empty if it is not."""
+    return next((index.rows["label"][index.rows["name"].index(name)] for name in names), "")
 
 
 class GalleryPictures:

@@ -18,7 +18,7 @@ from selfsup.data.subset import only_labelled, random_subset
 from selfsup.encoders.encoder import Encoder, load
 from selfsup.evaluate.features import extract
 from selfsup.report.embeddings import EmbeddedImages, failures, learnt, with_neighbours
-from selfsup.report.page import heading, paragraph, write_page
+from selfsup.report.page import heading, paragraph, side_by_side, write_page
 from selfsup.report.run import Files, ImageParts, read_run, report
 from selfsup.report.seen import ImageSet, is_seen, measured_on, trained_on
 from selfsup.report.views import rows_of_views
@@ -121,7 +121,8 @@ def views_of_last_step(run: Files, config: TrainConfig | None = None) -> list[st
     sampler = ShuffleSampler(len(source), batch=batch, seed=config.seed)
     batches = local_batches(source, sampler, views, config.seed, whole=True)
     caption = f"Images drawn at random, with draws of step {step + 1} of {config.data}."
-    return [paragraph(caption), *rows_of_views(source, batches[step], views, images=PICTURES)]
+    rows = rows_of_views(source, batches[step], views, images=PICTURES)
+    return [paragraph(caption), side_by_side(*rows)]
 
 
 def embedded_images(

@@ -56,7 +56,8 @@ pre { font-size: .8rem; white-space: pre-wrap; overflow-wrap: anywhere }
 TABLES = """
 .scroll { overflow-x: auto; max-width: 100% }
 table { border-collapse: collapse; margin: .5rem 0; font-size: .9rem }
-caption { text-align: left; color: var(--soft); padding: .2rem 0 }
+.caption { color: var(--soft); font-size: .9rem; margin: .8rem 0 0 }
+td.short { white-space: nowrap }
 th, td { text-align: left; padding: .25rem 1rem .25rem 0; vertical-align: top;
   border-bottom: 1px solid var(--line); font-variant-numeric: tabular-nums }
 td { overflow-wrap: anywhere; min-width: 4rem }
@@ -66,6 +67,7 @@ th button { font: inherit; font-weight: 650; color: inherit; background: none; b
 th button::after { content: " \\2195"; color: var(--soft) }
 th[aria-sort=ascending] button::after { content: " \\2191" }
 th[aria-sort=descending] button::after { content: " \\2193" }
+.legend button { text-align: left }
 dl { display: grid; grid-template-columns: minmax(6rem, max-content) minmax(0, 1fr);
   gap: .25rem 1.2rem; margin: .5rem 0; font-size: .95rem }
 dt { color: var(--soft) } dd { margin: 0; overflow-wrap: anywhere }
@@ -105,6 +107,9 @@ CHARTS = """
 .bars .range::before, .bars .range::after { content: ""; position: absolute; top: -.35rem;
   height: .55rem; border-left: 2px solid var(--ink) }
 .bars .range::after { right: 0 }
+.mapped { display: grid; gap: .5rem 1.5rem; align-items: start;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)) }
+.mapped .legend { display: grid; grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr)) }
 .map { width: 100%; max-width: 46rem; height: auto; border: 1px solid var(--line);
   border-radius: .4rem }
 .map use { fill: currentColor; stroke: currentColor }
@@ -115,7 +120,7 @@ CHARTS = """
 #tip:empty { display: none }
 @media (max-width: 30rem) {
   .bars li { grid-template-columns: minmax(0, 1fr) 8.6rem }
-  .bars .track { grid-column: 1 / -1; grid-row: 2 }
+  .bars li { padding-bottom: .45rem } .bars .track { grid-column: 1 / -1; grid-row: 2 }
   dl { grid-template-columns: minmax(0, 1fr) } dd { margin-bottom: .3rem }
 }
 """
@@ -134,6 +139,8 @@ figcaption { font: .75rem/1.35 system-ui, sans-serif; color: var(--soft); white-
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 33rem), 1fr)) }
 .rows .row { display: grid; gap: .45rem; grid-template-columns: repeat(8, minmax(0, 1fr)) }
 .rows .row img, .rows .blank { aspect-ratio: 1; object-fit: contain; background: var(--panel) }
+.rows.found { grid-template-columns: minmax(0, 1fr) }
+.rows.found .row { grid-template-columns: repeat(auto-fill, minmax(6.6rem, 1fr)) }
 .row .title { flex-basis: 100%; grid-column: 1 / -1; margin: 0; font-size: .85rem;
   font-weight: 600; overflow-wrap: anywhere }
 .right img { outline: 3px solid var(--good) } .wrong img { outline: 3px dashed var(--bad) }
@@ -149,7 +156,9 @@ dialog img { width: min(80vh, 88vw); max-height: 78vh; object-fit: contain; disp
   image-rendering: pixelated }
 dialog p { font-size: .9rem; white-space: pre-line }
 dialog button { font: inherit; margin-right: .5rem }
-@media (max-width: 40rem) { .rows .row { grid-template-columns: repeat(4, minmax(0, 1fr)) } }
+@media (max-width: 40rem) {
+  .rows .row, .rows.found .row { grid-template-columns: repeat(4, minmax(0, 1fr)) }
+}
 @media (min-width: 60rem) { nav { position: sticky; top: 0; z-index: 2 } }
 @media print {
   nav, .skip, #tip, dialog { display: none }

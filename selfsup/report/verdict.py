@@ -77,9 +77,14 @@ def _light(
     elif kinds["worse"] == kinds.total():
         light, words = "bad", "Worse than a baseline"
     elif kinds["better"] and kinds["worse"]:
-        light, words = "mixed", "Better than the baselines in some figures, worse in others"
+        light = "bad" if kinds["worse"] > kinds["better"] else "mixed"
+        some = f"Better than every baseline in {kinds['better']} of {kinds.total()} figures"
+        words = f"{some}, worse than one in {kinds['worse']}"
     elif kinds["better"]:
-        light, words = "mixed", f"Better in {kinds['better']} of {kinds.total()} figures"
+        light, words = (
+            "mixed",
+            f"Better than every baseline in {kinds['better']} of {kinds.total()} figures",
+        )
     elif kinds["worse"]:
         light, words = (
             "bad",
@@ -178,8 +183,8 @@ def _worth(records: Sequence[Record]) -> list[str]:
     compared = comparisons(records)
     if not compared:
         return [
-            "It has not been compared with baselines yet: selfsup knn, selfsup linear and selfsup "
-            "retrieval do that."
+            "selfsup knn, selfsup linear and selfsup retrieval measure it beside baselines: raw "
+            "pixels, colours, random weights."
         ]
     if len(compared) == 1:
         return [_worth_of_one(compared[0])]

@@ -11,7 +11,7 @@ from selfsup.augment.kornia_steps import kornia_steps
 from selfsup.config import ViewsConfig
 from selfsup.data.loader import Batch
 from selfsup.data.sources import Source
-from selfsup.report.page import Section, Verdict, page, paragraph, table
+from selfsup.report.page import Section, Verdict, page, paragraph, side_by_side, table
 from selfsup.report.pictures import blank, grid, picture, small
 
 MANY_DISJOINT = 0.2
@@ -33,7 +33,7 @@ def contact_sheet(
     rows = rows_of_views(source, batch, views, images=images, changes=changes)
     return page(
         title,
-        Section("What does the network see?", [paragraph(ABOUT), *rows]),
+        Section("What does the network see?", [paragraph(ABOUT), side_by_side(*rows)]),
         Section("How much do the first two views of an image overlap?", [_overlaps(ious)]),
         kind="Views",
         verdict=_verdict(batch, ious),

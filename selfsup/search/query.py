@@ -52,7 +52,7 @@ class SearchResult:
         size = len(self.index)
         if self.threshold is None:
             return ["There is no threshold yet; selfsup verify measures one."]
-        sentences = [f"An image is the same above a cosine of {self.threshold:.3f}."]
+        sentences = [f"Images above a cosine of {self.threshold:.3f} are taken for the same thing."]
         if self.measured is None:
             return sentences
         if self.measured.told < size:
