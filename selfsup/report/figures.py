@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from selfsup.report.bars import Bar, bar_of, bars
-from selfsup.report.page import facts, folded, heading, paragraph, side_by_side, table
+from selfsup.report.page import beside, facts, folded, heading, paragraph, table
 from selfsup.report.seen import ImageSet, is_seen, measured_on
 
 Record = dict[str, Any]
@@ -63,7 +63,7 @@ def figures(name: str, records: Sequence[Record], seen: Sequence[ImageSet]) -> l
         parts += [
             heading(f"{TOOLS.get(record['tool'], record['tool'])}{on_what(record, seen)}"),
             *(paragraph(f"Warning: {words}") for words in record.get("warnings", [])),
-            *([side_by_side(*charts, all_figures)] if len(charts) == 1 else []),
+            *([beside(charts[0], all_figures)] if len(charts) == 1 else []),
             *([_grid(charts), all_figures] if len(charts) != 1 else []),
             paragraph(f"{words_of_facts}.") if words_of_facts else "",
         ]

@@ -155,6 +155,11 @@ def side_by_side(*elements: str) -> str:
     return f'<div class="wide">{"".join(f"<div>{each}</div>" for each in elements)}</div>'
 
 
+def beside(narrow: str, other: str) -> str:
+    """Lay an element out beside a narrow one, or below it where there is no room."""
+    return f'<div class="beside"><div>{narrow}</div><div>{other}</div></div>'
+
+
 def facts(rows: Iterable[tuple[str, object]]) -> str:
     """Write names with their values."""
     return (

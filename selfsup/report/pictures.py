@@ -9,13 +9,14 @@ from typing import Literal, NamedTuple
 import numpy as np
 from PIL import Image
 
-Mark = Literal["", "query", "right", "wrong", "unmarked"]
-SIGNS: dict[Mark, str] = {"right": "\u2713 ", "wrong": "\u2717 "}
+Mark = Literal["", "query", "right", "wrong", "same", "unmarked"]
+SIGNS: dict[Mark, str] = {"right": "\u2713 ", "wrong": "\u2717 ", "same": "\u2248 "}
 """Before the caption of a neighbour: a mark that needs no colour."""
 ALTS: dict[Mark, str] = {
     "query": "query",
     "right": "right neighbour",
     "wrong": "wrong neighbour",
+    "same": "neighbour that is taken for the same",
     "unmarked": "neighbour",
 }
 SMOOTH = 64

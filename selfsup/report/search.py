@@ -43,9 +43,10 @@ def search_page(result: SearchResult) -> str:
 
 
 KEY = (
-    "The first image of each row is the query, then come the nearest of the index. \u2713 same: "
-    "above the threshold, so it is taken for the same thing. \u2717 unknown: near, but not near "
-    "enough. The number is the cosine, 1 for equal embeddings. A click enlarges an image."
+    "The first image of each row is the query, then come the nearest of the index. \u2248 same: "
+    "above the threshold, so it is taken for the same thing; unknown: not near enough. \u2713 and "
+    "\u2717: of the query's class or of another one, where the index knows the query's class. The "
+    "number is the cosine, 1 for equal embeddings. A click enlarges an image."
 )
 
 
@@ -65,8 +66,8 @@ def _of_all(result: SearchResult, known: int) -> Verdict:
 
 
 def mark(hit: Hit) -> Mark:
-    """How a neighbour is marked: same, not the same, or not known."""
-    return "unmarked" if hit.same is None else "right" if hit.same else "wrong"
+    """How a neighbour is marked: taken for the same, or not."""
+    return "same" if hit.same else "unmarked"
 
 
 def _verdict(hits: list[Hit], threshold: float | None) -> str:
@@ -87,7 +88,7 @@ def caption(hit: Hit, own: str = "") -> str:
     word = "" if hit.same is None else " same" if hit.same else " unknown"
     its = ""
     if own and hit.label:
-        its = ", its class" if hit.label == own else ", another class"
+        its = "\n\u2713 its class" if hit.label == own else "\n\u2717 another class"
     return f"{hit.similarity:.3f}{word}\n{hit.label or hit.name}{its}"
 
 

@@ -46,7 +46,9 @@ section { padding: 1.6rem 0; border-bottom: 1px solid var(--line); scroll-margin
 footer { padding-top: 1rem; padding-bottom: 2rem; color: var(--soft); font-size: .85rem }
 .wide { display: grid; gap: 0 2.5rem; align-items: start;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 34rem), 1fr)) }
-.wide > * { min-width: 0 }
+.wide > *, .beside > * { min-width: 0; max-width: 100% }
+.beside { display: flex; flex-wrap: wrap; gap: 0 2.5rem; align-items: start }
+.beside > :first-child { flex: 0 1 26rem }
 details { border: 1px solid var(--line); border-radius: .4rem; margin: .6rem 0; padding: 0 .8rem }
 summary { cursor: pointer; padding: .5rem 0; font-weight: 600 }
 pre { font-size: .8rem; white-space: pre-wrap; overflow-wrap: anywhere }
@@ -93,7 +95,7 @@ CHARTS = """
 .legend button svg { width: .8rem; height: .8rem }
 .legend button[aria-pressed=true] { border-color: currentColor }
 .bars ol { list-style: none; margin: .3rem 0; padding: 0 }
-.bars li { display: grid; grid-template-columns: minmax(0, 6.2rem) minmax(0, 1fr) 8.6rem;
+.bars li { display: grid; grid-template-columns: minmax(0, 7.2rem) minmax(0, 1fr) 8.6rem;
   gap: .6rem; align-items: center; font-size: .8rem; padding: .12rem 0 }
 .bars .own { font-weight: 650 }
 .bars .name { overflow: hidden; text-overflow: ellipsis; white-space: nowrap }
@@ -120,7 +122,7 @@ CHARTS = """
 #tip:empty { display: none }
 @media (max-width: 30rem) {
   .bars li { grid-template-columns: minmax(0, 1fr) 8.6rem }
-  .bars li { padding-bottom: .45rem } .bars .track { grid-column: 1 / -1; grid-row: 2 }
+  .bars li { padding-bottom: .6rem; gap: 0 .6rem } .bars .track { grid-column: 1 / -1; grid-row: 2 }
   dl { grid-template-columns: minmax(0, 1fr) } dd { margin-bottom: .3rem }
 }
 """
@@ -144,6 +146,8 @@ figcaption { font: .75rem/1.35 system-ui, sans-serif; color: var(--soft); white-
 .row .title { flex-basis: 100%; grid-column: 1 / -1; margin: 0; font-size: .85rem;
   font-weight: 600; overflow-wrap: anywhere }
 .right img { outline: 3px solid var(--good) } .wrong img { outline: 3px dashed var(--bad) }
+.same img { outline: 3px solid var(--link); margin-bottom: .35rem }
+.same figcaption::first-line { color: var(--link); font-weight: 650 }
 .query img { outline: 3px double var(--ink) } .unmarked img { outline: 1px solid var(--line) }
 .right img, .wrong img, .query img { margin-bottom: .35rem }
 .right figcaption::first-line, .key .right { color: var(--good); font-weight: 650 }

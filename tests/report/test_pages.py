@@ -5,6 +5,7 @@ import hashlib
 import os
 import shutil
 import socket
+import webbrowser
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -18,13 +19,14 @@ from pictures import picture as drawn
 
 from selfsup.augment.apply import apply
 from selfsup.config import LocalViewsConfig, ViewsConfig
+from selfsup.core.errors import UserError
 from selfsup.data.audit import audit
 from selfsup.data.loader import Batch
 from selfsup.data.open import open_source
 from selfsup.data.samplers import ShuffleSampler
 from selfsup.data.sources import Source
 from selfsup.report.audit import audit_page, audit_verdict, summary
-from selfsup.report.page import Light, Section, Verdict, page, table, write_page
+from selfsup.report.page import Light, Section, Verdict, open_page, page, table, write_page
 from selfsup.report.pictures import Shown, neighbour_row, picture, small
 from selfsup.report.script import SCRIPT
 from selfsup.report.search import GalleryPictures
@@ -278,3 +280,15 @@ def test_the_lights_of_an_audit_are_those_of_its_worst_find(source: Source) -> N
     assert audit_verdict(clean).light == "good"
     for serious in ({"leaks": [[0, 1]]}, {"two_classes": [[0, 1]]}):
         assert audit_verdict(replace(clean, **serious)).light == "bad"  # type: ignore[arg-type]
+
+
+def test_a_page_is_opened_in_the_browser_if_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", lambda url: opened.append(url) or True)
+    open_page(tmp_path / "a b.html")
+    assert opened == [f"file://{tmp_path}/a%20b.html"]
+    monkeypatch.setattr(webbrowser, "open", lambda url: False)
+    with pytest.raises(UserError, match=r"no browser could be started here; open .*x.html in one"):
+        open_page(tmp_path / "x.html")
