@@ -19,7 +19,6 @@ from selfsup.config import (
     EncoderConfig,
     EvaluateConfig,
     OptimConfig,
-    RetrievalConfig,
     SimCLRConfig,
     ViewsConfig,
 )
@@ -27,6 +26,7 @@ from selfsup.core.cli import run as launch
 
 if TYPE_CHECKING:
     from selfsup.recipes import pretrain_simclr
+    from torch import Tensor
 
     from selfsup.evaluate.intervals import Figure
 
@@ -46,6 +46,7 @@ class Config:
 
 
 SIDE = 64  # pixels
+OURS = "fine-tuned"
 NAMED = 3  # photographs of each test person that k-NN and the linear probe have labels of
 ENCODER = EncoderConfig(name="test_resnet", stem="standard")
 GREY: dict[str, Any] = {"size": SIDE, "hue": 0.0, "saturation": 0.0, "grey": 0.0}
@@ -73,26 +74,44 @@ def main(config: Config) -> None:
         "raw pixels": "pixels",
         "random weights": ENCODER.name,
         "pretrained": pretrained,
-        "fine-tuned": finetuned,
+        OURS: finetuned,
     }
-    show({name: evaluate(model, test, config) for name, model in models.items()}, out)
-    print(f"open {report_on_test(pretrained, finetuned, test, config)} in a browser")
+    values = {name: evaluate(model, test, config) for name, model in models.items()}
+    show({name: intervals(each, config) for name, each in values.items()}, out)
+    print(f"open {page_of_test(values, finetuned, test, config)} in a browser")
 
 
-def report_on_test(pretrained: str, finetuned: str, test: Path, config: Config) -> Path:
-    """Measure retrieval beside baselines and the pretrained encoder; write the run's page."""
-    from selfsup.evaluate.run import retrieval
+def page_of_test(
+    values: "dict[str, dict[str, Tensor]]", finetuned: str, test: Path, config: Config
+) -> Path:
+    """Write the demo's one page: the figures of the table, and images of the test people."""
+    from selfsup.core.settings import to_dict
+    from selfsup.data.demo_faces import PHOTOGRAPHS
+    from selfsup.evaluate.comparison import paired_margins
+    from selfsup.evaluate.results import Evaluation
     from selfsup.report.sections import write_report
 
-    settings = RetrievalConfig(
-        model=finetuned,
-        data=str(test),
-        against=(pretrained,),
-        resamples=config.resamples,
-        seed=config.seed,
+    settings = EvaluateConfig(
+        model=finetuned, data=str(test), resamples=config.resamples, seed=config.seed
     )
-    retrieval(settings).save()
-    return write_report([Path(finetuned)], data=str(test))
+    others = {name: each for name, each in values.items() if name != OURS}
+    Evaluation(
+        tool="demo",
+        model=OURS,
+        file=Path(finetuned) / "people_never_seen.json",
+        settings=to_dict(settings),
+        figures=dict(intervals(values[OURS], config)),
+        baselines={name: dict(intervals(each, config)) for name, each in others.items()},
+        margins=paired_margins(values[OURS], list(others.values()), config=settings),
+        facts={
+            "photographs": len(values[OURS]["Recall@1"]),
+            "labelled photographs a person for k-NN and the linear probe": NAMED,
+            "queries a person": PHOTOGRAPHS - NAMED,
+        },
+    ).save()
+    out = Path(config.out) / "report.html"
+    title = "Faces of people never seen in training"
+    return write_report([Path(finetuned)], data=str(test), tsne=True, out=out, title=title)
 
 
 def pretraining(train: Path, out: str, *, steps: int, seed: int) -> "pretrain_simclr.Config":
@@ -108,6 +127,7 @@ def pretraining(train: Path, out: str, *, steps: int, seed: int) -> "pretrain_si
         views=VIEWS,
         batch=120,
         steps=steps,
+        report=False,  # one page at the end has it all
         optim=OptimConfig(lr=0.24),
         method=SimCLRConfig(temperature=0.2),
     )
@@ -123,15 +143,13 @@ def finetuning(train: Path, out: str, *, steps: int, seed: int) -> dict[str, Any
         "out": out,
         "views": NAMED_VIEWS,
         "steps": steps,
+        "report": False,  # one page at the end has it all
     }
 
 
-def evaluate(model: str, test: Path, config: Config) -> "dict[str, Figure]":
-    """The four figures of one encoder on the test photographs."""
-    import torch
-
+def evaluate(model: str, test: Path, config: Config) -> "dict[str, Tensor]":
+    """The four figures of one encoder on the test photographs, a value for each query."""
     from selfsup.data.demo_faces import PHOTOGRAPHS
-    from selfsup.evaluate.intervals import figure
     from selfsup.evaluate.linear_probe import linear_probe
     from selfsup.evaluate.model import labelled_features, open_model
     from selfsup.evaluate.retrieval_figures import retrieval
@@ -145,14 +163,20 @@ def evaluate(model: str, test: Path, config: Config) -> "dict[str, Figure]":
     voted = knn_predict(*bank, queries, k=NAMED, temperature=0.1)
     fitted = linear_probe(*bank, queries, seed=config.seed).predictions
     ranked = retrieval(Queries(x, labels)).figures
-    values = {
-        "k-NN": voted == labels[~named],
-        "linear probe": fitted == labels[~named],
-        "Recall@1": ranked["Recall@1"],
-        "MAP@R": ranked["MAP@R"],
-    }
     return {
-        name: figure(each.to(torch.float64), seed=config.seed, resamples=config.resamples)
+        "k-NN": (voted == labels[~named]).double(),
+        "linear probe": (fitted == labels[~named]).double(),
+        "Recall@1": ranked["Recall@1"].double(),
+        "MAP@R": ranked["MAP@R"].double(),
+    }
+
+
+def intervals(values: "dict[str, Tensor]", config: Config) -> "dict[str, Figure]":
+    """Means with their 95 % intervals."""
+    from selfsup.evaluate.intervals import figure
+
+    return {
+        name: figure(each, seed=config.seed, resamples=config.resamples)
         for name, each in values.items()
     }
 

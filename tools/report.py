@@ -1,4 +1,4 @@
-"""One page on a run: verdict, curves, views, neighbours, map, figures, data, settings.
+"""One page on a run: is it good, what has it learnt, where does it fail, how was it trained.
 
 python tools/report.py runs/simclr
 python tools/report.py runs/simclr runs/byol --out both.html
@@ -19,7 +19,8 @@ class Config:
     runs: Positional[tuple[str, ...]]
     """Run folders."""
     data: str = ""
-    """Images to show, labelled or not; by default those of --probe.data, else of training."""
+    """Images to show, labelled or not; by default some that training has not seen, if there are
+    any: of --probe.data, an evaluation, or the held-out classes."""
     split: str = ""
     """Only the manifest's rows with this `split`."""
     labels: str = "label"
@@ -32,10 +33,13 @@ class Config:
     """Of the choice of images."""
     out: str = ""
     """The page; by default report.html in the run's folder, or here for several."""
+    open: bool = False
+    """Open the page in the browser."""
 
 
 def main(config: Config) -> None:
     """Write the page and print its size."""
+    from selfsup.report.page import open_page
     from selfsup.report.sections import write_report
 
     out = write_report(
@@ -49,6 +53,8 @@ def main(config: Config) -> None:
         seed=config.seed,
     )
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+    if config.open:
+        open_page(out)
 
 
 def command() -> None:

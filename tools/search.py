@@ -32,11 +32,13 @@ class Config:
     """The vector database of an index that is in one: PATH#COLLECTION or URL#COLLECTION."""
     page: str = "search.html"
     """Where the page goes; empty for none."""
+    open: bool = False
+    """Open the page in the browser."""
 
 
 def main(config: Config) -> None:
     """Search, print the neighbours, write the page."""
-    from selfsup.report.page import write_page
+    from selfsup.report.page import open_page, write_page
     from selfsup.report.search import search_page
     from selfsup.search.query import search_index
 
@@ -44,9 +46,12 @@ def main(config: Config) -> None:
         config.run, config.queries, k=config.k, threshold=config.threshold, qdrant=config.qdrant
     )
     print_hits(result)
+    print(" ".join(result.about_threshold))
     if config.page:
         write_page(Path(config.page), search_page(result))
         print(f"page: {config.page}")
+        if config.open:
+            open_page(Path(config.page))
 
 
 def print_hits(result: "SearchResult") -> None:

@@ -10,12 +10,23 @@ Example with false accept rate 0.01 and 100,000 pairs of two labels:
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from selfsup.core.json_files import read_json
 
 SIZES = tuple(step * 10**power for power in range(9) for step in (1, 2, 5))
 """Numbers of images of a gallery that thresholds are saved for."""
+
+
+class GalleryThreshold(NamedTuple):
+    """A threshold for searches in a gallery, and how well it was measured."""
+
+    value: float
+    """Cosine above which an image is of the same thing."""
+    told: int
+    """Images of the largest gallery that the measured pairs suffice for; 1 without galleries."""
+    false_alarms: float | None
+    """Fraction of searches for something else that are answered, at most; None: not recorded."""
 
 
 def read_threshold(run: Path, gallery: int = 1) -> float | None:
@@ -30,6 +41,12 @@ def read_threshold(run: Path, gallery: int = 1) -> float | None:
         verify was given (`--keep`) accepts anything else in such a gallery. None if it was not
         measured. For more images than the measured pairs can tell, the highest.
     """
+    threshold = read_gallery_threshold(run, gallery)
+    return None if threshold is None else threshold.value
+
+
+def read_gallery_threshold(run: Path, gallery: int) -> GalleryThreshold | None:
+    """Read the threshold as `read_threshold`, with how well it was measured."""
     for name, record in (("verify.json", ()), ("bundle.json", ("figures", "verify"))):
         try:
             content: Any = read_json(run / name)
@@ -38,13 +55,20 @@ def read_threshold(run: Path, gallery: int = 1) -> float | None:
                 verified = verified.get(key, {}) if isinstance(verified, dict) else {}
             sizes = verified.get("details", {}).get("thresholds", {})
             if sizes:
-                return _for_gallery(sizes, gallery)
-            return float(content["threshold"] if record else content["facts"]["threshold"])
+                keep = verified.get("settings", {}).get("keep")
+                return _for_gallery(sizes, gallery, None if keep is None else float(keep))
+            value = float(content["threshold"] if record else content["facts"]["threshold"])
+            return GalleryThreshold(value, 1, None)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
     return None
 
 
-def _for_gallery(thresholds: Mapping[str, float], gallery: int) -> float:
+def _for_gallery(
+    thresholds: Mapping[str, float], gallery: int, false_alarms: float | None
+) -> GalleryThreshold:
+    """Choose the threshold of the next larger gallery; no pair may pass that of the largest."""
     sizes = {int(size): float(value) for size, value in thresholds.items()}
-    return sizes[min((size for size in sizes if size >= gallery), default=max(sizes))]
+    value = sizes[min((size for size in sizes if size >= gallery), default=max(sizes))]
+    told = sorted(sizes)[-2] if len(sizes) > 1 else 1
+    return GalleryThreshold(value, told, false_alarms)

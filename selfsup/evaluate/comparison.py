@@ -89,7 +89,12 @@ def compare(
         settings=to_dict(config),
         figures=figures.pop(model.name),
         baselines=figures,
-        margins=_margins(first, others, config),
+        margins=paired_margins(
+            first.values,
+            [each.values for each in others],
+            config=config,
+            groups=first.groups,
+        ),
         facts=first.facts,
         notes=notes,
         warnings=(*model.warnings, *first.warnings),
@@ -165,15 +170,26 @@ def _interval(values: Tensor, groups: Tensor | None, config: EvaluateConfig) -> 
     return figure(values, seed=config.seed, resamples=config.resamples, groups=groups)
 
 
-def _margins(
-    first: Measurement, others: list[Measurement], config: EvaluateConfig
+def paired_margins(
+    own: dict[str, Tensor],
+    others: Sequence[dict[str, Tensor]],
+    *,
+    config: EvaluateConfig,
+    groups: Tensor | None = None,
 ) -> dict[str, Figure]:
-    """How far each figure lies above the best of the others, image by image."""
+    """Compute how far each figure lies above the best of the others, image by image.
+
+    Args:
+        own: a value for each image or query, by the figure's name.
+        others: the same of what it is compared with.
+        config: has seed and resamples of the intervals.
+        groups: the class of each value, where classes are resampled as a whole.
+    """
     margins = {}
-    for name, values in first.values.items():
-        same = [each.values[name] for each in others if name in each.values]
+    for name, values in own.items():
+        same = [each[name] for each in others if name in each]
         same = [each for each in same if each.shape == values.shape]
         if same:
             best = max(same, key=lambda each: float(each.double().mean()))
-            margins[name] = _interval(values.double() - best.double(), first.groups, config)
+            margins[name] = _interval(values.double() - best.double(), groups, config)
     return margins

@@ -5,10 +5,13 @@ from collections.abc import Sequence
 from selfsup.data.audit import Audit
 from selfsup.data.decode import BadImage
 from selfsup.data.sources import Source
-from selfsup.report.page import grid, heading, page, paragraph, picture, small, table
+from selfsup.report.page import Section, Verdict, facts, folded, page, paragraph, table
+from selfsup.report.pictures import grid, picture, small
 
 LEAST_STD = 0.01
 """Smallest deviation to advise: divided by a smaller one, changes of colour would be all."""
+LISTED = 1000
+"""Images that cannot be read, by name."""
 SHOWN = 20
 """Groups of duplicates with pictures."""
 
@@ -67,21 +70,47 @@ def _counts(counts: dict[str, int]) -> str:
 
 def audit_page(report: Audit, source: Source) -> str:
     """Write all facts as a page, with pictures of duplicates."""
-    sections = [table(["", ""], summary(report))]
+    sections = [Section("What is there?", [facts(summary(report))])]
     if report.bad:
-        sections += [
-            heading("Images that cannot be read"),
-            table(
-                ["image", "why"],
-                [(report.names[i], report.bad[i]) for i in list(report.bad)[:1000]],
-            ),
-        ]
+        listed = [(report.names[i], report.bad[i]) for i in list(report.bad)[:LISTED]]
+        sections.append(
+            Section("Images that cannot be read", [table(["image", "why"], listed), _more(report)])
+        )
     for title, groups in _kinds(report):
         if groups:
-            sections += [heading(title), _pictures(groups, source)]
+            sections.append(Section(title, [_pictures(groups, source)]))
     if report.classes:
-        sections += [heading("Classes"), table(["class", "images"], report.classes.items())]
-    return page(f"Audit of {report.data}", *sections)
+        counted = table(["class", "images"], report.classes.items())
+        sections.append(Section("Classes", [folded(f"{len(report.classes)} classes", counted)]))
+    return page(report.data, *sections, kind="Audit", verdict=audit_verdict(report))
+
+
+def _more(report: Audit) -> str:
+    remaining = len(report.bad) - LISTED
+    return paragraph(f"and {remaining} more, in the audit's file.") if remaining > 0 else ""
+
+
+def audit_verdict(report: Audit) -> Verdict:
+    """Say in order of weight what is wrong with the images, and what to do about it."""
+    serious = {
+        "groups of copies lie in more than one split: figures on them are too good": report.leaks,
+        "pictures are in two classes: a label is wrong, or the classes overlap": report.two_classes,
+    }
+    copies = sum(len(group) - 1 for group in report.near)
+    minor = {
+        "images cannot be read; training takes the next good one": len(report.bad),
+        "images are copies of others: --audit with --mask-duplicates keeps them from being "
+        "each other's negatives": copies,
+    }
+    sentences = [f"{len(groups):,} {words}." for words, groups in serious.items() if groups]
+    bad = bool(sentences)
+    sentences += [f"{count:,} {words}." for words, count in minor.items() if count]
+    total = f"{len(report.names):,} images were read"
+    if bad:
+        return Verdict("bad", "Mend these images before you train or measure", sentences)
+    if sentences:
+        return Verdict("mixed", "Usable, with what is named here in mind", sentences)
+    return Verdict("good", "Nothing wrong", [f"{total}; no copies, and none is broken."])
 
 
 def _kinds(report: Audit) -> list[tuple[str, list[list[int]]]]:
@@ -101,7 +130,8 @@ def _pictures(groups: Sequence[Sequence[int]], source: Source) -> str:
     """Show the first groups, a row for each."""
     rows = [grid([_thumbnail(source, i) for i in group[:8]], "row") for group in groups[:SHOWN]]
     remaining = len(groups) - SHOWN
-    return "".join(rows) + (paragraph(f"and {remaining} more groups") if remaining > 0 else "")
+    more = paragraph(f"and {remaining} more groups") if remaining > 0 else ""
+    return f'<div class="wide">{"".join(rows)}</div>{more}'
 
 
 def _thumbnail(source: Source, position: int) -> str:

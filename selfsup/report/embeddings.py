@@ -1,9 +1,10 @@
-"""The embeddings in a report: neighbours, worst queries, suspected label errors, and a map.
+"""The embeddings in a report: neighbours, a map, worst queries, confused classes, suspected labels.
 
 Shape letters: n images, d width, k neighbours.
 """
 
 import csv
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,8 +19,9 @@ from selfsup.data.sources import Source
 from selfsup.evaluate.features import Features
 from selfsup.evaluate.label_suspects import AGREEMENT, SMALLEST, LabelSuspects, label_suspects
 from selfsup.evaluate.retrieval_figures import retrieval
-from selfsup.report.curves import scatter
-from selfsup.report.page import blank, grid, heading, paragraph, picture, small
+from selfsup.report.maps import scatter
+from selfsup.report.page import heading, paragraph, side_by_side, table
+from selfsup.report.pictures import Mark, Shown, neighbour_row, rows, small
 from selfsup.search.gallery import Queries
 from selfsup.search.neighbours import nearest
 
@@ -27,6 +29,8 @@ SHOWN = 6  # queries of a section
 NEIGHBOURS = 7  # of each, that are shown
 WEAK = 0.5  # below this fraction of neighbours of the own label, no suspects is no good news
 SIDE = 84  # pixels of a picture
+CONFUSED = 15  # pairs of classes that are listed
+EXAMPLES = 4  # of them that are shown
 
 
 class EmbeddedImages(NamedTuple):
@@ -55,53 +59,68 @@ def with_neighbours(source: Source, features: Features) -> EmbeddedImages:
     return EmbeddedImages(source, features, similarity, indices)
 
 
-def sections(images: EmbeddedImages, *, seed: int, tsne: bool, suspects: Path) -> list[str]:
-    """Lay out all sections, as HTML; write all suspected label errors to the file `suspects`.
+def learnt(images: EmbeddedImages, *, seed: int, tsne: bool) -> list[str]:
+    """Lay out some images with their neighbours, and a map of all."""
+    n = len(images.features.x)
+    some = torch.randperm(n, generator=generator(seed, 0, "report"))[:SHOWN].sort().values
+    return [
+        heading("Images and their neighbours"),
+        KEY if images.labelled else paragraph(f"{FIRST} The number is the cosine."),
+        rows(row_of_neighbours(images, int(i)) for i in some),
+        heading("Map"),
+        paragraph(_about(tsne)),
+        _map(images, seed=seed, tsne=tsne),
+    ]
+
+
+def failures(images: EmbeddedImages, suspects: Path) -> list[str]:
+    """Lay out worst queries, confused classes and suspected labels; write all of these to a file.
 
     Raises:
         UserError: the file cannot be written.
     """
-    n = len(images.features.x)
-    some = torch.randperm(n, generator=generator(seed, 0, "report"))[:SHOWN].sort().values
-    parts = [
-        heading("Images and their neighbours"),
-        paragraph(
-            "The first of each row is the query; + marks neighbours of its label, x others."
-            if images.labelled
-            else "The first of each row is the query; the number is the cosine."
-        ),
-        *(_row(images, int(i)) for i in some),
-    ]
-    if images.labelled:
-        parts += _worst(images) + _label_errors(images, suspects)
-    return [*parts, heading("Map"), paragraph(_about(tsne)), _map(images, seed=seed, tsne=tsne)]
+    if not images.labelled:
+        return [paragraph("These images have no labels, so nothing can be called a failure.")]
+    return [*_worst(images), *_confusions(images), *_label_errors(images, suspects)]
 
 
-def _row(images: EmbeddedImages, i: int) -> str:
-    pictures = [_picture(images, i, "query", right=None)]
+FIRST = "The first image of each row is the query, then come its nearest others, nearest first."
+KEY = (
+    f'<p class="key">{FIRST} <span class="right">\u2713 of the query\'s class</span>, '
+    '<span class="wrong">\u2717 of another class</span>. The number is the cosine, 1 for equal '
+    "embeddings. A click enlarges an image.</p>"
+)
+
+
+def row_of_neighbours(images: EmbeddedImages, i: int, title: str = "") -> str:
+    """Draw an image and its nearest others, each marked right or wrong if there are labels."""
     labels = images.features.labels
+    shown = [_shown(images, i, "query", "query")]
     for cosine, j in zip(
         images.similarity[i, :NEIGHBOURS].tolist(), images.indices[i].tolist(), strict=False
     ):
-        right = bool(labels[i] == labels[j]) if images.labelled else None
-        mark = "" if right is None else "+ " if right else "x "
-        pictures.append(_picture(images, j, f"{mark}{cosine:.2f}", right=right))
-    return grid(pictures, "row")
+        mark: Mark = "unmarked"
+        if images.labelled:
+            mark = "right" if bool(labels[i] == labels[j]) else "wrong"
+        shown.append(_shown(images, j, f"{cosine:.2f}", mark))
+    return neighbour_row(shown, title)
 
 
-def _picture(images: EmbeddedImages, row: int, words: str, *, right: bool | None) -> str:
+def _shown(images: EmbeddedImages, row: int, words: str, mark: Mark) -> Shown:
     position = int(images.features.positions[row])
     label = int(images.features.labels[row])
-    caption = (
-        f"{words}\n{images.features.classes[label] if label >= 0 else images.source.name(position)}"
-    )
-    kind = "" if right is None else "right" if right else "wrong"
+    name = images.source.name(position)
+    below = class_name(images.features.classes[label]) if label >= 0 else name
     try:
         image = small(images.source.pixels(position), SIDE)
     except BadImage:
-        return blank(f"{caption}\ncannot be read", width=SIDE)
-    large = min(image.shape[:2]) > 48
-    return picture(image, caption, width=SIDE, jpeg=large, kind=kind)
+        image = None
+    return Shown(image, f"{words}\n{below}", mark, name)
+
+
+def class_name(name: str) -> str:
+    """Name a class whose name is a number alone."""
+    return f"class {name}" if name.isdigit() else name
 
 
 def _worst(images: EmbeddedImages) -> list[str]:
@@ -109,7 +128,7 @@ def _worst(images: EmbeddedImages) -> list[str]:
     try:
         search = retrieval(Queries(images.features.x, images.features.labels))
     except ValueError:  # no label comes twice
-        return []
+        return [paragraph("No class has two images, so no query has a right neighbour.")]
     order = search.figures["mAP"].argsort(stable=True)[:SHOWN]
     return [
         heading("Worst queries"),
@@ -117,17 +136,52 @@ def _worst(images: EmbeddedImages) -> list[str]:
             f"Lowest average precision of {len(search.queries)}; the mean is "
             f"{float(search.figures['mAP'].mean()):.3f}."
         ),
-        *(_row(images, int(search.queries[i])) for i in order),
+        rows(row_of_neighbours(images, int(search.queries[i])) for i in order),
+    ]
+
+
+def _confusions(images: EmbeddedImages) -> list[str]:
+    """Count how often the nearest image is of another class, by pairs of classes."""
+    labels, names = images.features.labels, images.features.classes
+    nearest_label = labels[images.indices[:, 0]]
+    wrong = (labels != nearest_label).nonzero()[:, 0].tolist()
+    sizes = Counter(labels.tolist())
+    pairs = Counter((int(labels[i]), int(nearest_label[i])) for i in wrong)
+    most = pairs.most_common(CONFUSED)
+    examples: dict[tuple[int, int], int] = {}
+    for i in wrong:
+        examples.setdefault((int(labels[i]), int(nearest_label[i])), i)
+    counted = [
+        [class_name(names[one]), class_name(names[other]), count, f"{count / sizes[one]:.0%}"]
+        for (one, other), count in most
+    ]
+    return [
+        heading("Classes that are confused"),
+        paragraph(
+            f"The nearest image is of another class for {len(wrong)} of {len(labels)} images"
+            f" ({len(wrong) / len(labels):.0%}), in {len(pairs)} pairs of classes."
+        ),
+        side_by_side(
+            table(["class", "nearest is", "images", "of the class"], counted),
+            rows(row_of_neighbours(images, examples[pair]) for pair, _ in most[:EXAMPLES]),
+        )
+        if counted
+        else "",
     ]
 
 
 def _label_errors(images: EmbeddedImages, file: Path) -> list[str]:
     suspects = label_suspects(images.features.labels, images.indices)
     write_suspects(file, images, suspects)
+    classes = images.features.classes
+    shown = zip(suspects.rows[:SHOWN].tolist(), suspects.suggested.tolist(), strict=False)
     return [
         heading("Suspected label errors"),
         *map(paragraph, describe_suspects(suspects, len(images.features.x), file.name)),
-        *(_row(images, int(i)) for i in suspects.rows[:SHOWN]),
+        rows(
+            row_of_neighbours(images, i, f"Neighbours agree on {class_name(classes[suggested])}")
+            for i, suggested in shown
+        ),
     ]
 
 
@@ -186,7 +240,8 @@ def _about(tsne: bool) -> str:
     by_tsne = "t-SNE: near points were near, distances between groups mean nothing"
     by_pca = "the two directions with the largest spread (PCA)"
     return (
-        f"Embeddings by {by_tsne if tsne else by_pca}. Rest the pointer on a point to see its name."
+        f"Embeddings by {by_tsne if tsne else by_pca}. Rest the pointer on a point to see its "
+        "name; a click on a class shows it alone."
     )
 
 
@@ -199,7 +254,8 @@ def _map(images: EmbeddedImages, *, seed: int, tsne: bool) -> str:
         f"{images.source.name(int(position))}".strip()
         for label, position in zip(images.features.labels, images.features.positions, strict=True)
     ]
-    return scatter([(x, y) for x, y in points.tolist()], labels.tolist(), names)
+    classes = [class_name(name) for name in images.features.classes] if images.labelled else []
+    return scatter([(x, y) for x, y in points.tolist()], labels.tolist(), names, classes)
 
 
 def layout_2d(z: Tensor, *, seed: int, tsne: bool) -> Tensor:

@@ -1,54 +1,110 @@
-"""HTML of a page and its elements; all text is escaped here."""
+"""HTML of a page and its elements, the same design for all pages; all text is escaped here."""
 
-import base64
-import io
+import re
+import webbrowser
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
-
-import numpy as np
-from PIL import Image
+from typing import Literal, NamedTuple
 
 from selfsup.core.disk import cannot_write
+from selfsup.core.errors import UserError
+from selfsup.core.version import __version__
+from selfsup.report.script import HASH, SCRIPT
+from selfsup.report.style import STYLE
 
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem;
-       padding: 0 1rem; color: #1c1c1c; background: #fff }
-h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
-table { border-collapse: collapse; margin: .5rem 0 }
-th, td { text-align: left; padding: .2rem .8rem .2rem 0; vertical-align: top;
-         border-bottom: 1px solid #ddd }
-td { overflow-wrap: anywhere }
-.grid { display: flex; flex-wrap: wrap; gap: .8rem }
-figure { margin: 0 } figure img { display: block; image-rendering: pixelated }
-figcaption { font: 11px/1.35 ui-monospace, monospace; color: #444; white-space: pre-line;
-             overflow-wrap: anywhere }
-.blank { aspect-ratio: 1; border: 1px dashed #888 }
-.chart { width: 420px }
-.chart figcaption { font: 13px/1.4 system-ui, sans-serif; color: #1c1c1c }
-.chart svg, .map { font: 11px system-ui, sans-serif }
-.map { border: 1px solid #ddd; max-width: 100% }
-.charts { display: flex; flex-wrap: wrap; gap: 1rem 2rem }
-.legend { font-size: 12px } .legend span { margin-right: 1rem; white-space: nowrap }
-.verdict p { font-size: 1.1rem; border-left: 4px solid #1c1c1c; padding-left: .8rem }
-.right img { outline: 3px solid #26713a; margin-bottom: 6px }
-.wrong img { outline: 3px dashed #c01c28; margin-bottom: 6px }
-pre { font-size: 12px; white-space: pre-wrap; overflow-wrap: anywhere }
-.row { display: flex; flex-wrap: wrap; gap: .8rem; padding: .6rem 0; border-top: 1px solid #ddd }
-"""
-
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-"""A page loads nothing and runs nothing, whatever a name in it holds."""
+POLICY = (
+    f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src '{HASH}'; "
+    "base-uri 'none'; form-action 'none'"
+)
+"""A page loads nothing and runs only its own script, whatever a name in it holds."""
+Light = Literal["good", "mixed", "bad", "unknown"]
+LAMPS: tuple[Light, ...] = ("bad", "mixed", "good")
+"""From the top."""
 
 
-def page(title: str, *elements: str) -> str:
-    """Write a whole page of elements, which are HTML already."""
+SHORT_CELL = 24
+"""Characters of a cell of a table that stay in one line."""
+
+
+class Verdict(NamedTuple):
+    """What a page finds, first in a few words beside a traffic light, then in sentences."""
+
+    light: Light
+    """Which lamp is lit; of "unknown" none."""
+    words: str
+    sentences: Sequence[str] = ()
+
+
+class Section(NamedTuple):
+    """A part of a page that its menu names."""
+
+    title: str
+    elements: Sequence[str]
+    """HTML."""
+
+
+def page(title: str, *parts: str | Section, kind: str = "", verdict: Verdict | None = None) -> str:
+    """Write a whole page.
+
+    Args:
+        title: of the page: a run, a set of images.
+        parts: sections, or elements that are HTML already.
+        kind: of page: "Report", "Audit".
+        verdict: at the top, with the traffic light.
+    """
+    sections = [part for part in parts if isinstance(part, Section)]
+    name = f"{kind} of {title}" if kind else title
+    above = f'<p class="kind">{escape(kind)}</p>' if kind else ""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta HTTP-EQUIV="Content-Security-Policy" content="{POLICY}">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n<body>"
-        f"<h1>{escape(title)}</h1>\n" + "\n".join(elements) + "\n</body></html>\n"
+        '<meta name="color-scheme" content="light dark">'
+        f"<title>{escape(name)}</title><style>{STYLE}</style></head>\n<body>"
+        '<a class="skip" href="#main">To the content</a>'
+        f"<header>{above}<h1>{escape(title)}</h1>"
+        f"{_traffic_light(verdict) if verdict else ''}</header>\n{_menu(sections)}"
+        f'<main id="main">\n{"".join(_part(part) for part in parts)}</main>\n'
+        f"<footer>selfsup {__version__}. One file: it loads and sends nothing.</footer>"
+        f"\n<script>{SCRIPT}</script></body></html>\n"
+    )
+
+
+def _part(part: str | Section) -> str:
+    if isinstance(part, str):
+        return f"{part}\n"
+    place = _anchor(part.title)
+    title = f'<h2 id="{place}-title">{escape(part.title)}</h2>'
+    inner = "\n".join(part.elements)
+    return f'<section id="{place}" aria-labelledby="{place}-title">{title}\n{inner}</section>\n'
+
+
+def _menu(sections: Sequence[Section]) -> str:
+    if len(sections) < 2:
+        return ""
+    links = "".join(
+        f'<li><a href="#{_anchor(each.title)}">{escape(each.title)}</a></li>' for each in sections
+    )
+    return f'<nav aria-label="Sections"><ul>{links}</ul></nav>\n'
+
+
+def _anchor(title: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+
+
+def _traffic_light(verdict: Verdict) -> str:
+    """Draw the light with its words and sentences: colour is never all that tells."""
+    lamps = "".join(
+        f'<circle cx="12" cy="{12 + 20 * i}" r="8" stroke="var(--{lamp})" stroke-width="1.5" '
+        f'fill="{f"var(--{lamp})" if lamp == verdict.light else "none"}"/>'
+        for i, lamp in enumerate(LAMPS)
+    )
+    sentences = "\n".join(f"<li>{escape(sentence)}</li>" for sentence in verdict.sentences)
+    return (
+        f'<div class="verdict {verdict.light}"><svg viewBox="0 0 24 64" aria-hidden="true">{lamps}'
+        f'</svg><div><p class="words">{escape(verdict.words)}</p>'
+        f"{f'<ul>{sentences}</ul>' if sentences else ''}</div></div>"
     )
 
 
@@ -65,9 +121,19 @@ def write_page(file: Path, html: str) -> None:
         raise cannot_write(file, error.errno or 0, error) from None
 
 
+def open_page(file: Path) -> None:
+    """Open a page in the browser of this machine.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not webbrowser.open(file.resolve().as_uri()):
+        raise UserError(f"no browser could be started here; open {file} in one yourself")
+
+
 def heading(text: str) -> str:
-    """Write the heading of a section."""
-    return f"<h2>{escape(text)}</h2>"
+    """Write a heading within a section."""
+    return f"<h3>{escape(text)}</h3>"
 
 
 def paragraph(text: str) -> str:
@@ -80,54 +146,57 @@ def preformatted(text: str) -> str:
     return f"<pre>{escape(text)}</pre>"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Write a table; cells are written as text."""
-    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows
+def folded(title: str, *elements: str) -> str:
+    """Write elements that are shown when their title is clicked."""
+    return f"<details><summary>{escape(title)}</summary>{''.join(elements)}</details>"
+
+
+def side_by_side(*elements: str) -> str:
+    """Lay elements out in columns where the screen is wide enough."""
+    return f'<div class="wide">{"".join(f"<div>{each}</div>" for each in elements)}</div>'
+
+
+def beside(narrow: str, other: str) -> str:
+    """Lay an element out beside a narrow one, or below it where there is no room."""
+    return f'<div class="beside"><div>{narrow}</div><div>{other}</div></div>'
+
+
+def facts(rows: Iterable[tuple[str, object]]) -> str:
+    """Write names with their values."""
+    return (
+        "<dl>"
+        + "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in rows)
+        + "</dl>"
     )
-    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def picture(
-    image: np.ndarray, caption: str = "", *, width: int, jpeg: bool = False, kind: str = ""
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[object]], *, caption: str = "", own: int = -1
 ) -> str:
-    """Embed an image in the page, without the metadata of its file.
+    """Write a table that is sorted by a click on a column's name; cells are written as text.
 
     Args:
-        image: uint8 [h, w, c] of 1, 3 or more channels, of which three are shown.
-        caption: below it.
-        width: on the screen, in pixels.
-        jpeg: smaller, for thumbnails of photographs.
-        kind: right or wrong, for a frame around it.
+        head: names of the columns.
+        rows: their cells.
+        caption: above it.
+        own: the column that is emphasised.
     """
-    levels = np.ascontiguousarray(image[..., 0] if image.shape[2] < 3 else image[..., :3])
-    out = io.BytesIO()
-    coding = "jpeg" if jpeg else "png"
-    Image.fromarray(levels).save(out, coding, **({"quality": 80} if jpeg else {}))
-    data = base64.b64encode(out.getvalue()).decode()
-    alt = escape(caption.split("\n")[0], quote=True)
-    shown = f'<img src="data:image/{coding};base64,{data}" width="{width}" alt="{alt}">'
-    return _figure(shown, caption, width, kind)
+    top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
+    body = "".join(
+        f"<tr>{''.join(_cell(str(cell), i == own) for i, cell in enumerate(row))}</tr>"
+        for row in rows
+    )
+    above = f'<p class="caption">{escape(caption)}</p>' if caption else ""
+    name = escape(caption or ", ".join(filter(None, head)), quote=True)
+    return (
+        f'{above}<div class="scroll" tabindex="0" role="group" aria-label="Table: {name}">'
+        f'<table class="sort"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
+        "</div>"
+    )
 
 
-def small(image: np.ndarray, side: int) -> np.ndarray:
-    """Take every n-th pixel, so that the shorter side is at most twice `side`."""
-    step = max(1, min(image.shape[:2]) // side)
-    return image[::step, ::step]
-
-
-def blank(caption: str, *, width: int) -> str:
-    """Draw an empty frame in place of an image."""
-    return _figure('<div class="blank"></div>', caption, width)
-
-
-def _figure(shown: str, caption: str, width: int, kind: str = "") -> str:
-    below = f"<figcaption>{escape(caption)}</figcaption>"
-    css_class = f' class="{kind}"' if kind else ""
-    return f'<figure{css_class} style="width: {width}px">{shown}{below}</figure>'
-
-
-def grid(pictures: Iterable[str], kind: str = "grid") -> str:
-    """Lay pictures out side by side; kind "row" frames the pictures of one subject."""
-    return f'<div class="{kind}">' + "".join(pictures) + "</div>"
+def _cell(text: str, own: bool) -> str:
+    """A cell of a table; numbers and short texts are not broken into lines."""
+    kinds = ["own"] * own + ["short"] * (len(text) <= SHORT_CELL)
+    css_class = f' class="{" ".join(kinds)}"' if kinds else ""
+    return f"<td{css_class}>{escape(text)}</td>"

@@ -5,7 +5,7 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -15,31 +15,68 @@ from selfsup.core.json_lines import read_steps
 from selfsup.core.paths import run_in
 from selfsup.core.progress import SHORT
 from selfsup.core.yaml_files import read_yaml
+from selfsup.report.comparison import compared, side_by_side_figures
 from selfsup.report.curves import chart
-from selfsup.report.page import heading, page, paragraph, preformatted, table
+from selfsup.report.figures import figures
+from selfsup.report.page import (
+    Section,
+    Verdict,
+    facts,
+    folded,
+    heading,
+    page,
+    paragraph,
+    preformatted,
+    side_by_side,
+    table,
+)
+from selfsup.report.seen import trained_on
 from selfsup.report.verdict import Record, verdict
 from selfsup.training.same_work import flat
 
+SHARE = (0.0, 1.0)
+
+
+class Curve(NamedTuple):
+    """A chart of the log."""
+
+    names: tuple[str, ...]
+    """Figures of the log."""
+    note: str = ""
+    """For the reader."""
+    within: tuple[float, float] | None = None
+    """Lowest and highest possible value."""
+
+
 CURVES = {
-    "Loss": (("loss",), ""),
-    "Gap": (("gap",), "deviations that negatives are beyond positives; below its start: worse"),
-    "Nearest": (("nearest",), "fraction whose nearest image is of its class, or its own view"),
-    "Spread": (("std", "cosine"), "std 1: even over the sphere; 0, or cosine 1: all equal"),
-    "Rank": (("rank",), "directions that embeddings use"),
-    "k-NN during training": (("knn",), "leave-one-out accuracy"),
-    "Validation": (("map_at_r", "recall_at_1"), "of images that training does not see"),
-    "Forgetting": (
+    "Loss": Curve(("loss",)),
+    "Gap": Curve(
+        ("gap",), "how many standard deviations negatives are beyond positives; higher is better"
+    ),
+    "Nearest": Curve(
+        ("nearest",), "fraction whose nearest image is of its class, or its own other view", SHARE
+    ),
+    "Spread": Curve(
+        ("std", "cosine"),
+        "std 1: spread evenly; std 0 or cosine 1: all embeddings are equal",
+        (-1.0, 1.0),
+    ),
+    "Rank": Curve(("rank",), "number of directions that embeddings use"),
+    "k-NN during training": Curve(("knn",), "leave-one-out accuracy", SHARE),
+    "Validation": Curve(("map_at_r", "recall_at_1"), "of images that training does not see", SHARE),
+    "Forgetting": Curve(
         ("kept_map_at_r", "kept_recall_at_1", "kept_knn"),
         "the same figures of --probe.keep",
+        SHARE,
     ),
-    "Active": (("active",), "fraction of triplets or pairs with a loss"),
-    "Distances": (("positive", "negative"), "of images of one label and of two"),
-    "Teacher": (("distil",), "loss of distillation alone, beside a ranking loss"),
-    "Learning rate": (("lr",), ""),
-    "Images a second": (("images_per_s",), ""),
-    "Waiting for data": (("waiting",), "fraction of the time"),
+    "Active": Curve(("active",), "fraction of triplets or pairs with a loss", SHARE),
+    "Distances": Curve(("positive", "negative"), "of images of one label and of two"),
+    "Teacher": Curve(("distil",), "loss of distillation alone, beside a ranking loss"),
+    "Learning rate": Curve(("lr",)),
+    "Images a second": Curve(("images_per_s",)),
+    "Waiting for data": Curve(("waiting",), "fraction of the time", SHARE),
 }
-"""By title: figures of the log, and a note for the reader."""
+"""By title."""
 
 
 @dataclass(frozen=True)
@@ -99,42 +136,88 @@ def read_run(folder: Path) -> Files:
     return Files(folder, folder.name or str(folder), settings, log, records, bad, about, outcome)
 
 
-def report(runs: Sequence[Files], more: Sequence[str] = ()) -> str:
-    """Lay out the page: verdict, curves, `more` (images), figures, data, settings."""
+@dataclass(frozen=True)
+class ImageParts:
+    """What a report shows of a run's images, as HTML."""
+
+    learnt: list[str] = field(default_factory=list)
+    """Neighbours and a map."""
+    failures: list[str] = field(default_factory=list)
+    """Worst queries, confusions, suspected labels."""
+    views: list[str] = field(default_factory=list)
+    """Views as the method saw them."""
+
+
+def report(runs: Sequence[Files], images: ImageParts | None = None, *, title: str = "") -> str:
+    """Lay out the page of a run as a story, or a comparison of several runs.
+
+    Args:
+        runs: their files.
+        images: what is shown of the images of a single run.
+        title: of the page; by default the run's name.
+    """
+    if len(runs) > 1:
+        return _comparison(runs)
+    (run,) = runs
+    images = images or ImageParts()
+    seen = trained_on(run.config)
+    measured = figures(run.name, run.records, seen)
+    parts = [
+        Section("Is it good?", measured or [paragraph(_judged(run).sentences[0])]),
+        Section("What has it learnt?", images.learnt),
+        Section("Where does it fail?", images.failures),
+        Section("How did training go?", curves(runs)),
+        Section("What were the images?", [*data(run), *images.views]),
+        Section("How was it made?", settings(runs)),
+    ]
+    shown = [part for part in parts if part.elements]
+    return page(title or run.name, *shown, kind="Report", verdict=_judged(run))
+
+
+def _judged(run: Files) -> Verdict:
+    init = str(run.config.get("init") or "")
+    seen = trained_on(run.config)
+    told = [] if run.unfinished else [f"{s[0].upper()}{s[1:]}." for s in run.outcome]
+    return verdict(run.log, run.records, init=init, unfinished=run.unfinished, more=told, seen=seen)
+
+
+def _comparison(runs: Sequence[Files]) -> str:
     names = [run.folder.name for run in runs]
     runs = [r if names.count(r.folder.name) == 1 else replace(r, name=str(r.folder)) for r in runs]
-    parts: list[str] = []
-    for run in runs:
-        init = str(run.config.get("init") or "")
-        said = verdict(run.log, run.records, init=init, unfinished=run.unfinished)
-        if not run.unfinished:
-            said += [f"{sentence[0].upper()}{sentence[1:]}." for sentence in run.outcome]
-        words = " ".join(said)
-        parts.append(f'<div class="verdict">{paragraph(_titled(run, runs, words))}</div>')
-    parts += [heading("Training"), *curves(runs), *more, *figures(runs)]
-    for run in runs:
-        parts += data(run, runs)
-    parts += settings(runs)
-    title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs side by side"
-    return page(f"Report of {title}", *parts)
+    records = {run.name: run.records for run in runs}
+    alone = [_alone(run) for run in runs]
+    return page(
+        f"{len(runs)} runs side by side",
+        Section("Which is better?", side_by_side_figures(records)),
+        Section("Each by itself", [side_by_side(*alone)]),
+        Section("How did training go?", curves(runs)),
+        Section("What were the images?", [part for run in runs for part in data(run, run.name)]),
+        Section("How were they made?", settings(runs)),
+        kind="Comparison",
+        verdict=compared(records),
+    )
 
 
-def _titled(run: Files, runs: Sequence[Files], words: str) -> str:
-    return words if len(runs) == 1 else f"{run.name}: {words}"
+def _alone(run: Files) -> str:
+    """Write a run's verdict beside baselines: each sentence begins with its name for a reader."""
+    judged = _judged(run)
+    return heading(run.name) + paragraph(f"{judged.words}. {' '.join(judged.sentences)}")
 
 
 def curves(runs: Sequence[Files]) -> list[str]:
     """Draw a chart for each kind of figure that some run has."""
     charts = []
-    for title, (names, note) in CURVES.items():
+    for title, curve in CURVES.items():
         lines = {}
         for run in runs:
-            for name in names:
+            for name in curve.names:
                 line = [(row["step"], row[name]) for row in run.log if _number(row.get(name))]
                 short = SHORT.get(name, name)
-                words = [run.name] * (len(runs) > 1) + [short] * (len(names) > 1)
+                words = [run.name] * (len(runs) > 1) + [short] * (len(curve.names) > 1)
                 lines[" ".join(words)] = line
-        charts.append(chart(title, lines, note=note))
+        charts.append(chart(title, lines, note=curve.note, within=curve.within))
+    if not any(charts):
+        return [paragraph("There is no log of its training.")]
     return [f'<div class="charts">{"".join(charts)}</div>']
 
 
@@ -142,35 +225,7 @@ def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def figures(runs: Sequence[Files]) -> list[str]:
-    """Lay out evaluation tables with baselines and intervals."""
-    parts: list[str] = []
-    for run in runs:
-        for record in run.records:
-            baselines = record.get("baselines", {})
-            head = ["figure", "value [95 % interval]", *baselines, "margin"]
-            rows = []
-            for name, value in record["figures"].items():
-                others = [_cell(baseline.get(name)) for baseline in baselines.values()]
-                margin = _cell(record.get("margins", {}).get(name))
-                rows.append([name, _cell(value), *others, margin])
-            facts = ", ".join(f"{key} {value}" for key, value in record["facts"].items())
-            parts += [
-                heading(_titled(run, runs, record["tool"])),
-                *(paragraph(f"Warning: {words}") for words in record.get("warnings", [])),
-                table(head, rows),
-                paragraph(facts),
-            ]
-    return parts
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, dict):
-        return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
-    return "" if value is None else f"{value:.4g}"
-
-
-def data(run: Files, runs: Sequence[Files]) -> list[str]:
+def data(run: Files, name: str = "") -> list[str]:
     """List facts about its images: unreadable ones, leaks, and the audit."""
     rows = [("images of training", str(run.config.get("data", "")))]
     rows.append(("cannot be read", str(len(run.bad))))
@@ -186,9 +241,10 @@ def data(run: Files, runs: Sequence[Files]) -> list[str]:
         rows += _audit_rows(Path(str(audit)))
     else:
         rows.append(("duplicates, huge images", "not checked; selfsup audit does"))
-    parts = [heading(_titled(run, runs, "Data")), table(["", ""], rows)]
+    parts = [heading(name) if name else "", facts(rows)]
     if run.bad:
-        parts.append(table(["image that cannot be read", "why"], run.bad[:200]))
+        listed = table(["image that cannot be read", "why"], run.bad[:200])
+        parts.append(folded(f"{len(run.bad)} images that cannot be read", listed))
     return parts
 
 
@@ -213,8 +269,10 @@ def settings(runs: Sequence[Files]) -> list[str]:
         names = [run.name for run in runs]
         parts += [heading("Where their settings differ"), table(["setting", *names], rows)]
     for run in runs:
-        parts.append(heading(_titled(run, runs, "Settings")))
+        if len(runs) > 1:
+            parts.append(heading(run.name))
         if run.about:
-            parts.append(table(["", ""], run.about.items()))
-        parts.append(preformatted(yaml.safe_dump(run.config, sort_keys=False)))
+            parts.append(folded("Command and versions", facts(run.about.items())))
+        text = yaml.safe_dump(run.config, sort_keys=False)
+        parts.append(folded("All settings", preformatted(text)))
     return parts

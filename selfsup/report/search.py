@@ -1,5 +1,6 @@
 """The page of a search: queries and their neighbours."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from selfsup.core.errors import UserError
 from selfsup.data.decode import BadImage, decode
 from selfsup.data.open import is_local, open_source
 from selfsup.data.sources import Source
-from selfsup.report.page import blank, grid, heading, page, paragraph, picture, small
+from selfsup.report.page import Light, Section, Verdict, heading, page, paragraph
+from selfsup.report.pictures import Mark, Shown, neighbour_row, rows, small
 from selfsup.search.index import Index
 from selfsup.search.query import Hit, SearchResult
 
@@ -19,16 +21,53 @@ WIDTH = 128  # pixels of a picture
 def search_page(result: SearchResult) -> str:
     """Lay out a row for each query: itself, then its neighbours with their similarity."""
     gallery = GalleryPictures(result.index, result.channels)
-    parts = []
+    parts, known = [], 0
     for query, hits, itself in zip(result.queries, result.hits, result.itself, strict=True):
         image = small(np.asarray(decode(Path(query), result.channels)), WIDTH)
-        pictures = [picture(image, "query", width=WIDTH, jpeg=True)]
-        pictures += [gallery.show(hit.row, caption(hit)) for hit in hits]
+        shown = [Shown(image, "query", "query", query)]
+        own = _label(result.index, itself)
+        shown += [
+            Shown(gallery.pixels(hit.row), caption(hit, own), mark(hit), hit.name) for hit in hits
+        ]
         verdict = _verdict(hits, result.threshold)
+        known += bool(hits and hits[0].same)
         if itself:
             verdict += f" It is in the index itself, as {itself[0]}, and no hit."
-        parts += [heading(query), paragraph(verdict), grid(pictures, "row")]
-    return page(f"Search in {result.index.folder}", *parts)
+        parts += [heading(query), paragraph(verdict), rows([neighbour_row(shown)], "rows found")]
+    return page(
+        str(result.index.folder),
+        Section("What was found?", [paragraph(KEY), *parts]),
+        kind="Search in an index",
+        verdict=_of_all(result, known),
+    )
+
+
+KEY = (
+    "The first image of each row is the query, then come the nearest of the index. \u2248 same: "
+    "above the threshold, so it is taken for the same thing; unknown: not near enough. \u2713 and "
+    "\u2717: of the query's class or of another one, where the index knows the query's class. The "
+    "number is the cosine, 1 for equal embeddings. A click enlarges an image."
+)
+
+
+def _of_all(result: SearchResult, known: int) -> Verdict:
+    """Count the queries that are in the index, and say what the threshold stands for."""
+    n = len(result.queries)
+    if result.threshold is None:
+        words = "No threshold yet: same and different are not told apart"
+        return Verdict("unknown", words, result.about_threshold)
+    if n > 1:
+        words = f"{known} of {n} queries are known: the index holds the same thing"
+    else:
+        words = "Known: the index holds the same thing" if known else "Unknown to the index"
+    doubtful = result.measured is not None and result.measured.told < len(result.index)
+    light: Light = "good" if known == n and not doubtful else "mixed"
+    return Verdict(light, words, result.about_threshold)
+
+
+def mark(hit: Hit) -> Mark:
+    """How a neighbour is marked: taken for the same, or not."""
+    return "same" if hit.same else "unmarked"
 
 
 def _verdict(hits: list[Hit], threshold: float | None) -> str:
@@ -44,10 +83,18 @@ def _verdict(hits: list[Hit], threshold: float | None) -> str:
     )
 
 
-def caption(hit: Hit) -> str:
-    """Similarity, name and label of a neighbour."""
-    mark = "" if hit.same is None else " same" if hit.same else " unknown"
-    return f"{hit.similarity:.3f}{mark}\n{hit.name}\n{hit.label}".strip()
+def caption(hit: Hit, own: str = "") -> str:
+    """Similarity of a neighbour, and its label or name; `own` is the query's label, if known."""
+    word = "" if hit.same is None else " same" if hit.same else " unknown"
+    its = ""
+    if own and hit.label:
+        its = "\n\u2713 its class" if hit.label == own else "\n\u2717 another class"
+    return f"{hit.similarity:.3f}{word}\n{hit.label or hit.name}{its}"
+
+
+def _label(index: Index, names: Sequence[str]) -> str:
+    """The label of a query that is in the index; empty if it is not."""
+    return next((index.rows["label"][index.rows["name"].index(name)] for name in names), "")
 
 
 class GalleryPictures:
@@ -68,15 +115,14 @@ class GalleryPictures:
             return None
         return source, {source.name(i): i for i in range(len(source))}
 
-    def show(self, row: int, words: str) -> str:
-        """Draw a picture, or an empty frame where the image is no longer there."""
+    def pixels(self, row: int) -> np.ndarray | None:
+        """Read a picture; None where the image is no longer there or cannot be read."""
         name, data, split = (self.index.rows[key][row] for key in ("name", "data", "split"))
         opened = self.opened(data, split)
         if opened is None or name not in opened[1]:
-            return blank(f"{words}\nno longer there", width=WIDTH)
+            return None
         source, positions = opened
         try:
-            image = source.pixels(positions[name])
+            return small(source.pixels(positions[name]), WIDTH)
         except BadImage:
-            return blank(f"{words}\ncannot be read", width=WIDTH)
-        return picture(small(image, WIDTH), words, width=WIDTH, jpeg=min(image.shape[:2]) > 64)
+            return None

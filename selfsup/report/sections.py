@@ -7,17 +7,20 @@ from typing import Any
 
 import torch
 
-from selfsup.config import TrainConfig
+from selfsup.config import TrainConfig, ViewsConfig
 from selfsup.core.cli import from_file
 from selfsup.core.errors import UserError, require
-from selfsup.data.open import open_source, training_source
+from selfsup.data.held_out import hold_out
+from selfsup.data.open import is_local, open_source, training_source
 from selfsup.data.samplers import ShuffleSampler
-from selfsup.data.subset import labelled_images, random_subset
-from selfsup.encoders.encoder import load
+from selfsup.data.sources import Source
+from selfsup.data.subset import only_labelled, random_subset
+from selfsup.encoders.encoder import Encoder, load
 from selfsup.evaluate.features import extract
-from selfsup.report.embeddings import sections, with_neighbours
-from selfsup.report.page import heading, paragraph, write_page
-from selfsup.report.run import Files, read_run, report
+from selfsup.report.embeddings import EmbeddedImages, failures, learnt, with_neighbours
+from selfsup.report.page import heading, paragraph, side_by_side, write_page
+from selfsup.report.run import Files, ImageParts, read_run, report
+from selfsup.report.seen import ImageSet, is_seen, measured_on, trained_on
 from selfsup.report.views import rows_of_views
 from selfsup.training.pretrain import local_batches
 from selfsup.training.run import Run
@@ -25,7 +28,7 @@ from selfsup.training.run import Run
 PICTURES = 4  # images whose views are shown
 
 
-def image_sections(
+def image_parts(
     run: Files,
     *,
     data: str = "",
@@ -36,36 +39,72 @@ def image_sections(
     seed: int = 0,
     config: TrainConfig | None = None,
     suspects: Path,
-) -> list[str]:
-    """Lay out views as the method saw them, neighbours, worst queries and a map.
+) -> ImageParts:
+    """Lay out neighbours, a map, failures, and views as the method saw them.
 
     Suspected label errors are written to `suspects`, if the images have labels. Where the images
     or the encoder are missing, a sentence says so. `config` are the run's settings if they are at
     hand: images in memory are in no file.
     """
-    parts = [heading("Views as the method saw them")]
+    settings = run.config if config is None else asdict(config)
+    views = [heading("Views as the method saw them")]
     try:
-        parts += views_of_last_step(run, config)
+        views += views_of_last_step(run, config)
     except UserError as error:
-        parts.append(paragraph(f"They cannot be drawn again: {error}."))
+        views.append(paragraph(f"They cannot be drawn again: {error}."))
     try:
-        settings = run.config if config is None else asdict(config)
-        images = (data, split, labels) if data else _images_of(settings)
-        parts += _neighbours_and_map(
-            run, images, most=most, tsne=tsne, seed=seed, suspects=suspects
+        given = ImageSet(data, split, labels) if data else None
+        encoder, of_encoder = load(run.folder)
+        shown = shown_images(run, settings, given, channels=of_encoder.channels)
+        embedded, about = embedded_images(encoder, of_encoder, *shown, most=most, seed=seed)
+    except UserError as error:
+        return ImageParts([paragraph(f"Not shown: {error}.")], [], views)
+    return ImageParts(
+        [about, *learnt(embedded, seed=seed, tsne=tsne)],
+        [about, *failures(embedded, suspects)],
+        views,
+    )
+
+
+def shown_images(
+    run: Files, settings: dict[str, Any], given: ImageSet | None, *, channels: int
+) -> tuple[Source, str]:
+    """Open images to show, of those that training has not seen if there are any.
+
+    They are the given ones, else those of the probe, of an evaluation, the held-out classes, and
+    at last those of training.
+
+    Returns:
+        The images, and a sentence that says which they are.
+
+    Raises:
+        UserError: they cannot be opened.
+    """
+    seen, probe = trained_on(settings), settings.get("probe") or {}
+    if given is None and probe.get("data"):
+        given = ImageSet(probe["data"], "", str(probe.get("labels", "label")))
+    measured = [images for record in run.records if (images := measured_on(record))]
+    new = [x for x in measured if is_local(x.data) and not is_seen(x, seen)]
+    images = given or next(iter(new), None)
+    if images is not None:
+        source = open_source(
+            images.data, split=images.split, labels=images.labels, channels=channels
         )
-    except UserError as error:
-        parts += [heading("Images and their neighbours"), paragraph(f"Not shown: {error}.")]
-    return parts
-
-
-def _images_of(settings: dict[str, Any]) -> tuple[str, str, str]:
-    """Return data, split and labels of the probe if there is one, else of training."""
-    probe = settings.get("probe") or {}
-    if probe.get("data"):
-        return probe["data"], "", str(probe.get("labels", "label"))
+        word = "has seen, too" if is_seen(images, seen) else "has not seen"
+        return source, f"These are images of {images}, which training {word}."
+    own = ImageSet(settings.get("data", ""), str(settings.get("split") or ""))
     labels = str(settings.get("labels", "label"))
-    return settings.get("data", ""), str(settings.get("split", "")), labels
+    source = open_source(own.data, split=own.split, labels=labels, channels=channels)
+    fraction = float(probe.get("held_out") or 0)
+    if fraction and source.labels is not None:
+        _, held = hold_out(only_labelled(source), fraction=fraction, seed=int(settings["seed"]))
+        if held is not None:
+            count = f"{len(held.classes)} classes"
+            return held, f"These are images of {count} that were held out of training."
+    return source, (
+        "These are images of training itself, so that they look better than new ones would: "
+        "selfsup report --data shows others."
+    )
 
 
 def views_of_last_step(run: Files, config: TrainConfig | None = None) -> list[str]:
@@ -82,35 +121,34 @@ def views_of_last_step(run: Files, config: TrainConfig | None = None) -> list[st
     sampler = ShuffleSampler(len(source), batch=batch, seed=config.seed)
     batches = local_batches(source, sampler, views, config.seed, whole=True)
     caption = f"Images drawn at random, with draws of step {step + 1} of {config.data}."
-    return [paragraph(caption), *rows_of_views(source, batches[step], views, images=PICTURES)]
+    rows = rows_of_views(source, batches[step], views, images=PICTURES)
+    return [paragraph(caption), side_by_side(*rows)]
 
 
-def _neighbours_and_map(
-    run: Files,
-    images: tuple[str, str, str],
-    *,
-    most: int,
-    tsne: bool,
-    seed: int,
-    suspects: Path,
-) -> list[str]:
-    """Lay out neighbours, worst queries, suspected label errors and a map of some images."""
-    data, split, labels = images
-    encoder, views = load(run.folder)
-    everything = open_source(data, split=split, labels=labels, channels=views.channels)
-    if everything.labels is not None:
-        everything = labelled_images(everything, data)
+def embedded_images(
+    encoder: Encoder, views: ViewsConfig, everything: Source, about: str, *, most: int, seed: int
+) -> tuple[EmbeddedImages, str]:
+    """Embed images, or `most` of them at random, and find the neighbours of each.
+
+    Returns:
+        The embedded images, and a paragraph that says which they are: `about`, and how many.
+
+    Raises:
+        UserError: they are fewer than three.
+    """
+    everything = only_labelled(everything)
     source = random_subset(everything, most, seed=seed)
     device = torch.device("cpu")
     features = extract(encoder, source, views, device=device, workers=0, part=(0, 1))
     if len(features.x) < 3:
-        raise UserError(f"{data} holds {len(features.x)} images; there are no neighbours to show")
-    embedded = with_neighbours(source, features)
-    parts = sections(embedded, seed=seed, tsne=tsne, suspects=suspects)
-    if len(source) == len(everything):
-        return parts
-    chosen = f"{len(source)} of {len(everything)} images, drawn at random (selfsup report --most)."
-    return [paragraph(f"The sections below are of {chosen}"), *parts]
+        raise UserError(f"there are {len(features.x)} images; none has neighbours to show")
+    count = f"All {len(source)} are compared with each other."
+    if len(source) < len(everything):
+        count = (
+            f"{len(source)} of {len(everything)} are compared with each other, drawn at random "
+            "(selfsup report --most)."
+        )
+    return with_neighbours(source, features), paragraph(f"{about} {count}")
 
 
 def write_report(
@@ -124,19 +162,22 @@ def write_report(
     tsne: bool = False,
     seed: int = 0,
     config: TrainConfig | None = None,
+    title: str = "",
 ) -> Path:
-    """Write one page on a run, or on several side by side (without sections of images).
+    """Write one page on a run, or on several side by side (without images).
 
     Args:
         folders: run folders.
         out: the page; by default report.html in the run's folder, or here for several.
-        data: images to show, labelled or not; by default those of the probe, else of training.
+        data: images to show, labelled or not; by default some that training has not seen, of the
+            probe, an evaluation or the held-out classes, and where there are none its own.
         split: only the manifest's rows with this `split`.
         labels: the manifest's column with the labels.
         most: images that are embedded, at most.
         tsne: lay the map out by t-SNE, which takes a minute; else by PCA.
         seed: of the choice of images.
         config: settings of the one run, if they are at hand.
+        title: of the page; by default the run's name.
 
     Raises:
         UserError: a setting does not fit, a folder is no run, or the page cannot be written.
@@ -146,9 +187,9 @@ def write_report(
     runs = [read_run(folder) for folder in folders]
     if out is None:
         out = runs[0].folder / "report.html" if len(runs) == 1 else Path("report.html")
-    images: list[str] = []
+    images = None
     if len(runs) == 1:
-        images = image_sections(
+        images = image_parts(
             runs[0],
             data=data,
             split=split,
@@ -159,7 +200,7 @@ def write_report(
             config=config,
             suspects=out.with_name(f"{out.stem}_label_suspects.csv"),
         )
-    write_page(out, report(runs, images))
+    write_page(out, report(runs, images, title=title))
     return out
 
 

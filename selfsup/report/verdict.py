@@ -1,11 +1,13 @@
-"""The verdict: is this encoder any good, in two sentences, and why."""
+"""The verdict: is this encoder any good, in sentences beside a traffic light, and why."""
 
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from selfsup.methods.health import NO_SPREAD
+from selfsup.report.page import Light, Verdict
+from selfsup.report.seen import ImageSet, is_seen, measured_on
 
 Record = dict[str, Any]
 MAIN = ("MAP@R", "mAP", "linear probe", "k-NN, chosen in train")
@@ -23,19 +25,96 @@ ENDS = {
 """What a run's last state means."""
 
 
+class Comparison(NamedTuple):
+    """A figure beside the best baseline's."""
+
+    name: str
+    kind: str
+    """better, worse or same."""
+    why: str
+    """With numbers."""
+    main: bool
+    """Whether it speaks for its tool."""
+
+
 def verdict(
-    log: Sequence[Record], records: Sequence[Record], *, init: str = "", unfinished: str = ""
-) -> list[str]:
-    """Summarise how training went, and what the features are worth.
+    log: Sequence[Record],
+    records: Sequence[Record],
+    *,
+    init: str = "",
+    unfinished: str = "",
+    more: Sequence[str] = (),
+    seen: Sequence[ImageSet] = (),
+) -> Verdict:
+    """Summarise what the features are worth, and how training went.
 
     Args:
         log: the lines of log.jsonl.
         records: what evaluation tools wrote.
         init: where the weights came from that the run began with, if they were not random.
         unfinished: how far the run has come, if it has not finished: "step 7 of 800".
+        more: sentences at the end.
+        seen: images of training.
     """
     begun = [f"Training has not finished: {unfinished}."] * bool(unfinished)
-    return [*begun, _training(log, records, init), _worth(records)]
+    warnings = [f"Warning: {words}" for record in records for words in record.get("warnings", [])]
+    warnings += _measured_on_training(records, seen)
+    sentences = [*warnings, *_worth(records), *begun, _training(log, records, init), *more]
+    return Verdict(*_light(log, records, unfinished, warned=bool(warnings)), sentences)
+
+
+def _light(
+    log: Sequence[Record], records: Sequence[Record], unfinished: str, *, warned: bool
+) -> tuple[Light, str]:
+    """Choose the lamp, and its few words, from every figure that has a margin."""
+    kinds = Counter(each.kind for each in comparisons(records))
+    ill = _ended_ill(log)
+    if not kinds:
+        words = f"{'Ended ill, and not' if ill else 'Not'} compared with baselines yet"
+        light: Light = "mixed" if ill else "unknown"
+    elif kinds["better"] == kinds.total():
+        light, words = "good", "Better than every baseline"
+    elif kinds["worse"] == kinds.total():
+        light, words = "bad", "Worse than a baseline"
+    elif kinds["better"] and kinds["worse"]:
+        light = "bad" if kinds["worse"] > kinds["better"] else "mixed"
+        some = f"Better than every baseline in {kinds['better']} of {kinds.total()} figures"
+        words = f"{some}, worse than one in {kinds['worse']}"
+    elif kinds["better"]:
+        light, words = (
+            "mixed",
+            f"Better than every baseline in {kinds['better']} of {kinds.total()} figures",
+        )
+    elif kinds["worse"]:
+        light, words = (
+            "bad",
+            f"Worse than a baseline in {kinds['worse']} of {kinds.total()} figures",
+        )
+    else:
+        light, words = "mixed", "Not proven better than the baselines"
+    if warned and light == "good":
+        light, words = "mixed", f"{words}, but see the warning"
+    return ("mixed", f"Not finished. {words}") if unfinished else (light, words)
+
+
+def _measured_on_training(records: Sequence[Record], seen: Sequence[ImageSet]) -> list[str]:
+    """Warn of figures that are of images of training, which flatter it."""
+    theirs = {record["tool"]: measured_on(record) for record in records if record.get("margins")}
+    tools = [tool for tool, images in theirs.items() if images and is_seen(images, seen)]
+    if not tools:
+        return []
+    return [
+        f"Warning: the figures of {' and '.join(tools)} are of images that training has seen; of "
+        "new ones they may be lower."
+    ]
+
+
+def _ended_ill(log: Sequence[Record]) -> bool:
+    lines = [line for line in log if "loss" in line]
+    if not lines:
+        return False
+    last = lines[-1]
+    return last.get("state", "healthy") != "healthy" or bool(last.get("std", 1) < NO_SPREAD)
 
 
 def _training(log: Sequence[Record], records: Sequence[Record], init: str) -> str:
@@ -65,7 +144,8 @@ def _advice(records: Sequence[Record], init: str) -> str:
     """What to do with a run that ended ill: figures beside those of its start decide."""
     compared = [record for record in records if record.get("margins")]
     beside = [any(_is_start(name, init) for name in each["baselines"]) for each in compared]
-    if compared and all(beside) and all(_compared(each)[0] == "better" for each in compared):
+    better = all(each.kind == "better" for each in comparisons(compared))
+    if compared and all(beside) and better:
         return "Yet its figures are better than every baseline's, its start's too: they decide"
     return "Measure it beside what it began with (--against) before you use it"
 
@@ -98,43 +178,61 @@ def _gap(last: Record) -> str:
     )
 
 
-def _worth(records: Sequence[Record]) -> str:
-    """Compare each tool's main figure with the best baseline's."""
-    compared = _comparisons(records)
+def _worth(records: Sequence[Record]) -> list[str]:
+    """Compare every figure with the best baseline's; numbers are of the main ones."""
+    compared = comparisons(records)
     if not compared:
-        return (
-            "It has not been compared with baselines yet: selfsup knn, selfsup linear and selfsup "
-            "retrieval do that."
-        )
+        return [
+            "selfsup knn, selfsup linear and selfsup retrieval measure it beside baselines: raw "
+            "pixels, colours, random weights."
+        ]
     if len(compared) == 1:
-        ((kind, why),) = compared
-        better = "better than every baseline", ", a margin beyond chance"
-        worse = "worse than the best baseline", ""
-        if kind in ("better", "worse"):
-            words, end = better if kind == "better" else worse
-            return f"Its features are {words}: {why}{end}."
-        return f"Its score is not significantly different from the best baseline: {why}."
+        return [_worth_of_one(compared[0])]
     heads = {
         "better": "better than every baseline, beyond chance,",
         "worse": "worse than the best baseline",
         "same": "not significantly different from the best baseline",
     }
-    parts = []
+    sentences: list[str] = []
     for kind, head in heads.items():
-        whys = [why for each, why in compared if each == kind]
-        if whys:
-            parts.append(f"{head} in {len(whys)} of {len(compared)} figures: {'; '.join(whys)}")
-    return f"Its features are {'. They are '.join(parts)}."
+        those = [each for each in compared if each.kind == kind]
+        if those:
+            begin = "They are" if sentences else "Its features are"
+            count = f"in {len(those)} of {len(compared)} figures"
+            sentences.append(f"{begin} {head} {count}: {_list(those)}.")
+    return sentences
 
 
-def _comparisons(records: Sequence[Record]) -> list[tuple[str, str]]:
-    return [_compared(record) for record in records if record.get("margins")]
+def _worth_of_one(compared: Comparison) -> str:
+    if compared.kind == "same":
+        return f"Its score is not significantly different from the best baseline: {compared.why}."
+    if compared.kind == "better":
+        return (
+            f"Its features are better than every baseline: {compared.why}, a margin beyond chance."
+        )
+    return f"Its features are worse than the best baseline: {compared.why}."
 
 
-def _compared(record: Record) -> tuple[str, str]:
-    """Whether a tool's main figure is better or worse than the best baseline's, and the numbers."""
+def _list(compared: Sequence[Comparison]) -> str:
+    """Each tool's main figure with its numbers, the names of the others."""
+    main = {id(each) for each in compared if each.main} or {id(compared[0])}
+    told = [each.why for each in compared if id(each) in main]
+    others = [each.name for each in compared if id(each) not in main]
+    return "; ".join([*told, *([f"also {', '.join(others)}"] if others else [])])
+
+
+def comparisons(records: Sequence[Record]) -> list[Comparison]:
+    """Compare every figure that has a margin with the best baseline's."""
     order = {name: i for i, name in enumerate(MAIN)}
-    name = min(record["margins"], key=lambda each: order.get(each, len(MAIN)))
+    compared = []
+    for record in records:
+        margins = record.get("margins") or {}
+        main = min(margins, key=lambda each: order.get(each, len(MAIN)), default="")
+        compared += [_compare(record, name, name == main) for name in margins]
+    return compared
+
+
+def _compare(record: Record, name: str, main: bool) -> Comparison:
     figure, margin = record["figures"][name], record["margins"][name]
     baselines = {k: v[name]["value"] for k, v in record["baselines"].items() if name in v}
     best = max(baselines, key=lambda key: baselines[key])
@@ -142,6 +240,5 @@ def _compared(record: Record) -> tuple[str, str]:
         f"{name} {figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}] against "
         f"{baselines[best]:.3f} of {best}"
     )
-    if margin["low"] > 0:
-        return "better", why
-    return ("worse" if margin["high"] < 0 else "same"), why
+    kind = "better" if margin["low"] > 0 else "worse" if margin["high"] < 0 else "same"
+    return Comparison(name, kind, why, main)

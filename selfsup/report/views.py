@@ -11,8 +11,11 @@ from selfsup.augment.kornia_steps import kornia_steps
 from selfsup.config import ViewsConfig
 from selfsup.data.loader import Batch
 from selfsup.data.sources import Source
-from selfsup.report.page import blank, grid, heading, page, paragraph, picture, small, table
+from selfsup.report.page import Section, Verdict, page, paragraph, side_by_side, table
+from selfsup.report.pictures import blank, grid, picture, small
 
+MANY_DISJOINT = 0.2
+"""Fraction of pairs of views that share nothing, from which on the page says so."""
 ORDER = "BCSH"  # brightness, contrast, saturation, hue
 
 
@@ -26,13 +29,37 @@ def contact_sheet(
     changes: Sequence[Change] = (),
 ) -> str:
     """Show the first `images` of a batch: each image, its views, and their draws."""
+    ious = overlap(batch.draws[0], _sizes(source, batch))
+    rows = rows_of_views(source, batch, views, images=images, changes=changes)
     return page(
         title,
-        paragraph(ABOUT),
-        *rows_of_views(source, batch, views, images=images, changes=changes),
-        heading("How much the first two views of an image overlap"),
-        _overlaps(overlap(batch.draws[0], _sizes(source, batch))),
+        Section("What does the network see?", [paragraph(ABOUT), side_by_side(*rows)]),
+        Section("How much do the first two views of an image overlap?", [_overlaps(ious)]),
+        kind="Views",
+        verdict=_verdict(batch, ious),
     )
+
+
+def _verdict(batch: Batch, ious: Tensor | None) -> Verdict:
+    """Say what can be counted; whether views suit the images only a person can see."""
+    look = (
+        "Look at the rows: in every view there must be left what makes the image what it is, and "
+        "what does not matter should differ."
+    )
+    broken = f"{len(batch.bad)} of {len(batch.positions)} images of this step cannot be read."
+    sentences = [look, *([broken] if batch.bad else [])]
+    if ious is not None:
+        disjoint = float((ious == 0).double().mean())
+        sentences.append(
+            f"The boxes of the first two views overlap by {float(ious.mean()):.0%} on average; "
+            f"{disjoint:.0%} of the pairs do not overlap at all."
+        )
+        if disjoint > MANY_DISJOINT:
+            words = "Many pairs of views show different places: --views.area may begin higher"
+            return Verdict("mixed", words, sentences)
+    if batch.bad:
+        return Verdict("mixed", "Some images cannot be read; judge the others by eye", sentences)
+    return Verdict("unknown", "To be judged by eye", sentences)
 
 
 ABOUT = (

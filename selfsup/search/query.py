@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from selfsup.core.errors import require
 from selfsup.encoders.bundle import load_bundle
-from selfsup.encoders.thresholds import read_threshold
+from selfsup.encoders.thresholds import GalleryThreshold, read_gallery_threshold
 from selfsup.encoders.weights import fingerprint
 from selfsup.search import engines
 from selfsup.search import index as store
@@ -43,6 +43,31 @@ class SearchResult:
     """That images are opened with."""
     itself: list[list[str]] = field(default_factory=list)
     """For each query, names of images of the index that are the same file; they are no hits."""
+    measured: GalleryThreshold | None = None
+    """Where the threshold is from; None for one that was given."""
+
+    @property
+    def about_threshold(self) -> list[str]:
+        """What the threshold stands for in a gallery of this size, in sentences."""
+        size = len(self.index)
+        if self.threshold is None:
+            return ["There is no threshold yet; selfsup verify measures one."]
+        sentences = [f"Images above a cosine of {self.threshold:.3f} are taken for the same thing."]
+        if self.measured is None:
+            return sentences
+        if self.measured.told < size:
+            return [
+                *sentences,
+                f"It was measured with pairs that suffice for {self.measured.told:,} images, and "
+                f"the index holds {size:,}: false ones may pass. Run selfsup verify on more "
+                "images, or give a higher --threshold.",
+            ]
+        if self.measured.false_alarms is not None:
+            sentences.append(
+                f"Among {size:,} images at most {self.measured.false_alarms:.1%} of searches for "
+                "something else find one that passes, as selfsup verify measured."
+            )
+        return sentences
 
 
 def search_index(
@@ -80,16 +105,19 @@ def search_index(
     same = [_rows_of(index, Path(query)) for query in queries]
     most = k + max(map(len, same))
     nearest = engines.search(index, x, most, database=qdrant)
+    measured = None
     if threshold is None:
-        measured = read_threshold(Path(index.model), len(index))
-        threshold = index.threshold if measured is None else measured
+        measured = read_gallery_threshold(Path(index.model), len(index))
+        if measured is None and index.threshold is not None:
+            measured = GalleryThreshold(index.threshold, 1, None)
+        threshold = None if measured is None else measured.value
     hits = [
         [_hit(index, row, cosine, threshold) for cosine, row in pairs if row not in itself][:k]
         for pairs, itself in zip(_pairs(nearest), same, strict=True)
     ]
     names = tuple(str(query) for query in queries)
     itself = [[index.rows["name"][row] for row in sorted(rows)] for rows in same]
-    return SearchResult(index, names, hits, threshold, embedder.views.channels, itself)
+    return SearchResult(index, names, hits, threshold, embedder.views.channels, itself, measured)
 
 
 def _pairs(nearest: engines.Hits) -> Iterator[list[tuple[float, int]]]:

@@ -1,8 +1,11 @@
 """Pages: what a step sees and what an audit found, with nothing from names let through."""
 
+import base64
+import hashlib
 import os
 import shutil
 import socket
+import webbrowser
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -16,13 +19,16 @@ from pictures import picture as drawn
 
 from selfsup.augment.apply import apply
 from selfsup.config import LocalViewsConfig, ViewsConfig
+from selfsup.core.errors import UserError
 from selfsup.data.audit import audit
 from selfsup.data.loader import Batch
 from selfsup.data.open import open_source
 from selfsup.data.samplers import ShuffleSampler
 from selfsup.data.sources import Source
-from selfsup.report.audit import audit_page, summary
-from selfsup.report.page import page, picture, table, write_page
+from selfsup.report.audit import audit_page, audit_verdict, summary
+from selfsup.report.page import Light, Section, Verdict, open_page, page, table, write_page
+from selfsup.report.pictures import Shown, neighbour_row, picture, small
+from selfsup.report.script import SCRIPT
 from selfsup.report.search import GalleryPictures
 from selfsup.report.views import box_iou, contact_sheet, describe_draws
 from selfsup.search.index import empty
@@ -41,21 +47,36 @@ class Tags(HTMLParser):
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.text = ""
+        self.code = {"script": "", "style": ""}
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
 
     def handle_data(self, data: str) -> None:
-        self.text += data
+        last = self.lasttag  # a browser shows neither code nor styles
+        if last in self.code and self.cdata_elem == last:
+            self.code[last] += data
+        else:
+            self.text += data
 
     def named(self, tag: str) -> Iterator[dict[str, str | None]]:
         return (attributes for name, attributes in self.tags if name == tag)
 
 
+def only_its_own_script(tags: Tags) -> bool:
+    """Whether a page has the script that all pages have, and nothing else that could run."""
+    events = [name for _, attributes in tags.tags for name in attributes if name.startswith("on")]
+    return len(list(tags.named("script"))) == 1 and tags.code["script"] == SCRIPT and not events
+
+
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
-    root = tmp_path_factory.mktemp("pages")
+    return images_in(tmp_path_factory.mktemp("pages"))
+
+
+def images_in(root: Path) -> Source:
+    """Seven images, one with an evil name, and one that cannot be read, written to a folder."""
     for i in range(6):
         drawn(i % 3, i, 40).save(root / f"{i}.png")
     drawn(0, 0, 40).save(root / EVIL)
@@ -108,7 +129,7 @@ def test_names_are_text_and_nothing_else(source: Source, kind: str) -> None:
     else:
         html = audit_page(audit(source, EVIL), source)
     tags = Tags(html)
-    assert not list(tags.named("script"))
+    assert only_its_own_script(tags)
     assert EVIL in tags.text
     assert all((a.get("src") or "").startswith("data:image/") for a in tags.named("img"))
     assert "http" not in html
@@ -147,7 +168,7 @@ def test_exact_and_near_duplicates_have_sections_of_their_own(tmp_path: Path) ->
     drawn(1, 0).save(tmp_path / "dog" / "again.jpg", quality=95)
     images = open_source(str(tmp_path))
     report = audit(images, "x")
-    tags = Tags(audit_page(report, images))
+    tags = Tags(audit_page(report, images).split("<main")[1])  # its menu has the titles, too
     titles = [
         "One picture in two classes",
         "Exact duplicates: equal files",
@@ -194,11 +215,80 @@ def test_an_index_from_elsewhere_fetches_and_waits_for_nothing(
     os.mkfifo(tmp_path / "pipe")
     rows = {"name": ["a"], "data": [data.format(tmp_path)], "split": [""], "label": [""]}
     index = replace(empty(tmp_path, "model", "weights", 8), rows=rows)
-    assert "no longer there" in GalleryPictures(index, 3).show(0, "words")
+    assert GalleryPictures(index, 3).pixels(0) is None
     assert not asked
     assert not (tmp_path / "data").exists()
 
 
-def test_a_page_may_load_and_run_nothing() -> None:
-    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-    assert f'<meta HTTP-EQUIV="Content-Security-Policy" content="{policy}">' in page("title")
+def test_a_page_may_load_nothing_and_run_its_own_script_alone() -> None:
+    html = page("title")
+    script = html.split("<script>")[1].split("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    (policy,) = [t["content"] for t in Tags(html).named("meta") if t.get("http-equiv")]
+    assert policy == (
+        "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
+        f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    )
+    for writes_html in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
+        assert writes_html not in script
+
+
+@pytest.mark.parametrize(("light", "lit"), [("good", 1), ("mixed", 1), ("bad", 1), ("unknown", 0)])
+def test_a_traffic_light_has_one_lamp_lit_and_says_it_in_words(light: Light, lit: int) -> None:
+    tags = Tags(page(EVIL, verdict=Verdict(light, "in words", [EVIL]), kind="Report"))
+    lamps = [tag["fill"] for tag in tags.named("circle")]
+    assert len(lamps) == 3
+    assert [fill for fill in lamps if fill != "none"] == [f"var(--{light})"] * lit
+    assert "in words" in tags.text
+
+
+def test_a_menu_leads_to_each_section() -> None:
+    tags = Tags(page("x", Section("Is it good?", []), Section("How was it made?", [])))
+    links = [str(tag["href"]) for tag in tags.named("a")]
+    assert links == ["#main", "#is-it-good", "#how-was-it-made"]
+    assert {link[1:] for link in links} <= {t.get("id") for _, t in tags.tags}
+
+
+def test_neighbours_are_marked_in_colour_in_signs_and_in_words() -> None:
+    image = np.zeros((4, 4, 3), np.uint8)
+    shown = [Shown(image, "query", "query"), Shown(image, f"0.9\n{EVIL}", "right", EVIL)]
+    tags = Tags(neighbour_row([*shown, Shown(image, "0.8", "wrong"), Shown(None, "0.7", "wrong")]))
+    assert [t.get("class") for t in tags.named("figure")] == ["query", "right", "wrong", None]
+    alts = [t["alt"] for t in tags.named("img")]
+    assert alts == ["query: query", f"right neighbour: 0.9, {EVIL}", "wrong neighbour: 0.8"]
+    assert "\u2713 0.9" in tags.text
+    assert "\u2717 0.8" in tags.text
+    assert "\u2717 0.7\ncannot be shown" in tags.text
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [((40, 60, 3), (40, 60, 3)), ((401, 600, 1), (81, 120, 1)), ((200, 210, 5), (100, 105, 5))],
+)
+def test_a_small_picture_has_at_most_twice_the_side(
+    shape: tuple[int, ...], expected: tuple[int, ...]
+) -> None:
+    assert small(np.full(shape, 7, np.uint8), 80).shape == expected
+    assert (small(np.full(shape, 7, np.uint8), 80) == 7).all()
+
+
+def test_the_lights_of_an_audit_are_those_of_its_worst_find(source: Source) -> None:
+    found = audit(source, "x")  # a broken file and a copy
+    assert audit_verdict(found).light == "mixed"
+    assert "1 images cannot be read" in audit_verdict(found).sentences[0]
+    clean = replace(found, bad={}, near=[], exact=[])
+    assert audit_verdict(clean).light == "good"
+    for serious in ({"leaks": [[0, 1]]}, {"two_classes": [[0, 1]]}):
+        assert audit_verdict(replace(clean, **serious)).light == "bad"  # type: ignore[arg-type]
+
+
+def test_a_page_is_opened_in_the_browser_if_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", lambda url: opened.append(url) or True)
+    open_page(tmp_path / "a b.html")
+    assert opened == [f"file://{tmp_path}/a%20b.html"]
+    monkeypatch.setattr(webbrowser, "open", lambda url: False)
+    with pytest.raises(UserError, match=r"no browser could be started here; open .*x.html in one"):
+        open_page(tmp_path / "x.html")

@@ -13,15 +13,16 @@ import pytest
 import torch
 from launch import recipe
 from pictures import folder
-from report.test_pages import EVIL, Tags
+from report.test_pages import EVIL, Tags, only_its_own_script
 
 from selfsup.core.errors import UserError
 from selfsup.data.sources import ArraySource
 from selfsup.evaluate.features import Features
-from selfsup.report.curves import chart, scatter, ticks
-from selfsup.report.embeddings import layout_2d, sections, with_neighbours
+from selfsup.report.curves import chart, ticks
+from selfsup.report.embeddings import failures, layout_2d, learnt, with_neighbours
+from selfsup.report.maps import scatter
 from selfsup.report.run import read_run, report
-from selfsup.report.verdict import verdict
+from selfsup.report.verdict import Verdict, verdict
 
 HEALTHY = {"step": 20, "loss": 1.0, "std": 0.9, "cosine": 0.0, "state": "healthy"}
 
@@ -41,6 +42,11 @@ def record(low: float, high: float) -> dict[str, Any]:
     }
 
 
+def told(judged: Verdict) -> str:
+    """All that a verdict says, in one line."""
+    return " ".join([judged.words + ".", *judged.sentences])
+
+
 def run_of(root: Path, **files: str) -> Path:
     """A run's folder with these files."""
     root.mkdir(parents=True, exist_ok=True)
@@ -51,13 +57,14 @@ def run_of(root: Path, **files: str) -> Path:
 
 
 def test_the_verdict_is_two_sentences_with_their_reason() -> None:
-    sentences = verdict([{**HEALTHY, "step": 1, "loss": 5.0}, HEALTHY], [record(0.1, 0.3)])
-    assert sentences == [
-        "Training was healthy at all 2 checks (loss 5 at step 1, 1 at 20, spread of embeddings "
-        "0.90 of 1).",
+    judged = verdict([{**HEALTHY, "step": 1, "loss": 5.0}, HEALTHY], [record(0.1, 0.3)])
+    assert judged.sentences == [
         "Its features are better than every baseline: k-NN, k 20, T 0.1 0.600 [0.500, 0.700] "
         "against 0.400 of pixels, a margin beyond chance.",
+        "Training was healthy at all 2 checks (loss 5 at step 1, 1 at 20, spread of embeddings "
+        "0.90 of 1).",
     ]
+    assert judged[:2] == ("good", "Better than every baseline")
 
 
 @pytest.mark.parametrize(
@@ -65,24 +72,28 @@ def test_the_verdict_is_two_sentences_with_their_reason() -> None:
     [
         ([HEALTHY, {**HEALTHY, "state": "collapsed"}], [], "has ended collapsed: its embeddings"),
         ([{**HEALTHY, "state": "starving"}, HEALTHY], [], "starving at 1 of 2 checks and healthy"),
-        ([], [], "There is no log of its training. It has not been compared with baselines"),
+        (
+            [],
+            [],
+            "Not compared with baselines yet. selfsup knn, selfsup linear and selfsup retrieval",
+        ),
         ([HEALTHY], [record(-0.1, 0.3)], "not significantly different from the best baseline"),
         ([HEALTHY], [record(-0.3, -0.1)], "worse than the best baseline"),
     ],
 )
 def test_a_verdict_does_not_flatter(log: Any, records: Any, words: str) -> None:
-    assert words in " ".join(verdict(log, records))
+    assert words in told(verdict(log, records))
 
 
 @pytest.mark.parametrize("state", ["collapsed", "collapsing", "memorising", "starving"])
 def test_what_is_said_of_an_end_agrees_with_the_figures(state: str) -> None:
     ended = [HEALTHY, {**HEALTHY, "state": state}]
-    better = " ".join(verdict(ended, [record(0.1, 0.3)]))
+    better = told(verdict(ended, [record(0.1, 0.3)]))
     assert (
         "Yet its figures are better than every baseline's, its start's too: they decide" in better
     )
     for records in ([], [record(-0.3, -0.1)], [record(0.1, 0.3), record(-0.3, -0.1)]):
-        words = " ".join(verdict(ended, records))
+        words = told(verdict(ended, records))
         assert "Measure it beside what it began with (--against) before you use it" in words
         assert "do not use" not in words
 
@@ -107,27 +118,27 @@ def test_figures_decide_only_beside_those_of_the_start(
     if baseline:
         measured["baselines"][baseline] = measured["baselines"]["random"]
     ended = [HEALTHY, HEALTHY | {"state": "collapsing"}]
-    assert ("they decide" in verdict(ended, [measured], init=init)[0]) == decides
+    assert ("they decide" in told(verdict(ended, [measured], init=init))) == decides
     other = record(0.1, 0.3)  # a figure that was not measured beside the start
     if init:
-        assert "they decide" not in verdict(ended, [measured, other], init=init)[0]
+        assert "they decide" not in told(verdict(ended, [measured, other], init=init))
 
 
 @pytest.mark.parametrize("std", [0.0, 0.003, 0.0199])
 @pytest.mark.parametrize("before", ["healthy", "starving"])
 def test_nearly_equal_embeddings_are_never_called_healthy(std: float, before: str) -> None:
     last = HEALTHY | {"std": std, "positive": 0.001, "negative": 0.002, "gap": 0.9}
-    words = verdict([HEALTHY, HEALTHY | {"state": before}, last], [])[0]
+    words = told(verdict([HEALTHY, HEALTHY | {"state": before}, last], []))
     assert "healthy" not in words
     assert (
         f"nearly equal (loss 1 at step 20, 1 at 20, spread of embeddings {std:.3f} of 1)" in words
     )
-    assert "healthy at all" in verdict([HEALTHY, last | {"std": 0.021}], [])[0]
+    assert "healthy at all" in told(verdict([HEALTHY, last | {"std": 0.021}], []))
 
 
 def test_each_state_of_a_run_is_counted() -> None:
     states = ["healthy", "starving", "collapsing", "starving", "healthy"]
-    words = verdict([HEALTHY | {"state": state} for state in states], [])[0]
+    words = told(verdict([HEALTHY | {"state": state} for state in states], []))
     assert "Training was starving at 2 and collapsing at 1 of 5 checks and healthy" in words
 
 
@@ -136,7 +147,7 @@ def test_each_state_of_a_run_is_counted() -> None:
 )
 def test_labels_that_overlap_are_quoted_with_their_gap(gap: float, warned: bool) -> None:
     last = HEALTHY | {"positive": 0.3, "negative": 0.6, "gap": gap}
-    words = verdict([HEALTHY, last], [])[0]
+    words = told(verdict([HEALTHY, last], []))
     assert "nearly as far apart" not in words
     assert ("of one label and of two overlap: they are 0.30 and 0.60" in words) == warned
     assert (f"at the last check, {gap:.2f} deviations apart" in words) == warned
@@ -163,12 +174,12 @@ def test_a_verdict_is_on_the_figures_of_all_tools() -> None:
         tool("linear", "linear probe", *better),
         tool("knn", "k-NN, k 20, T 0.1", *worse),
     ]
-    words = verdict([HEALTHY], tools)[-1]
+    words = told(verdict([HEALTHY], tools))
     assert "better than every baseline, beyond chance, in 1 of 3 figures: linear probe" in words
     assert "worse than the best baseline in 1 of 3 figures: k-NN" in words
     assert "not significantly different from the best baseline in 1 of 3 figures: MAP@R" in words
-    assert "1 of 1" not in verdict([HEALTHY], tools[:1])[-1]
-    two = verdict([HEALTHY], [tools[1], tool("retrieval", "MAP@R", *better)])[-1]
+    assert "1 of 1" not in told(verdict([HEALTHY], tools[:1]))
+    two = told(verdict([HEALTHY], [tools[1], tool("retrieval", "MAP@R", *better)]))
     assert "in 2 of 2 figures: linear probe" in two
     assert "different" not in two
 
@@ -185,8 +196,9 @@ def test_a_run_that_has_not_finished_says_so(
         (run / "checkpoints").mkdir()
         (run / "about.json").unlink()
     of = " of 800" if steps else ""
-    text = Tags(report([read_run(run)])).text
+    text = " ".join(Tags(report([read_run(run)])).text.split())
     assert f"Training has not finished: it has come to step 7{of}. Training was healthy" in text
+    assert "Not finished. Not compared with baselines yet" in text
     (run / "encoder").mkdir()
     (run / "encoder" / "config.json").write_text("{}")
     assert "has not finished" not in Tags(report([read_run(run)])).text
@@ -199,9 +211,9 @@ def test_healthy_embeddings_that_hardly_tell_labels_apart_get_a_warning(
     positive: float, negative: float, warned: bool
 ) -> None:
     last = HEALTHY | {"positive": positive, "negative": negative}
-    words = verdict([HEALTHY, last], [])[0]
+    words = told(verdict([HEALTHY, last], []))
     assert ("nearly as far apart as images of two" in words) == warned
-    assert words.startswith("Training was healthy")
+    assert "Training was healthy" in words
 
 
 def test_a_page_has_figures_baselines_data_settings_and_lets_nothing_through(
@@ -214,12 +226,15 @@ def test_a_page_has_figures_baselines_data_settings_and_lets_nothing_through(
     run = run_of(tmp_path / "a", knn__json=json.dumps(record(0.1, 0.2)), **files)
     html = report([read_run(run)])
     tags = Tags(html)
-    assert not list(tags.named("script"))
+    assert only_its_own_script(tags)
     assert not list(tags.named("link"))
     assert "http" not in html
     for words in (EVIL, "0.600 [0.500, 0.700]", "leaked files", "broken", "lr: 0.1", "pixels"):
         assert words in tags.text
     assert len(list(tags.named("path"))) > 8
+    assert all(
+        t.get("role") and t.get("aria-label") for t in tags.named("svg") if "aria-hidden" not in t
+    )
 
 
 def test_several_runs_stand_side_by_side_with_what_differs(tmp_path: Path) -> None:
@@ -229,7 +244,8 @@ def test_several_runs_stand_side_by_side_with_what_differs(tmp_path: Path) -> No
     (two / "config.yaml").write_text("data: images\nseed: 3\noptim:\n  lr: 0.2\n")
     text = Tags(report([read_run(one), read_run(two)])).text
     assert "2 runs side by side" in text
-    assert "one: Training was healthy" in text
+    assert "oneNot compared with baselines yet. selfsup knn" in text
+    assert "Training was healthy" in text
     assert "optim.lr0.10.2" in text
     assert "seed33" not in text
 
@@ -242,8 +258,8 @@ def test_runs_of_one_name_and_records_of_older_tools_are_shown_too(tmp_path: Pat
         for part in ("a", "b")
     ]
     text = Tags(report(runs)).text
-    assert f"{tmp_path / 'a' / 'run'}: Training was healthy" in text
-    assert f"{tmp_path / 'b' / 'run'}: Training was healthy" in text
+    for part in ("a", "b"):
+        assert f"{tmp_path / part / 'run'}Not compared with baselines yet" in text
 
 
 def test_a_folder_that_is_no_run_is_an_error(tmp_path: Path) -> None:
@@ -287,7 +303,9 @@ def source_of(n: int) -> tuple[ArraySource, Features]:
 
 def test_a_wrong_label_is_suspected_and_neighbours_are_marked(tmp_path: Path) -> None:
     images = with_neighbours(*source_of(60))
-    html = "".join(sections(images, seed=0, tsne=False, suspects=tmp_path / "suspects.csv"))
+    html = "".join(
+        [*learnt(images, seed=0, tsne=False), *failures(images, tmp_path / "suspects.csv")]
+    )
     tags = Tags(html)
     kinds = {figure.get("class") for figure in tags.named("figure")}
     assert {"right", "wrong"} <= kinds

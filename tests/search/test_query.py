@@ -14,7 +14,8 @@ from selfsup.encoders.encoder import build, export
 from selfsup.encoders.thresholds import read_threshold
 from selfsup.evaluate.indexing import build_index
 from selfsup.evaluate.verification import Curve, gallery_thresholds
-from selfsup.search.query import search_index
+from selfsup.report.search import caption, search_page
+from selfsup.search.query import Hit, search_index
 
 
 @pytest.fixture(scope="module")
@@ -116,3 +117,53 @@ def test_a_threshold_measured_after_indexing_counts(run: Path, tmp_path: Path) -
     assert not any(hit.same for hit in result.hits[0])
     given = search_index(folder, [query], k=3, threshold=-1.0)
     assert all(hit.same for hit in given.hits[0])
+
+
+@pytest.mark.parametrize(
+    ("details", "light", "words"),
+    [
+        (None, "unknown", "There is no threshold yet; selfsup verify measures one."),
+        ({"1": 0.1, "20": -1.0, "50": 0.9}, "good", "Among 12 images at most 1.0% of searches"),
+        ({"1": 0.1, "20": 2.0, "50": 2.1}, "mixed", "Among 12 images at most 1.0% of searches"),
+        ({"1": 0.1, "5": 0.5, "20": -1.0}, "mixed", "with pairs that suffice for 5 images"),
+        ({"1": -1.0}, "mixed", "with pairs that suffice for 1 images, and the index holds 12"),
+    ],
+)
+def test_a_search_says_what_its_threshold_stands_for_in_such_a_gallery(
+    run: Path, tmp_path: Path, details: dict[str, float] | None, light: str, words: str
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    folder = tmp_path / "run"
+    record = json.loads((folder / "index" / "index.json").read_text())
+    (folder / "index" / "index.json").write_text(json.dumps(record | {"model": str(folder)}))
+    if details is not None:
+        verified = {"details": {"thresholds": details}, "settings": {"keep": 0.01}}
+        (folder / "verify.json").write_text(json.dumps(verified))
+    result = search_index(folder, [run / "images" / "0.png"], k=3)
+    assert words in " ".join(result.about_threshold)
+    html = search_page(result)
+    assert f'<div class="verdict {light}">' in html
+    assert words in html
+    marks = html.count('<figure class="same"'), html.count('<figure class="unmarked"')
+    assert marks == ((3, 0) if details and result.threshold == -1 else (0, 3))
+
+
+def test_a_threshold_of_an_older_index_is_that_of_a_pair(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run / "index", tmp_path / "index")
+    record = json.loads((tmp_path / "index" / "index.json").read_text())
+    (tmp_path / "index" / "index.json").write_text(json.dumps(record | {"threshold": 0.3}))
+    result = search_index(tmp_path / "index", [run / "images" / "0.png"])
+    assert result.threshold == 0.3
+    assert "suffice for 1 images" in " ".join(result.about_threshold)
+    given = search_index(tmp_path / "index", [run / "images" / "0.png"], threshold=0.5)
+    assert given.about_threshold == ["Images above a cosine of 0.500 are taken for the same thing."]
+
+
+@pytest.mark.parametrize(
+    ("label", "words"), [("cat", "\u2713 its class"), ("dog", "\u2717 another class"), ("", "")]
+)
+def test_a_hit_says_whether_it_is_of_the_query_s_class(label: str, words: str) -> None:
+    hit = Hit("a.png", label, 0.91, True, 0)
+    expected = ["0.910 same", label or "a.png", *([words] if words else [])]
+    assert caption(hit, "cat").split("\n") == expected
+    assert caption(hit) == f"0.910 same\n{label or 'a.png'}"
