@@ -41,6 +41,7 @@ def main(config: Config) -> None:
     from rich.table import Table
 
     from selfsup.core.errors import require
+    from selfsup.core.live import doing
     from selfsup.core.progress import bar
     from selfsup.data.alignment import Limits
     from selfsup.data.audit import audit, not_masked, write_audit
@@ -51,10 +52,11 @@ def main(config: Config) -> None:
     require(0 < config.difference <= 0.3, f"--difference must be 0 to 0.3, not {config.difference}")
     require(config.workers > 0, f"--workers must be above 0, not {config.workers}")
     require(config.out.endswith(".json"), f"--out must end in .json, not {config.out!r}")
+    doing("opening the images")
     source = open_source(
         config.data, split=config.split, labels=config.labels, channels=config.channels
     )
-    with bar("images", len(source)) as advance:
+    with bar("reading the images", len(source)) as advance:
         report = audit(
             source,
             config.data,
@@ -62,6 +64,7 @@ def main(config: Config) -> None:
             threads=config.workers,
             progress=advance,
         )
+    doing("writing the page")
     out = Path(config.out)
     write_audit(report, out)
     page = out.with_suffix(".html")

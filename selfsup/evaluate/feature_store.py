@@ -25,6 +25,7 @@ from torch import Tensor
 from selfsup.config import ViewsConfig
 from selfsup.core.distributed import from_main, gather_objects, local_slice, wait, world
 from selfsup.core.errors import require
+from selfsup.core.live import doing
 from selfsup.data.sources import Source
 from selfsup.encoders.encoder import Encoder
 from selfsup.evaluate.features import chunks_of, embed_chunks
@@ -77,6 +78,7 @@ def stored_features(
     if damage is not None:
         if damage:
             run.print_line(f"{place} is computed again: {damage}")
+        doing("the teacher embeds the images")
         began = time.monotonic()
         run.print_line(f"the teacher embeds {len(source)} images, once, into {place}")
         bad = _compute(run, encoder, views, source, place=place, facts=facts)

@@ -10,6 +10,8 @@ import torch
 from selfsup.config import TrainConfig
 from selfsup.core.cli import from_file
 from selfsup.core.errors import UserError, require
+from selfsup.core.live import doing
+from selfsup.core.progress import bar
 from selfsup.data.open import open_source, training_source
 from selfsup.data.samplers import ShuffleSampler
 from selfsup.data.subset import labelled_images, random_subset
@@ -43,6 +45,7 @@ def image_sections(
     or the encoder are missing, a sentence says so. `config` are the run's settings if they are at
     hand: images in memory are in no file.
     """
+    doing("drawing the views of the last step")
     parts = [heading("Views as the method saw them")]
     try:
         parts += views_of_last_step(run, config)
@@ -102,7 +105,11 @@ def _neighbours_and_map(
         everything = labelled_images(everything, data)
     source = random_subset(everything, most, seed=seed)
     device = torch.device("cpu")
-    features = extract(encoder, source, views, device=device, workers=0, part=(0, 1))
+    with bar("report: features", len(source)) as advance:
+        features = extract(
+            encoder, source, views, device=device, workers=0, part=(0, 1), progress=advance
+        )
+    doing("laying out neighbours and the map")
     if len(features.x) < 3:
         raise UserError(f"{data} holds {len(features.x)} images; there are no neighbours to show")
     embedded = with_neighbours(source, features)
@@ -159,6 +166,7 @@ def write_report(
             config=config,
             suspects=out.with_name(f"{out.stem}_label_suspects.csv"),
         )
+    doing(f"writing {out}")
     write_page(out, report(runs, images))
     return out
 

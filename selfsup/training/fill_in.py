@@ -11,6 +11,7 @@ from selfsup.config.views import size_for
 from selfsup.core import distributed
 from selfsup.core.disk import require_writable
 from selfsup.core.errors import require
+from selfsup.core.live import doing
 from selfsup.core.progress import say
 from selfsup.core.settings import checked
 from selfsup.data.held_out import fraction_held_out, hold_out
@@ -68,6 +69,8 @@ def fill_in(config: C, *, encoder: EncoderConfig = RESNET) -> C:
         distributed.on_main(lambda: _check_output(Path(config.out)))
     config = _as_begun(config)
     _check_optimizer(config)
+    if config.init:
+        doing(f"opening {config.init}")
     start = opened(config) if config.init else None
     if start is not None:
         config = _of_init(config, start)
@@ -83,6 +86,7 @@ def fill_in(config: C, *, encoder: EncoderConfig = RESNET) -> C:
     open_ones = (_batch_is_open(config), _rate_is_open(config), _validation_is_open(config))
     if config.views.size and not any(open_ones):
         return config
+    doing("opening the images")
     source = training_source(config)
     if not config.views.size:
         size = size_for(shorter_sides(source))
@@ -187,6 +191,7 @@ def _rate(config: FinetuneConfig, source: Source, start: Start | None) -> float:
     rates = WITH_BATCH_NORMS if has_batch_norms(encoder) else WITHOUT
     rate = rates.random
     if start is not None:
+        doing("measuring what the encoder knows of these classes")
         rate = first_rate(known_share(encoder, source, config), rates)
     batch = config.classes * config.images
     own, given = (

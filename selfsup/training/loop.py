@@ -10,6 +10,7 @@ from selfsup.augment.draws import Change
 from selfsup.config import TrainConfig
 from selfsup.core.distributed import Vote
 from selfsup.core.errors import UserError, require
+from selfsup.core.live import doing
 from selfsup.core.pulse import CALLER, DATA, SAVING, STEP, Pulse
 from selfsup.core.stopping import deferred, requested
 from selfsup.data.loader import Batches, read_ahead
@@ -79,9 +80,11 @@ def train_steps(
     )
     if line := frozen(method):
         run.print_line(line)
+    doing("starting to read ahead")
     reader = read_ahead(batches, range(start, total), workers=config.workers)
     vote, pulse = Vote(), Pulse(start)
     with run.watch(total, start) as progress, deferred(), contextlib.closing(pulse):
+        progress.activity = lambda: pulse.doing
         pulse.at(start, CALLER)
         yield start
         watch = Watch(run, method, batches.source, batch=batch, start=start)

@@ -10,6 +10,7 @@ from selfsup.augment.draws import Change, draw
 from selfsup.config import PretrainConfig, TrainConfig, ViewsConfig
 from selfsup.core.distributed import wait, world
 from selfsup.core.errors import require
+from selfsup.core.live import doing
 from selfsup.data.audit import not_masked, read_audit, training_units
 from selfsup.data.loader import Batches
 from selfsup.data.mixture import Mixture
@@ -52,6 +53,7 @@ def pretrain_steps(
     Raises:
         UserError: the images, the batch or the views do not fit.
     """
+    doing("opening the images")
     source = training_source(config)
     sampler = pretraining_sampler(source, config)
     total = length(config, sampler)
@@ -169,6 +171,7 @@ def announce(run: Run, source: Source, batch: int, total: int) -> None:
         f"{len(source)} images, {total} steps of {batch}, {describe(run)} -> {run.folder}"
     )
     if run.main and not checkpoint.any_in(run.folder):
+        doing("looking at a sample of the images")
         views, seed = run.config.views, run.config.seed
         for sentence in advice(sample(source, ADVISED_ON), views, seed=seed):
             run.print_line(f"hint: {sentence}")
@@ -186,6 +189,7 @@ def export(run: Run, method: Method, views: ViewsConfig, *, instead: Path | None
 
     `instead` is a folder with an export, of which a copy is written instead.
     """
+    doing("writing the encoder")
     folder = run.folder / "encoder"
     if run.main and instead is not None:
         copy_export(instead, folder)
