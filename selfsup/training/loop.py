@@ -16,6 +16,7 @@ from selfsup.core.stopping import deferred, requested
 from selfsup.data.loader import Batches, read_ahead
 from selfsup.methods.method import Method
 from selfsup.training.adapt import adapt, frozen, rate_factors, synchronized
+from selfsup.training.forecast import Forecast, needs
 from selfsup.training.optim import clipping, optimizer, plan, schedule, settling_steps
 from selfsup.training.run import Run
 from selfsup.training.step import Stepper
@@ -80,6 +81,8 @@ def train_steps(
     )
     if line := frozen(method):
         run.print_line(line)
+    for line in needs(run, method, optim):
+        run.print_line(line)
     doing("starting to read ahead")
     reader = read_ahead(batches, range(start, total), workers=config.workers)
     vote, pulse = Vote(), Pulse(start)
@@ -87,6 +90,7 @@ def train_steps(
         progress.activity = lambda: pulse.doing
         pulse.at(start, CALLER)
         yield start
+        forecast = Forecast(run, batches, batch=batch, total=total, start=start)
         watch = Watch(run, method, batches.source, batch=batch, start=start)
         for step in range(start, total):
             pulse.at(step, DATA)
@@ -100,6 +104,7 @@ def train_steps(
             loss = stepper(local)
             done = step + 1
             progress.step(done)
+            forecast(done)
             if done % config.log_every == 0 or done in (1, total):
                 watch.report(done, loss.item(), lr, stepper, stepper.info(local))
             method.after_step(stepper.embeddings, stepper.labels, stepper.info(local))
