@@ -221,7 +221,7 @@ def fit(text: str, width: int) -> str:
         return text
     while text and columns_of(text) > width - 3:
         text = text[:-1]
-    return f"{text}..."[: max(0, width)]
+    return f"{text}..." if width >= 3 else "..."[: max(0, width)]
 
 
 def duration(seconds: float) -> str:

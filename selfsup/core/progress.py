@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from selfsup.core.live import columns_of, display, duration, laid_out, on_terminal
+from selfsup.core.live import columns_of, display, duration, fit, laid_out, on_terminal
 
 SHORT = {
     **{"images_per_s": "img/s", "waiting": "wait"},
@@ -141,7 +141,7 @@ def with_bar(progress: float, head: str, words: list[str], width: int) -> str:
     full, empty = ("━", "─") if "utf" in (sys.stdout.encoding or "").lower() else ("#", ".")
     filled = round(cells * min(1.0, max(0.0, progress)))
     line = f"{full * filled}{empty * (cells - filled)} {head}"
-    return line + _fitting(words, width - columns_of(line))
+    return fit(line + _fitting(words, width - columns_of(line)), width)
 
 
 def say(sentence: str) -> None:
