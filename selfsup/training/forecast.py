@@ -52,7 +52,8 @@ def needs(run: Run, method: Method, optimizer: torch.optim.Optimizer) -> list[st
     rows = [f"encoder    {run.config.encoder.name}, {_numbers(encoder):,} numbers"]
     if ratio := small_stem_ratio(run.config):
         rows.append(
-            f'stem       small, for views up to {SMALL} pixels: {ratio:.0f} x the work of "standard"'
+            f"stem       small, up to {SMALL} pixels: {ratio:.0f} x the work of "
+            "--encoder.stem standard"
         )
     rows += [
         f"memory     {size(weights + (4 + moments) * trained)} of weights, gradients and "

@@ -90,7 +90,7 @@ def test_a_wide_terminal_has_a_longer_bar_and_more_figures() -> None:
 
 def test_a_run_with_long_steps_shows_when_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    monkeypatch.setattr("selfsup.core.progress.time.monotonic", lambda: now)
     bar = progress.TrainProgress(100, 0, shown=False)
     now = 50.0
     assert "0/100  first step 50 s" in bar._line(80)
@@ -109,7 +109,7 @@ def test_a_run_with_long_steps_shows_when_it_ends(monkeypatch: pytest.MonkeyPatc
 
 def test_the_pace_of_a_run_is_that_of_its_newest_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    monkeypatch.setattr("selfsup.core.progress.time.monotonic", lambda: now)
     pace = progress.Pace(0)
     for done in range(1, 200):
         now += 60.0 if done == 1 else 1.0 if done < 100 else 3.0

@@ -36,7 +36,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
-        monkeypatch.setattr(forecast.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr("selfsup.training.forecast.time.monotonic", lambda: self.now)
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_a_busy_machine_is_named_with_the_threads_that_would_be_quicker(
 ) -> None:
     times = iter([(10.0, 1.0), (20.0, 1.0 + 10 * waited / (1 - waited))])
     monkeypatch.setattr(forecast, "waited_for_cores", lambda: next(times))
-    monkeypatch.setattr(forecast.torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr("selfsup.training.forecast.torch.get_num_threads", lambda: threads)
     said = forecast_of(FakeRun(config(preset="quick")), clock, total=99, step=9.0, first=9.0)
     busy = [line for line in said if "this machine is busy" in line]
     assert bool(busy) == bool(fewer)
