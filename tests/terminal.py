@@ -28,7 +28,8 @@ class Seen(NamedTuple):
     passing: list[tuple[float, str]]
     """Each state of the bottom line before it was replaced, with the seconds since the start."""
     silences: list[tuple[float, str]]
-    """Seconds without a change, with the last line before each."""
+    """Seconds without a change, with the last line before each; without those in which the command
+    waited for a core, since others have them too."""
     widest: int
     """Columns of the widest line at any time."""
 
@@ -45,7 +46,8 @@ def in_terminal(command: Sequence[str | Path], cwd: Path, *, columns: int = 80) 
         plain.pop("COLUMNS")
         os.execvpe(str(command[0]), [str(part) for part in command], plain)
     fcntl.ioctl(device, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
-    began = last = time.monotonic()
+    began = time.monotonic()
+    last = began - waited(pid)
     screen = Screen()
     while True:
         select.select([device], [], [], 60)
@@ -55,19 +57,27 @@ def in_terminal(command: Sequence[str | Path], cwd: Path, *, columns: int = 80) 
             break
         if not data:
             break
-        now, before = time.monotonic(), screen.text()
-        screen.write(data.decode(errors="replace"), now - began)
+        now, before = time.monotonic() - waited(pid), screen.text()
+        screen.write(data.decode(errors="replace"), time.monotonic() - began)
         if screen.text() != before:
             screen.silences.append((now - last, before.split("\n")[-1]))
             last = now
     os.close(device)
-    screen.silences.append((time.monotonic() - last, "the end"))
+    screen.silences.append((time.monotonic() - waited(pid) - last, "the end"))
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     *lines, bottom = screen.lines
     kept = [*lines, *([bottom] if bottom.strip() else [])]
     return Seen(
         status, [line.rstrip() for line in kept], screen.passing, screen.silences, screen.widest
     )
+
+
+def waited(pid: int) -> float:
+    """Seconds in which the first thread of a process has waited for a core; 0 where none counts."""
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, IndexError):
+        return 0.0
 
 
 class Screen:
