@@ -4,7 +4,7 @@ import importlib
 import sys
 
 from selfsup.catalog import recipes
-from selfsup.core.cli import attempt, leave
+from selfsup.core.cli import attempt, end, leave
 from selfsup.core.errors import UserError, did_you_mean
 from selfsup.core.version import __version__
 
@@ -71,6 +71,7 @@ def main() -> None:
     """Run one command; help needs no torch."""
     if status := attempt(run):
         leave(status)
+    end()
 
 
 def run() -> None:

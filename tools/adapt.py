@@ -43,6 +43,9 @@ def adapt(config: AdaptConfig) -> "Adaptation":
     from selfsup.training.fill_in import fill_in
     from selfsup.training.start import opened
 
+    class Training(finetune_triplet.Config):  # type: ignore[misc]  # it is any recipe to mypy
+        LENGTHS = config.LENGTHS
+
     require(bool(config.init), "--init names the weights to adapt: timm:resnet50, a run, a file...")
     out = Path(config.out)
     check_output(out, mark="published", otherwise="no adaptation")
@@ -63,7 +66,7 @@ def adapt(config: AdaptConfig) -> "Adaptation":
     own, *others = sets.choice
     probe = replace(config.probe, data=own, held_out=0.0, keep=others[0] if others else "")
     settings |= {"data": sets.train, "out": str(out / "run"), "probe": probe}
-    run = fill_in(finetune_triplet.Config(**settings))
+    run = fill_in(Training(**settings))
     if is_main() and not goes_on:
         export(start.encoder, published, run.views)
     finetune_triplet.main(run)

@@ -41,6 +41,7 @@ def main(config: Config) -> None:
     from rich.table import Table
 
     from selfsup.core.errors import require
+    from selfsup.core.live import doing
     from selfsup.core.progress import bar
     from selfsup.core.writer import only_writer
     from selfsup.data.alignment import Limits
@@ -52,13 +53,14 @@ def main(config: Config) -> None:
     require(0 < config.difference <= 0.3, f"--difference must be 0 to 0.3, not {config.difference}")
     require(config.workers > 0, f"--workers must be above 0, not {config.workers}")
     require(config.out.endswith(".json"), f"--out must end in .json, not {config.out!r}")
+    doing("opening the images")
     source = open_source(
         config.data, split=config.split, labels=config.labels, channels=config.channels
     )
     out = Path(config.out)
     page = out.with_suffix(".html")
     with only_writer(out.parent, f".{out.name}.writer.json"):
-        with bar("images", len(source)) as advance:
+        with bar("reading the images", len(source)) as advance:
             report = audit(
                 source,
                 config.data,
@@ -66,6 +68,7 @@ def main(config: Config) -> None:
                 threads=config.workers,
                 progress=advance,
             )
+        doing("writing the page")
         write_audit(report, out)
         write_page(page, audit_page(report, source))
     table = Table(show_header=False, box=None)

@@ -44,7 +44,11 @@ def main(args: list[str]) -> None:
     if teacher is not None:
         require(bool(teacher), "--distil needs a teacher: a run, a folder, a file or timm:NAME")
         args += ["--distil.teacher", teacher]
-    recipe.main(parse_with_pipeline(args, recipe))
+    config = parse_with_pipeline(args, recipe)
+    recipe.main(config)
+    from selfsup.training.summary import print_next
+
+    print_next(config)
 
 
 def command() -> None:

@@ -65,7 +65,7 @@ def main(config: Config) -> None:
         config.data, split=config.split, labels=config.labels, channels=config.channels
     )
     style = Style(config.format, config.side, config.quality)
-    with bar("images", len(source)) as advance:
+    with bar("packing", len(source)) as advance:
         bad = write_pack(source, Path(config.out), style, threads=config.workers, progress=advance)
     pack = Pack(Path(config.out))
     size = Path(config.out).stat().st_size

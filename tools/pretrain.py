@@ -22,14 +22,18 @@ PIPELINE_HELP = ("--pipeline", f"Predefined views instead of the method's: {', '
 
 
 def main(args: list[str]) -> None:
-    """Choose the recipe and run it with the other flags."""
+    """Choose the recipe, run it with the other flags, say what to try next."""
     args = list(args)
     method = take(args, "--method") or method_of(args) or DEFAULT
     recipe = pretraining_recipe(method)
     first = [("--method", f"One of {', '.join(methods())} ({DEFAULT})"), PIPELINE_HELP]
     about = f"Pretrain an encoder on unlabelled images. The flags are those of --method {method}."
     if not show_help(args, recipe.Config, first, about):
-        recipe.main(parse_with_pipeline(args, recipe))
+        config = parse_with_pipeline(args, recipe)
+        recipe.main(config)
+        from selfsup.training.summary import print_next
+
+        print_next(config)
 
 
 def show_help(args: list[str], config: Any, first: list[tuple[str, str]], about: str) -> bool:

@@ -38,10 +38,12 @@ class Config:
 
 def main(config: Config) -> None:
     """Search, print the neighbours, write the page."""
+    from selfsup.core.live import doing
     from selfsup.report.page import open_page, write_page
     from selfsup.report.search import search_page
     from selfsup.search.query import search_index
 
+    doing("searching")
     result = search_index(
         config.run, config.queries, k=config.k, threshold=config.threshold, qdrant=config.qdrant
     )

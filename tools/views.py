@@ -44,12 +44,14 @@ def main(config: Config, flags: list[str]) -> None:
     from pathlib import Path
 
     from selfsup.core.errors import require
+    from selfsup.core.live import doing
     from selfsup.report.page import write_page
     from selfsup.report.views import contact_sheet
     from selfsup.training.pretrain import local_batches
 
     require(config.step >= 0, f"--step must be 0 or more, not {config.step}")
     require(config.images > 0, f"--images must be above 0, not {config.images}")
+    doing("drawing the views")
     method, recipe = recipe_config(config.method, flags)
     views = recipe.views
     source, sampler = sampled_images(recipe)

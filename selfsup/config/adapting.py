@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from selfsup.config import presets
 from selfsup.config.finetuning import TripletConfig
 from selfsup.config.run import FinetuneConfig
 
@@ -11,11 +12,13 @@ class AdaptConfig(FinetuneConfig):
     """Adapt published weights to your labelled images, and say whether it helped."""
 
     FIRST = (
-        *("data", "init", "out", "test", "remember", "views.size", "epochs", "steps"),
+        *("data", "init", "out", "preset", "test", "remember", "views.size", "epochs", "steps"),
         *("optim.lr", "optim.layer_decay", "lora", "seed"),
     )
-    epochs: int = 20
-    """Number of times that training uses every image."""
+    LENGTHS = presets.ADAPT
+    epochs: int | None = None
+    """Number of times that training uses every image; by default by the preset and the number of
+    images: 20, more of few images and fewer of very many."""
     method: TripletConfig = TripletConfig(dim=0)
     test: str = ""
     """Labelled images for the verdict; empty: a tenth of the classes of --data, which nothing else

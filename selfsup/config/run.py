@@ -1,11 +1,14 @@
 """Settings of training runs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from selfsup.config import presets
 from selfsup.config.distillation import RankingDistilConfig
 from selfsup.config.encoder import EncoderConfig, InitConfig
 from selfsup.config.pipelines import FINETUNE
+from selfsup.config.presets import Length, Preset
 from selfsup.config.views import ViewsConfig
 
 
@@ -102,6 +105,9 @@ class ValidationConfig:
 class TrainConfig(InitConfig):
     """Settings of every training run."""
 
+    LENGTHS: ClassVar[Mapping[str, Length]] = presets.PRETRAIN
+    """Length of a run by its preset."""
+
     data: str
     """Images: a folder, a manifest (.csv, .jsonl, .parquet), arrays (.npz, .npy), shards (.tar),
     a .pack, a Hugging Face data set on disk, cifar10, torchvision:NAME:FOLDER. Several are written
@@ -116,8 +122,13 @@ class TrainConfig(InitConfig):
     encoder: EncoderConfig = EncoderConfig()
     views: ViewsConfig = ViewsConfig()
     optim: OptimConfig = OptimConfig()
-    epochs: int = 200
-    """Number of times that training uses every image."""
+    preset: Preset = ""
+    """Choose the length of the run by the number of images, and encoder and size of views by the
+    device, where they are left open. Every flag that is given goes before it. Empty: standard, or
+    as the run in --out was begun."""
+    epochs: int | None = None
+    """Number of times that training uses every image; by default by the preset and the number of
+    images: 200 of pretraining, 50 of fine-tuning, more of few images and fewer of very many."""
     steps: int | None = None
     """Length of the run in steps, instead of epochs."""
     micro_batch: int | None = None
@@ -162,8 +173,11 @@ class TrainConfig(InitConfig):
 class PretrainConfig(TrainConfig):
     """Settings of pretraining, which needs no labels."""
 
+    LENGTHS: ClassVar[Mapping[str, Length]] = presets.PRETRAIN
+
     FIRST: ClassVar[tuple[str, ...]] = (
-        *("data", "init", "out", "encoder.name", "views.size", "epochs", "batch", "optim.lr"),
+        *("data", "init", "out", "preset", "encoder.name", "views.size", "epochs", "batch"),
+        "optim.lr",
         *("workers", "seed", "probe.data"),
     )
     batch: int = 0
@@ -181,14 +195,15 @@ class PretrainConfig(TrainConfig):
 class FinetuneConfig(TrainConfig):
     """Settings of fine-tuning with labels, on batches of P classes x K images."""
 
+    LENGTHS: ClassVar[Mapping[str, Length]] = presets.FINETUNE
+
     FIRST: ClassVar[tuple[str, ...]] = (
-        *("data", "init", "out", "encoder.name", "views.size", "epochs", "classes", "images"),
+        *("data", "init", "out", "preset", "encoder.name", "views.size", "epochs", "classes"),
+        "images",
         *("optim.lr", "seed", "probe.held_out", "probe.data", "patience"),
     )
     views: ViewsConfig = FINETUNE
     optim: OptimConfig = OptimConfig(name="adamw", lr=0.0, weight_decay=0.01)
-    epochs: int = 50
-    """Number of times that training uses every image."""
     classes: int = 0
     """Number of classes in a batch: the P of P x K; 0: 16, or all of fewer classes."""
     images: int = 0

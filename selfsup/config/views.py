@@ -12,9 +12,9 @@ LARGEST_SIDE = 96
 """Of views whose size follows from the images, in pixels: larger ones take a CPU days."""
 
 
-def size_for(sides: Sequence[int]) -> int:
-    """Return the size of views of images with these shorter sides: their median, at most 96."""
-    return max(2, min(LARGEST_SIDE, sorted(sides)[len(sides) // 2]))
+def size_for(sides: Sequence[int], largest: int = LARGEST_SIDE) -> int:
+    """Return the size of views of images with these shorter sides: their median, within limits."""
+    return max(2, min(largest, sorted(sides)[len(sides) // 2]))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from selfsup.core.live import laid_out
 from selfsup.core.stopping import PARENT, is_launched
 from selfsup.core.writer import born
 
@@ -19,7 +20,7 @@ OLD = 3600.0
 def say_first(sentence: str, status: int) -> None:
     """Print a sentence on the standard error, unless another process has named a cause already."""
     if _claim(status):
-        print(sentence, file=sys.stderr, flush=True)
+        print(laid_out(sentence, sys.stderr), file=sys.stderr, flush=True)
 
 
 def status_of_first() -> int | None:

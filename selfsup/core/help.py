@@ -13,6 +13,12 @@ from typing import Any
 from tyro.conf import Positional
 
 WIDTH = 80
+USUAL = {
+    **{"data": "images/", "out": "runs/a", "model": "runs/a", "other": "runs/b", "on": "images/"},
+    **{"runs": "runs/a", "run": "runs/a", "queries": "query.jpg", "init": "runs/a"},
+    **{"teacher": "runs/large", "student": "runs/small"},
+}
+"""Values of needed settings in an example."""
 
 
 def short_help(config: Any, first: Sequence[tuple[str, str]] = (), about: str = "") -> str:
@@ -32,10 +38,27 @@ def short_help(config: Any, first: Sequence[tuple[str, str]] = (), about: str = 
             *lines,
             *describe(rows),
             "",
+            *_example(config),
             "  --config FILE.yaml reads settings from a file; flags override it.",
             "  --help-all lists every flag.",
         ]
     )
+
+
+def _example(config: Any) -> list[str]:
+    """A line with the settings that are needed, to be pasted; none where one has no usual value."""
+    needed = [
+        field.name
+        for field in dataclasses.fields(config)
+        if field.default is field.default_factory is dataclasses.MISSING
+    ]
+    if not needed or not set(needed) <= set(USUAL):
+        return []
+    words = [
+        USUAL[name] if _positional(config, name) else f"--{name.replace('_', '-')} {USUAL[name]}"
+        for name in needed
+    ]
+    return [f"  example: {' '.join([command_name(), *words])}"]
 
 
 def describe(flags: Sequence[tuple[str, str]]) -> list[str]:

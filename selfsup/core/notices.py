@@ -4,6 +4,8 @@ import multiprocessing
 import os
 import sys
 
+from selfsup.core.live import laid_out
+
 _printed: set[str] = set()
 
 
@@ -16,4 +18,4 @@ def notice(sentence: str) -> None:
     if first and sentence not in _printed:
         _printed.add(sentence)
         safe = sentence.encode("utf-8", "backslashreplace").decode()  # names may hold any bytes
-        print(safe, file=sys.stderr, flush=True)
+        print(laid_out(safe, sys.stderr), file=sys.stderr, flush=True)

@@ -18,6 +18,7 @@ import torch.distributed as dist
 from accelerate.state import AcceleratorState, PartialState
 
 from selfsup.core.distributed import finish
+from selfsup.core.live import live
 
 
 @contextmanager
@@ -36,7 +37,7 @@ def preserve_process_state() -> Iterator[None]:
     had_accelerator = bool(AcceleratorState._shared_state)
     had_processes = bool(PartialState._shared_state)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), live():
             yield
     finally:
         if dist.is_available() and dist.is_initialized():

@@ -16,6 +16,7 @@ from selfsup.augment.boxes import CropSpec
 from selfsup.config import ViewsConfig
 from selfsup.core.errors import require
 from selfsup.core.notices import notice
+from selfsup.core.processors import cores
 from selfsup.core.stopping import in_reader
 from selfsup.data.readers import begin
 from selfsup.data.samplers import PKSampler, Sampler
@@ -185,9 +186,7 @@ def default_workers(*, in_memory: bool, gpu: bool) -> int:
     if not gpu:
         return 0 if in_memory else 2
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(2, min(MOST_WORKERS, cores // here - 1))
+    return max(2, min(MOST_WORKERS, cores() // here - 1))
 
 
 def _bytes_of(batches: Batches, step: int) -> int:

@@ -15,6 +15,7 @@ import torch
 from selfsup.config import EncoderConfig
 from selfsup.core import distributed
 from selfsup.core.errors import UserError
+from selfsup.core.live import doing
 from selfsup.data.loader import Batches
 from selfsup.data.samplers import PKSampler, Sampler, ShuffleSampler
 from selfsup.data.sources import ArraySource
@@ -30,6 +31,7 @@ Precision = Literal["no", "bf16"]
 LIMITS: dict[Precision, float] = {"no": 1e-4, "bf16": 0.05}
 """Largest relative error that rounding explains: sums of float32 in another order, and of
 bfloat16, whose numbers have three digits. A wrong gradient has an error of tenths."""
+NAMES: dict[Precision, str] = {"no": "float32", "bf16": "bfloat16"}
 
 
 class Measurement(NamedTuple):
@@ -170,6 +172,7 @@ def certificate(names: Iterable[str] = CASES, *, script: str = "") -> list[Line]
             device = "cuda" if torch.cuda.device_count() >= processes else "cpu"
             for count in (1, processes):
                 if (count, device) not in runs:
+                    doing(f"gradients on {count} x {device}, {NAMES[precision]}")
                     runs[count, device] = _run(names, count, device, precision, script)
             for name in names:
                 measurement = runs[processes, device][micro_batches][name]

@@ -7,6 +7,7 @@ from typing import Any
 
 from selfsup.config import KNNConfig, LinearConfig
 from selfsup.core.errors import UserError, require
+from selfsup.core.live import activity
 from selfsup.core.progress import bar
 from selfsup.evaluate.comparison import Measurement, accuracy, compare
 from selfsup.evaluate.copies import Copies, votes_without_copies
@@ -150,7 +151,7 @@ def _fit_probe(train: Features, test: Features, fraction: float, config: LinearC
     logistic = config.solver == "logistic"
     fits = len(STRENGTHS) + 1 if logistic else config.epochs
     data = train.x, train.labels, test.x
-    with bar(f"{fraction:.0%} of labels", fits, shown=True) as advance:
+    with bar(f"{activity()}: {fraction:.0%} of the labels", fits) as advance:
         if logistic:
             return linear_probe(*data, seed=config.seed, progress=advance)
         return sweep(*data, seed=config.seed, epochs=config.epochs, progress=advance)

@@ -11,6 +11,7 @@ from torch import Tensor
 from selfsup.config import EvaluateConfig
 from selfsup.core.distributed import from_main, is_main
 from selfsup.core.errors import UserError, require
+from selfsup.core.live import doing
 from selfsup.core.settings import to_dict
 from selfsup.evaluate.intervals import Figure, figure
 from selfsup.evaluate.model import EvaluatedModel, open_baselines, open_model
@@ -74,13 +75,14 @@ def compare(
     model = open_model(config)
     measured = _measure_all([model, *open_baselines(model, config)], config, embed, measure)
     runs = [open_model(replace(config, model=run)) for run in config.seeds]
-    seeds = [_measure_on_main(embed(run), config, measure) for run in runs]
+    seeds = [_measure_on_main(run.short_name, embed(run), config, measure) for run in runs]
     file = Path(config.out) if config.out else result_file(f"{tool}.json", model)
     if not is_main():
         return Evaluation(tool, model.name, file, to_dict(config))
     first, *others = measured.values()
     if seeds:
         first.facts.update(_mean_over_seeds([first, *filter(None, seeds)]))
+    doing("intervals by bootstrap")
     figures = {name: _figures(each, config) for name, each in measured.items()}
     return Evaluation(
         tool=tool,
@@ -113,17 +115,18 @@ def _measure_all(
     for model in models:
         features = embed(model)
         name = model.name if model.name not in measured else f"{model.name} ({len(measured) + 1})"
-        measurement = _measure_on_main(features, config, measure)
+        measurement = _measure_on_main(model.short_name, features, config, measure)
         if measurement is not None:
             measured[name] = measurement
     return measured
 
 
 def _measure_on_main(
-    features: T, config: EvaluateConfig, measure: Callable[[T], Measurement]
+    name: str, features: T, config: EvaluateConfig, measure: Callable[[T], Measurement]
 ) -> Measurement | None:
     """Measure on the main process; an error there is raised on all, so that none goes on alone."""
     measurement, error = None, None
+    doing(f"measuring {name}")
     if is_main():
         try:
             measurement = measure(features)

@@ -35,6 +35,7 @@ from selfsup.core.distributed import (
 )
 from selfsup.core.errors import require
 from selfsup.core.json_files import read_json
+from selfsup.core.live import doing
 from selfsup.core.writer import only_writer
 from selfsup.data.sources import Source
 from selfsup.encoders.encoder import Encoder
@@ -88,6 +89,7 @@ def stored_features(
     if damage is not None:
         if damage:
             run.print_line(f"{place} is computed again: {damage}")
+        doing("the teacher embeds the images")
         began = time.monotonic()
         with _written_alone(run, place):
             run.print_line(f"the teacher embeds {len(source)} images, once, into {place}")

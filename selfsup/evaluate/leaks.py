@@ -93,6 +93,7 @@ class LeakCheck:
             return None, {}
         if self.leaks is None:
             train, test = self.sources()
-            with bar("leakage", len(train) + len(test), shown=True) as advance:
+            what = "comparing with the images of training"
+            with bar(what, len(train) + len(test)) as advance:
                 self.leaks = find_leaks(train, test, progress=advance)
         return ~self.leaks.near[queries.positions], self.leaks.facts()

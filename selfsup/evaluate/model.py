@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from selfsup.config import EncoderConfig, EvaluateConfig, ModelConfig, ViewsConfig
 from selfsup.core import distributed
 from selfsup.core.errors import UserError, did_you_mean, require
+from selfsup.core.live import doing
 from selfsup.core.paths import exists
 from selfsup.core.progress import bar
 from selfsup.core.seeds import seed_for
@@ -44,6 +45,11 @@ class EvaluatedModel(NamedTuple):
     warnings: tuple[str, ...] = ()
     """What a reader must know of its weights before the figures."""
 
+    @property
+    def short_name(self) -> str:
+        """What its progress is called: the run's name, or the first words of another's."""
+        return self.name.partition(" (")[0] if self.folder is None else self.folder.name
+
 
 def open_model(config: ModelConfig) -> EvaluatedModel:
     """Open the network that `config.model` names.
@@ -51,6 +57,7 @@ def open_model(config: ModelConfig) -> EvaluatedModel:
     Raises:
         UserError: there is neither such a folder nor such a timm model, or its weights do not fit.
     """
+    doing(f"opening {config.model}")
     require(config.batch > 0, f"--batch must be above 0, not {config.batch}")
     require((config.workers or 0) >= 0, f"--workers must be 0 or more, not {config.workers}")
     require(config.size is None or config.size > 0, f"--size must be above 0, not {config.size}")
@@ -201,7 +208,8 @@ def embed(model: EvaluatedModel, source: Source, config: ModelConfig) -> Feature
     accelerator = distributed.start()
     encoder = model.encoder.to(accelerator.device)
     images = len(source) / accelerator.num_processes
-    with bar("features", images, shown=accelerator.is_main_process) as advance:
+    what = f"features of {model.short_name}"
+    with bar(what, images, shown=accelerator.is_main_process) as advance:
         return extract(
             encoder,
             source,

@@ -2,6 +2,7 @@
 
 from selfsup.config import ProbeConfig, ViewsConfig
 from selfsup.core.errors import require
+from selfsup.core.progress import bar
 from selfsup.data.open import open_source
 from selfsup.data.subset import labelled_images
 from selfsup.encoders.encoder import Encoder
@@ -37,7 +38,9 @@ class KNNProbe:
         """
         if self.source is None or step % self.config.every:
             return None
-        features = extract(encoder, self.source, self.views, device=self.run.accelerator.device)
+        device = self.run.accelerator.device
+        with bar("k-NN: features", len(self.source), shown=self.run.main) as advance:
+            features = extract(encoder, self.source, self.views, device=device, progress=advance)
         predictions = knn_predict(features.x, features.labels, k=self.config.k, temperature=0.1)
         accuracy = (predictions == features.labels).float().mean().item()
         self.run.log(step, {"knn": accuracy})

@@ -101,7 +101,7 @@ class Evaluation:
             console.print(f"WARNING: {warning}", style="bold red", highlight=False, markup=False)
         for table in self._tables():
             console.print(table)
-        facts = ", ".join(f"{key} {value}" for key, value in self.facts.items())
+        facts = ", ".join(f"{key} {_fact(value)}" for key, value in self.facts.items())
         lines = [facts, *self.notes]
         if self.margins:
             lines.insert(
@@ -136,11 +136,12 @@ def _table(
         pad_edge=False,
         collapse_padding=True,
     )
-    table.add_column("figure", no_wrap=True)
+    table.add_column("figure", overflow="fold")  # only words may be broken into two lines
     table.add_column("value [95 % interval]", justify="right", no_wrap=True)
     own, *others = columns.values()
     for name in list(columns)[1:]:
-        table.add_column(escape(name), justify="right", overflow="fold")
+        widest = max(len(_value_cell(columns[name].get(row))) for row in rows)
+        table.add_column(escape(name), justify="right", overflow="fold", min_width=widest)
     if margins:
         table.add_column("margin", justify="right", no_wrap=True)
     for row in rows:
@@ -157,7 +158,12 @@ def _interval_cell(value: Figure | float) -> str:
 def _value_cell(value: Figure | float | None) -> str:
     if value is None:
         return ""
-    return f"{value.value:.3f}" if isinstance(value, Figure) else f"{value:.4g}"
+    return f"{value.value:.3f}" if isinstance(value, Figure) else f"{value:.3g}"
+
+
+def _fact(value: Any) -> str:
+    """A fact in a line: four digits of a number, which has all in the file."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _margin_cell(margin: Figure | None) -> str:

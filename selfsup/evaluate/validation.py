@@ -16,6 +16,7 @@ from pathlib import Path
 from selfsup.config import FinetuneConfig
 from selfsup.core import distributed
 from selfsup.core.errors import UserError, require
+from selfsup.core.progress import bar
 from selfsup.data.held_out import ENOUGH, searchable
 from selfsup.data.open import open_source
 from selfsup.data.sources import Source
@@ -197,7 +198,8 @@ class Validation:
     def _measure(self, encoder: Encoder, source: Source) -> Probe:
         """Search each image among all others of the set."""
         views, device = self.config.views, self.run.accelerator.device
-        features = extract(encoder, source, views, device=device)
+        with bar("validation: features", len(source), shown=self.run.main) as advance:
+            features = extract(encoder, source, views, device=device, progress=advance)
         queries = Queries(features.x, features.labels).to(search_device(features.x))
         try:
             found = retrieval(queries).figures

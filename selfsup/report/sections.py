@@ -10,6 +10,8 @@ import torch
 from selfsup.config import TrainConfig, ViewsConfig
 from selfsup.core.cli import from_file
 from selfsup.core.errors import UserError, require
+from selfsup.core.live import doing
+from selfsup.core.progress import bar
 from selfsup.data.held_out import hold_out
 from selfsup.data.open import is_local, open_source, training_source
 from selfsup.data.samplers import ShuffleSampler
@@ -47,6 +49,7 @@ def image_parts(
     hand: images in memory are in no file.
     """
     settings = run.config if config is None else asdict(config)
+    doing("drawing the views of the last step")
     views = [heading("Views as the method saw them")]
     try:
         views += views_of_last_step(run, config)
@@ -139,7 +142,11 @@ def embedded_images(
     everything = only_labelled(everything)
     source = random_subset(everything, most, seed=seed)
     device = torch.device("cpu")
-    features = extract(encoder, source, views, device=device, workers=0, part=(0, 1))
+    with bar("report: features", len(source)) as advance:
+        features = extract(
+            encoder, source, views, device=device, workers=0, part=(0, 1), progress=advance
+        )
+    doing("laying out neighbours and the map")
     if len(features.x) < 3:
         raise UserError(f"there are {len(features.x)} images; none has neighbours to show")
     count = f"All {len(source)} are compared with each other."
@@ -200,6 +207,7 @@ def write_report(
             config=config,
             suspects=out.with_name(f"{out.stem}_label_suspects.csv"),
         )
+    doing(f"writing {out}")
     write_page(out, report(runs, images, title=title))
     return out
 

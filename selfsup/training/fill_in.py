@@ -7,18 +7,20 @@ from typing import Any, TypeVar
 import torch
 
 from selfsup.config import EncoderConfig, FinetuneConfig, PretrainConfig, TrainConfig
+from selfsup.config.presets import largest_side, preset_encoder
 from selfsup.config.views import size_for
 from selfsup.core import distributed
 from selfsup.core.disk import require_writable
 from selfsup.core.errors import require
+from selfsup.core.live import doing
 from selfsup.core.progress import say
 from selfsup.core.settings import checked
 from selfsup.data.held_out import fraction_held_out, hold_out
 from selfsup.data.open import training_source
-from selfsup.data.samplers import batch_shape
+from selfsup.data.samplers import PKSampler, Sampler, batch_shape
 from selfsup.data.sources import Source, sample
 from selfsup.data.subset import only_labelled
-from selfsup.encoders.encoder import ENCODER_NAME, build_for
+from selfsup.encoders.encoder import build_for
 from selfsup.encoders.start import Start
 from selfsup.training import checkpoint
 from selfsup.training.first_rate import (
@@ -30,12 +32,11 @@ from selfsup.training.first_rate import (
     known_share,
 )
 from selfsup.training.optim import check_settings, peak_lr
-from selfsup.training.pretrain import largest_batch
+from selfsup.training.pretrain import largest_batch, pretraining_sampler
 from selfsup.training.same_work import OF_OLD_RUNS, check_folder, stored_settings
 from selfsup.training.start import opened, recorded
 
 C = TypeVar("C", bound=TrainConfig)
-RESNET = EncoderConfig(name=ENCODER_NAME)
 BATCH = 256
 """Images of a pretraining batch, where there are so many."""
 SAMPLED = 32
@@ -44,14 +45,20 @@ OF_INIT = {"size": 0, "mean": (), "std": (), "interpolation": "", "crop": 0.0, "
 """Settings of views that come with the weights of --init, and their values where left open."""
 
 
-def fill_in(config: C, *, encoder: EncoderConfig = RESNET) -> C:
+def fill_in(
+    config: C,
+    *,
+    encoder: EncoderConfig | None = None,
+) -> C:
     """Replace the settings that are left open, and leave those that are given.
 
     A run that goes on takes what it began with. Else:
 
-    encoder: that of --init, or `encoder`, a resnet18 where its method can have any network.
+    preset: standard; it decides on encoder, size of views and epochs.
+    encoder: that of --init, or `encoder`; a resnet18 where the method can have any network.
     views: size, normalisation and evaluation crop of --init; else the size is the shorter side of
         the images, at most 96.
+    epochs: by the steps of an epoch.
     batch: 256 images, or as many as one has without repeats; of fine-tuning 64 images, of 16
         classes or all of fewer.
     probe.held_out of fine-tuning: a tenth of 80 classes and more; these do not count for the rest.
@@ -66,8 +73,13 @@ def fill_in(config: C, *, encoder: EncoderConfig = RESNET) -> C:
     distributed.start()
     if config.out:
         distributed.on_main(lambda: _check_output(Path(config.out)))
-    config = _as_begun(config)
+    config = _as_begun(config) if _begun(config) else config
+    if not config.preset and not _begun(config):
+        config = replace(config, preset="standard")
+    device = distributed.start().device.type
     _check_optimizer(config)
+    if config.init:
+        doing(f"opening {config.init}")
     start = opened(config) if config.init else None
     if start is not None:
         config = _of_init(config, start)
@@ -78,14 +90,14 @@ def fill_in(config: C, *, encoder: EncoderConfig = RESNET) -> C:
             decay = LAYER_DECAY if layered and not has_batch_norms(start.encoder) else 1.0
             config = replace(config, optim=replace(config.optim, layer_decay=decay))
     elif not config.encoder.name:
-        args = config.encoder.args or encoder.args
-        config = replace(config, encoder=replace(config.encoder, name=encoder.name, args=args))
-    open_ones = (_batch_is_open(config), _rate_is_open(config), _validation_is_open(config))
-    if config.views.size and not any(open_ones):
+        config = replace(config, encoder=_named(config, encoder, device))
+    questions = (_batch_is_open, _rate_is_open, _validation_is_open, _length_is_open)
+    if config.views.size and not any(is_open(config) for is_open in questions):
         return config
+    doing("opening the images")
     source = training_source(config)
     if not config.views.size:
-        size = size_for(shorter_sides(source))
+        size = size_for(shorter_sides(source), largest_side(config.preset, device))
         config = replace(config, views=replace(config.views, size=size))
     if isinstance(config, FinetuneConfig) and source.labels is not None:
         source = only_labelled(source)
@@ -95,14 +107,44 @@ def fill_in(config: C, *, encoder: EncoderConfig = RESNET) -> C:
         trained, _ = hold_out(source, fraction=fraction, seed=config.seed)
         assert trained.labels is not None
         p, k = batch_shape(trained.labels, config.classes, config.images)
-        config = replace(config, classes=p, images=k)
+        config = _with_length(replace(config, classes=p, images=k), trained)
         if _rate_is_open(config):
             config = replace(config, optim=replace(config.optim, lr=_rate(config, trained, start)))
-    elif isinstance(config, PretrainConfig) and not config.batch:
-        processes = distributed.world()[1]
-        fits = min(BATCH, largest_batch(source, config)) // processes * processes
-        config = replace(config, batch=max(processes, fits))
+    elif isinstance(config, PretrainConfig):
+        if not config.batch:
+            processes = distributed.world()[1]
+            fits = min(BATCH, largest_batch(source, config)) // processes * processes
+            config = replace(config, batch=max(processes, fits))
+        config = _with_length(config, source)
     return config
+
+
+def _named(config: TrainConfig, encoder: EncoderConfig | None, device: str) -> EncoderConfig:
+    """Name the network, and choose its stem and arguments where they are left open."""
+    given = config.encoder
+    chosen = preset_encoder(config.preset, device) if encoder is None else encoder
+    stem = chosen.stem if given.stem == "auto" else given.stem
+    return replace(given, name=chosen.name, args=given.args or chosen.args, stem=stem)
+
+
+def _with_length(config: C, source: Source) -> C:
+    """Choose the epochs by the steps of one, if neither is given.
+
+    Raises:
+        UserError: the images are too few for a batch.
+    """
+    if not _length_is_open(config):
+        return config
+    length = config.LENGTHS[config.preset or "standard"]
+    sampler: Sampler
+    if isinstance(config, FinetuneConfig):
+        assert source.labels is not None
+        p, k = config.classes, config.images
+        sampler = PKSampler(source.labels, p=p, k=k, seed=config.seed)
+    else:
+        assert isinstance(config, PretrainConfig)
+        sampler = pretraining_sampler(source, config)
+    return replace(config, epochs=length.epochs_of(sampler.steps_per_epoch))
 
 
 def _check_output(folder: Path) -> None:
@@ -111,19 +153,26 @@ def _check_output(folder: Path) -> None:
     require_writable(folder)
 
 
-def _as_begun(config: C) -> C:
-    """Take the settings that are left open from the run in `config.out`, if it has checkpoints."""
+def _begun(config: TrainConfig) -> bool:
+    """Whether the run in `config.out` has checkpoints; without --out nothing is run."""
     folder = Path(config.out)
-    begun = checkpoint.any_in(folder) and (folder / "config.yaml").is_file()
-    if not config.out or not begun:  # without --out nothing is run, and "" is no folder
-        return config
+    found = checkpoint.any_in(folder) and (folder / "config.yaml").is_file()
+    return bool(config.out) and found
+
+
+def _as_begun(config: C) -> C:
+    """Take the settings that are left open from the run in `config.out`, which has checkpoints."""
+    folder = Path(config.out)
     stored = checked(
         stored_settings(folder)[0],
         type(config),
         place=lambda path: f"{folder}/config.yaml: ",
         strict=False,
     )
-    changes = {}
+    changes: dict[str, Any] = {}
+    for name in ("preset", "epochs"):
+        if getattr(config, name) in ("", None):
+            changes[name] = stored.get(name, getattr(config, name))
     for name in ("batch", "classes", "images"):
         if getattr(config, name, None) == 0:
             changes[name] = stored.get(name, 0)
@@ -134,9 +183,12 @@ def _as_begun(config: C) -> C:
     fields += [("optim", "layer_decay", None), ("optim", "settle", None)]
     fields.append(("views", "size", 0))
     if not config.encoder.name:  # the arguments came with the default network
-        fields.append(("encoder", "args", ""))
+        fields += [("encoder", "args", ""), ("encoder", "stem", "auto")]
     if recorded(config):  # these came with the weights of --init
-        fields += [("encoder", name, getattr(RESNET, name)) for name in ("stem", "args", "pooling")]
+        fields += [
+            ("encoder", name, getattr(EncoderConfig(), name))
+            for name in ("stem", "args", "pooling")
+        ]
         fields += [("views", name, left_open) for name, left_open in OF_INIT.items()]
     for section, name, left_open in fields:
         before = OF_OLD_RUNS.get(f"{section}.{name}", left_open)
@@ -151,6 +203,10 @@ def _batch_is_open(config: TrainConfig) -> bool:
     if isinstance(config, FinetuneConfig):
         return not (config.classes and config.images)
     return isinstance(config, PretrainConfig) and not config.batch
+
+
+def _length_is_open(config: TrainConfig) -> bool:
+    return config.epochs is None and config.steps is None
 
 
 def _rate_is_open(config: TrainConfig) -> bool:
@@ -187,6 +243,7 @@ def _rate(config: FinetuneConfig, source: Source, start: Start | None) -> float:
     rates = WITH_BATCH_NORMS if has_batch_norms(encoder) else WITHOUT
     rate = rates.random
     if start is not None:
+        doing("measuring what the encoder knows of these classes")
         rate = first_rate(known_share(encoder, source, config), rates)
     batch = config.classes * config.images
     own, given = (

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from selfsup.config import FinetuneConfig
 from selfsup.core.errors import require
+from selfsup.core.live import doing
 from selfsup.data.batch_census import census
 from selfsup.data.held_out import fraction_held_out, hold_out
 from selfsup.data.open import training_source
@@ -43,6 +44,7 @@ def labelled(config: FinetuneConfig) -> LabelledImages:
         UserError: there are no such images, they have no labels, or all the same; or so many
             classes cannot be held out.
     """
+    doing("opening the images")
     source = labelled_images(training_source(config), config.data)
     require_classes(source, config.data, repeated=False)
     assert source.labels is not None

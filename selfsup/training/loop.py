@@ -10,12 +10,14 @@ from selfsup.augment.draws import Change
 from selfsup.config import TrainConfig
 from selfsup.core.distributed import Vote
 from selfsup.core.errors import UserError, require
+from selfsup.core.live import doing
 from selfsup.core.pulse import CALLER, DATA, SAVING, STEP, Pulse
 from selfsup.core.stopping import deferred, requested
 from selfsup.data.loader import Batches, read_ahead
 from selfsup.methods.method import Method
 from selfsup.training.adapt import adapt, frozen, rate_factors, synchronized
 from selfsup.training.failed_step import explained
+from selfsup.training.forecast import Forecast, needs
 from selfsup.training.optim import clipping, optimizer, plan, schedule, settling_steps
 from selfsup.training.run import Run
 from selfsup.training.step import Stepper
@@ -80,11 +82,16 @@ def train_steps(
     )
     if line := frozen(method):
         run.print_line(line)
+    for line in needs(run, method, optim):
+        run.print_line(line)
+    doing("starting to read ahead")
     reader = read_ahead(batches, range(start, total), workers=config.workers)
     vote, pulse = Vote(), Pulse(start)
     with run.watch(total, start) as progress, deferred(), contextlib.closing(pulse):
+        progress.activity = lambda: pulse.doing
         pulse.at(start, CALLER)
         yield start
+        forecast = Forecast(run, batches, batch=batch, total=total, start=start)
         watch = Watch(run, method, batches.source, batch=batch, start=start)
         for step in range(start, total):
             pulse.at(step, DATA)
@@ -99,6 +106,7 @@ def train_steps(
                 loss = stepper(local)
             done = step + 1
             progress.step(done)
+            forecast(done)
             if done % config.log_every == 0 or done in (1, total):
                 watch.report(done, loss.item(), lr, stepper, stepper.info(local))
             method.after_step(stepper.embeddings, stepper.labels, stepper.info(local))

@@ -9,7 +9,8 @@ from selfsup.augment.check import check
 from selfsup.augment.draws import Change, draw
 from selfsup.config import PretrainConfig, TrainConfig, ViewsConfig
 from selfsup.core.distributed import wait, world
-from selfsup.core.errors import require
+from selfsup.core.errors import UserError, require
+from selfsup.core.live import doing
 from selfsup.data.audit import not_masked, read_audit, training_units
 from selfsup.data.loader import Batches
 from selfsup.data.mixture import Mixture
@@ -52,6 +53,7 @@ def pretrain_steps(
     Raises:
         UserError: the images, the batch or the views do not fit.
     """
+    doing("opening the images")
     source = training_source(config)
     sampler = pretraining_sampler(source, config)
     total = length(config, sampler)
@@ -159,6 +161,8 @@ def length(config: TrainConfig, sampler: Sampler) -> int:
     if config.steps is not None:
         require(config.steps > 0, f"--steps must be above 0, not {config.steps}")
         return config.steps
+    if config.epochs is None:
+        raise UserError("neither --epochs nor --steps is given: fill_in(config) sets epochs")
     require(config.epochs > 0, f"--epochs must be above 0, not {config.epochs}")
     return config.epochs * sampler.steps_per_epoch
 
@@ -168,10 +172,20 @@ def announce(run: Run, source: Source, batch: int, total: int) -> None:
     run.print_line(
         f"{len(source)} images, {total} steps of {batch}, {describe(run)} -> {run.folder}"
     )
+    run.print_line(f"  preset     {describe_settings(run.config)}"[:80])
     if run.main and not checkpoint.any_in(run.folder):
+        doing("looking at a sample of the images")
         views, seed = run.config.views, run.config.seed
         for sentence in advice(sample(source, ADVISED_ON), views, seed=seed):
             run.print_line(f"hint: {sentence}")
+
+
+def describe_settings(config: TrainConfig) -> str:
+    """Describe what a preset decides on, as it is in this run."""
+    length = f"{config.steps:,} steps" if config.steps is not None else f"{config.epochs:,} epochs"
+    views = config.views
+    sizes = " and ".join(f"{group.views} of {group.size}" for group in views.by_size())
+    return f"{config.preset or 'as begun'}: {length}, {config.encoder.name}, views {sizes} pixels"
 
 
 def describe(run: Run) -> str:
@@ -187,6 +201,7 @@ def export(run: Run, method: Method, views: ViewsConfig, *, instead: Path | None
     `instead` is a folder with an export, of which a copy is written instead.
     """
     run.stop_if_requested("before the encoder is written; the checkpoints are whole")
+    doing("writing the encoder")
     folder = run.folder / "encoder"
     if run.main and instead is not None:
         copy_export(instead, folder)

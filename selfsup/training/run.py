@@ -15,7 +15,6 @@ import contextlib
 import csv
 import json
 import platform
-import shlex
 import signal
 import sys
 import time
@@ -33,6 +32,7 @@ from selfsup.core import distributed
 from selfsup.core.disk import cannot_write, write_whole, written_whole
 from selfsup.core.errors import DivergedError, UnusableError, UserError
 from selfsup.core.json_lines import read_steps
+from selfsup.core.live import doing, laid_out
 from selfsup.core.notices import notice
 from selfsup.core.numerics import all_finite
 from selfsup.core.progress import TrainProgress
@@ -126,7 +126,8 @@ class Run:
         """
         name = signal.Signals(signum).name
         self.print_line(f"{name}: stopped {when}")
-        self.print_line(f"go on with: {command()}")
+        if self.main:  # in one line, however long, so that it can be pasted
+            print(f"go on with: {command()}", flush=True)
         if self.config.track:
             self.accelerator.end_training()
         stop(signum)
@@ -137,6 +138,7 @@ class Run:
         Raises:
             UserError: they differ, or the checkpoints' images do and --other-images is not given.
         """
+        doing("reading a sample of the images")
         self.work = describe_work(source, to_dict(self.config), about(), self.others)
         names = ("number of images", "names of images", "labels", "content of images")
         images = dict(zip(names, self.work["images"].values(), strict=True))
@@ -188,7 +190,7 @@ class Run:
         if self.progress is not None:
             self.progress.print_line(sentence)
         elif self.main:
-            print(sentence, flush=True)
+            print(laid_out(sentence, sys.stdout), flush=True)
 
     def resume(self, method: nn.Module, optimizer: torch.optim.Optimizer) -> int:
         """Load the newest undamaged checkpoint, if there is one, and return its step."""
@@ -326,7 +328,7 @@ class Run:
 def about() -> dict[str, str]:
     """Return how a run was started: command, machine and versions."""
     return {
-        "command": without_passwords(shlex.join(sys.argv)),
+        "command": without_passwords(command()),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         **{name: version(name) for name in ("torch", "timm", "accelerate", "numpy")},

@@ -62,6 +62,8 @@ def test_given_settings_are_left_as_they_are(tmp_path: Path) -> None:
     given = Pretrain(
         data=saved(tmp_path, 20, 28, 28),
         out="x",
+        preset="standard",
+        epochs=3,
         batch=8,
         views=ViewsConfig(size=16),
         encoder=EncoderConfig(name="test_vit"),
