@@ -23,6 +23,7 @@ from selfsup.data.subset import searchable_images
 from selfsup.encoders.encoder import Encoder
 from selfsup.encoders.encoder import export as export_encoder
 from selfsup.encoders.lora import without_lora
+from selfsup.encoders.model_card import refresh_card
 from selfsup.evaluate.curve import (
     BARE,
     KEPT,
@@ -152,6 +153,7 @@ class Validation:
             record = {**asdict(outcome), "exported": outcome.exported}
             record["sentences"] = outcome.sentences()
             write_record(self.run.folder / RECORD, record)
+            refresh_card(self.run.folder)
         return outcome
 
     def _logged(self) -> list[Probe]:
