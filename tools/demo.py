@@ -11,8 +11,8 @@ whom no training has seen, as retrieval is used on new classes.
 In the studio's framing and light raw pixels already find the right person, so each test photograph
 is replaced by a random view, made once: cropped, perhaps mirrored, brighter or darker.
 
-With `--images drawings` the images are flat parts, drawn by the seed in ten positions, colours and
-lights each: 120 to train on, and 16 others to search among.
+With `--images drawings` the images are cloths, drawn by the seed in ten pieces, turns and lights
+each: 120 to train on, and 16 others to search among.
 """
 
 from dataclasses import dataclass, replace
@@ -40,7 +40,7 @@ class Config:
     """The main job on real photographs of faces: pretrain, fine-tune, evaluate."""
 
     images: Literal["faces", "drawings"] = "faces"
-    """Photographs of people, or drawings of parts that the seed makes."""
+    """Photographs of people, or drawings of cloths that the seed makes."""
     out: str = "runs/demo"
     """Folder of runs and figures; the same command resumes an unfinished demo."""
     steps: int = 240
@@ -53,7 +53,12 @@ class Config:
     @property
     def subjects(self) -> str:
         """What a class is."""
-        return "people" if self.images == "faces" else "parts"
+        return "people" if self.images == "faces" else "cloths"
+
+    @property
+    def side(self) -> int:
+        """Side of the images that encoders see, in pixels."""
+        return SIDE if self.images == "faces" else int(DRAWN["size"])
 
 
 SIDE = 64  # pixels
@@ -62,9 +67,15 @@ ENCODER = EncoderConfig(name="test_resnet", stem="standard")
 GREY: dict[str, Any] = {"size": SIDE, "hue": 0.0, "saturation": 0.0, "grey": 0.0}
 VIEWS = ViewsConfig(area=(0.25, 1.0), blur=0.2, strength=0.6, **GREY)
 NAMED_VIEWS = ViewsConfig(views=1, area=(0.4, 1.0), blur=0.0, strength=0.5, **GREY)
-TURNED: dict[str, Any] = {"flip": 0.0, "rotate": 1.0, "degrees": 180.0, "area": (0.5, 1.0)}
-PAINTED: dict[str, Any] = {"strength": 1.0, "hue": 0.2, "saturation": 0.8, "solarize": 0.3}
-"""Views of drawings, in which neither direction nor colours tell a part from another."""
+DRAWN: dict[str, Any] = {
+    "size": 32,
+    "area": (0.3, 1.0),
+    "rotate": 1.0,
+    "strength": 0.8,
+    "hue": 0.1,
+    "saturation": 0.8,
+}
+"""Views of drawings, which vary what varies among the images of one cloth."""
 
 
 def main(config: Config) -> None:
@@ -82,12 +93,12 @@ def main(config: Config) -> None:
         out, side=SIDE, seed=config.seed
     )
     pretrained, finetuned = str(out / "pretrained"), str(out / "finetuned")
-    print("1 of 3: pretraining without names")
     first = pretraining(train, pretrained, steps=config.steps, seed=config.seed)
     second = finetuning(train, finetuned, steps=max(1, config.steps // 2), seed=config.seed)
     if not faces:
-        first = replace(first, views=replace(first.views, **TURNED, **PAINTED, grey=0.2))
-        second["views"] = replace(second["views"], **TURNED, **PAINTED)
+        first = replace(first, views=replace(first.views, **DRAWN, grey=0.2, blur=0.0))
+        second["views"] = replace(second["views"], **DRAWN)
+    print("1 of 3: pretraining without names")
     pretrain_simclr.main(first)
     print("2 of 3: fine-tuning with names")
     finetune_triplet.main(finetune_triplet.Config(**second, init=pretrained))
@@ -105,7 +116,7 @@ def main(config: Config) -> None:
             models=tuple(models.values()),
             names=tuple(models),
             data=str(test),
-            size=SIDE,
+            size=config.side,
             seed=config.seed,
             out=str(out / "neighbours.png"),
         )
@@ -172,7 +183,7 @@ def evaluate(model: str, test: Path, config: Config) -> "dict[str, Figure]":
     from selfsup.evaluate.votes import knn_predict
     from selfsup.search.gallery import Queries
 
-    settings = EvaluateConfig(model=model, data=str(test), size=SIDE, seed=config.seed)
+    settings = EvaluateConfig(model=model, data=str(test), size=config.side, seed=config.seed)
     x, labels, positions, *_ = labelled_features(open_model(settings), str(test), "", settings)
     named = positions % PHOTOGRAPHS < NAMED
     bank, queries = (x[named], labels[named]), x[~named]
