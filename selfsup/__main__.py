@@ -18,6 +18,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "views": "what a training step sees, as a page",
         "status": "what a run does now, or how it ended",
         "report": "one page on a run, or several side by side",
+        "neighbours": "one picture of what training changed",
     },
     "judge": {
         "knn": "k-NN accuracy of frozen features",

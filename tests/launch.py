@@ -12,10 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from unittest.mock import patch
 
+import selfsup
 from selfsup.core import cli
 from selfsup.core.process_state import preserve_process_state
 
 ROOT = Path(__file__).parents[1]
+PACKAGE = Path(selfsup.__file__).parent
+"""The package that is tested: that of this checkout, or an installed one."""
 SMALL = "{stem_type: deep, stem_width: 4, channels: [8, 8, 8, 8], layers: [1, 1, 1, 1]}"
 TINY = ("--encoder.args", SMALL, "--views.size", "16", "--log-every", "2")
 PRETRAIN = (*TINY, "--method.hidden", "16", "--method.dim", "8", "--batch", "8", "--steps", "4")

@@ -38,6 +38,7 @@ def adapt(config: AdaptConfig) -> "Adaptation":
     from selfsup.core.paths import check_output
     from selfsup.core.progress import say
     from selfsup.encoders.encoder import copy_export, export
+    from selfsup.encoders.model_card import refresh_card
     from selfsup.evaluate.adaptation import ADAPTED, PUBLISHED, TRAINED, judge_all
     from selfsup.evaluate.blend import blend
     from selfsup.training.fill_in import fill_in
@@ -83,6 +84,7 @@ def adapt(config: AdaptConfig) -> "Adaptation":
         chosen = mix / "encoder" if found.helped else published
         copy_export(chosen, out / "encoder")
         found.save(out / "adapt.json", mix=mixed.fractions[mixed.best])
+        refresh_card(out)
         print(f"\n{found.table()}\nencoder in {out / 'encoder'}, to be searched with:")
         print(f"  selfsup index --model {out} --data IMAGES")
         print(f"  selfsup search {out} IMAGE")

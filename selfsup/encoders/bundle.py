@@ -1,6 +1,6 @@
 """Bundles: one folder with an encoder and everything that is needed to use it.
 
-encoder/       config.json and model.safetensors for timm
+encoder/       config.json and model.safetensors for timm, README.md: the model card
 bundle.json    preprocessing, normalisation, distance, threshold, figures
 model.onnx     the same network for other runtimes, with --onnx
 
@@ -33,8 +33,9 @@ from selfsup.core.version import __version__
 from selfsup.core.writer import only_writer
 from selfsup.data.decode import BadImage, decode
 from selfsup.data.python_objects import image_pixels
-from selfsup.encoders.encoder import Encoder, export, load
+from selfsup.encoders.encoder import Encoder, encoder_folder, export, load
 from selfsup.encoders.evaluation_view import center_boxes, crop_of
+from selfsup.encoders.model_card import CARD, card_to_pass_on
 from selfsup.encoders.thresholds import read_threshold
 
 FORMAT = 1  # version of bundle.json
@@ -222,6 +223,8 @@ def _write_bundle(
         "figures": _figures(run),
     }
     (temporary / "bundle.json").write_text(json.dumps(facts, indent=2) + "\n")
+    card = card_to_pass_on(run, encoder_folder(run))
+    (temporary / "encoder" / CARD).write_text(card)
     differences: dict[str, float] = {}
     if onnx:
         differences = export_onnx(Embedder(encoder, views, facts), temporary / "model.onnx")

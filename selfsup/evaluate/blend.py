@@ -17,6 +17,7 @@ from selfsup.core.errors import UserError, require
 from selfsup.core.paths import check_output, exists
 from selfsup.data.subset import searchable_images
 from selfsup.encoders.encoder import Encoder, export
+from selfsup.encoders.model_card import refresh_card
 from selfsup.encoders.published import is_published
 from selfsup.evaluate.model import EvaluatedModel, embed, open_images, open_model
 from selfsup.evaluate.results import write_record
@@ -94,6 +95,7 @@ def blend(config: BlendConfig) -> Blend:
         record = {"models": [config.model, config.other], "best": fractions[best]}
         curve = {"fractions": fractions, "figures": figures}
         write_record(out / "blend.json", record | curve)
+        refresh_card(out)
     return result
 
 

@@ -20,6 +20,7 @@ from rich.table import Table
 from selfsup.core.disk import cannot_write, write_whole
 from selfsup.core.distributed import is_main
 from selfsup.core.version import __version__
+from selfsup.encoders.model_card import refresh_card
 from selfsup.evaluate.intervals import Figure
 from selfsup.evaluate.model import EvaluatedModel
 
@@ -81,7 +82,9 @@ class Evaluation:
         """
         if not is_main():
             return None
-        return write_record(self.file if file is None else Path(file), self.to_dict())
+        written = write_record(self.file if file is None else Path(file), self.to_dict())
+        refresh_card(written.parent)
+        return written
 
     def print(self) -> None:
         """Print the table, with the terminal's width and styles."""

@@ -24,6 +24,7 @@ from selfsup.data.subset import searchable_images
 from selfsup.encoders.encoder import Encoder
 from selfsup.encoders.encoder import export as export_encoder
 from selfsup.encoders.lora import without_lora
+from selfsup.encoders.model_card import refresh_card
 from selfsup.evaluate.curve import (
     BARE,
     KEPT,
@@ -157,6 +158,7 @@ class Validation:
             record = {**asdict(outcome), "exported": outcome.exported}
             record["sentences"] = outcome.sentences()
             write_record(self.run.folder / RECORD, record)
+            refresh_card(self.run.folder)
         return outcome
 
     def _logged(self) -> list[Probe]:

@@ -20,6 +20,7 @@ from selfsup.data.sources import Source, sample
 from selfsup.encoders.encoder import copy_export
 from selfsup.encoders.encoder import export as export_encoder
 from selfsup.encoders.lora import without_lora
+from selfsup.encoders.model_card import refresh_card
 from selfsup.methods.method import Method
 from selfsup.training import checkpoint
 from selfsup.training.loop import train_steps
@@ -207,6 +208,8 @@ def export(run: Run, method: Method, views: ViewsConfig, *, instead: Path | None
         copy_export(instead, folder)
     elif run.main:
         export_encoder(without_lora(method.exported), folder, views)
+    if run.main:
+        refresh_card(run.folder)
     wait()  # every process may load it now
     run.print_line(f"encoder in {folder}")
     if run.config.track:

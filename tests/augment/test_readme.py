@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from launch import ROOT
+from launch import PACKAGE
 from views import crops
 
 from selfsup.augment.apply import apply
@@ -11,7 +11,7 @@ from selfsup.augment.draws import draw
 
 
 def test_the_pipeline_of_the_readme_draws_and_applies_its_own_change() -> None:
-    text = (ROOT / "selfsup" / "augment" / "README.md").read_text()
+    text = (PACKAGE / "augment" / "README.md").read_text()
     usage, example = (block.split("```")[0] for block in text.split("```python\n")[1:])
     names: dict[str, Any] = {}
     exec(compile(usage, "README.md", "exec"), names)

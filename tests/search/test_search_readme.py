@@ -3,9 +3,9 @@
 from typing import Any
 
 import torch
-from launch import ROOT
+from launch import PACKAGE
 
-TEXT = (ROOT / "selfsup" / "search" / "README.md").read_text()
+TEXT = (PACKAGE / "search" / "README.md").read_text()
 
 
 def names_of_example() -> dict[str, Any]:
