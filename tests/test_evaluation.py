@@ -269,6 +269,9 @@ def test_other_engines_find_what_the_exact_one_does(
             alone = called("tools/search.py", *search)
             assert alone.returncode == 2
             assert "give --qdrant" in alone.stderr
+            added = called("tools/index.py", *flags[:6], "--add")
+            assert added.returncode == 2
+            assert "give --qdrant" in added.stderr
             search += more
         done = called("tools/search.py", *search)
         assert done.returncode == 0, done.stderr

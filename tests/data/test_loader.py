@@ -156,16 +156,17 @@ def test_what_goes_to_a_gpu_is_pinned_and_the_rest_is_as_it_was(
 
 HELD = """
 import sys
-from selfsup.config import PretrainConfig
-from selfsup.data.loader import read_ahead
-from selfsup.data.open import training_source
+from functools import partial
+from selfsup.augment.draws import draw
+from selfsup.config import ViewsConfig
+from selfsup.data.loader import Batches, read_ahead
+from selfsup.data.open import open_source
 from selfsup.data.samplers import ShuffleSampler
-from selfsup.training.pretrain import local_batches
 
-config = PretrainConfig(data=sys.argv[1], out="")
-source = training_source(config)
+source, views = open_source(sys.argv[1]), ViewsConfig(size=8)
 sampler = ShuffleSampler(len(source), batch=4, seed=0)
-held = read_ahead(local_batches(source, sampler, config.views, 0), range(1000), workers=2)
+drawn = partial(draw, views, seed=0)
+held = read_ahead(Batches(source, sampler, views, draw=drawn, world=(0, 1)), range(9), workers=2)
 next(held)
 print("read", flush=True)
 if sys.argv[2] == "raise":
@@ -183,7 +184,7 @@ def test_a_process_ends_although_something_holds_its_readers(tmp_path: Path, how
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
     )
     assert "read" in done.stdout, done.stderr
