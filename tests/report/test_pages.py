@@ -286,7 +286,12 @@ def test_a_page_is_opened_in_the_browser_if_there_is_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
-    monkeypatch.setattr(webbrowser, "open", lambda url: opened.append(url) or True)
+
+    def opens(url: str) -> bool:
+        opened.append(url)
+        return True
+
+    monkeypatch.setattr(webbrowser, "open", opens)
     open_page(tmp_path / "a b.html")
     assert opened == [f"file://{tmp_path}/a%20b.html"]
     monkeypatch.setattr(webbrowser, "open", lambda url: False)
