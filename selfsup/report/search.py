@@ -69,9 +69,9 @@ def _of_all(result: SearchResult) -> Verdict:
         words = "No threshold yet: same and different are not told apart"
         return Verdict("unknown", words, result.about_threshold)
     if n > 1:
-        words = f"{known} of {n} queries are known: the index holds the same thing"
+        words = f"{known} of {n} queries are known, by the threshold"
     else:
-        words = "Known: the index holds the same thing" if known else "Unknown to the index"
+        words = f"{'Known' if known else 'Unknown'}, by the threshold"
     doubtful = result.measured is not None and result.measured.told < len(result.index)
     light: Light = "good" if known == n and not doubtful else "mixed"
     return Verdict(light, words, result.about_threshold)
