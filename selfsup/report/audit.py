@@ -12,8 +12,8 @@ LEAST_STD = 0.01
 """Smallest deviation to advise: divided by a smaller one, changes of colour would be all."""
 LISTED = 1000
 """Images that cannot be read, by name."""
-SHOWN = 20
-"""Groups of duplicates with pictures."""
+SHOWN, OF_GROUP = 12, 5
+"""Groups of duplicates with pictures, and images of each: a page stays below 3 MB."""
 
 
 def summary(report: Audit) -> list[tuple[str, str]]:
@@ -128,10 +128,16 @@ def _kinds(report: Audit) -> list[tuple[str, list[list[int]]]]:
 
 def _pictures(groups: Sequence[Sequence[int]], source: Source) -> str:
     """Show the first groups, a row for each."""
-    rows = [grid([_thumbnail(source, i) for i in group[:8]], "row") for group in groups[:SHOWN]]
+    rows = [grid(_group(source, group), "row") for group in groups[:SHOWN]]
     remaining = len(groups) - SHOWN
     more = paragraph(f"and {remaining} more groups") if remaining > 0 else ""
     return f'<div class="wide">{"".join(rows)}</div>{more}'
+
+
+def _group(source: Source, group: Sequence[int]) -> list[str]:
+    remaining = len(group) - OF_GROUP
+    more = [paragraph(f"and {remaining} more")] if remaining > 0 else []
+    return [*(_thumbnail(source, i) for i in group[:OF_GROUP]), *more]
 
 
 def _thumbnail(source: Source, position: int) -> str:
@@ -142,4 +148,4 @@ def _thumbnail(source: Source, position: int) -> str:
         image = source.pixels(position)
     except BadImage:  # it could be read when it was audited
         return paragraph(f"{name} can no longer be read")
-    return picture(small(image, 128), name, width=128, jpeg=True)
+    return picture(small(image, 64), name, width=128, jpeg=True)

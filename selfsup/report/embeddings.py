@@ -28,7 +28,7 @@ from selfsup.search.neighbours import nearest
 SHOWN = 6  # queries of a section
 NEIGHBOURS = 7  # of each, that are shown
 WEAK = 0.5  # below this fraction of neighbours of the own label, no suspects is no good news
-SIDE = 84  # pixels of a picture
+SIDE = 64  # half the shorter side of a stored picture, in pixels
 CONFUSED = 15  # pairs of classes that are listed
 EXAMPLES = 4  # of them that are shown
 

@@ -91,16 +91,18 @@ def picture(
 
 
 def small(image: np.ndarray, side: int) -> np.ndarray:
-    """Average blocks of pixels, so that the shorter side is at most twice `side`."""
-    step = min(image.shape[:2]) // side
-    if step < 2:
+    """Scale an image down, so that its shorter side is at most twice `side`; pages stay small."""
+    height, width, channels = image.shape
+    factor = 2 * side / min(height, width)
+    if factor >= 1:
         return image
-    if image.shape[2] not in (1, 3, 4):
+    if channels not in (1, 3, 4):
+        step = -(-min(height, width) // (2 * side))
         return image[::step, ::step]
-    whole = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
-    return np.asarray(whole.reduce(step)).reshape(
-        -(-image.shape[0] // step), -(-image.shape[1] // step), image.shape[2]
-    )
+    whole = Image.fromarray(image[..., 0] if channels == 1 else image)
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    scaled = np.asarray(whole.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0))
+    return scaled.reshape(size[1], size[0], channels)
 
 
 def blank(caption: str, *, width: int) -> str:

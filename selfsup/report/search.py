@@ -15,31 +15,43 @@ from selfsup.report.pictures import Mark, Shown, neighbour_row, rows, small
 from selfsup.search.index import Index
 from selfsup.search.query import Hit, SearchResult
 
-WIDTH = 128  # pixels of a picture
+SIDE = 64  # half the shorter side of a stored picture, in pixels
+DRAWN = 300  # pictures of a page, about: it stays below 3 MB
 
 
 def search_page(result: SearchResult) -> str:
-    """Lay out a row for each query: itself, then its neighbours with their similarity."""
+    """Lay out a row for each query: itself, then its neighbours with their similarity.
+
+    After some hundred pictures the other queries are listed without.
+    """
     gallery = GalleryPictures(result.index, result.channels)
-    parts, known = [], 0
-    for query, hits, itself in zip(result.queries, result.hits, result.itself, strict=True):
-        image = small(np.asarray(decode(Path(query), result.channels)), WIDTH)
-        shown = [Shown(image, "query", "query", query)]
-        own = _label(result.index, itself)
-        shown += [
-            Shown(gallery.pixels(hit.row), caption(hit, own), mark(hit), hit.name) for hit in hits
-        ]
+    parts: list[str] = []
+    drawn = 0
+    for i, (query, hits) in enumerate(zip(result.queries, result.hits, strict=True)):
+        itself = result.itself[i] if result.itself else []
         verdict = _verdict(hits, result.threshold)
-        known += bool(hits and hits[0].same)
         if itself:
             verdict += f" It is in the index itself, as {itself[0]}, and no hit."
-        parts += [heading(query), paragraph(verdict), rows([neighbour_row(shown)], "rows found")]
+        parts += [heading(query), paragraph(verdict)]
+        if drawn < DRAWN:
+            parts.append(_row(result, gallery, i, _label(result.index, itself)))
+            drawn += 1 + len(hits)
     return page(
         str(result.index.folder),
         Section("What was found?", [paragraph(KEY), *parts]),
         kind="Search in an index",
-        verdict=_of_all(result, known),
+        verdict=_of_all(result),
     )
+
+
+def _row(result: SearchResult, gallery: "GalleryPictures", i: int, own: str) -> str:
+    """Draw a query and its hits; `own` is its label, if the index has it."""
+    query = result.queries[i]
+    image = small(np.asarray(decode(Path(query), result.channels)), SIDE)
+    shown = [Shown(image, "query", "query", query)]
+    for hit in result.hits[i]:
+        shown.append(Shown(gallery.pixels(hit.row), caption(hit, own), mark(hit), hit.name))
+    return rows([neighbour_row(shown)], "rows found")
 
 
 KEY = (
@@ -50,16 +62,16 @@ KEY = (
 )
 
 
-def _of_all(result: SearchResult, known: int) -> Verdict:
+def _of_all(result: SearchResult) -> Verdict:
     """Count the queries that are in the index, and say what the threshold stands for."""
-    n = len(result.queries)
+    n, known = len(result.queries), sum(bool(hits and hits[0].same) for hits in result.hits)
     if result.threshold is None:
         words = "No threshold yet: same and different are not told apart"
         return Verdict("unknown", words, result.about_threshold)
     if n > 1:
-        words = f"{known} of {n} queries are known: the index holds the same thing"
+        words = f"{known} of {n} queries are known, by the threshold"
     else:
-        words = "Known: the index holds the same thing" if known else "Unknown to the index"
+        words = f"{'Known' if known else 'Unknown'}, by the threshold"
     doubtful = result.measured is not None and result.measured.told < len(result.index)
     light: Light = "good" if known == n and not doubtful else "mixed"
     return Verdict(light, words, result.about_threshold)
@@ -123,6 +135,6 @@ class GalleryPictures:
             return None
         source, positions = opened
         try:
-            return small(source.pixels(positions[name]), WIDTH)
+            return small(source.pixels(positions[name]), SIDE)
         except BadImage:
             return None

@@ -149,7 +149,7 @@ figcaption { font: .75rem/1.35 system-ui, sans-serif; color: var(--soft); white-
 .same img { outline: 3px solid var(--link); margin-bottom: .35rem }
 .same figcaption::first-line { color: var(--link); font-weight: 650 }
 .query img { outline: 3px double var(--ink) } .unmarked img { outline: 1px solid var(--line) }
-.right img, .wrong img, .query img { margin-bottom: .35rem }
+.right img, .wrong img, .query img, .unmarked img { margin-bottom: .35rem }
 .right figcaption::first-line, .key .right { color: var(--good); font-weight: 650 }
 .wrong figcaption::first-line, .key .wrong { color: var(--bad); font-weight: 650 }
 .key { font-size: .9rem }

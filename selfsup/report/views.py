@@ -16,6 +16,8 @@ from selfsup.report.pictures import blank, grid, picture, small
 
 MANY_DISJOINT = 0.2
 """Fraction of pairs of views that share nothing, from which on the page says so."""
+EXACT = 64
+"""Side up to which views are stored without loss; of many larger ones a page would be too big."""
 ORDER = "BCSH"  # brightness, contrast, saturation, hue
 
 
@@ -91,7 +93,8 @@ def rows_of_views(
             for v in range(shown.shape[1]):
                 width = max(96, min(224, 2 * group.size))
                 caption = describe_draws(draws, group, i, v, sizes[i])
-                pictures.append(picture(shown[i, v].numpy(), caption, width=width))
+                large = group.size > EXACT
+                pictures.append(picture(shown[i, v].numpy(), caption, width=width, jpeg=large))
         rows.append(grid(pictures, "row"))
     return rows
 
@@ -113,7 +116,7 @@ def _whole(source: Source, position: int, bad: str | None) -> str:
         return blank(f"{name}\nthe next good one stands in: {bad}", width=160)
     image = source.pixels(position)
     height, width = image.shape[:2]
-    thumbnail = small(image, 224)
+    thumbnail = small(image, 112)
     return picture(
         thumbnail, f"{name}\n{height} x {width}", width=160, jpeg=min(thumbnail.shape[:2]) > 64
     )

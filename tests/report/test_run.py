@@ -21,8 +21,9 @@ from selfsup.evaluate.features import Features
 from selfsup.report.curves import chart, ticks
 from selfsup.report.embeddings import failures, layout_2d, learnt, with_neighbours
 from selfsup.report.maps import scatter
+from selfsup.report.page import Verdict
 from selfsup.report.run import read_run, report
-from selfsup.report.verdict import Verdict, verdict
+from selfsup.report.verdict import verdict
 
 HEALTHY = {"step": 20, "loss": 1.0, "std": 0.9, "cosine": 0.0, "state": "healthy"}
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from report.test_pages import EVIL, Tags
 from report.test_run import HEALTHY, record, run_of, told
 
@@ -16,9 +17,9 @@ from selfsup.evaluate.features import Features
 from selfsup.report.bars import Bar, bar_of, bars
 from selfsup.report.comparison import compared
 from selfsup.report.curves import chart
-from selfsup.report.embeddings import failures, with_neighbours
+from selfsup.report.embeddings import failures, learnt, with_neighbours
 from selfsup.report.figures import short_names
-from selfsup.report.run import Files, read_run, report
+from selfsup.report.run import Files, ImageParts, read_run, report
 from selfsup.report.sections import shown_images
 from selfsup.report.seen import ImageSet, is_seen, trained_on
 from selfsup.report.verdict import comparisons, verdict
@@ -198,6 +199,23 @@ def test_leads_of_two_runs_are_no_lead() -> None:
     others = [measured(BETTER) | {"figures": {"Recall@1": low}}, measured(BETTER, data="x")]
     judged = compared({"a": ones, "b": others})
     assert judged[:2] == ("mixed", "a and b lead in some figures, not in all")
+
+
+def test_a_report_on_large_photographs_stays_below_three_megabytes(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    shapes = rng.integers(0, 255, (60, 12, 16, 3), dtype=np.uint8)
+    large = [np.asarray(Image.fromarray(x).resize((640, 480))) for x in shapes]
+    images = np.stack(large) // 2 + rng.integers(0, 40, (60, 480, 640, 3), dtype=np.uint8)
+    labels = torch.arange(60) % 6
+    x = torch.randn(60, 8, generator=torch.Generator().manual_seed(0))
+    source = ArraySource(images, labels, [f"class-{i}" for i in range(6)])
+    embedded = with_neighbours(source, Features(x, labels, torch.arange(60), source.classes, 0))
+    parts = ImageParts(
+        learnt(embedded, seed=0, tsne=False), failures(embedded, tmp_path / "suspects.csv"), []
+    )
+    html = report([read_run(run_of(tmp_path / "a"))], parts)
+    assert html.count("<img") > 120
+    assert len(html) < 3e6
 
 
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
