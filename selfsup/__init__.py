@@ -19,10 +19,12 @@ from selfsup.core.version import __version__
 if TYPE_CHECKING:
     from selfsup import evaluate
     from selfsup.api import (
+        Adaptation,
         Embedded,
         Embedder,
         Hit,
         TrainedRun,
+        adapt,
         embed,
         finetune,
         load,
@@ -31,12 +33,14 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Adaptation",
     "Embedded",
     "Embedder",
     "Hit",
     "TrainedRun",
     "UserError",
     "__version__",
+    "adapt",
     "embed",
     "evaluate",
     "finetune",

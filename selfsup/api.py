@@ -4,38 +4,23 @@ Each call takes the settings of its command as keywords, runs alone or under `ac
 and restores the process's random states, threads and warnings.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from os import PathLike
-from pathlib import Path
-from typing import Any, NamedTuple, cast, overload
-
-from torch import Tensor
+from typing import Any
 
 from selfsup.catalog import finetuning_recipe, pipeline_views, pretraining_recipe
-from selfsup.config import ModelConfig
+from selfsup.config import AdaptConfig
 from selfsup.core.ending import announced
 from selfsup.core.errors import UserError, require
-from selfsup.core.numerics import normalize
 from selfsup.core.process_state import preserve_process_state
 from selfsup.core.settings import from_keywords
 from selfsup.core.synonyms import refuse_keywords
 from selfsup.data.in_memory import data_settings
-from selfsup.encoders.bundle import Embedder, load_bundle, model_name
-from selfsup.encoders.encoder import Encoder
-from selfsup.encoders.thresholds import read_threshold
+from selfsup.encoders.bundle import Embedder
+from selfsup.evaluate.adaptation import Adaptation
+from selfsup.evaluate.embedding_calls import Embedded, embed, load, search
 from selfsup.search.query import Hit
 from selfsup.training.trained_run import TrainedRun
-
-
-class Embedded(NamedTuple):
-    """Embeddings of images, with names and labels."""
-
-    x: Tensor
-    """float32 [n, d], rows of length 1."""
-    names: list[str]
-    """Name of each image: its path, or its position."""
-    labels: list[str] | None
-    """The name of each image's class, or None where there are no labels."""
 
 
 @preserve_process_state()
@@ -137,6 +122,51 @@ def finetune(
     return TrainedRun(out)
 
 
+@preserve_process_state()
+def adapt(
+    data: Any,
+    *,
+    init: Any,
+    out: str | PathLike[str],
+    test: Any = None,
+    remember: Any = None,
+    labels: Any = None,
+    **settings: Any,
+) -> Adaptation:
+    """Adapt published weights to labelled images, and say whether it helped.
+
+    Fine-tunes, mixes the weights with the published ones, and judges all three on classes that
+    nothing else has seen. What leads is in `out`, which `load`, `embed` and `search` take; where no
+    lead is proven, these are the published weights.
+
+    Args:
+        data: labelled images, as in `finetune`.
+        init: the weights: "timm:resnet50", a run, a folder, a file.
+        out: the folder of the result. The same call with the same folder goes on.
+        test: labelled images for the verdict; by default a tenth of the classes of `data`, or a
+            fifth of the images of each class where there are fewer than 80 classes.
+        remember: other labelled images, on which the published weights are good and should stay so.
+        labels: of images given as a list; for files, the manifest's column with the labels.
+        settings: every other flag of `selfsup adapt`; nested ones as a Config object or a dict.
+
+    Returns:
+        The verdict: `.helped`, `.verdict()` as a sentence, `.table()`, and `.own` and `.remembered`
+        with all figures.
+
+    Raises:
+        UserError: a setting does not fit, or images are too few to judge by, in one sentence.
+    """
+    from selfsup.tools import adapt as command
+
+    refuse_keywords(settings, AdaptConfig)
+    values = {**data_settings("data", data, labels), "init": init, "out": out, **settings}
+    for name, images in (("test", test), ("remember", remember)):
+        values |= data_settings(name, images) if images is not None else {}
+    with announced():
+        verdict: Adaptation = command.adapt(from_keywords(AdaptConfig, values))
+    return verdict
+
+
 def _named(method: Any, default: str) -> tuple[str, Any]:
     """Return the name and the settings of a method that is a name, a dict or a Config."""
     if isinstance(method, str):
@@ -156,173 +186,14 @@ def _train(recipe: Any, data: Any, labels: Any, settings: dict[str, Any], pipeli
         recipe.main(config)
 
 
-@preserve_process_state()
-def load(model: Any, **settings: Any) -> Embedder:
-    """Load an encoder as a module from images to embeddings.
-
-    `selfsup.load("runs/b").embed(["a.jpg", "b.jpg"])` is float32 [2, d], rows of length 1; called
-    itself it takes a tensor of images, see `Embedder`.
-
-    Args:
-        model: a run, a bundle, a folder that timm loads, or a timm model name, whose weights are
-            random unless `weights` names a file or is "cached".
-        settings: `weights`, `size` and the other flags that choose a model.
-
-    Raises:
-        UserError: there is no such encoder.
-    """
-    name = model_name(model)
-    if Path(name).is_dir():
-        require(not settings, f"{model} is a folder, which has its own settings: {settings}")
-        return load_bundle(name)
-    from selfsup.evaluate.model import open_model
-
-    opened = open_model(_model_config(model, "", settings))
-    require(isinstance(opened.encoder, Encoder), f"{model} is a baseline without an encoder")
-    return Embedder(cast(Encoder, opened.encoder), opened.views, {})
-
-
-@preserve_process_state()
-def embed(model: Any, data: Any, *, labels: Any = None, **settings: Any) -> Embedded:
-    """Embed images: float32 [n, d] of length 1, with their names and labels.
-
-    Args:
-        model: a run, a bundle, a folder that timm loads, or a timm model name.
-        data: images, labelled or not: a folder or whatever else `--data` takes, a torch Dataset, or
-            a list of images.
-        labels: of images given as a list; for files, the manifest's column with the labels.
-        settings: `split`, `size`, `batch`, `workers` and the other flags that choose a model.
-
-    Raises:
-        UserError: the images or the model cannot be opened.
-    """
-    from selfsup.evaluate.model import embed as embed_source
-    from selfsup.evaluate.model import open_images, open_model
-
-    config = _model_config(model, data, settings, labels)
-    opened = open_model(config)
-    source = open_images(opened, config.data, config.split, config)
-    features = embed_source(opened, source, config)
-    names = [source.name(position) for position in features.positions.tolist()]
-    words = [*features.classes, ""]  # -1, an image without label, has the last
-    class_names = None if source.labels is None else [words[i] for i in features.labels.tolist()]
-    return Embedded(normalize(features.x), names, class_names)
-
-
-def _model_config(
-    model: Any, data: Any, settings: dict[str, Any], labels: Any = None
-) -> ModelConfig:
-    refuse_keywords(settings, ModelConfig)
-    return from_keywords(
-        ModelConfig, {"model": model_name(model), **data_settings("data", data, labels), **settings}
-    )
-
-
-@overload
-def search(
-    model: Any,
-    gallery: Any,
-    queries: str | PathLike[str],
-    *,
-    k: int = 12,
-    memory: str = "1GB",
-    labels: Any = None,
-    **settings: Any,
-) -> list[Hit]: ...
-@overload
-def search(
-    model: Any,
-    gallery: Any,
-    queries: Any,
-    *,
-    k: int = 12,
-    memory: str = "1GB",
-    labels: Any = None,
-    **settings: Any,
-) -> list[list[Hit]]: ...
-@preserve_process_state()
-def search(
-    model: Any,
-    gallery: Any,
-    queries: Any,
-    *,
-    k: int = 12,
-    memory: str = "1GB",
-    labels: Any = None,
-    **settings: Any,
-) -> list[Hit] | list[list[Hit]]:
-    """Find the nearest images of a gallery, exactly.
-
-    Args:
-        model: a run, a bundle, a folder that timm loads, or a timm model name.
-        gallery: images as in `embed`; or what `embed` returned for them, which saves time when a
-            gallery is searched again.
-        queries: the file of an image, for a list of hits; or several files, images as in `embed`,
-            or what `embed` returned for them, for a list of hits each.
-        k: neighbours of each query.
-        memory: what the search may hold beside the embeddings.
-        labels: of the gallery, as in `embed`; queries need none.
-        settings: as in `embed`, for gallery and queries.
-
-    Returns:
-        Hits of each query, the nearest first; `.same` says whether one is above the threshold for a
-        gallery of this size that `evaluate.verify` saved with the run.
-
-    Raises:
-        UserError: something cannot be opened.
-    """
-    import torch
-
-    from selfsup.search.neighbours import nearest
-    from selfsup.search.products import parse_bytes
-
-    if isinstance(gallery, Embedded):
-        require(labels is None, "the gallery is embedded already: give labels to embed()")
-        bank = gallery
-    else:
-        bank = embed(model, gallery, labels=labels, **settings)
-    single = isinstance(queries, str | PathLike)
-    x = _embed_queries(model, [queries] if single else queries, settings)
-    threshold = read_threshold(Path(model_name(model)), len(bank.x))
-    require(k > 0, f"k must be above 0, not {k}")
-    widths = x.shape[1], bank.x.shape[1]
-    require(widths[0] == widths[1], f"queries are {widths[0]} wide and the gallery {widths[1]}")
-    hits: list[list[Hit]] = []
-    with torch.inference_mode():
-        for block in nearest(x, bank.x, k, memory=parse_bytes(memory)):
-            for row in zip(block.similarity.tolist(), block.indices.tolist(), strict=True):
-                hits.append([_hit(bank, *pair, threshold) for pair in zip(*row, strict=True)])
-    return hits[0] if single else hits
-
-
-def _embed_queries(model: Any, queries: Any, settings: dict[str, Any]) -> Tensor:
-    """Embed queries: those that are files by their paths."""
-    from selfsup.evaluate.model import embed_files, open_model
-
-    if isinstance(queries, Embedded):
-        return queries.x
-    files = isinstance(queries, Sequence) and all(isinstance(q, str | PathLike) for q in queries)
-    if not files or not queries:
-        return embed(model, queries, **settings).x
-    paths = [Path(query) for query in queries]
-    for path in paths:
-        require(path.is_file(), f"{path} is no file of an image; for a folder search with embed()")
-    config = _model_config(model, "", settings)
-    return normalize(embed_files(open_model(config), paths, config))
-
-
-def _hit(bank: Embedded, similarity: float, row: int, threshold: float | None) -> Hit:
-    label = "" if bank.labels is None else bank.labels[row]
-    same = None if threshold is None else similarity > threshold
-    return Hit(bank.names[row], label, similarity, same, row)
-
-
 __all__ = [
+    "Adaptation",
     "Embedded",
     "Embedder",
     "Hit",
     "TrainedRun",
     "UserError",
+    "adapt",
     "embed",
     "finetune",
     "load",

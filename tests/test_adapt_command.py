@@ -57,9 +57,21 @@ def config(tmp_path: Path) -> AdaptConfig:
 
 
 @pytest.mark.slow
-def test_what_leads_is_exported_and_the_figures_are_kept(config: AdaptConfig) -> None:
-    found = adapt(replace(config, remember=str(Path(config.data).with_name("general.npz"))))
+def test_what_leads_is_exported_and_the_figures_are_kept_by_the_call_from_python(
+    config: AdaptConfig,
+) -> None:
+    images, labels = stripes(6, 12)
+    names = ("classes", "images", "steps", "workers", "log_every", "resamples", "report")
     out = Path(config.out)
+    found = selfsup.adapt(
+        list(images),
+        labels=labels.tolist(),
+        init=Path(config.init),
+        out=out,
+        remember=Path(config.data).with_name("general.npz"),
+        **{name: getattr(config, name) for name in names},
+    )
+    assert isinstance(found, selfsup.Adaptation)
     record = json.loads((out / "adapt.json").read_text())
     assert record["verdict"] == found.verdict()
     assert list(found.own.figures) == ["published", "fine-tuned", "adapted: the mix"]

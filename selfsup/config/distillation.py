@@ -37,12 +37,15 @@ class DistilConfig(TeacherFeaturesConfig, HeadConfig):
     loss: DistilLoss = "cosine"
     """What follows the teacher: the student's features themselves (cosine, mse), or how similar an
     image is to the others of the batch (relational) or to a queue of earlier images (queue)."""
+    width: int = 256
+    """Principal directions of the teacher's features that are learned, where it has more; 0: all.
+    They cost a head and a loss of that width."""
     temperature: float = 0.1
     """Divides the student's similarities, of relational and queue (0.04 in CompRess, 0.2 in
     SEED)."""
     teacher_temperature: float = 0.05
     """Divides the teacher's similarities (0.04 in CompRess, 0.01 in SEED)."""
-    queue: int = 4096
+    queue: int = 1024
     """Features of the teacher, of earlier images, that queue compares with (65,536 in SEED); those
     of the batch are compared with too."""
     head: Literal["linear", "mlp"] = "mlp"

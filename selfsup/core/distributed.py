@@ -5,9 +5,10 @@ all processes are in the order of the global batch.
 """
 
 import ctypes
+import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -127,13 +128,30 @@ def local_slice(total: int, rank: int, size: int) -> slice:
 
 def gather_rows(x: Tensor) -> Tensor:
     """Gather rows of all processes in rank order, without gradient; each has as many rows."""
-    x = x.detach()
+    (rows,) = gather_fields([x])
+    return rows
+
+
+def gather_fields(fields: Sequence[Tensor]) -> list[Tensor]:
+    """Gather the rows of several tensors as `gather_rows` does; those of one type in one message.
+
+    Every field has the same number of rows, on every process.
+    """
+    gathered = [field.detach() for field in fields]
     _, size = world()
     if size == 1:
-        return x
-    blocks = [torch.empty_like(x) for _ in range(size)]
-    dist.all_gather(blocks, x.contiguous())
-    return torch.cat(blocks)
+        return gathered
+    widths = [math.prod(field.shape[1:]) for field in gathered]
+    for dtype in dict.fromkeys(field.dtype for field in gathered):
+        chosen = [i for i, field in enumerate(gathered) if field.dtype == dtype]
+        local = [gathered[i].reshape(len(gathered[i]), widths[i]) for i in chosen]
+        rows = torch.cat(local, 1)
+        every = rows.new_empty(size * rows.shape[0], rows.shape[1])
+        dist.all_gather_into_tensor(every, rows)
+        columns = every.split([widths[i] for i in chosen], 1)
+        for i, values in zip(chosen, columns, strict=True):
+            gathered[i] = values.reshape(len(every), *gathered[i].shape[1:])
+    return gathered
 
 
 def gather_uneven(x: Tensor, device: torch.device) -> Tensor:

@@ -1,6 +1,6 @@
 """The teacher of a distillation: opened once, recorded in the run, and asked for its features.
 
-Shape letters: e width of the teacher.
+Shape letters: n images, t width of the teacher, e number of directions.
 """
 
 import json
@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from sklearn.utils.extmath import randomized_svd
 from torch import Tensor
 
 from selfsup.config import (
+    DistilConfig,
     EncoderConfig,
     FinetuneConfig,
     InitConfig,
@@ -39,7 +41,7 @@ FORMAT = 1  # of the facts that stored features depend on
 COMPARED_IMAGES = 128
 """Images, evenly spread, whose pixels are among these facts; of the others the names are."""
 SAMPLED_IMAGES = 1024
-"""Of the mean of a teacher whose features are not stored."""
+"""Of the mean of a teacher whose features are not stored, and of principal directions."""
 
 
 def open_teacher(text: str) -> tuple[Encoder, ViewsConfig]:
@@ -91,9 +93,36 @@ def prepare_teacher(
         f"{student.channels}",
     )
     digest = _same_teacher(run, encoder, settings.teacher)
-    if settings.targets == "live":
-        mean = _sampled_mean(run, encoder, views, source) if settings.centre else None
-        return LiveTeacher(encoder, views, student=student, images=len(source), mean=mean)
+    targets = (
+        _live(run, source, settings, teacher)
+        if settings.targets == "live"
+        else _stored(run, source, settings, teacher, digest)
+    )
+    if isinstance(settings, DistilConfig):
+        targets.directions = principal_directions(run, targets, source, settings.width)
+    return targets
+
+
+def _live(
+    run: Run,
+    source: Source,
+    settings: TeacherFeaturesConfig,
+    teacher: tuple[Encoder, ViewsConfig],
+) -> LiveTeacher:
+    """Let the teacher see the student's views."""
+    mean = _sampled_mean(run, *teacher, source) if settings.centre else None
+    return LiveTeacher(*teacher, student=run.config.views, images=len(source), mean=mean)
+
+
+def _stored(
+    run: Run,
+    source: Source,
+    settings: TeacherFeaturesConfig,
+    teacher: tuple[Encoder, ViewsConfig],
+    digest: str,
+) -> StoredFeatures:
+    """Compute the features of all images, or find those that are stored."""
+    encoder, views = teacher
     facts = {
         "format": FORMAT,
         "teacher": digest,
@@ -108,6 +137,41 @@ def prepare_teacher(
     folder = Path(settings.cache) if settings.cache else run.folder
     rows, mean = stored_features(run, encoder, views, source, folder=folder, facts=facts)
     return StoredFeatures(rows, mean if settings.centre else None)
+
+
+def principal_directions(
+    run: Run, targets: StoredFeatures | LiveTeacher, source: Source, width: int
+) -> Tensor | None:
+    """Compute the directions in which the teacher's features of whole images vary most. [t, e].
+
+    Of `SAMPLED_IMAGES` images or more, evenly spread; less their mean, if the targets subtract one.
+
+    Args:
+        run: for its device.
+        targets: from `prepare_teacher`.
+        source: the images of training.
+        width: number of directions.
+
+    Returns:
+        Orthonormal columns, as many as there are images where these are fewer; None where the
+        teacher has no more than `width` features or 0 is asked.
+
+    Raises:
+        UserError: `width` is below 0.
+    """
+    require(width >= 0, f"--method.width must be 0 (all) or more, not {width}")
+    if not width or targets.dim <= width:
+        return None
+    directions: Tensor | None = None
+    if run.main:
+        every = _evenly_spread(source, max(SAMPLED_IMAGES, 4 * width))
+        if isinstance(targets, StoredFeatures):
+            rows = targets.of_images(torch.tensor(every), torch.zeros(0))
+        else:
+            rows = _embedded(run, targets.encoder, targets.views, source, every) - targets.mean
+        _, _, found = randomized_svd(rows.numpy(), width, random_state=0)
+        directions = torch.from_numpy(found.T.copy())
+    return from_main(directions)
 
 
 def with_teacher(run: Run, config: FinetuneConfig, ranking: Method[OneView]) -> Method:
@@ -170,14 +234,26 @@ def _images_digest(source: Source) -> str:
 
 
 def _sampled_mean(run: Run, encoder: Encoder, views: ViewsConfig, source: Source) -> Tensor:
-    """Mean of the teacher's features of `SAMPLED_IMAGES` whole images, evenly spread. [e]."""
+    """Mean of the teacher's features of `SAMPLED_IMAGES` whole images, evenly spread. [t]."""
     mean: Tensor | None = None
     if run.main:
-        every = range(0, len(source), max(1, len(source) // SAMPLED_IMAGES))
-        chunks = [every[i : i + 256] for i in range(0, len(every), 256)]
-        device = run.accelerator.device
-        rows = embed_chunks(encoder.to(device), source, chunks, views, device=device)
-        mean = torch.cat([features for _, features, _ in rows]).double().mean(0).float()
+        rows = _embedded(run, encoder, views, source, _evenly_spread(source, SAMPLED_IMAGES))
+        mean = rows.double().mean(0).float()
     mean = from_main(mean)
     assert mean is not None
     return mean
+
+
+def _evenly_spread(source: Source, most: int) -> range:
+    """Positions of `most` images, or up to twice as many, evenly spread."""
+    return range(0, len(source), max(1, len(source) // most))
+
+
+def _embedded(
+    run: Run, encoder: Encoder, views: ViewsConfig, source: Source, every: range
+) -> Tensor:
+    """The teacher's features of whole images. [n, t]."""
+    chunks = [every[i : i + 256] for i in range(0, len(every), 256)]
+    device = run.accelerator.device
+    rows = embed_chunks(encoder.to(device), source, chunks, views, device=device)
+    return torch.cat([features for _, features, _ in rows])

@@ -3,6 +3,7 @@
 Shape letters: n and m rows, d embedding width.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -25,9 +26,19 @@ class Measure(Protocol):
         """Compare all pairs of prepared rows, without gradient. [n, d], [m, d] -> [n, m]."""
 
     def add_gradient(
-        self, gradient: Tensor, values: Tensor, x: Tensor, y: Tensor, *, to_x: Tensor, to_y: Tensor
+        self,
+        gradient: Tensor,
+        values: Tensor,
+        x: Tensor,
+        y: Tensor,
+        *,
+        to_x: Tensor | None,
+        to_y: Tensor | None,
     ) -> None:
-        """Add the gradient of the values [n, m] to `to_x` [n, d] and `to_y` [m, d], in place."""
+        """Add the gradient of the values [n, m] to `to_x` [n, d] and `to_y` [m, d], in place.
+
+        None stands for rows that need no gradient, such as a queue's.
+        """
 
 
 @dataclass(frozen=True)
@@ -49,11 +60,20 @@ class Similarity:
         return x @ y.T
 
     def add_gradient(
-        self, gradient: Tensor, values: Tensor, x: Tensor, y: Tensor, *, to_x: Tensor, to_y: Tensor
+        self,
+        gradient: Tensor,
+        values: Tensor,
+        x: Tensor,
+        y: Tensor,
+        *,
+        to_x: Tensor | None,
+        to_y: Tensor | None,
     ) -> None:
         """Add the gradient of the values [n, m] to `to_x` [n, d] and `to_y` [m, d], in place."""
-        to_x.addmm_(gradient, y)
-        to_y.addmm_(gradient.T, x)
+        if to_x is not None:
+            to_x.addmm_(gradient, y)
+        if to_y is not None:
+            to_y.addmm_(gradient.T, x)
 
 
 COSINE = Similarity(normalize=True)
@@ -106,7 +126,14 @@ class Distance:
         return (square.sqrt_() if self.kind == "euclidean" else self._from_square(square)).float()
 
     def add_gradient(
-        self, gradient: Tensor, values: Tensor, x: Tensor, y: Tensor, *, to_x: Tensor, to_y: Tensor
+        self,
+        gradient: Tensor,
+        values: Tensor,
+        x: Tensor,
+        y: Tensor,
+        *,
+        to_x: Tensor | None,
+        to_y: Tensor | None,
     ) -> None:
         """Add the gradient of the values [n, m] to `to_x` [n, d] and `to_y` [m, d], in place.
 
@@ -116,8 +143,10 @@ class Distance:
             gradient = (gradient / values).masked_fill_(values == 0, 0)
         elif self.kind == "squared":
             gradient = 2 * gradient
-        to_x.addcmul_(gradient.sum(1, keepdim=True), x).addmm_(gradient, y, alpha=-1)
-        to_y.addcmul_(gradient.sum(0)[:, None], y).addmm_(gradient.T, x, alpha=-1)
+        if to_x is not None:
+            to_x.addcmul_(gradient.sum(1, keepdim=True), x).addmm_(gradient, y, alpha=-1)
+        if to_y is not None:
+            to_y.addcmul_(gradient.sum(0)[:, None], y).addmm_(gradient.T, x, alpha=-1)
 
     def differentiable_values(self, x: Tensor, y: Tensor) -> Tensor:
         """Compute all distances of prepared rows, with gradient. [n, d], [m, d] -> [n, m]."""
@@ -138,6 +167,12 @@ class Distance:
         return square / 2 if self.kind == "cosine" else square
 
 
+def zeros_where(rows: Sequence[Tensor], needed: Sequence[bool]) -> list[Tensor | None]:
+    """Return a tensor of zeros for the gradient of each that needs one, else None."""
+    pairs = zip(rows, needed, strict=False)
+    return [torch.zeros_like(tensor) if wanted else None for tensor, wanted in pairs]
+
+
 class _DistanceMatrix(torch.autograd.Function):
     """D_ij = |x_i - y_j|; gradient at x_i: sum over j of G_ij (x_i - y_j) / D_ij.
 
@@ -154,8 +189,8 @@ class _DistanceMatrix(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, y, values = ctx.saved_tensors
-        to_x, to_y = torch.zeros_like(x), torch.zeros_like(y)
+        to_x, to_y = zeros_where((x, y), ctx.needs_input_grad)
         ctx.distance.add_gradient(grad_outputs[0], values, x, y, to_x=to_x, to_y=to_y)
         return to_x, to_y, None

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from selfsup.core.numerics import full_precision
-from selfsup.losses.measures import Measure
+from selfsup.losses.measures import Measure, zeros_where
 
 RowFunction = Callable[[Tensor, slice], Tensor]
 """Reduces a block of comparisons [r, m] and the slice of its anchors to one number a row, [r]; or
@@ -119,7 +119,7 @@ class _MapRows(torch.autograd.Function):
         rows = [x] if y is None else [x, y]  # y None: y is x, and one tensor takes both gradients
         ctx.has_gradient = gradient_in_forward and any(ctx.needs_input_grad)
         ctx.compute = partial(_compute_block, x, rows[-1], measure, function)
-        gradients = [torch.zeros_like(tensor) for tensor in rows] if ctx.has_gradient else []
+        gradients = zeros_where(rows, ctx.needs_input_grad) if ctx.has_gradient else []
         terms = x.new_empty(0)
         for block in split_rows(len(x), len(rows[-1]), x.device):
             block_terms = ctx.compute(block, None, gradients)
@@ -137,9 +137,9 @@ class _MapRows(torch.autograd.Function):
         rows, gradients = saved[: ctx.inputs], saved[ctx.inputs :]
         weights = grad_outputs[0] if grad_outputs[0].ndim == 1 else grad_outputs[0][:, 0]
         if ctx.has_gradient and bool((weights == weights[:1]).all()):
-            gradients = [gradient * weights[0] for gradient in gradients]
+            gradients = [None if g is None else g * weights[0] for g in gradients]
         else:
-            gradients = [torch.zeros_like(tensor) for tensor in rows]
+            gradients = zeros_where(rows, ctx.needs_input_grad)
             for block in split_rows(len(rows[0]), len(rows[-1]), rows[0].device):
                 ctx.compute(block, weights[block], gradients)
         return (*gradients, *[None] * (5 - len(gradients)))
@@ -152,11 +152,12 @@ def _compute_block(
     function: RowFunction,
     block: slice,
     weights: Tensor | None,
-    gradients: Sequence[Tensor],
+    gradients: Sequence[Tensor | None],
 ) -> Tensor:
     """The terms of the rows `block` of x. Adds their gradient to `gradients`, unless that is empty.
 
-    The gradient of the sum of terms, or of their sum by `weights` [r].
+    The gradient of the sum of terms, or of their sum by `weights` [r]. Rows that need none have
+    None among `gradients`.
     """
     with full_precision(x):
         values = measure.values(x[block], y)
@@ -166,7 +167,8 @@ def _compute_block(
         if gradients:
             weights = torch.ones_like(first) if weights is None else weights
             (gradient,) = torch.autograd.grad(first, values, weights)
+            to_x = None if gradients[0] is None else gradients[0][block]
             measure.add_gradient(
-                gradient, values.detach(), x[block], y, to_x=gradients[0][block], to_y=gradients[-1]
+                gradient, values.detach(), x[block], y, to_x=to_x, to_y=gradients[-1]
             )
     return terms.detach()

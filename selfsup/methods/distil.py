@@ -4,8 +4,9 @@ Sources: Romero et al. 2015, https://arxiv.org/abs/1412.6550 (features); Koohpay
 https://arxiv.org/abs/2010.14713 (CompRess), and Fang et al. 2021, https://arxiv.org/abs/2101.04731
 (SEED): similarities.
 
-Shape letters: b local images, n images of the global batch, v views, s side in pixels, e width of
-the teacher, d width of SimCLR's projection.
+Shape letters: b local images, n images of the global batch, v views, s side in pixels, t width of
+the teacher, e that of the features learned (t, or fewer directions of it), d width of SimCLR's
+projection.
 """
 
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from selfsup.augment.apply import standardize
 from selfsup.config import DistilConfig, ViewsConfig
 from selfsup.config.pretraining import require_positive
 from selfsup.core.errors import require
+from selfsup.core.numerics import full_precision
 from selfsup.core.seeds import StepInfo
 from selfsup.encoders.encoder import Encoder
 from selfsup.losses.contrastive import nt_xent
@@ -49,8 +51,11 @@ class DistilledSimCLR(NamedTuple):
 class StoredFeatures:
     """Features of the teacher for every image, such as a file that is mapped into memory."""
 
+    directions: Tensor | None = None
+    """[t, e], onto which a method projects the features; None: it learns all."""
+
     def __init__(self, rows: Any, mean: Tensor | None = None) -> None:
-        """Take an array [images, e], by the position of the image, and a mean [e] to subtract."""
+        """Take an array [images, t], by the position of the image, and a mean [t] to subtract."""
         self.rows = rows
         self.images, self.dim = rows.shape
         self.mean = torch.zeros(self.dim) if mean is None else mean
@@ -59,7 +64,7 @@ class StoredFeatures:
         """There are none: the features are of whole images."""
 
     def of_images(self, positions: Tensor, like: Tensor) -> Tensor:
-        """Look up the features of images, on the device of `like`. [b, e].
+        """Look up the features of images, on the device of `like`. [b, t].
 
         A row of zeros, of an image that could not be read, stays one.
         """
@@ -74,6 +79,9 @@ class LiveTeacher:
 
     It is no Module: a method that has one keeps it out of its parameters and its checkpoints.
     """
+
+    directions: Tensor | None = None
+    """[t, e], as of `StoredFeatures`."""
 
     def __init__(
         self,
@@ -91,7 +99,7 @@ class LiveTeacher:
             views: its evaluation view: size, interpolation and normalisation.
             student: the views that it is given, and their normalisation.
             images: number of images.
-            mean: [e], subtracted from its features.
+            mean: [t], subtracted from its features.
         """
         self.encoder = encoder.eval().requires_grad_(False)
         self.mean = torch.zeros(encoder.dim) if mean is None else mean
@@ -101,7 +109,7 @@ class LiveTeacher:
 
     @torch.no_grad()
     def of_views(self, views: Views) -> Tensor:
-        """Compute the features of all views, the large ones first. -> [b, v, e]."""
+        """Compute the features of all views, the large ones first. -> [b, v, t]."""
         self.encoder.to(views[0].device, views[0].dtype)
         return torch.stack([self._features(view) for group in views for view in group.unbind(1)], 1)
 
@@ -109,7 +117,7 @@ class LiveTeacher:
         """There are none: the features are of views."""
 
     def _features(self, images: Tensor) -> Tensor:
-        """Undo the student's normalisation, resize, and embed. [b, c, s, s] -> [b, e]."""
+        """Undo the student's normalisation, resize, and embed. [b, c, s, s] -> [b, t]."""
         student, side, how = self.student, self.views.size, self.views.resampling
         mean, std = (images.new_tensor(x)[:, None, None] for x in student.normalization)
         pixels = images * std + mean
@@ -122,6 +130,8 @@ class LiveTeacher:
 class Distil(Method[Distilled | DistilledSimCLR]):
     """A student with a head into the teacher's width, and SimCLR's projector if it has a weight."""
 
+    directions: Tensor | None
+
     def __init__(
         self, encoder: Encoder, config: DistilConfig, targets: StoredFeatures | LiveTeacher
     ) -> None:
@@ -131,9 +141,11 @@ class Distil(Method[Distilled | DistilledSimCLR]):
         self.encoder = encoder
         self.config = config
         self.targets = targets
+        self.register_buffer("directions", targets.directions)  # a checkpoint keeps them
+        width = targets.dim if targets.directions is None else targets.directions.shape[1]
         hidden = (config.hidden,) if config.head == "mlp" else ()
-        self.head = mlp(encoder.dim, *hidden, targets.dim, norm=config.norm)
-        self.queue = Memory(config.queue if config.loss == "queue" else 0, targets.dim)
+        self.head = mlp(encoder.dim, *hidden, width, norm=config.norm)
+        self.queue = Memory(config.queue if config.loss == "queue" else 0, width)
         if config.simclr:
             widths = (encoder.dim, config.hidden, config.dim)
             self.projector = mlp(*widths, norm=config.norm, end="norm")
@@ -151,9 +163,8 @@ class Distil(Method[Distilled | DistilledSimCLR]):
         )
         features = torch.cat([map_views(self.encoder, group) for group in views], 1)
         student = map_views(self.head, features)
-        target = self.targets.of_views(views)
-        if target is None:
-            target = student.detach()[:, :0]
+        seen = self.targets.of_views(views)
+        target = student.detach()[:, :0] if seen is None else self._projected(seen)
         if not self.config.simclr:
             return Distilled(student, target)
         return DistilledSimCLR(student, target, map_views(self.projector, features))
@@ -163,7 +174,16 @@ class Distil(Method[Distilled | DistilledSimCLR]):
     ) -> Distilled | DistilledSimCLR:
         """Add the stored features of whole images."""
         rows = self.targets.of_images(positions, embeddings.student)
-        return embeddings if rows is None else embeddings._replace(target=rows[:, None])
+        if rows is None:
+            return embeddings
+        return embeddings._replace(target=self._projected(rows)[:, None])
+
+    def _projected(self, features: Tensor) -> Tensor:
+        """Project features of the teacher onto the directions, if there are any. [..., e]."""
+        if self.directions is None:
+            return features
+        with full_precision(features):
+            return features @ self.directions.to(features.dtype)
 
     def loss(
         self, embeddings: Distilled | DistilledSimCLR, labels: Tensor | None, info: StepInfo

@@ -131,8 +131,10 @@ def clipping(config: OptimConfig) -> Callable[[Sequence[nn.Parameter]], None] | 
 def clip_each(parameters: Iterable[nn.Parameter], longest: float) -> None:
     """Shorten each tensor's gradient to that length if it is longer, in place."""
     gradients = [p.grad for p in parameters if p.grad is not None]
-    for gradient, length in zip(gradients, torch._foreach_norm(gradients), strict=True):
-        gradient.mul_((longest / length).clamp(max=1.0))  # a length of 0 gives inf, and so 1
+    if gradients:
+        lengths = torch.stack(torch._foreach_norm(gradients))
+        factors = (longest / lengths).clamp(max=1.0)  # a length of 0 gives inf, and so 1
+        torch._foreach_mul_(gradients, factors.unbind())
 
 
 class LARS(torch.optim.Optimizer):
@@ -156,23 +158,28 @@ class LARS(torch.optim.Optimizer):
         """Move every parameter that has a gradient, in place."""
         assert closure is None
         for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    p.sub_(self._momentum(p, group), alpha=group["lr"])
+            parameters = [p for p in group["params"] if p.grad is not None]
+            if parameters:
+                momenta = self._momenta(parameters, group)
+                torch._foreach_add_(parameters, momenta, alpha=-group["lr"])
 
-    def _momentum(self, p: Tensor, group: dict[str, Any]) -> Tensor:
-        """Update a parameter's momentum with its gradient and return it."""
-        assert p.grad is not None
-        update = p.grad.add(p, alpha=group["weight_decay"])
+    def _momenta(self, parameters: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
+        """Update the momenta of parameters with their gradients, in place, and return them."""
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        updates = torch._foreach_add(gradients, parameters, alpha=group["weight_decay"])
         if group["adapted"]:
-            length, change = p.norm(), update.norm()
-            moves = (length > 0) & (change > 0)
-            update *= torch.where(moves, group["trust"] * length / change, 1)
-        state = self.state[p]
-        if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(p)
-        momentum: Tensor = state["momentum_buffer"].mul_(group["momentum"]).add_(update)
-        return momentum
+            lengths = torch.stack(torch._foreach_norm(parameters))
+            changes = torch.stack(torch._foreach_norm(updates))
+            moves = (lengths > 0) & (changes > 0)
+            factors = torch.where(moves, group["trust"] * lengths / changes, 1)
+            torch._foreach_mul_(updates, factors.unbind())
+        for p in parameters:
+            if "momentum_buffer" not in self.state[p]:
+                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        momenta = [self.state[p]["momentum_buffer"] for p in parameters]
+        torch._foreach_mul_(momenta, group["momentum"])
+        torch._foreach_add_(momenta, updates)
+        return momenta
 
 
 def rule_of(config: OptimConfig) -> str:

@@ -44,7 +44,7 @@ from selfsup.core.version import __version__
 from selfsup.core.writer import Writer
 from selfsup.data.sources import Source
 from selfsup.training import checkpoint
-from selfsup.training.agreement import require_agreement
+from selfsup.training.agreement import require_agreement, require_shared
 from selfsup.training.same_work import (
     LOCAL,
     changed_settings,
@@ -78,6 +78,7 @@ class Run:
         distributed.wait()  # all have read the old settings before the new ones are written
         self.status: Status | None = None  # of the main process
         distributed.on_main(lambda: self._take(settings))
+        require_shared(self.folder)
         if config.track:
             self._track(settings)
         torch.manual_seed(seed_for(config.seed, 0, "weights"))  # of the network made next

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from selfsup.augment.apply import apply
 from selfsup.augment.draws import Change
 from selfsup.config import ViewsConfig
-from selfsup.core.distributed import gather_rows, world
+from selfsup.core.distributed import gather_fields, gather_rows, world
 from selfsup.core.errors import DivergedError
 from selfsup.core.numerics import all_finite, at_least_float32
 from selfsup.core.seeds import StepInfo, seed_for
@@ -141,7 +141,8 @@ class Stepper:
                 several = [self._embed(batch, i, chunks) for i in range(len(chunks))]
             local = type(several[0])(*(torch.cat(fields) for fields in zip(*several, strict=True)))
         local = self.method.look_up(local, batch.positions)
-        leaves = type(local)(*(at_least_float32(gather_rows(x)).requires_grad_() for x in local))
+        everywhere = gather_fields(local)
+        leaves = type(local)(*(at_least_float32(x).requires_grad_() for x in everywhere))
         labels = None
         if batch.labels is not None:
             labels = gather_rows(batch.labels.to(self.accelerator.device, non_blocking=True))

@@ -38,10 +38,10 @@ def alias_bomb(kind: str) -> str:
     ],
 )
 def test_hostile_yaml_is_refused_in_a_second(text: str, sentence: str) -> None:
-    began = time.monotonic()
+    began = time.process_time()  # not the clock: other work on the machine counts for nothing
     with pytest.raises(UserError, match=sentence):
         parse_yaml(text, "c.yaml")
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 1
 
 
 def test_honest_aliases_are_read() -> None:

@@ -2,15 +2,22 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
+import torch
 from launch import PRETRAIN, called, recipe
 from pictures import folder, picture
 from teachers import VIEW, exported, teacher
+from torch import Tensor
 
 from selfsup.core.errors import UserError
-from selfsup.evaluate.teacher_features import open_teacher
+from selfsup.data.sources import Source
+from selfsup.evaluate.teacher_features import open_teacher, principal_directions
+from selfsup.methods.distil import StoredFeatures
+from selfsup.training.run import Run
 
 DISTIL = "recipes/pretrain_distil.py"
 
@@ -55,6 +62,31 @@ def test_what_is_no_teacher_is_said_in_a_sentence(
     (teacher(tmp_path / "bare") / "model.safetensors").unlink()
     with pytest.raises(UserError, match=message):
         open_teacher(text)
+
+
+def test_the_directions_are_those_in_which_features_vary_most(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("selfsup.evaluate.teacher_features.SAMPLED_IMAGES", 2000)
+    draw = np.random.default_rng(0)
+    axes = np.linalg.qr(draw.normal(size=(20, 20)))[0]
+    rows = (draw.normal(size=(2000, 20)) * ([9, 8, 7] + [0.1] * 17)) @ axes.T + 5
+    rows[3] = 0  # an image that cannot be read
+    targets = StoredFeatures(rows, torch.from_numpy(rows.mean(0)).float())
+    run, images = SimpleNamespace(main=True), range(2000)
+
+    def directions(width: int) -> Tensor | None:
+        return principal_directions(cast(Run, run), targets, cast(Source, images), width)
+
+    found = directions(3)
+    assert found is not None
+    assert torch.allclose(found.T @ found, torch.eye(3), atol=1e-5)
+    expected = torch.from_numpy(axes[:, :3]).float()
+    assert torch.allclose(found @ found.T, expected @ expected.T, atol=0.01)
+    assert directions(0) is None
+    assert directions(20) is None
+    with pytest.raises(UserError, match=r"--method\.width must be 0"):
+        directions(-1)
 
 
 @pytest.mark.slow

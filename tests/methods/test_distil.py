@@ -74,6 +74,33 @@ def test_the_queue_follows_the_batch_and_keeps_the_first_targets() -> None:
     assert method.loss(embeddings, None, HALF).item() == pytest.approx(expected)
 
 
+def test_features_are_learned_along_the_directions_that_the_checkpoint_keeps() -> None:
+    rows = normal(12, WIDTH, seed=3)
+    directions = torch.linalg.qr(normal(WIDTH, 3, seed=4)).Q
+    targets = StoredFeatures(rows.numpy())
+    targets.directions = directions
+    method = Distil(encoder(), DistilConfig(**SMALL, loss="queue", queue=8), targets).double()
+    assert method.head[-1].out_features == method.queue.contents()[0].shape[1] == 3
+    student = normal(4, 2, 3, seed=5)
+    asked = method.look_up(Distilled(student, student[:, :0]), torch.tensor([7, 0, 7, 3]))
+    assert torch.allclose(asked.target[:, 0], rows[[7, 0, 7, 3]] @ directions)
+    targets.directions = -directions  # of another run, or with another sign
+    again = Distil(encoder(), DistilConfig(**SMALL, loss="queue", queue=8), targets).double()
+    again.load_state_dict(method.state_dict())
+    first = torch.tensor([7])
+    assert torch.equal(again.look_up(asked, first).target, method.look_up(asked, first).target)
+
+
+def test_a_live_teacher_is_projected_likewise() -> None:
+    teacher = live()
+    whole = teacher.of_views((normal(4, 1, 3, 8, 8, seed=5),))
+    teacher.directions = torch.linalg.qr(normal(teacher.dim, 3, seed=4)).Q
+    student = Encoder(Means(), channels_last=False)
+    method = Distil(student, DistilConfig(**SMALL), teacher).double()
+    seen = method.embed((normal(4, 1, 3, 8, 8, seed=5),)).target
+    assert torch.allclose(seen, whole @ teacher.directions)
+
+
 def test_simclr_is_added_by_its_weight_on_the_first_two_views() -> None:
     projection = normal(6, 3, 8, seed=6)
     student = normal(6, 3, WIDTH, seed=7)

@@ -1,11 +1,13 @@
 """Optimisers: which parameters decay, and whose learning rate is a multiple."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from oracles.selfsupervised import lars_steps
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from selfsup.config import OptimConfig
 from selfsup.core.errors import UserError
@@ -190,6 +192,41 @@ def test_lars_is_the_formula_tensor_by_tensor_for_ten_steps() -> None:
     for p, values in zip(trained, expected, strict=True):
         now = torch.tensor(values, dtype=torch.float64)
         torch.testing.assert_close(p.detach().flatten(), now, rtol=0, atol=1e-12)
+
+
+class Calls(TorchDispatchMode):
+    """Counts calls into torch: on a GPU each is a launch or more."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.number = 0
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        self.number += 1
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("clip_each", [None, 1.0])
+def test_calls_of_a_step_of_lars_do_not_grow_with_the_number_of_tensors(
+    clip_each: float | None,
+) -> None:
+    def calls(tensors: int) -> int:
+        weights = nn.ParameterList([nn.Parameter(torch.ones(2, 2)) for _ in range(tensors)])
+        config = OptimConfig(name="lars", clip_each=clip_each)
+        made, clip = optimizer(weights, config), clipping(config)
+        for p in weights:
+            p.grad = torch.ones(2, 2)
+        made.step()  # makes the momenta
+        with Calls() as counted:
+            if clip is not None:
+                clip(list(weights))
+            made.step()
+        number: int = counted.number
+        return number
+
+    assert calls(40) == calls(4) < 30
 
 
 def test_the_rate_stands_outside_lars_momentum() -> None:

@@ -2,11 +2,14 @@
 
 import os
 import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from launch import ROOT, run, torchrun
+from launch import ROOT, environment, run, torchrun
 from training.test_stopping import (
     ENDLESS,
     FLAGS,
@@ -56,6 +59,44 @@ def test_a_process_with_other_work_is_named_before_the_first_step(
     assert f"process 1 has another {key} than process 0" in errors[0]
     assert not (out / "log.jsonl").exists()
     assert not (out / "checkpoints").exists()
+
+
+def test_machines_that_share_no_folder_are_named_before_the_first_step(tmp_path: Path) -> None:
+    data = arrays(tmp_path)
+    script = tmp_path / "impatient.py"
+    script.write_text(
+        "from selfsup.training import agreement\n"
+        "agreement.PATIENCE = 1\n"
+        "from recipes.pretrain_simclr import command\n"
+        "command()\n"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    agents = []
+    for node in range(2):
+        (tmp_path / f"node{node}").mkdir()
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2"]
+        where = ["--master-addr", "127.0.0.1", "--master-port", str(port)]
+        flags = ["--out", "runs/a", *FLAGS, "--steps", "4", "--data", str(data)]
+        agents.append(
+            subprocess.Popen(
+                [*launcher, "--node-rank", str(node), *where, str(script), *flags],
+                cwd=tmp_path / f"node{node}",
+                env=environment(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    told = [agent.communicate(timeout=120)[1] for agent in agents]
+    assert all(agent.returncode for agent in agents)
+    for text in told:  # on each machine's own terminal
+        (error,) = (line for line in text.splitlines() if line.startswith("error: "))
+        assert "process 1 on " in error
+        assert "does not see what process 0 writes to runs/a" in error
+    assert not list(tmp_path.glob("node*/runs/a/log.jsonl"))
+    assert not list(tmp_path.glob("node*/runs/a/.shared-*"))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@
 
 `test_resnet` at 32 pixels, batches of 256 random images, one thread. Sides take turns in one
 process: each round is `--steps` whole steps (views, network, loss, optimiser) of every side. The
-teacher's own time is not part of it: its features, 1,280 wide, lie on disk.
+teacher's own time is not part of it: its features, 1,280 wide, lie on disk, of which
+`--method.width` directions are learned, or all.
 """
 
 import statistics
@@ -58,13 +59,20 @@ def main(config: Config) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "features.npy"
         np.save(file, draw.standard_normal((config.images, WIDTH)).astype(np.float16))
-        stored = StoredFeatures(np.load(file, mmap_mode="r"))
+        stored, every = (StoredFeatures(np.load(file, mmap_mode="r")) for _ in range(2))
+        stored.directions = torch.linalg.qr(torch.randn(WIDTH, DistilConfig().width)).Q
         makers: dict[str, Callable[[Encoder], Method]] = {
             "simclr": lambda e: SimCLR(e, SimCLRConfig()),
             "cosine": lambda e: Distil(e, DistilConfig(loss="cosine"), stored),
             "mse": lambda e: Distil(e, DistilConfig(loss="mse"), stored),
             "relational": lambda e: Distil(e, DistilConfig(loss="relational"), stored),
             "queue": lambda e: Distil(e, DistilConfig(loss="queue"), stored),
+            "cosine, all": lambda e: Distil(e, DistilConfig(), every),
+            "relational, all": lambda e: Distil(e, DistilConfig(loss="relational"), every),
+            "queue of 4,096": lambda e: Distil(e, DistilConfig(loss="queue", queue=4096), stored),
+            "queue of 4,096, all": lambda e: Distil(
+                e, DistilConfig(loss="queue", queue=4096), every
+            ),
             "cosine + simclr": lambda e: Distil(e, DistilConfig(simclr=0.2), stored),
         }
         accelerator = start()
@@ -76,7 +84,7 @@ def main(config: Config) -> None:
         step = statistics.median(seconds) / config.steps
         times = ratio(spent["simclr"], seconds)
         print(
-            f"  {name:<16}{1000 * step:6.0f} ms   {times.median:.2f} x simclr "
+            f"  {name:<18}{1000 * step:6.0f} ms   {times.median:.2f} x simclr "
             f"({times.low:.2f}-{times.high:.2f})"
         )
 
