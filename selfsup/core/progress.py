@@ -17,7 +17,7 @@ SHORT = {
     **{"kept_map_at_r_without_head": "kept MAP@R without it"},
 }
 FIRST = (
-    *("loss", "knn", "map_at_r", "kept_map_at_r", "active", "gap", "rank", "images_per_s"),
+    *("loss", "map_at_r", "knn", "kept_map_at_r", "active", "gap", "rank", "images_per_s"),
     *("waiting", "nearest", "recall_at_1", "cosine", "std", "lr"),
 )
 """Figures that are shown first where a line has no room for all; log.jsonl has all."""

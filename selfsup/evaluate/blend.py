@@ -82,8 +82,9 @@ def blend(config: BlendConfig) -> Blend:
     mixed = first._replace(encoder=deepcopy(first.encoder))
     for fraction in fractions:
         mix(first.encoder, second.encoder, fraction, into=mixed.encoder)
+        named = mixed._replace(name=f"the mix at {fraction:g}", folder=None)
         for name in config.on:
-            figures[name].append(_measure(mixed, name, config))
+            figures[name].append(_measure(named, name, config))
     means = [sum(rows[i][PRECISION] for rows in figures.values()) for i in range(config.mixes)]
     best = max(range(config.mixes), key=means.__getitem__)
     out = Path(config.out) if config.out else None

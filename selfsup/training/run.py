@@ -297,6 +297,7 @@ class Run:
         finally:
             self.progress.close()
             self.progress = None
+            doing("finishing the run")
 
     def report_bad(self, bad: dict[str, str], total: int) -> None:
         """Collect every process's unreadable images, list them, and stop if there are too many.

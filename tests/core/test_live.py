@@ -128,7 +128,7 @@ def test_lines_of_a_log_have_at_most_80_columns(capsys: pytest.CaptureFixture[st
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 6
     assert all(line.startswith("step ") and len(line) <= 80 for line in lines)
-    assert all("loss -0.0123  k-NN -0.0123" in line for line in lines)
+    assert all("loss -0.0123  MAP@R -0.0123" in line for line in lines)
 
 
 SCRIPT = """

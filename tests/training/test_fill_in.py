@@ -24,6 +24,7 @@ from selfsup.encoders.encoder import build, build_for, export, load
 from selfsup.training.fill_in import fill_in
 from selfsup.training.first_rate import first_rate, known_share
 from selfsup.training.optim import peak_lr
+from selfsup.training.pretrain import pretraining_sampler
 
 pytestmark = pytest.mark.slow
 
@@ -349,7 +350,12 @@ def test_a_named_encoder_keeps_its_own_arguments(tmp_path: Path) -> None:
 
 def test_an_open_batch_has_no_more_images_than_a_mixture_can_give(tmp_path: Path) -> None:
     few, many = saved(tmp_path, 20, 24, 24), saved(tmp_path, 320, 24, 24)
-    assert fill_in(Pretrain(data=f"{few} * 1 + {many} * 1", out="x")).batch == 40
+    config = fill_in(Pretrain(data=f"{few} * 1 + {many} * 1", out="x"))
+    assert config.batch == 36
+    sampler = pretraining_sampler(training_source(config), config)
+    for step in range(30):
+        assert len(set(sampler(step).tolist())) == 36
+    assert fill_in(Pretrain(data=f"{few} * 3 + {many} * 1", out="x")).batch == 24
     assert fill_in(Pretrain(data=f"{few} + {many}", out="x")).batch == 256
 
 
