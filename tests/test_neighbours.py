@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from launch import called
-from PIL import Image
 from pictures import folder
+from PIL import Image
 
 GREEN, RED = (0x1A, 0x7F, 0x37), (0xC0, 0x1C, 0x28)
 
