@@ -4,6 +4,7 @@ import importlib
 import re
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -89,6 +90,15 @@ def test_pictures_are_small() -> None:
     files = [*(ROOT / ".github" / "pictures").iterdir()]
     assert files
     assert sum(file.stat().st_size for file in files) < 1e6
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _read_in_process() -> Iterator[None]:
+    """Few images are read at once, without the seconds that reader processes take to start."""
+    with pytest.MonkeyPatch.context() as patch:
+        for place in ("selfsup.data.loader", "selfsup.evaluate.features"):
+            patch.setattr(f"{place}.default_workers", lambda **where: 0)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -181,11 +191,9 @@ def quick(name: str) -> Any:
     import selfsup.api
 
     call = getattr(selfsup.api, name)
-    more: dict[str, Any] = {
-        "pretrain": {"batch": 8, "method": {"name": "simclr", "hidden": 16, "dim": 8}},
-        "finetune": {"classes": 3, "images": 2},
-    }[name]
+    more: dict[str, Any] = {"classes": 3, "images": 2}
     if name == "pretrain":
+        more = {"batch": 8, "method": {"name": "simclr", "hidden": 16, "dim": 8}}
         more |= {"encoder": {"name": "test_resnet"}, "views": {"size": 16}}
 
     def short(data: Any, **settings: Any) -> Any:

@@ -1,14 +1,24 @@
 """The picture of queries and their neighbours, and what is said to wrong input."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from launch import called
-from PIL import Image
 from pictures import folder
+from PIL import Image
 
 GREEN, RED = (0x1A, 0x7F, 0x37), (0xC0, 0x1C, 0x28)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _read_in_process() -> Iterator[None]:
+    """Few images are read at once, without the seconds that reader processes take to start."""
+    with pytest.MonkeyPatch.context() as patch:
+        for place in ("selfsup.data.loader", "selfsup.evaluate.features"):
+            patch.setattr(f"{place}.default_workers", lambda **where: 0)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +59,8 @@ def test_several_models_stand_side_by_side_and_have_their_names(
     done = called("tools/neighbours.py", *flags, "-k", "2", "--queries", "3", "--size", "8")
     assert done.returncode == 0, done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()[:2]] == ["one", "two"]
-    width, height = Image.open(out).size
+    with Image.open(out) as image:
+        width, height = image.size
     step = 64 + 2 * 3 + 4
     assert width == 4 + step + 22 + 2 * (2 * step + 22) - 22
     assert height == 42 + 3 * step + 4

@@ -1,5 +1,6 @@
 """What a release is made of: its metadata, its version in one place, its workflows."""
 
+import os
 import re
 import tomllib
 from typing import Any
@@ -39,7 +40,7 @@ def test_an_index_of_packages_can_sort_this_one() -> None:
 @pytest.mark.parametrize("script", [".ci/run", ".ci/package"])
 def test_the_workflow_runs_the_scripts_that_a_person_runs(script: str) -> None:
     assert re.search(rf"run: {re.escape(script)}\b", WORKFLOW)
-    assert (ROOT / script).stat().st_mode & 0o111
+    assert os.name == "nt" or (ROOT / script).stat().st_mode & 0o111
 
 
 def test_the_workflow_has_three_systems_and_the_oldest_python() -> None:

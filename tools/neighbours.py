@@ -118,8 +118,8 @@ def _draw_queries(source: "Source", config: Config) -> list[int]:
     order = rng.permutation(len(source)).tolist()
     if source.labels is not None:
         labels = source.labels.tolist()
-        seen: set[int] = set()
-        order = [i for i in order if not (labels[i] in seen or seen.add(labels[i]))]
+        first = {labels[i]: i for i in reversed(order)}
+        order = [i for i in order if first[labels[i]] == i]
     return [int(i) for i in order[: config.queries]]
 
 
