@@ -1,5 +1,6 @@
 """Batches: of their step, read by as many workers as it takes, each amount by its own setting."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -80,9 +81,9 @@ def test_sources_in_memory_are_read_without_workers(
 ) -> None:
     asked: list[int] = []
 
-    def loader(*args: Any, num_workers: int, **more: Any) -> list[Any]:
+    def loader(*args: Any, num_workers: int, **more: Any) -> Iterator[Any]:
         asked.append(num_workers)
-        return []
+        return (batch for batch in ())
 
     monkeypatch.setattr("selfsup.data.loader.DataLoader", loader)
     source = arrays()
