@@ -83,7 +83,8 @@ def test_sources_in_memory_are_read_without_workers(
 
     def loader(*args: Any, num_workers: int, **more: Any) -> Iterator[Any]:
         asked.append(num_workers)
-        return (batch for batch in ())
+        batches: list[Any] = []
+        return (batch for batch in batches)
 
     monkeypatch.setattr("selfsup.data.loader.DataLoader", loader)
     source = arrays()
