@@ -125,9 +125,12 @@ def test_the_picture_of_the_readme_is_made_by_one_command(
     monkeypatch.setattr(demo_drawings, "TRAIN_CLOTHS", 12)
     monkeypatch.setattr(demo_drawings, "TEST_CLOTHS", 4)
     monkeypatch.setattr("selfsup.tools.pictures.SIDE", 32)
-    picture = tmp_path / "neighbours.png"
-    flags = ("--out", tmp_path / "runs", "--picture", picture, "--steps", "2")
+    picture, views = tmp_path / "neighbours.png", tmp_path / "views.png"
+    pictures = ("--picture", picture, "--views", views)
+    flags = ("--out", tmp_path / "runs", *pictures, "--steps", "2")
     done = called("tools/pictures.py", *flags)
     assert done.returncode == 0, done.stderr
     assert "pretrained, no labels   MAP@R" in done.stdout
     assert picture.stat().st_size > 1000
+    with Image.open(views) as drawn:
+        assert len(drawn.getcolors(1 << 20) or []) > 1000

@@ -1,4 +1,4 @@
-"""Make the picture of the README again, and the figures beside it.
+"""Make the pictures of the READMEs again, and the figures beside them.
 
     python tools/pictures.py
 
@@ -23,16 +23,20 @@ DRAWN: dict[str, Any] = {
     "saturation": 0.8,
 }
 """Views, which vary what varies among the images of one cloth."""
+SHOWN = ("SIMCLR", "FACTORY", "REID", "DOCUMENTS")
+"""Pipelines whose views are drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Make the picture of the README again, and the figures beside it."""
+    """Make the pictures of the READMEs again, and the figures beside them."""
 
     out: str = "runs/cloths"
     """Folder of runs; the same command goes on with what was stopped."""
     picture: str = ".github/pictures/neighbours.png"
-    """Where the picture goes."""
+    """Where the picture of neighbours goes."""
+    views: str = ".github/pictures/views.png"
+    """Where the picture of views goes."""
     steps: int = 240
     """Steps of pretraining; fine-tuning takes half as many."""
     seed: int = 0
@@ -73,6 +77,40 @@ def main(config: Config) -> None:
             out=config.picture,
         )
     )
+    draw_views(Path(config.views), seed=config.seed)
+
+
+def draw_views(out: Path, *, seed: int) -> None:
+    """Draw a cloth and six of its views by each of four pipelines, a pipeline a row.
+
+    Args:
+        out: the picture.
+        seed: of the cloth and of the views.
+    """
+    import numpy as np
+    import torch
+    from PIL import Image, ImageDraw, ImageFont
+
+    from selfsup.augment import random_views
+    from selfsup.config import pipelines
+    from selfsup.data.demo_drawings import drawing
+
+    cloth = torch.from_numpy(drawing(0, 0, side=SIDE, seed=seed)).permute(2, 0, 1)[None]
+    step, margin = SIDE + 4, 100
+    sheet = Image.new("RGB", (margin + 7 * step + 8, len(SHOWN) * step + 4), "#ffffff")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    for row, name in enumerate(SHOWN):
+        views = replace(getattr(pipelines, name), size=SIDE, views=6)
+        mean, std = (torch.tensor(x)[:, None, None] for x in views.normalization)
+        (seen,) = random_views(cloth, views, seed=seed)  # [1, 6, 3, side, side]
+        pixels = [cloth[0], *(seen[0] * std + mean).clamp(0, 1).mul(255).round()]
+        pen.text((4, row * step + SIDE // 2 - 8), name, "#1c1c1c", font=font)
+        for column, image in enumerate(pixels):
+            left = margin + column * step + (8 if column else 0)
+            tile = Image.fromarray(image.permute(1, 2, 0).numpy().astype(np.uint8))
+            sheet.paste(tile, (left, row * step + 4))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(out, optimize=True)
 
 
 def command() -> None:
