@@ -27,6 +27,8 @@ from selfsup.evaluate.model import EvaluatedModel
 Figures = dict[str, Figure | float]
 NOT_IN_TRAIN = ", not in train"
 """Ends the name of a figure over test images without leaks."""
+BESIDE = 4
+"""Models beside the one that is judged, in a table of 80 characters."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -118,14 +120,25 @@ class Evaluation:
         columns = {self.model: self.figures, **self.baselines}
         without_leaks = [row for row in self.figures if row.endswith(NOT_IN_TRAIN)]
         rows = [row for row in self.figures if row not in without_leaks]
-        yield _table(f"{self.tool}: {self.model}", columns, rows, self.margins)
+        yield from _tables(f"{self.tool}: {self.model}", columns, rows, self.margins)
         if without_leaks:
             short = {
                 name: {row.removesuffix(NOT_IN_TRAIN): f[row] for row in without_leaks if row in f}
                 for name, f in columns.items()
             }
             rows = [row.removesuffix(NOT_IN_TRAIN) for row in without_leaks]
-            yield _table("the same without images that are in train too", short, rows, {})
+            yield from _tables("the same without images that are in train too", short, rows, {})
+
+
+def _tables(
+    title: str, columns: dict[str, Figures], rows: list[str], margins: dict[str, Figure]
+) -> Iterator[Table]:
+    """A table of the first column and as many others as 80 characters hold, then of the rest."""
+    own, *others = columns
+    for start in range(0, max(1, len(others)), BESIDE):
+        shown = {name: columns[name] for name in (own, *others[start : start + BESIDE])}
+        more = f"{title}, beside more models" if start else title
+        yield _table(more, shown, rows, {} if start else margins)
 
 
 def _table(
@@ -139,7 +152,8 @@ def _table(
         pad_edge=False,
         collapse_padding=True,
     )
-    table.add_column("figure", overflow="fold")  # only words may be broken into two lines
+    longest = max((len(word) for row in rows for word in row.split()), default=0)
+    table.add_column("figure", overflow="fold", min_width=longest)  # breaks between words alone
     table.add_column("value [95 % interval]", justify="right", no_wrap=True)
     own, *others = columns.values()
     for name in list(columns)[1:]:

@@ -1,6 +1,7 @@
 """An evaluation as a table, as text, as a dictionary and as a file."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,27 @@ def test_what_is_printed_is_the_text(tmp_path: Path, capsys: pytest.CaptureFixtu
     evaluation(tmp_path).print()
     text = capsys.readouterr().out.rstrip("\n")
     assert text == str(evaluation(tmp_path)) == repr(evaluation(tmp_path))
+
+
+def test_a_terminal_of_80_characters_shows_every_number_and_no_broken_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    figures = dict.fromkeys(("Recall@1", "R-precision", "k-NN, k 20, T 0.1"), FIGURE)
+    models = ("random", "pixels", "colours", "pretrained", "another", "a third", "a fourth")
+    others = {name: dict.fromkeys(figures, Figure(i / 100, 0, 1)) for i, name in enumerate(models)}
+    margins = dict.fromkeys(figures, Figure(0.2, 0.1, 0.3))
+    many = replace(
+        evaluation(tmp_path), figures=figures, baselines=others, margins=margins, facts={}
+    )
+    many.print()
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    words = [word for line in lines for word in line.split()]
+    assert words.count("R-precision") == words.count("Recall@1") == 2  # a table each
+    assert words.count("+0.200*") == 3
+    for i in range(len(models)):
+        assert words.count(f"{i / 100:.3f}") == 3
 
 
 def test_what_is_saved_is_the_dictionary(tmp_path: Path) -> None:
