@@ -98,12 +98,12 @@ def main(config: Config) -> None:
     print(f"{out}: {out.stat().st_size / 1e3:.0f} kB")
 
 
-def _images(config: Config) -> "Source":
-    """Open the images; of labelled ones those with a label."""
+def _images(config: Config, channels: int = 3) -> "Source":
+    """Open the images, of so many channels; of labelled ones those with a label."""
     from selfsup.data.open import open_source
     from selfsup.data.subset import labelled_images
 
-    source = open_source(config.data, split=config.split, labels=config.labels)
+    source = open_source(config.data, split=config.split, labels=config.labels, channels=channels)
     require(len(source) > 1, f"{config.data} holds {len(source)} images: there is no neighbour")
     return source if source.labels is None else labelled_images(source, config.data)
 
@@ -132,8 +132,11 @@ def _search(model: str, name: str, source: "Source", queries: list[int], config:
     from selfsup.evaluate.model import embed, open_model
     from selfsup.search.neighbours import nearest
 
-    settings = EvaluateConfig(model=model, data=config.data, size=config.size, seed=config.seed)
-    features = embed(open_model(settings), source, settings)
+    settings = EvaluateConfig(
+        model=model, data=config.data, size=config.size, seed=config.seed, labels=config.labels
+    )
+    opened = open_model(settings)
+    features = embed(opened, _images(config, channels=opened.views.channels), settings)
     require(
         not features.bad,
         f"{features.bad} images of {config.data} cannot be read: selfsup audit names them",

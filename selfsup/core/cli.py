@@ -62,8 +62,11 @@ def end() -> None:
     """End the process with status 0, without the seconds that it takes to take torch apart."""
     if "torch" in sys.modules:
         atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except BrokenPipeError:  # nobody reads any more
+            os._exit(141)
         os._exit(0)
 
 

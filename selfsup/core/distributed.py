@@ -147,7 +147,7 @@ def gather_fields(fields: Sequence[Tensor]) -> list[Tensor]:
         local = [gathered[i].reshape(len(gathered[i]), widths[i]) for i in chosen]
         rows = torch.cat(local, 1)
         every = rows.new_empty(size * rows.shape[0], rows.shape[1])
-        dist.all_gather_into_tensor(every, rows)
+        dist.all_gather(list(every.chunk(size)), rows)
         columns = every.split([widths[i] for i in chosen], 1)
         for i, values in zip(chosen, columns, strict=True):
             gathered[i] = values.reshape(len(every), *gathered[i].shape[1:])

@@ -66,7 +66,8 @@ class _Line:
     def end(self) -> None:
         self.ended.set()
         with self.lock:
-            self.erase()
+            with contextlib.suppress(OSError, ValueError):  # the terminal may be gone
+                self.erase()
             self.restore()
 
     def restore(self) -> None:

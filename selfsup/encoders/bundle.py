@@ -224,7 +224,8 @@ def _write_bundle(
     }
     (temporary / "bundle.json").write_text(json.dumps(facts, indent=2) + "\n")
     card = card_to_pass_on(run, encoder_folder(run))
-    (temporary / "encoder" / CARD).write_text(card)
+    file = temporary / "encoder" / CARD
+    file.write_text(card, encoding="utf-8", errors="backslashreplace")
     differences: dict[str, float] = {}
     if onnx:
         differences = export_onnx(Embedder(encoder, views, facts), temporary / "model.onnx")

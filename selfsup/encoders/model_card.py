@@ -28,6 +28,8 @@ from selfsup.core.yaml_files import read_yaml
 from selfsup.encoders.published import TIMM, is_published, published_name, timm_settings
 
 CARD = "README.md"
+UNUSABLE = (OSError, ValueError, TypeError, KeyError, AttributeError)
+"""What records from elsewhere, names and disks may raise."""
 MARK = (
     "<!-- written by selfsup, and again after each evaluation; remove this line to keep yours -->"
 )
@@ -61,11 +63,12 @@ def refresh_card(folder: Path) -> None:
     if not (encoder / "config.json").is_file():
         return
     try:
-        if file.exists() and MARK not in file.read_text(errors="replace"):
+        if file.exists() and MARK not in file.read_text(encoding="utf-8", errors="replace"):
             return
-        file.write_text(model_card(folder))
-    except OSError as error:
-        notice(f"warning: {file} cannot be written ({error.strerror})")
+        card = model_card(folder)
+        file.write_text(card, encoding="utf-8", errors="backslashreplace")
+    except UNUSABLE as error:  # a card is no reason to lose what it is about
+        notice(f"warning: {file} cannot be written ({error})")
 
 
 def card_to_pass_on(folder: Path, encoder: Path) -> str:
@@ -77,7 +80,7 @@ def card_to_pass_on(folder: Path, encoder: Path) -> str:
     """
     file = encoder / CARD
     ours = encoder.parent == folder
-    card = file.read_text(errors="replace") if file.is_file() else ""
+    card = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
     card = model_card(folder) if ours and (not card or MARK in card) else card
     return card.replace(MARK, "").rstrip() + "\n"
 
@@ -108,7 +111,7 @@ def model_card(folder: Path) -> str:
 def _read(file: Path) -> dict[str, Any]:
     """A JSON file's object; an empty one where there is none."""
     with contextlib.suppress(OSError, ValueError):
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_text(encoding="utf-8"))
         return content if isinstance(content, dict) else {}
     return {}
 
@@ -130,7 +133,9 @@ def _records(folder: Path) -> Iterable[tuple[str, dict[str, Any]]]:
     records = dict(kept) if isinstance(kept, dict) else {}
     records |= {file.stem: _read(file) for file in sorted(folder.glob("*.json"))}
     for name, record in records.items():
-        if isinstance(record, dict) and {"figures", "facts", "settings"} <= record.keys():
+        if isinstance(record, dict) and all(
+            isinstance(record.get(key), dict) for key in ("figures", "facts", "settings")
+        ):
             yield name, record
 
 
@@ -176,7 +181,8 @@ def _first_line(architecture: Mapping[str, Any], settings: Mapping[str, Any]) ->
     width = architecture.get("num_classes") or architecture.get("num_features")
     side = architecture.get("pretrained_cfg", {}).get("input_size", ["?"])[-1]
     network = f"`{network}`" + (f" ({base})" if base else "")
-    trained = "fine-tuned with labels" if "classes" in settings else "trained without labels"
+    labelled = "classes" in settings or settings.get("method.name") == "supcon"
+    trained = "trained with labels" if labelled else "trained without labels"
     if not settings:
         trained = "trained"
     return (
@@ -221,7 +227,7 @@ def _recipe(folder: Path, settings: Mapping[str, Any]) -> str:
     about = _read(run / "about.json")
     versions = (f"{key} {about[key]}" for key in ("selfsup", "torch", "timm") if key in about)
     rows.append(("versions", ", ".join(versions)))
-    lines = ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows if value)]
+    lines = ["| | |", "| --- | --- |", *(_row(row) for row in rows if row[1])]
     return "\n".join(lines)
 
 
@@ -269,7 +275,7 @@ def _adapted(each: Mapping[str, Any]) -> str:
 def _table(tool: str, record: Mapping[str, Any]) -> str:
     """The figures of an evaluation beside the best of its baselines."""
     baselines = record.get("baselines", {})
-    head = ["figure", "value [95 % interval]", *baselines]
+    head = ["figure", "value [95 % interval]", *map(_without_folders, baselines)]
     lines = [f"{tool} on {_data_name(record['settings'])}:", "", _row(head)]
     lines.append(_row(["---"] * len(head)))
     for name, value in record["figures"].items():
@@ -278,6 +284,11 @@ def _table(tool: str, record: Mapping[str, Any]) -> str:
     facts = ", ".join(f"{key} {value}" for key, value in record["facts"].items())
     warnings = [f"Warning: {words}" for words in record.get("warnings", [])]
     return "\n\n".join(["\n".join(lines), *warnings, *([facts] if facts else [])])
+
+
+def _without_folders(name: str) -> str:
+    """The last part of a name that is a path: a card is for others."""
+    return Path(name).name if "/" in name and " " not in name else name
 
 
 def _row(cells: Iterable[str]) -> str:

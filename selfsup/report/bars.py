@@ -22,7 +22,11 @@ class Bar(NamedTuple):
 def bar_of(figure: Any) -> Bar | None:
     """Read a figure of a record; None for one that is missing or cannot be drawn."""
     if isinstance(figure, dict):
-        bar = Bar(*(float(figure[key]) for key in ("value", "low", "high")))
+        asked = (figure.get(key) for key in ("value", "low", "high"))
+        numbers = [float(x) for x in asked if isinstance(x, int | float) and math.isfinite(x)]
+        if len(numbers) < 3:
+            return None
+        bar = Bar(*numbers)
     elif isinstance(figure, int | float) and not isinstance(figure, bool):
         bar = Bar(float(figure))
     else:

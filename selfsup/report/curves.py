@@ -64,15 +64,15 @@ def chart(
 def _summary(name: str, line: Line) -> str:
     (first, start), (last, end) = line[0], line[-1]
     if len(line) == 1:
-        return f"{name} {start:.4g} at step {first:g}"
-    return f"{name} from {start:.4g} at step {first:g} to {end:.4g} at step {last:g}"
+        return f"{name} {start:.4g} at step {first:.0f}"
+    return f"{name} from {start:.4g} at step {first:.0f} to {end:.4g} at step {last:.0f}"
 
 
 def _path(i: int, name: str, line: Line, axes: Axes) -> str:
     """Draw the i-th line; its points are there for the script, too."""
     places = [axes.at(x, y) for x, y in line]
     path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
-    points = " ".join(f"{x:g}:{y:.4g}" for x, y in line)
+    points = " ".join(f"{x:.0f}:{y:.4g}" for x, y in line)
     one = f'<circle cx="{places[0][0]:.1f}" cy="{places[0][1]:.1f}" r="3" fill="currentColor"/>'
     return (
         f'<g class="c{i % COLOURS}"><path d="{path}" fill="none" stroke="currentColor" '

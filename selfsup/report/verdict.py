@@ -228,13 +228,21 @@ def comparisons(records: Sequence[Record]) -> list[Comparison]:
     for record in records:
         margins = record.get("margins") or {}
         main = min(margins, key=lambda each: order.get(each, len(MAIN)), default="")
-        compared += [_compare(record, name, name == main) for name in margins]
+        compared += [
+            _compare(record, name, name == main) for name in margins if _rivals(record, name)
+        ]
     return compared
+
+
+def _rivals(record: Record, name: str) -> dict[str, float]:
+    """The values of a figure that baselines have with an interval, by their names."""
+    figures = {k: v.get(name) for k, v in record.get("baselines", {}).items()}
+    return {k: v["value"] for k, v in figures.items() if isinstance(v, dict)}
 
 
 def _compare(record: Record, name: str, main: bool) -> Comparison:
     figure, margin = record["figures"][name], record["margins"][name]
-    baselines = {k: v[name]["value"] for k, v in record["baselines"].items() if name in v}
+    baselines = _rivals(record, name)
     best = max(baselines, key=lambda key: baselines[key])
     why = (
         f"{name} {figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}] against "

@@ -53,6 +53,8 @@ class SearchResult:
         if self.threshold is None:
             return ["There is no threshold yet; selfsup verify measures one."]
         sentences = [f"Images above a cosine of {self.threshold:.3f} are taken for the same thing."]
+        if self.measured is None and self.threshold == self.index.threshold:
+            return [*sentences, "The index has it from when it was made."]
         if self.measured is None:
             return sentences
         if self.measured.told < size:
@@ -109,8 +111,9 @@ def search_index(
     if threshold is None:
         measured = read_gallery_threshold(Path(index.model), len(index))
         if measured is None and index.threshold is not None:
-            measured = GalleryThreshold(index.threshold, 1, None)
-        threshold = None if measured is None else measured.value
+            threshold = index.threshold  # taken for its size when the index was made
+        else:
+            threshold = None if measured is None else measured.value
     hits = [
         [_hit(index, row, cosine, threshold) for cosine, row in pairs if row not in itself][:k]
         for pairs, itself in zip(_pairs(nearest), same, strict=True)

@@ -1,5 +1,6 @@
 """Before the first step all processes compare what they are about to do."""
 
+import contextlib
 import os
 import socket
 import time
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from selfsup.core.disk import cannot_write
 from selfsup.core.distributed import gather_objects, on_main
 from selfsup.core.errors import UserError, require
 
@@ -26,12 +28,19 @@ def require_shared(folder: Path) -> None:
 
     def mark() -> str:
         name = f".shared-{uuid4().hex[:12]}"
-        (folder / name).touch()
+        try:
+            (folder / name).touch()
+        except OSError as error:
+            raise cannot_write(folder, error.errno or 0, error) from None
         return name
+
+    def remove() -> None:
+        with contextlib.suppress(OSError):
+            file.unlink()
 
     file = folder / on_main(mark)
     hosts = gather_objects("" if _appears(file) else socket.gethostname())
-    on_main(lambda: file.unlink(missing_ok=True))
+    on_main(remove)
     for rank, host in enumerate(hosts):
         require(
             not host,

@@ -104,17 +104,18 @@ def _what_fits(run: Run, stepper: Stepper, batch: Batch) -> str:
     images = len(batch.positions)
     now = stepper.micro_batch or images
     norms = (m for m in stepper.method.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
-    least = 2 if any(norms) else 1
+    normed = any(norms)
+    least, but = (2, ", but that batch norms see fewer images") if normed else (1, "")
     stepper.optimizer.zero_grad()
     sizes = [n for n in range(now - 1, least - 1, -1) if images % n == 0]
     fitting = next((n for n in sizes if _fits(stepper, batch, n)), None)
-    steps = checkpoint.steps_of(run.folder) if run.main else []
-    kept = f"the checkpoint of step {steps[-1]} is whole" if steps else "there is no checkpoint yet"
+    steps = checkpoint.steps_of(run.folder)
+    kept = f"the newest checkpoint is of step {steps[-1]}" if steps else "there is no checkpoint"
     problem = f"out of memory at step {batch.step + 1}, with {now} images at a time; {kept}. "
     if fitting is not None:
         return (
             f"{problem}{fitting} at a time fit here: give the same command with --micro-batch "
-            f"{fitting}, which leaves the gradient as it is"
+            f"{fitting}, which leaves the gradient as it is{but}"
         )
     return (
         f"{problem}Nor do {sizes[-1] if sizes else now} fit: take a smaller encoder or "

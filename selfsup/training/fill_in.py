@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from selfsup.config import EncoderConfig, FinetuneConfig, PretrainConfig, TrainConfig
+from selfsup.config import DistilConfig, EncoderConfig, FinetuneConfig, PretrainConfig, TrainConfig
 from selfsup.config.presets import largest_side, preset_encoder
 from selfsup.config.views import size_for
 from selfsup.core import distributed
@@ -190,6 +190,9 @@ def _as_begun(config: C) -> C:
             for name in ("stem", "args", "pooling")
         ]
         fields += [("views", name, left_open) for name, left_open in OF_INIT.items()]
+    if isinstance(getattr(config, "method", None), DistilConfig):  # whose defaults have changed
+        of_today = DistilConfig()
+        fields += [("method", name, getattr(of_today, name)) for name in ("width", "queue")]
     for section, name, left_open in fields:
         before = OF_OLD_RUNS.get(f"{section}.{name}", left_open)
         value = stored.get(section, {}).get(name, before)

@@ -121,7 +121,9 @@ class Forecast:
         if device.type != "cpu" or threads < 2 or self.waited is None or after is None:
             return ""
         computed, waited = (b - a for a, b in zip(self.waited, after, strict=True))
-        fraction = waited / max(1e-9, computed + waited)
+        if computed <= 0 or waited < 0:  # a thread ended meanwhile
+            return ""
+        fraction = waited / (computed + waited)
         if fraction < BUSY:
             return ""
         fewer = max(1, math.floor(threads * (1 - fraction)))
@@ -164,7 +166,7 @@ class Forecast:
         chosen = preset_encoder("quick", device.type)
         small = min(views.size, largest_side("quick", device.type))
         if "vit" in config.encoder.name:  # methods that mask patches keep their network
-            chosen = replace(config.encoder, name=config.encoder.name)
+            chosen = config.encoder
         own, quick = (
             seconds_of_image(encoder, side, views.channels, device)
             for encoder, side in ((config.encoder, views.size), (chosen, small))

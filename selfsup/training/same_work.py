@@ -30,7 +30,10 @@ changes only batch statistics)."""
 MAY_MOVE = {"method.teacher", "distil.teacher"}
 """Settings that may name another place when a run goes on, but neither come nor go. Of a teacher
 its weights count, wherever they lie."""
-OF_OLD_RUNS = {"probe.held_out": 0.0, "optim.settle": 0.0, "optim.layer_decay": 1.0}
+OF_OLD_RUNS = {
+    **{"probe.held_out": 0.0, "optim.settle": 0.0, "optim.layer_decay": 1.0},
+    "method.width": 0,
+}
 """Settings that runs without them in config.yaml have, where that is not today's default."""
 HELD_OUT = "held-out classes"
 """What images of classes that are not trained on are for."""
@@ -179,10 +182,12 @@ def compare_work(
     changed = _changed_images(sources, old, work)
     if changed and not other_images:
         raise UnusableError(
-            f"{folder} was trained on other images ({changed}). Restore them, choose another "
+            f"{folder} used other images before ({changed}). Restore them, choose another "
             "--out, or go on with these by --other-images"
         )
-    if changed and HELD_OUT in {**work["others"], **old.get("others", {})}:
+    trained = {name: sources[name] for name in sources if name in ("", HELD_OUT)}
+    of_training = _changed_images(trained, old, work) if changed else ""
+    if of_training and HELD_OUT in {**work["others"], **old.get("others", {})}:
         raise UnusableError(
             f"{folder} holds classes out, which are drawn from the labels: of other images "
             f"({changed}) they would be others, some of them trained on already. Restore the "
@@ -198,7 +203,7 @@ def _changed_images(sources: Mapping[str, Source], old: dict[str, Any], new: dic
     if changed := difference(sources[""], old["images"], new["images"]):
         return changed
     for name, before in old.get("others", {}).items():
-        now = new["others"].get(name)
+        now = new["others"].get(name) if name in sources else None
         if now is not None and (changed := difference(sources[name], before, now)):
             return f"of {name}: {changed}"
     return ""

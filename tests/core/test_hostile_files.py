@@ -142,3 +142,18 @@ def test_no_password_reaches_an_error_a_status_or_an_index(
     index = store.add(store.empty(tmp_path, "m", "w", 8), torch.ones(1, 1).numpy(), rows)
     store.write(replace(index, engine="qdrant", where=f"{address}#x"), lambda _: None)
     assert json.loads((tmp_path / "index.json").read_text())["where"] == "http://***@127.0.0.1:9/#x"
+
+
+@pytest.mark.parametrize(
+    "secret",
+    ["http://me:p@ss@host/x", "http://me:p/ss@host/x", "--api-key ss1", "s3://ss@bucket/x"],
+)
+def test_no_part_of_a_password_is_shown(secret: str) -> None:
+    assert "ss" not in without_passwords(f"no answer of {secret} today")
+
+
+@pytest.mark.parametrize("text", ["a.a.a." * 10_000, "a.b-" * 10_000, "http://a:" * 5_000])
+def test_a_long_text_is_searched_for_passwords_at_once(text: str) -> None:
+    began = time.process_time()
+    assert without_passwords(text) == text
+    assert time.process_time() - began < 2

@@ -188,3 +188,15 @@ def test_a_pipe_gets_no_live_line(tmp_path: Path, capfd: pytest.CaptureFixture[s
         advance(3)
         print("a line")
     assert capfd.readouterr().out == "a line\n"
+
+
+def test_a_terminal_that_is_gone_does_not_hide_what_went_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def gone() -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(live._line, "erase", gone)
+    monkeypatch.setattr(live._line, "replaced", {})
+    live._line.end()
+    assert live._line.ended.is_set()

@@ -157,3 +157,34 @@ def test_the_code_on_a_card_runs_in_its_folder(
     with_timm = names["model"](image[None]).detach()
     assert torch.cosine_similarity(names["embeddings"][:1], with_timm).item() > 0.99
     assert load_bundle(run).encoder.dim == 8
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        RECORD | {"figures": {"MAP@R": {"value": 0.4, "low": None, "high": 0.5}}},
+        RECORD | {"figures": [1, 2]},
+        RECORD | {"baselines": [1]},
+        RECORD | {"facts": None},
+    ],
+)
+def test_a_record_that_cannot_be_drawn_costs_no_encoder(record: Any, tmp_path: Path) -> None:
+    run = exported(tmp_path / "mine")
+    (run / "retrieval.json").write_text(json.dumps(record))
+    refresh_card(run)
+    assert MARK in (run / "encoder" / CARD).read_text()
+
+
+def test_any_name_of_images_can_stand_in_a_card(tmp_path: Path) -> None:
+    run = exported(tmp_path / "mine", data="caf\udce9", method={"name": "supcon"})
+    card = (run / "encoder" / CARD).read_text()
+    assert "caf" in card
+    assert "trained with labels" in card
+
+
+def test_a_card_names_baselines_without_folders(tmp_path: Path) -> None:
+    run = exported(tmp_path / "mine")
+    baselines = {"/home/ann/secret/runs/x": {"MAP@R": RECORD["figures"]["MAP@R"]}}  # type: ignore[index]
+    (run / "retrieval.json").write_text(json.dumps(RECORD | {"baselines": baselines}))
+    assert "secret" not in model_card(run)
+    assert "| x |" in model_card(run)

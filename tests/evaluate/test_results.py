@@ -56,10 +56,13 @@ def test_a_terminal_of_80_characters_shows_every_number_and_no_broken_word(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    figures = dict.fromkeys(("Recall@1", "R-precision", "k-NN, k 20, T 0.1"), FIGURE)
+    names = ("Recall@1", "R-precision", "k-NN, k 20, T 0.1")
+    figures: dict[str, Figure | float] = dict.fromkeys(names, FIGURE)
     models = ("random", "pixels", "colours", "pretrained", "another", "a third", "a fourth")
-    others = {name: dict.fromkeys(figures, Figure(i / 100, 0, 1)) for i, name in enumerate(models)}
-    margins = dict.fromkeys(figures, Figure(0.2, 0.1, 0.3))
+    others: dict[str, dict[str, Figure | float]] = {
+        name: dict.fromkeys(names, Figure(i / 100, 0, 1)) for i, name in enumerate(models)
+    }
+    margins = dict.fromkeys(names, Figure(0.2, 0.1, 0.3))
     many = replace(
         evaluation(tmp_path), figures=figures, baselines=others, margins=margins, facts={}
     )

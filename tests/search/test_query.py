@@ -148,13 +148,13 @@ def test_a_search_says_what_its_threshold_stands_for_in_such_a_gallery(
     assert marks == ((3, 0) if details and result.threshold == -1 else (0, 3))
 
 
-def test_a_threshold_of_an_older_index_is_that_of_a_pair(run: Path, tmp_path: Path) -> None:
+def test_a_threshold_that_only_the_index_has_says_so(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run / "index", tmp_path / "index")
     record = json.loads((tmp_path / "index" / "index.json").read_text())
     (tmp_path / "index" / "index.json").write_text(json.dumps(record | {"threshold": 0.3}))
     result = search_index(tmp_path / "index", [run / "images" / "0.png"])
     assert result.threshold == 0.3
-    assert "suffice for 1 images" in " ".join(result.about_threshold)
+    assert "from when it was made" in " ".join(result.about_threshold)
     given = search_index(tmp_path / "index", [run / "images" / "0.png"], threshold=0.5)
     assert given.about_threshold == ["Images above a cosine of 0.500 are taken for the same thing."]
 

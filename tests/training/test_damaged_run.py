@@ -137,7 +137,7 @@ def test_other_images_under_the_same_name_are_refused(
     change(work / "data.npz")  # type: ignore[operator]
     done = start(work / "data.npz", work / "run")
     assert done.returncode == 3
-    assert f"was trained on other images ({sentence}" in done.stderr
+    assert f"used other images before ({sentence}" in done.stderr
     done = start(work / "data.npz", work / "run", "--other-images")
     assert done.returncode == 0, done.stderr
     assert "warning: going on with other images" in done.stdout

@@ -141,7 +141,7 @@ def test_the_largest_micro_batch_that_fits_is_named(
     out, small = tmp_path / "run", SMALL | {"save_every": 1}
     with pytest.raises(NoRoomError, match="out of memory at step 3, with 8 images") as caught:
         selfsup.pretrain(images, out=out, batch=8, **small)
-    assert "the checkpoint of step 2 is whole" in str(caught.value)
+    assert "the newest checkpoint is of step 2" in str(caught.value)
     assert named in str(caught.value)
     if named:  # and it goes on with that
         size = int(named.split()[1])
@@ -187,7 +187,7 @@ def test_a_real_limit_on_memory_ends_a_run_with_5_and_the_micro_batch_that_it_na
     assert done.returncode == 5, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     assert (
-        "out of memory at step 2, with 64 images at a time; the checkpoint of step 1 is whole"
+        "out of memory at step 2, with 64 images at a time; the newest checkpoint is of step 1"
         in done.stderr
     )
     size = done.stderr.split("--micro-batch ")[1].split(",")[0]

@@ -39,7 +39,7 @@ def test_other_images_of_held_out_classes_are_refused(tmp_path: Path) -> None:
     arrays = dict(np.load(file))
     arrays["images"] = arrays["images"][:, ::-1]
     np.savez(file, **arrays)
-    with pytest.raises(UnusableError, match="was trained on other images"):
+    with pytest.raises(UnusableError, match="used other images before"):
         selfsup.finetune(file, out=tmp_path / "run", loss="triplet", **settings)
     with pytest.raises(UnusableError, match="holds classes out"):
         selfsup.finetune(file, out=tmp_path / "run", loss="triplet", **settings, other_images=True)
@@ -54,3 +54,13 @@ def test_a_pretraining_probe_refuses_other_images_under_its_name(tmp_path: Path)
     with pytest.raises(UnusableError, match=r"of --probe\.data .*: 9 images -> 8"):
         selfsup.pretrain(images, out=tmp_path / "run", **settings, **probed)
     selfsup.pretrain(images, out=tmp_path / "run", **settings)  # without a probe it does not matter
+
+
+def test_other_images_not_to_forget_can_be_gone_on_with_where_classes_are_held_out(
+    tmp_path: Path,
+) -> None:
+    file, others = many_classes(tmp_path / "many.npz"), folder(tmp_path / "others", 3, 3)
+    settings = RANKING | {"probe": {"every": 4, "keep": str(others)}}
+    selfsup.finetune(file, out=tmp_path / "run", loss="triplet", **settings)
+    repainted(others)
+    selfsup.finetune(file, out=tmp_path / "run", loss="triplet", **settings, other_images=True)
