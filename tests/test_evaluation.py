@@ -229,7 +229,7 @@ def test_an_index_is_made_searched_added_to_and_taken_from(
     lines = done.stdout.splitlines()
     assert lines[1].strip() == "it is in the index itself and no hit: class1/2.png"
     assert not any("class1/2.png  class1" in line for line in lines)
-    assert len(lines) == 6
+    assert len(lines) == 7
     assert ", same above 0.999, among 24 images" in lines[0]
     assert (tmp_path / "search.html").read_text().count("data:image/") == 4
 
@@ -345,8 +345,8 @@ def test_broken_weights_end_with_one_sentence(data: Path, model: Path, tmp_path:
     export(encoder, tmp_path / "encoder", ViewsConfig(size=32))
     for tool in ("linear", "verify", "health", "index"):
         done = called(f"tools/{tool}.py", "--model", tmp_path, "--data", data)
-        assert done.returncode == 2
-        assert "features of 24 of 24 images are not finite" in done.stderr
+        assert done.returncode == 3
+        assert "of conv1.0.weight are not finite (nan or infinite)" in done.stderr
 
 
 def test_an_embedder_gives_the_embeddings_of_the_tools(

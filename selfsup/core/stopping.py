@@ -57,12 +57,18 @@ def stop(signum: int) -> None:
     raise StopRequested(signum)
 
 
+WAITS = b"\nstopping after this step, with a checkpoint; once more ends at once\n"
+"""What a person reads who has to wait for a step."""
+
+
 def _handle(signum: int, frame: FrameType | None) -> None:
     now = time.monotonic()
     if not _Requests.signum:
         _Requests.signum, _Requests.at = signum, now
         if not _Requests.depth:
             stop(signum)
+        if sys.stderr.isatty() and os.environ.get("RANK", "0") == "0":
+            os.write(2, WAITS)  # print may not be called again in the midst of itself
     elif now - _Requests.at > (DOUBLED if is_launched() else 0.3):
         os._exit(INTERRUPTED if signum == signal.SIGINT else STOPPED)
 

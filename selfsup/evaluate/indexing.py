@@ -42,6 +42,7 @@ def build_index(config: IndexConfig) -> BuiltIndex:
     """
     require(bool(config.data) or bool(config.remove), "give --data, or names to --remove")
     require(not (config.ann and config.qdrant), "--ann and --qdrant are two engines: choose one")
+    store.parquet_library()  # before minutes of embedding
     model = open_model(config)
     folder = Path(config.out) if config.out else result_file("index", model)
     check_output(folder, mark="index.json", otherwise="no index")

@@ -110,7 +110,7 @@ def write(index: Index, build: Callable[[Index], None]) -> None:
     Raises:
         UserError: pyarrow is missing, or the folder cannot be written to.
     """
-    parquet = _parquet()
+    parquet = parquet_library()
     import pyarrow
 
     index = replace(index, writing=index.writing + 1)
@@ -150,7 +150,7 @@ def read(folder: Path) -> Index:
     Raises:
         UserError: there is none, it is not whole, or of a newer version.
     """
-    parquet = _parquet()
+    parquet = parquet_library()
     try:
         record = read_json(folder / "index.json")
         if record["format"] > FORMAT:
@@ -203,7 +203,12 @@ def _words(column: Any) -> list[str]:
     return [word.decode("utf-8", "surrogateescape") for word in column.cast("binary").to_pylist()]
 
 
-def _parquet() -> Any:
+def parquet_library() -> Any:
+    """Import what reads and writes the names of an index.
+
+    Raises:
+        UserError: it is not installed.
+    """
     try:
         import pyarrow.parquet
     except ImportError:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from selfsup.augment.draws import Change
-from selfsup.config import TrainConfig
+from selfsup.config import FinetuneConfig, TrainConfig
 from selfsup.core.distributed import Vote
 from selfsup.core.errors import UserError, require
 from selfsup.core.live import doing
@@ -77,9 +77,9 @@ def train_steps(
         recomputes=config.checkpoint_activations,
         settle=settling_steps(config.optim, total),
     )
-    run.print_line(
-        plan(optim, config.optim, batch=batch, total=total, negatives=method.negatives(batch))
-    )
+    ranks = isinstance(config, FinetuneConfig)  # whose negatives a table of the batch has
+    negatives = None if ranks else method.negatives(batch)
+    run.print_line(plan(optim, config.optim, batch=batch, total=total, negatives=negatives))
     if line := frozen(method):
         run.print_line(line)
     for line in needs(run, method, optim):

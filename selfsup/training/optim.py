@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 import torch
@@ -234,7 +235,12 @@ def settling_steps(config: OptimConfig, total: int) -> int:
 
 
 def plan(
-    optimizer: torch.optim.Optimizer, config: OptimConfig, *, batch: int, total: int, negatives: int
+    optimizer: torch.optim.Optimizer,
+    config: OptimConfig,
+    *,
+    batch: int,
+    total: int,
+    negatives: int | None,
 ) -> str:
     """Describe an optimiser's groups and schedule in plain text, at most 80 columns wide."""
     rules = {
@@ -244,10 +250,11 @@ def plan(
     }
     rate = f"{peak_lr(config, batch):.3g}{rules[rule_of(config)]}"
     warmup = round(config.warmup * total)
-    against = f"{negatives:,} negatives for each embedding" if negatives else "no negatives"
+    against = f", {negatives:,} negatives for each embedding" if negatives else ", no negatives"
+    course = f"  rate       {rate}, after {warmup} of {total} steps, then a cosine to 0"
     rows = [
-        f"  batch      {batch} images, {against}",
-        f"  rate       {rate}, after {warmup} of {total} steps, then a cosine to 0",
+        f"  batch      {batch} images{'' if negatives is None else against}",
+        *wrap(course, 79, subsequent_indent=" " * 13),
     ]
     for name in ORDER:
         groups = [group for group in optimizer.param_groups if group["name"] == name]

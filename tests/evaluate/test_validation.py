@@ -159,7 +159,7 @@ def test_the_report_has_the_curve_and_the_sentence(data: Path, tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "r" / "report.html").read_text()
     assert "of images that training does not see" in page
-    assert "Recall@1: " in page
+    assert "<b>Recall@1</b>" in page
     sentence = selfsup.TrainedRun(tmp_path / "r").outcome[0]
     assert sentence[1:] in page
 

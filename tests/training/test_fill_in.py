@@ -201,16 +201,16 @@ def sheets(tmp_path: Path, noise: int) -> str:
 
 def test_the_rate_falls_with_what_the_encoder_knows() -> None:
     rates = [first_rate(share) for share in (0.0, 0.6, 0.7, 0.75, 0.8, 0.9, 1.0)]
-    assert rates[:2] == pytest.approx([3e-3, 3e-3])
+    assert rates[:2] == pytest.approx([6e-3, 6e-3])
     assert rates[-2:] == pytest.approx([1e-3, 1e-3])
-    assert rates[3] == pytest.approx(3e-3 / 3**0.5)
+    assert rates[3] == pytest.approx(6e-3 / 6**0.5)
     assert all(a >= b for a, b in pairwise(rates))
 
 
 @pytest.mark.parametrize(
     ("name", "rates", "decay"),
     [
-        ("test_resnet", (3e-3, 6e-3), 1.0),
+        ("test_resnet", (6e-3, 6e-3), 1.0),
         ("test_vit", (2e-4, 1e-3), 0.75),
         ("poolformer_s12", (2e-4, 1e-3), 1.0),  # timm knows no order of its layers
     ],
@@ -240,7 +240,7 @@ def test_known_classes_get_a_lower_rate_than_unknown_ones(tmp_path: Path) -> Non
         for noise in (5, 255)
     ]
     assert rates[0] < 2e-3
-    assert rates[1] == pytest.approx(3e-3)
+    assert rates[1] == pytest.approx(6e-3)
     alone = fill_in(Finetune(data=sheets(tmp_path, 5), out="x", views=views))
     assert alone.optim.lr == pytest.approx(6e-3)  # from random weights
     given = Finetune(
@@ -255,7 +255,7 @@ def test_an_open_rate_has_one_peak_whatever_the_rule(
 ) -> None:
     classes, images = batch
     data, init = sheets(tmp_path, 5), encoder_at(tmp_path / "a", 16)
-    for start, rate in (("", 6e-3), (init, 3e-3)):
+    for start, rate in (("", 6e-3), (init, 6e-3)):
         peaks = {}
         for rule in ("auto", "sqrt", "linear", "none"):
             optim = OptimConfig(name="adamw", lr=0.0, rule=rule)

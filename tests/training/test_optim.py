@@ -246,7 +246,8 @@ def test_the_plan_says_batch_negatives_rate_and_groups_in_80_columns() -> None:
     told = plan(made, config, batch=4096, total=100, negatives=8190)
     assert told.splitlines() == [
         "  batch      4096 images, 8,190 negatives for each embedding",
-        "  rate       1.2 = 0.3 x sqrt(4096/256), after 10 of 100 steps, then a cosine to",
+        "  rate       1.2 = 0.3 x sqrt(4096/256), after 10 of 100 steps, then a cosine",
+        "             to 0",
         "  lars       weights: 1 tensors, 6 numbers, decay 1e-06 to 1e-05",
         "  lars       biases and norms: 3 tensors, 6 numbers, no decay, not adapted",
         "  lars       loss parameters: 1 tensors, 8 numbers, no decay, rate x 7",
