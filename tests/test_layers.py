@@ -92,3 +92,8 @@ def test_tests_mirror_the_package() -> None:
 def test_only_the_step_calls_backward() -> None:
     calls = {f.name for f in FILES if ".backward(" in f.read_text()}
     assert calls == {"step.py"}
+
+
+def test_no_two_test_files_have_one_name() -> None:
+    names = [file.name for file in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(set(names)) == sorted(names)  # else pytest collects only one of them
