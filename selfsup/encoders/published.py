@@ -1,8 +1,11 @@
 """Published weights of timm models: from the cache of this machine, or from a hub if named."""
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import huggingface_hub.constants
 import timm
@@ -15,6 +18,8 @@ from selfsup.core.progress import say
 
 TIMM = "timm:"
 HUBS = ("hf-hub:", "hf_hub:")
+REACHED = 10.0
+"""Seconds in which a hub has to answer."""
 
 
 def base_name(name: str) -> str:
@@ -79,6 +84,7 @@ def create_published(name: str, **arguments: Any) -> Any:
         except Exception:  # the hub's client raises many kinds when it has to stay offline
             say(f"downloading the weights of {name}")
         try:
+            _reach_hub(name)
             return _create(name, arguments)
         except Exception as error:
             sentence = " ".join(str(error).split())[:160]
@@ -92,6 +98,22 @@ def create_published(name: str, **arguments: Any) -> Any:
 
 def _create(name: str, arguments: dict[str, Any]) -> Any:
     return timm.create_model(name, pretrained=True, num_classes=0, **arguments)
+
+
+def _reach_hub(name: str) -> None:
+    """Connect to the hub that has the weights, since its client tries for a minute without a word.
+
+    Behind a proxy, or where weights lie elsewhere, nothing is tried.
+
+    Raises:
+        OSError: it cannot be reached.
+    """
+    elsewhere = not name.startswith(HUBS) and not timm_settings(name).get("hf_hub_id")
+    if elsewhere or getproxies():
+        return
+    hub = urlsplit(huggingface_hub.constants.ENDPOINT)
+    port = hub.port or (80 if hub.scheme == "http" else 443)
+    socket.create_connection((hub.hostname or "", port), timeout=REACHED).close()
 
 
 @contextmanager
