@@ -19,6 +19,7 @@ import tyro
 from selfsup.core.ending import announced
 from selfsup.core.errors import UserError, require
 from selfsup.core.first_error import say_first, status_of_first
+from selfsup.core.flags import check_flags
 from selfsup.core.help import short_help
 from selfsup.core.live import live
 from selfsup.core.memory import shortage_named
@@ -107,8 +108,9 @@ def parse(config: type[C], args: Sequence[str], defaults: Mapping[str, Any] | No
 
     Raises:
         UserError: the file is missing, is no YAML, or has a key or value that does not fit; or a
-            flag is what another tool calls one of ours.
-        SystemExit: a flag is wrong (2) or help was asked for (0); the reason is printed.
+            flag does not exist, is what another tool calls one of ours, lacks its value or is
+            missing.
+        SystemExit: help was asked for (0), or tyro refused a value (2); it is printed.
     """
     args = list(args)
     if {"-h", "--help"} & set(args):
@@ -120,6 +122,8 @@ def parse(config: type[C], args: Sequence[str], defaults: Mapping[str, Any] | No
     base = with_values(config, defaults or {})
     default: C = with_values(config, values, missing=tyro.MISSING, base=base)
     about = f"{config.__doc__}\n\n--config FILE.yaml reads settings from a file; flags override it."
+    if "--help-all" not in args:
+        check_flags(args, config, default)
     args = ["--help" if arg == "--help-all" else arg for arg in args]
     return tyro.cli(config, args=args, default=default, description=about)
 

@@ -30,9 +30,7 @@ def short_help(config: Any, first: Sequence[tuple[str, str]] = (), about: str = 
     flags = getattr(config, "FIRST", None) or [f.name for f in dataclasses.fields(config)]
     rows = [*first, *(_row(config, flag) for flag in flags)]
     lines = [*textwrap.wrap(about or str(config.__doc__).split("\n\n")[0], WIDTH), ""]
-    words = [_positional(config, f.name) for f in dataclasses.fields(config)]
-    usage = " ".join([command_name(), *filter(None, words), "[flags]"])
-    lines += [f"usage: {usage}", ""]
+    lines += [usage(config), ""]
     return "\n".join(
         [
             *lines,
@@ -43,6 +41,17 @@ def short_help(config: Any, first: Sequence[tuple[str, str]] = (), about: str = 
             "  --help-all lists every flag.",
         ]
     )
+
+
+def usage(config: Any) -> str:
+    """Show what follows a command: "usage: selfsup search RUN QUERIES... [flags]"."""
+    words = [_positional(config, f.name) for f in dataclasses.fields(config)]
+    return " ".join(["usage:", command_name(), *filter(None, words), "[flags]"])
+
+
+def usual(flag: str, value: str = "") -> str:
+    """Write a flag with `value`, or with what it usually has: "--data images/"."""
+    return f"{flag} {value or USUAL.get(flag.lstrip('-'), '')}".rstrip()
 
 
 def _example(config: Any) -> list[str]:
@@ -104,7 +113,7 @@ def _row(config: Any, flag: str) -> tuple[str, str]:
         value = field.default
     else:
         value = getattr(default, name)
-    about = _documentation(owner).get(name, "").split(". ")[0].rstrip(".:;")
+    about = documentation(owner).get(name, "").split(". ")[0].rstrip(".:;")
     hint = typing.get_type_hints(owner)[name]
     if typing.get_origin(hint) is typing.Literal:
         about = f"{about}: {', '.join(word for word in typing.get_args(hint) if word)}"
@@ -122,7 +131,7 @@ def _default(value: Any) -> str:
     return str(value)
 
 
-def _documentation(config: type) -> dict[str, str]:
+def documentation(config: type) -> dict[str, str]:
     """Read the docstrings below the fields of a dataclass and of its base classes."""
     about: dict[str, str] = {}
     for owner in reversed(config.__mro__):

@@ -51,7 +51,9 @@ SYNONYMS: dict[str, str] = {
     **dict.fromkeys(["distil-weight", "distill-weight", "distillation-weight"], "--distil.weight"),
     **dict.fromkeys(["teacher", "ema", "use-ema", "model-ema"], AVERAGE),
     **dict.fromkeys(["mixed-precision", "fp16", "bf16", "amp", "precision"], LAUNCHER),
-    **dict.fromkeys(["device", "devices", "gpus", "accelerator", "nproc-per-node"], DEVICES),
+    **dict.fromkeys(
+        ["device", "devices", "gpu", "gpus", "cuda", "accelerator", "nproc-per-node"], DEVICES
+    ),
     **dict.fromkeys(["early-stopping-patience", "early-stopping", "probe.patience"], "--patience"),
     **dict.fromkeys(["val-data", "val-dir", "eval-data", "validation-data"], "--probe.data"),
     **dict.fromkeys(["eval-steps", "eval-interval", "val-interval"], "--probe.every"),
