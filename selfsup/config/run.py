@@ -124,8 +124,9 @@ class TrainConfig(InitConfig):
     optim: OptimConfig = OptimConfig()
     preset: Preset = ""
     """Choose the length of the run by the number of images, and encoder and size of views by the
-    device, where they are left open. Every flag that is given goes before it. Empty: standard, or
-    as the run in --out was begun."""
+    device, where they are left open. Every flag that is given goes before it. Empty: standard; quick
+    where a CPU pretrains and neither encoder nor length are given; or as the run in --out was
+    begun."""
     epochs: int | None = None
     """Number of times that training uses every image; by default by the preset and the number of
     images: 200 of pretraining, 50 of fine-tuning, more of few images and fewer of very many."""

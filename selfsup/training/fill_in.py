@@ -54,7 +54,8 @@ def fill_in(
 
     A run that goes on takes what it began with. Else:
 
-    preset: standard; it decides on encoder, size of views and epochs.
+    preset: standard, or quick where a CPU would pretrain a network that nobody named for a time
+        that nobody named; it decides on encoder, size of views and epochs.
     encoder: that of --init, or `encoder`; a resnet18 where the method can have any network.
     views: size, normalisation and evaluation crop of --init; else the size is the shorter side of
         the images, at most 96.
@@ -74,9 +75,12 @@ def fill_in(
     if config.out:
         distributed.on_main(lambda: _check_output(Path(config.out)))
     config = _as_begun(config) if _begun(config) else config
-    if not config.preset and not _begun(config):
-        config = replace(config, preset="standard")
     device = distributed.start().device.type
+    if not config.preset and not _begun(config):
+        free = encoder is None and not config.encoder.name and not config.init
+        quick = device == "cpu" and free and _length_is_open(config)
+        pretrains = isinstance(config, PretrainConfig)
+        config = replace(config, preset="quick" if quick and pretrains else "standard")
     _check_optimizer(config)
     if config.init:
         doing(f"opening {config.init}")

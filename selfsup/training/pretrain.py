@@ -175,6 +175,10 @@ def announce(run: Run, source: Source, batch: int, total: int) -> None:
         f"{len(source)} images, {total} steps of {batch}, {describe(run)} -> {run.folder}"
     )
     run.print_line(f"  preset     {describe_settings(run.config)}"[:80])
+    if run.config.preset == "quick" and run.accelerator.device.type == "cpu":
+        run.print_line(
+            "             for a look without a GPU; --preset standard learns more, in hours"
+        )
     if run.main and not checkpoint.any_in(run.folder):
         doing("looking at a sample of the images")
         views, seed = run.config.views, run.config.seed

@@ -48,7 +48,7 @@ def encoder_at(folder: Path, size: int, name: str = "test_resnet", **views: Any)
 def test_views_have_the_side_of_the_images_up_to_96(
     tmp_path: Path, h: int, w: int, size: int
 ) -> None:
-    config = fill_in(Pretrain(data=saved(tmp_path, 20, h, w), out="x"))
+    config = fill_in(Pretrain(data=saved(tmp_path, 20, h, w), out="x", preset="standard"))
     assert (config.views.size, config.batch, config.encoder.name) == (size, 20, "resnet18")
 
 

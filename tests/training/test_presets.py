@@ -12,7 +12,7 @@ from launch import SMALL, called
 import selfsup
 from recipes.finetune_triplet import Config as Finetune
 from recipes.pretrain_simclr import Config as Pretrain
-from selfsup.config import AdaptConfig, EncoderConfig, ViewsConfig, presets
+from selfsup.config import AdaptConfig, EncoderConfig, OptimConfig, ViewsConfig, presets
 from selfsup.config.presets import Length, largest_side, preset_encoder
 from selfsup.core.errors import UserError
 from selfsup.training.fill_in import fill_in
@@ -54,14 +54,15 @@ def test_a_thorough_run_is_longer_than_a_standard_one_and_that_than_a_quick_one(
 
 
 def test_few_images_are_used_more_often_than_many(tmp_path: Path) -> None:
-    few, many = (Pretrain(data=saved(tmp_path, n, 8), out="x", batch=4) for n in (8, 64))
+    base = Pretrain(data="", out="x", batch=4, preset="standard")
+    few, many = (replace(base, data=saved(tmp_path, n, 8)) for n in (8, 64))
     assert (fill_in(few).epochs, fill_in(many).epochs) == (1000, 200)
 
 
 @pytest.mark.parametrize(
     ("preset", "expected"),
     [
-        ("", ("standard", "resnet18", "auto", 48, 250)),
+        ("", ("quick", "test_resnet", "standard", 32, 50)),
         ("quick", ("quick", "test_resnet", "standard", 32, 50)),
         ("standard", ("standard", "resnet18", "auto", 48, 250)),
         ("thorough", ("thorough", "resnet18", "auto", 48, 1250)),
@@ -106,6 +107,21 @@ def test_what_is_given_goes_before_any_preset(
         else:
             assert getattr(config, name) == value
     assert config.epochs is None or config.steps is None
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"epochs": 7}, {"steps": 7}, {"encoder": EncoderConfig(name="resnet18")}],
+    ids=["epochs", "steps", "encoder"],
+)
+def test_a_cpu_is_quick_only_where_neither_network_nor_length_are_given(
+    tmp_path: Path, given: dict[str, Any]
+) -> None:
+    base = Pretrain(data=saved(tmp_path, 32, 48), out="x", batch=4)
+    assert fill_in(base).preset == "quick"
+    assert fill_in(replace(base, **given)).preset == "standard"
+    data = saved(tmp_path, 64, 8, classes=4)
+    assert fill_in(Finetune(data=data, out="x", optim=OptimConfig(lr=0.1))).preset == "standard"
 
 
 def test_a_gpu_has_larger_encoders_and_views_than_a_cpu() -> None:
