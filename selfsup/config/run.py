@@ -124,7 +124,7 @@ class TrainConfig(InitConfig):
     optim: OptimConfig = OptimConfig()
     preset: Preset = ""
     """Choose the length of the run by the number of images, and encoder and size of views by the
-    device, where they are left open. Every flag that is given goes before it. Empty: standard; quick
+    device, where they are left open. Flags that are given go before it. Empty: standard; quick
     where a CPU pretrains and neither encoder nor length are given; or as the run in --out was
     begun."""
     epochs: int | None = None

@@ -112,6 +112,9 @@ class Evaluation:
             lines.insert(
                 1, "margin: over the best baseline; * where its 95 % interval, paired, is above 0"
             )
+            better = sum(margin.low > 0 for margin in self.margins.values())
+            worse = sum(margin.high < 0 for margin in self.margins.values())
+            lines.append(f"verdict: {judgement(better, worse, len(self.margins))}")
         for line in lines:
             console.print(line, highlight=False, markup=False)
 
@@ -128,6 +131,26 @@ class Evaluation:
             }
             rows = [row.removesuffix(NOT_IN_TRAIN) for row in without_leaks]
             yield from _tables("the same without images that are in train too", short, rows, {})
+
+
+def judgement(better: int, worse: int, total: int) -> str:
+    """Say what margins over the best baseline prove, in a few words.
+
+    >>> judgement(2, 0, 3)
+    'better than every baseline in 2 of 3 figures'
+    """
+    of = f"of {total} figures"
+    if better == total:
+        return "better than every baseline"
+    if worse == total:
+        return "worse than a baseline"
+    if better and worse:
+        return f"better than every baseline in {better} {of}, worse than one in {worse}"
+    if better:
+        return f"better than every baseline in {better} {of}"
+    if worse:
+        return f"worse than a baseline in {worse} {of}"
+    return "not proven better than the baselines"
 
 
 def _tables(

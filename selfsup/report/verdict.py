@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from selfsup.evaluate.results import judgement
 from selfsup.methods.health import NO_SPREAD
 from selfsup.report.page import Light, Verdict
 from selfsup.report.seen import ImageSet, is_seen, measured_on
@@ -69,29 +70,12 @@ def _light(
     """Choose the lamp, and its few words, from every figure that has a margin."""
     kinds = Counter(each.kind for each in comparisons(records))
     ill = _ended_ill(log)
+    better, worse = kinds["better"], kinds["worse"]
+    words = judgement(better, worse, kinds.total()).capitalize()
+    light: Light = "good" if better == kinds.total() else "bad" if worse > better else "mixed"
     if not kinds:
         words = f"{'Ended ill, and not' if ill else 'Not'} compared with baselines yet"
-        light: Light = "mixed" if ill else "unknown"
-    elif kinds["better"] == kinds.total():
-        light, words = "good", "Better than every baseline"
-    elif kinds["worse"] == kinds.total():
-        light, words = "bad", "Worse than a baseline"
-    elif kinds["better"] and kinds["worse"]:
-        light = "bad" if kinds["worse"] > kinds["better"] else "mixed"
-        some = f"Better than every baseline in {kinds['better']} of {kinds.total()} figures"
-        words = f"{some}, worse than one in {kinds['worse']}"
-    elif kinds["better"]:
-        light, words = (
-            "mixed",
-            f"Better than every baseline in {kinds['better']} of {kinds.total()} figures",
-        )
-    elif kinds["worse"]:
-        light, words = (
-            "bad",
-            f"Worse than a baseline in {kinds['worse']} of {kinds.total()} figures",
-        )
-    else:
-        light, words = "mixed", "Not proven better than the baselines"
+        light = "mixed" if ill else "unknown"
     if warned and light == "good":
         light, words = "mixed", f"{words}, but see the warning"
     return ("mixed", f"Not finished. {words}") if unfinished else (light, words)

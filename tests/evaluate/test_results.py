@@ -15,7 +15,7 @@ from selfsup.evaluate import comparison, run
 from selfsup.evaluate.comparison import Measurement, compare
 from selfsup.evaluate.intervals import Figure
 from selfsup.evaluate.model import EvaluatedModel
-from selfsup.evaluate.results import NOT_IN_TRAIN, Evaluation, result_file
+from selfsup.evaluate.results import NOT_IN_TRAIN, Evaluation, judgement, result_file
 
 FIGURE, LOWER = Figure(0.6, 0.5, 0.7), Figure(0.4, 0.3, 0.5)
 
@@ -34,6 +34,21 @@ def evaluation(tmp_path: Path) -> Evaluation:
     )
 
 
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ((2, 0, 2), "better than every baseline"),
+        ((0, 2, 2), "worse than a baseline"),
+        ((1, 0, 3), "better than every baseline in 1 of 3 figures"),
+        ((0, 1, 3), "worse than a baseline in 1 of 3 figures"),
+        ((2, 1, 4), "better than every baseline in 2 of 4 figures, worse than one in 1"),
+        ((0, 0, 3), "not proven better than the baselines"),
+    ],
+)
+def test_margins_are_judged_in_words(counts: tuple[int, int, int], words: str) -> None:
+    assert judgement(*counts) == words
+
+
 def test_text_has_figures_baselines_margins_facts_and_notes(tmp_path: Path) -> None:
     lines = str(evaluation(tmp_path)).splitlines()
     rows = [line.split() for line in lines]
@@ -43,7 +58,7 @@ def test_text_has_figures_baselines_margins_facts_and_notes(tmp_path: Path) -> N
     assert ["accuracy", "0.400", "[0.300,", "0.500]", "0.600"] in rows  # without leaks
     assert "queries 9, test [b]" in lines
     assert any("margin: over the best baseline" in line for line in lines)
-    assert lines[-1] == "a note"
+    assert lines[-2:] == ["a note", "verdict: better than every baseline"]
 
 
 def test_what_is_printed_is_the_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
