@@ -27,6 +27,8 @@ class GalleryThreshold(NamedTuple):
     """Images of the largest gallery that the measured pairs suffice for; 1 without galleries."""
     false_alarms: float | None
     """Fraction of searches for something else that are answered, at most; None: not recorded."""
+    of_a_pair: float
+    """The same of a single comparison, which selfsup verify prints as its threshold."""
 
 
 def read_threshold(run: Path, gallery: int = 1) -> float | None:
@@ -58,7 +60,7 @@ def read_gallery_threshold(run: Path, gallery: int) -> GalleryThreshold | None:
                 keep = verified.get("settings", {}).get("keep")
                 return _for_gallery(sizes, gallery, None if keep is None else float(keep))
             value = float(content["threshold"] if record else content["facts"]["threshold"])
-            return GalleryThreshold(value, 1, None)
+            return GalleryThreshold(value, 1, None, value)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
     return None
@@ -71,4 +73,4 @@ def _for_gallery(
     sizes = {int(size): float(value) for size, value in thresholds.items()}
     value = sizes[min((size for size in sizes if size >= gallery), default=max(sizes))]
     told = sorted(sizes)[-2] if len(sizes) > 1 else 1
-    return GalleryThreshold(value, told, false_alarms)
+    return GalleryThreshold(value, told, false_alarms, sizes[min(sizes)])

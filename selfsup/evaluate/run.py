@@ -165,7 +165,11 @@ def _measure_verify(source: Source, features: Features, config: VerifyConfig) ->
         "its TAR": round(point.tar, 6),
         "unreadable": unreadable,
     }
-    details = {"thresholds": verification.gallery_thresholds(curve, config.keep)}
+    of_galleries = verification.gallery_thresholds(curve, config.keep)
+    if len(of_galleries) > 2:  # the last is above every pair
+        size = list(of_galleries)[-2]
+        chosen[f"threshold to search {int(size):,} images"] = of_galleries[size]
+    details = {"thresholds": of_galleries}
     return Measurement(values, facts | chosen, numbers, details=details)
 
 

@@ -57,6 +57,11 @@ class SearchResult:
             return [*sentences, "The index has it from when it was made."]
         if self.measured is None:
             return sentences
+        if self.measured.of_a_pair < self.threshold:
+            sentences.append(
+                f"For one pair it would be {self.measured.of_a_pair:.3f}: the more images are "
+                "searched, the more pass by chance."
+            )
         if self.measured.told < size:
             return [
                 *sentences,

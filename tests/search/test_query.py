@@ -114,6 +114,7 @@ def test_a_threshold_measured_after_indexing_counts(run: Path, tmp_path: Path) -
     (folder / "verify.json").write_text(json.dumps(thresholds))
     result = search_index(folder, [query], k=3)
     assert result.threshold == 2.0  # of 12 images
+    assert "For one pair it would be -1.000" in " ".join(result.about_threshold)
     assert not any(hit.same for hit in result.hits[0])
     given = search_index(folder, [query], k=3, threshold=-1.0)
     assert all(hit.same for hit in given.hits[0])
