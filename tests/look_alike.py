@@ -73,12 +73,12 @@ _counts = Counts()
 class OnDevice(Tensor):
     """A tensor that says it is on `DEVICE`, and holds its numbers in a CPU tensor."""
 
-    inner: Tensor
+    on_cpu: Tensor
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
     def __new__(cls, inner: Tensor) -> "OnDevice":
-        wrapper: OnDevice = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        wrapper: OnDevice = torch.Tensor._make_wrapper_subclass(
             cls,
             inner.size(),
             strides=inner.stride(),
@@ -86,11 +86,11 @@ class OnDevice(Tensor):
             dtype=inner.dtype,
             device=DEVICE,
         )
-        wrapper.inner = inner
+        wrapper.on_cpu = inner
         return wrapper
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
-        return f"OnDevice({self.inner})"
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
+        return f"OnDevice({self.on_cpu})"
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
@@ -126,12 +126,12 @@ def _operate(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     _count(func, name, args)
     plain_args, plain_kwargs = _on_cpu((args, kwargs))
     result = func(*plain_args, **plain_kwargs)
-    known = {id(x.inner): x for x in here}  # what an operation changed in place stays itself
+    known = {id(x.on_cpu): x for x in here}  # what an operation changed in place stays itself
     return tree_map_only(Tensor, lambda x: known[id(x)] if id(x) in known else OnDevice(x), result)
 
 
 def _on_cpu(values: Any) -> Any:
-    plain = tree_map_only(OnDevice, lambda x: x.inner, values)
+    plain = tree_map_only(OnDevice, lambda x: x.on_cpu, values)
     return tree_map_only(torch.device, lambda _: torch.device("cpu"), plain)
 
 
@@ -187,10 +187,8 @@ def _count(func: Any, name: str, args: tuple[Any, ...]) -> None:
 @contextlib.contextmanager
 def look_alike() -> Iterator[Counts]:
     """Make the device usable in the block; yields what happens on it."""
-    make, make_like, to_list, autocast = (
-        *(torch.tensor, Tensor.new_tensor, Tensor.tolist),
-        torch.autocast,
-    )
+    make, make_like, to_list = torch.tensor, Tensor.new_tensor, Tensor.tolist
+    autocast = torch.autocast
 
     def tensor(data: Any, *, device: Any = None, **settings: Any) -> Tensor:
         """As torch does it: on the host, then by a copy that waits."""
@@ -205,7 +203,7 @@ def look_alike() -> Iterator[Counts]:
         if not isinstance(self, OnDevice):
             return to_list(self)
         _counts.wait("list of numbers")
-        return to_list(self.inner)
+        return to_list(self.on_cpu)
 
     def autocast_of(kind: str, *args: Any, **settings: Any) -> Any:
         return autocast("cpu" if kind == DEVICE.type else kind, *args, **settings)

@@ -39,17 +39,21 @@ def multi_similarity_pairs(
         >>> pairs.positive.tolist(), pairs.negative.tolist()  # cosine 0.6 to 1, 0.8 to 2, 0 to 3
         ([1], [2])
     """
-    relations = Relations(labels, anchors)
+    relations = Relations(labels, anchors, device=embeddings.device)
     z = COSINE.prepare(embeddings)
-    positive_pairs: list[Tensor] = []
-    negative_pairs: list[Tensor] = []
+    positive_pairs: list[tuple[Tensor, Tensor]] = []
+    negative_pairs: list[tuple[Tensor, Tensor]] = []
     for block, similarities, positive, negative in relations.compare_blocks(z, COSINE):
         least = similarities.masked_fill(~positive, torch.inf).amin(1, keepdim=True)
         most = similarities.masked_fill(~negative, -torch.inf).amax(1, keepdim=True)
         valid = least.isfinite() & most.isfinite()
-        offset = torch.tensor([block.start, 0], device=z.device)
         hard_positive = positive & valid & (similarities < most + epsilon)
         hard_negative = negative & valid & (similarities > least - epsilon)
-        positive_pairs.append(hard_positive.nonzero() + offset)
-        negative_pairs.append(hard_negative.nonzero() + offset)
-    return Pairs(*torch.cat(positive_pairs).unbind(1), *torch.cat(negative_pairs).unbind(1))
+        for pairs, hard in ((positive_pairs, hard_positive), (negative_pairs, hard_negative)):
+            anchor, partner = hard.nonzero().unbind(1)
+            pairs.append((anchor + block.start, partner))
+    positive_pair, negative_pair = (
+        [torch.cat(column) for column in zip(*pairs, strict=True)]
+        for pairs in (positive_pairs, negative_pairs)
+    )
+    return Pairs(*positive_pair, *negative_pair)

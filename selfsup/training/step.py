@@ -28,12 +28,13 @@ from torch import Tensor, nn
 from selfsup.augment.apply import apply
 from selfsup.augment.draws import Change
 from selfsup.config import ViewsConfig
-from selfsup.core.distributed import gather_fields, gather_rows, world
-from selfsup.core.errors import DivergedError
-from selfsup.core.numerics import all_finite, at_least_float32
+from selfsup.core.distributed import gather_fields, gather_rows, group_of_hosts, world
+from selfsup.core.numerics import at_least_float32
 from selfsup.core.seeds import StepInfo, seed_for
+from selfsup.core.transfers import send
 from selfsup.data.loader import Batch
 from selfsup.methods.method import Embeddings, Method
+from selfsup.training.finite import FiniteCheck
 
 Clip = Callable[[Sequence[nn.Parameter]], None]
 
@@ -78,6 +79,7 @@ class Stepper:
             averaged = any(p.requires_grad for p in method.parameters())
             self.network = accelerator.prepare_model(method, evaluation_mode=not averaged)
         self.optimizer = accelerator.prepare(optimizer)
+        self.hosts = group_of_hosts() if method.uses_labels else None
         self.views = views.by_size()
         self.micro_batch = micro_batch
         self.clip = clip
@@ -87,17 +89,25 @@ class Stepper:
         self.seed = seed
         self.total = total
         self.embeddings: Embeddings  # of the last batch, once there was one
-        self.labels: Tensor | None = None
+        self.labels: Tensor | None = None  # of the global batch, on the host
+        self.check: FiniteCheck | None = None  # of the last step
         self.drawn: tuple[int, tuple[Tensor, ...]] = (-1, ())  # a step, and what was drawn for it
 
     def __call__(self, batch: Batch) -> Tensor:
         """Move the weights by one step, in place, and return the loss before it.
 
+        The weights do not move by a gradient that is not finite. A GPU is not waited for: of a GPU
+        that is known one step later, before which no checkpoint is written (`require_finite`).
+
         Raises:
-            UserError: the loss or the gradient is not finite; the weights are as they were.
+            DivergedError: the loss or a gradient of this step (of a GPU: of the one before) is not
+                finite.
         """
         loss = self.gradient(batch)
-        self._require_finite(loss, batch.step)
+        self.require_finite()  # of the step before: the answer came while this one was prepared
+        self.check = self._finite_check(loss, batch.step)
+        if self.accelerator.device.type == "cpu":
+            self.require_finite()
         for parameter in self.method.frozen_parameters(self.info(batch)):
             parameter.grad = None
         if self.clip is not None:
@@ -107,24 +117,22 @@ class Stepper:
         self.optimizer.zero_grad()
         return loss
 
-    def _require_finite(self, loss: Tensor, step: int) -> None:
-        """Refuse to move the weights by a gradient that is not finite.
-
-        It is the same on every process, so that all stop. A gradient of float16 is left to the
-        scaler, which leaves out the step and lowers its factor.
-        """
-        finite = loss.isfinite()
+    def _finite_check(self, loss: Tensor, step: int) -> FiniteCheck:
+        """A gradient of float16 is left to the scaler, which leaves out the step."""
+        gradients = None
         if self.accelerator.scaler is None:
-            gradients = [p.grad for p in self.method.parameters() if p.grad is not None]
-            # embeddings go into queues and memories, also where the loss does not look at them
-            finite = finite & all_finite([*gradients, *self.embeddings]).to(finite.device)
-        if not finite:
-            what = f"loss is {loss.item()}" if not loss.isfinite() else "gradient is not finite"
-            raise DivergedError(
-                f"the {what} at step {step + 1}, so that the run stopped before this step; weights "
-                "and checkpoints are those of the steps before. Try a lower --optim.lr, a longer "
-                "--optim.warmup or --optim.clip 1"
-            )
+            named = self.method.named_parameters()
+            gradients = {name: p.grad for name, p in named if p.grad is not None}
+        return FiniteCheck(step, loss, gradients, self.embeddings)
+
+    def require_finite(self) -> None:
+        """Refuse the last step if it was not finite: of a GPU, which is waited for.
+
+        Raises:
+            DivergedError: it was not.
+        """
+        if self.check is not None:
+            self.check.require()
 
     def info(self, batch: Batch) -> StepInfo:
         """Return step, total and seed of this batch."""
@@ -132,6 +140,7 @@ class Stepper:
 
     def gradient(self, batch: Batch) -> Tensor:
         """Add the gradient of this batch to the parameters' `.grad`, and return the loss."""
+        labels = self._labels(batch)
         chunks = self._chunks(len(batch.positions))
         at_once = len(chunks) == 1
         if at_once:
@@ -143,9 +152,6 @@ class Stepper:
         local = self.method.look_up(local, batch.positions)
         everywhere = gather_fields(local)
         leaves = type(local)(*(at_least_float32(x).requires_grad_() for x in everywhere))
-        labels = None
-        if batch.labels is not None:
-            labels = gather_rows(batch.labels.to(self.accelerator.device, non_blocking=True))
         loss = self.method.loss(leaves, labels, self.info(batch))
         gradients = torch.autograd.grad(
             loss, [*leaves, *self.loss_parameters], allow_unused=True, materialize_grads=True
@@ -163,6 +169,12 @@ class Stepper:
         self.embeddings = type(local)(*(leaf.detach() for leaf in leaves))
         self.labels = labels
         return loss.detach()
+
+    def _labels(self, batch: Batch) -> Tensor | None:
+        """Gather the labels on the host, before anything of this step waits for a GPU there."""
+        if batch.labels is None or not self.method.uses_labels:
+            return None
+        return gather_rows(batch.labels, group=self.hosts)
 
     def local_rows(self, gradient: Tensor, rows: int) -> Tensor:
         """Cut the rows of this process out of a gradient of the global batch, times the processes.
@@ -227,9 +239,9 @@ class Stepper:
         dtype, device = next(self.method.parameters()).dtype, self.accelerator.device
         views = []
         for crops, draws, config in zip(batch.crops, batch.draws, self.views, strict=True):
-            pixels = crops[chunk].to(device, non_blocking=True)
+            pixels = send(crops[chunk], device)
             views.append(apply(pixels, draws.rows(chunk), config, self.changes).to(dtype))
-        return (*views, *(x[chunk].to(device) for x in self._method_draws(batch)))
+        return (*views, *(send(x[chunk], device) for x in self._method_draws(batch)))
 
     def _method_draws(self, batch: Batch) -> tuple[Tensor, ...]:
         """Draw for the global batch, once a step; return the rows of this process."""

@@ -17,12 +17,16 @@ from typing import NamedTuple
 import pytest
 import torch
 from look_alike import DEVICE, Accelerator, Counts, OnDevice, look_alike
+from small import normal
+from torch import Tensor
 from workers.gradients import METHODS, NORMS
 
-from selfsup import catalog
+from selfsup import catalog, losses, mining
 from selfsup.core import compiled, distributed
+from selfsup.core.errors import DivergedError
 from selfsup.doctor import certificate
 from selfsup.doctor.certificate import FIRST
+from selfsup.methods.memory import Memory
 
 TABLE = Path(__file__).parents[1] / "golden" / "launches_and_waits.txt"
 VERSION = ".".join(torch.__version__.split(".")[:2])
@@ -39,15 +43,17 @@ class Cost(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """Losses and lengths of the embeddings of some steps, and the cost of the last."""
+    """Losses and lengths of the embeddings of some steps, and what follows them."""
 
     values: list[float]
+    gradient: list[float]
+    """Lengths of the gradient of each parameter, at the step after."""
     cost: Cost
     waits: Counter[str]
 
 
 def steps(name: str, counts: Counts) -> Steps:
-    """Take steps of a case, and compute what the log shows of the last one."""
+    """Take steps of a case, and compute what the log shows of the last one, and one gradient."""
     step, batches = certificate.prepare(METHODS[name], NORMS[name.split("/")[1]])
     results = []
     for i in range(FIRST, FIRST + STEPS):
@@ -59,7 +65,10 @@ def steps(name: str, counts: Counts) -> Steps:
         cost = Cost(counts.launches, waits.total())
         results += [loss, step.embeddings[0].norm()]
     step.method.signs(step.embeddings, step.labels, step.info(batch))
-    return Steps([x.item() for x in results], cost, waits)
+    step.gradient(batches[FIRST + STEPS])
+    gradients = [p.grad for p in step.method.parameters() if p.grad is not None]
+    lengths = [x.norm().item() for x in gradients]
+    return Steps([x.item() for x in results], lengths, cost, waits)
 
 
 def steps_on_the_device(name: str) -> Steps:
@@ -93,11 +102,80 @@ def test_a_step_on_the_device_is_that_of_the_cpu_at_no_more_than_its_row_says(
     monkeypatch.setattr(compiled, "available", lambda: False)  # no device has the compiled loops
     there, here = steps_on_the_device(name), steps(name, Counts())
     assert there.values == pytest.approx(here.values, rel=1e-6)
+    rounding = 1e-5 * max(here.gradient)
+    assert there.gradient == pytest.approx(here.gradient, rel=1e-4, abs=rounding)
     row = table()[name]
     places = "\n".join(f"  {n} x {place}" for place, n in sorted(there.waits.items()))
     assert there.cost.waits <= row.waits, f"{row.waits} waits in {TABLE}; now:\n{places}"
     if TABLE.read_text().startswith(f"# torch {VERSION};"):  # others split operations differently
         assert there.cost.launches <= row.launches
+
+
+@pytest.mark.parametrize("case", ["simclr/group", "supcon/group", "proxies/group"])
+def test_what_is_not_finite_on_the_device_stops_the_step_after(
+    case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = unittest.mock.patch.object(distributed, "start", Accelerator)
+    with look_alike(), start:
+        step, batches = certificate.prepare(METHODS[case], NORMS[case.split("/")[1]])
+        step(batches[2])
+        real = step.method.loss
+        monkeypatch.setattr(step.method, "loss", lambda *known: real(*known) * torch.nan)
+        step(batches[3])
+        embeddings = step.embeddings
+        with pytest.raises(DivergedError, match="the loss is nan at step 4"):
+            step.require_finite()  # as before a checkpoint or a report
+        monkeypatch.setattr(step.method, "loss", real)
+        with pytest.raises(DivergedError, match="the loss is nan at step 4"):
+            step(batches[4])
+        assert step.check is not None
+        assert step.check.step == 3
+        assert step.check.embeddings is embeddings
+        assert step.check.broken_gradients()
+
+
+@pytest.mark.parametrize("where", ["host", "device"])
+@pytest.mark.parametrize("loss", ["supcon", "circle", "angular", "n-pairs", "arcface", "triplets"])
+def test_labels_may_lie_on_the_host_or_on_the_device(loss: str, where: str) -> None:
+    x, labels = normal(8, 4).float(), torch.tensor([0, 0, 1, 1, 2, 2, 2, 3])
+
+    def compute(x: Tensor, labels: Tensor) -> Tensor:
+        match loss:
+            case "supcon":
+                return losses.supcon(x, labels, temperature=0.1)
+            case "circle":
+                pairs = mining.multi_similarity_pairs(x, labels, epsilon=0.5)
+                return losses.circle(x, labels, margin=0.4, gamma=10, pairs=pairs)
+            case "angular":
+                return losses.angular(x, labels, degrees=40)
+            case "n-pairs":
+                return losses.n_pairs(x, labels, normalize=True, temperature=0.1, regularizer=0)
+            case "arcface":
+                return losses.arcface(x, labels, x[:4], margin=0.5, scale=8)
+            case _:
+                triplets = mining.batch_hard(x, labels, distance=losses.Distance())
+                return losses.triplet_soft(x, triplets, distance=losses.Distance())
+
+    expected = compute(x, labels).item()
+    with look_alike():
+        on_device = x.to(DEVICE)
+        value = compute(on_device, labels.to(DEVICE) if where == "device" else labels)
+        assert value.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_memory_moves_its_rows_and_keeps_what_decides_on_the_host() -> None:
+    with look_alike() as counts:
+        memory = Memory(3, 2).to(DEVICE)
+        assert memory.rows.device == DEVICE
+        rows = torch.arange(8.0).view(4, 2).to(DEVICE)
+        counts.clear()
+        memory.add(rows, torch.tensor([4, 5, 6, 7]))
+        embeddings, labels = memory.append_to(rows[:1], torch.tensor([9]))
+        assert not counts.waits
+        assert labels.tolist() == [9, 7, 5, 6]
+        assert embeddings.tolist() == [[0, 1], [6, 7], [2, 3], [4, 5]]
+    assert list(memory.state_dict()) == ["rows", "labels", "added"]
+    assert memory.double().added.dtype == torch.int64
 
 
 def test_every_method_and_every_ranking_loss_has_a_row() -> None:
@@ -151,7 +229,7 @@ def test_nothing_else_waits() -> None:
         x[1:].add_(1)
         assert not counts.waits
         assert isinstance(x, OnDevice)
-        assert x.inner.tolist() == [2, 5, 7]
+        assert x.on_cpu.tolist() == [2, 5, 7]
 
 
 def test_views_launch_nothing_and_operations_do() -> None:
