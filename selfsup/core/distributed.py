@@ -171,6 +171,13 @@ def gather_uneven(x: Tensor, device: torch.device) -> Tensor:
     return torch.cat([block[:count] for block, count in zip(rows, counts, strict=True)])
 
 
+def share_from_main(tensors: Sequence[Tensor]) -> None:
+    """Overwrite tensors by those of the main process, in place."""
+    if world()[1] > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)
+
+
 def gather_objects(value: T) -> list[T]:
     """Gather a value of each process, in rank order, on every process."""
     _, size = world()

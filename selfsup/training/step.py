@@ -34,6 +34,7 @@ from selfsup.core.seeds import StepInfo, seed_for
 from selfsup.core.transfers import send
 from selfsup.data.loader import Batch
 from selfsup.methods.method import Embeddings, Method
+from selfsup.training.ddp import hidden_from_ddp, leave_equal_buffers_to_processes
 from selfsup.training.finite import FiniteCheck
 
 Clip = Callable[[Sequence[nn.Parameter]], None]
@@ -75,6 +76,7 @@ class Stepper:
         self.accelerator = accelerator
         self.method = method
         self.loss_parameters = method.loss_parameters()
+        leave_equal_buffers_to_processes(method)
         with hidden_from_ddp(self.loss_parameters):
             averaged = any(p.requires_grad for p in method.parameters())
             self.network = accelerator.prepare_model(method, evaluation_mode=not averaged)
@@ -272,22 +274,6 @@ class Stepper:
     def _average_gradients_at(self, *, last: bool) -> contextlib.AbstractContextManager[Any]:
         """Average gradients over processes once, at the last micro-batch."""
         return nullcontext() if last else self.accelerator.no_sync(self.network)
-
-
-@contextlib.contextmanager
-def hidden_from_ddp(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Hide these parameters from DDP, so that it does not all-reduce them.
-
-    Their gradients are equal on all processes. DDP takes the parameters that need a gradient when
-    it is made, inside this block.
-    """
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
 
 
 @contextlib.contextmanager
