@@ -17,8 +17,9 @@ Source: Gao et al. 2021, https://arxiv.org/abs/2101.06983 (two passes).
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -38,6 +39,8 @@ from selfsup.training.ddp import hidden_from_ddp, leave_equal_buffers_to_process
 from selfsup.training.finite import FiniteCheck
 
 Clip = Callable[[Sequence[nn.Parameter]], None]
+HOST_ROOM = 1 << 30  # bytes: 10,000 images of two views of 64 pixels
+GPU_SHARE = 32  # of 80 GB, views of 2,000 images: two each, of 224 pixels
 
 
 class Stepper:
@@ -145,11 +148,13 @@ class Stepper:
         labels = self._labels(batch)
         chunks = self._chunks(len(batch.positions))
         at_once = len(chunks) == 1
+        kept: dict[int, tuple[Tensor, ...]] = {}
         if at_once:
             local = with_graph = self._embed(batch, 0, chunks)
         else:
+            kept = self._views_to_keep(batch, chunks)
             with torch.no_grad(), frozen_running_stats(self.method):
-                several = [self._embed(batch, i, chunks) for i in range(len(chunks))]
+                several = [self._embed(batch, i, chunks, kept) for i in range(len(chunks))]
             local = type(several[0])(*(torch.cat(fields) for fields in zip(*several, strict=True)))
         local = self.method.look_up(local, batch.positions)
         everywhere = gather_fields(local)
@@ -162,7 +167,7 @@ class Stepper:
         for i, chunk in enumerate(chunks):
             last = i == len(chunks) - 1
             with self._average_gradients_at(last=last):
-                outputs = list(with_graph if at_once else self._embed(batch, i, chunks))
+                outputs = list(with_graph if at_once else self._embed(batch, i, chunks, kept))
                 at_outputs = [g[chunk] for g in at_local]
                 if last:  # the gradient of the loss's own parameters is complete already
                     outputs += self.loss_parameters
@@ -226,14 +231,36 @@ class Stepper:
         size = self.micro_batch or images
         return [slice(start, start + size) for start in range(0, images, size)]
 
-    def _embed(self, batch: Batch, i: int, chunks: list[slice]) -> Embeddings:
-        """Embed micro-batch i, with a random state that its place in the global batch gives."""
+    def _views_to_keep(self, batch: Batch, chunks: list[slice]) -> dict[int, tuple[Tensor, ...]]:
+        """Make the views of all micro-batches at once for both passes, if there is room for them.
+
+        Views are small beside what the network keeps of them for its backward pass.
+        """
+        device = self.accelerator.device
+        if sum(x.numel() for x in batch.crops) * 4 > room_for_views(device):
+            return {}
+        self._seed_network(batch, 0, chunks)
+        return {i: self.inputs(batch, chunk) for i, chunk in enumerate(chunks)}
+
+    def _seed_network(self, batch: Batch, i: int, chunks: list[slice]) -> None:
+        """Give micro-batch i the random state of its place in the global batch."""
         rank, _ = world()
         torch.manual_seed(seed_for(self.seed, batch.step, f"network/{rank * len(chunks) + i}"))
+
+    def _embed(
+        self,
+        batch: Batch,
+        i: int,
+        chunks: list[slice],
+        kept: Mapping[int, tuple[Tensor, ...]] = MappingProxyType({}),
+    ) -> Embeddings:
+        """Embed micro-batch i, of views that are `kept` or made here."""
+        self._seed_network(batch, i, chunks)
+        views = kept[i] if i in kept else self.inputs(batch, chunks[i])
         settling = batch.step < self.settle
         still = frozen_running_stats(self.method.encoder) if settling else nullcontext()
         with self.accelerator.autocast(), still:
-            embeddings: Embeddings = self.network(self.inputs(batch, chunks[i]))
+            embeddings: Embeddings = self.network(views)
         return embeddings
 
     def inputs(self, batch: Batch, chunk: slice) -> tuple[Tensor, ...]:
@@ -274,6 +301,14 @@ class Stepper:
     def _average_gradients_at(self, *, last: bool) -> contextlib.AbstractContextManager[Any]:
         """Average gradients over processes once, at the last micro-batch."""
         return nullcontext() if last else self.accelerator.no_sync(self.network)
+
+
+def room_for_views(device: torch.device) -> int:
+    """Return how many bytes of views may stay between the passes of a step with micro-batches."""
+    if device.type != "cuda":
+        return HOST_ROOM
+    memory: int = torch.cuda.get_device_properties(device).total_memory
+    return memory // GPU_SHARE
 
 
 @contextlib.contextmanager
