@@ -9,7 +9,12 @@ import torch
 from torch import Tensor
 
 from selfsup.core.errors import require
-from selfsup.core.numerics import at_least_float32, full_precision, normalize
+from selfsup.core.numerics import (
+    at_least_float32,
+    full_precision,
+    normalize,
+    singular_values,
+)
 from selfsup.losses.measures import Distance
 from selfsup.losses.relations import Relations
 
@@ -39,7 +44,7 @@ def collapse_signs(embeddings: Tensor) -> dict[str, float]:
         n, d = z.shape
         centred = z - z.mean(0)
         std = centred.square().mean(0).sqrt().mean() * d**0.5
-        singular = torch.linalg.svdvals(centred)
+        singular = singular_values(centred)
         fractions = singular / singular.sum().clamp(min=1e-12)
         rank = torch.exp(-(fractions * fractions.clamp(min=1e-12).log()).sum())
         cosine = (z.sum(0).square().sum() - z.square().sum()) / max(1, n * (n - 1))
