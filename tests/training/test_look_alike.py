@@ -12,21 +12,23 @@ import unittest.mock
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import pytest
 import torch
 from look_alike import DEVICE, Accelerator, Counts, OnDevice, look_alike
 from small import normal
-from torch import Tensor
+from torch import Tensor, nn
 from workers.gradients import METHODS, NORMS
 
 from selfsup import catalog, losses, mining
+from selfsup.config import OptimConfig
 from selfsup.core import compiled, distributed
 from selfsup.core.errors import DivergedError
 from selfsup.doctor import certificate
 from selfsup.doctor.certificate import FIRST
 from selfsup.methods.memory import Memory
+from selfsup.training.optim import clipping, optimizer
 
 TABLE = Path(__file__).parents[1] / "golden" / "launches_and_waits.txt"
 VERSION = ".".join(torch.__version__.split(".")[:2])
@@ -109,6 +111,31 @@ def test_a_step_on_the_device_is_that_of_the_cpu_at_no_more_than_its_row_says(
     assert there.cost.waits <= row.waits, f"{row.waits} waits in {TABLE}; now:\n{places}"
     if TABLE.read_text().startswith(f"# torch {VERSION};"):  # others split operations differently
         assert there.cost.launches <= row.launches
+
+
+@pytest.mark.parametrize("clip", [{}, {"clip": 1.0}, {"clip_each": 1.0}])
+@pytest.mark.parametrize("name", ["sgd", "adamw", "lars"])
+def test_no_optimiser_waits_or_launches_more_for_more_weights(
+    name: Literal["sgd", "adamw", "lars"], clip: dict[str, float]
+) -> None:
+    config = OptimConfig(name=name, **clip)  # type: ignore[arg-type]
+    launches = []
+    with look_alike() as counts:
+        for layers in (2, 20):
+            network = nn.Sequential(*(nn.Linear(4, 4) for _ in range(layers))).to(DEVICE)
+            optim = Accelerator().prepare(optimizer(network, config))
+            shorten = clipping(config)
+            for _ in range(2):
+                network(torch.ones(2, 4, device=DEVICE)).sum().backward()
+                counts.clear()
+                if shorten is not None:
+                    shorten(list(network.parameters()))
+                optim.step()
+                optim.zero_grad()
+            assert not counts.waits
+            launches.append(counts.launches)
+    # torch's own clipping takes all gradients at once on the devices that it knows
+    assert launches[0] == launches[1] or "clip" in clip
 
 
 @pytest.mark.parametrize("case", ["simclr/group", "supcon/group", "proxies/group"])
