@@ -108,10 +108,12 @@ class Stepper:
             DivergedError: the loss or a gradient of this step (of a GPU: of the one before) is not
                 finite.
         """
+        on_gpu = self.accelerator.device.type != "cpu"
         loss = self.gradient(batch)
-        self.require_finite()  # of the step before: the answer came while this one was prepared
+        if on_gpu:
+            self.require_finite()  # of the step before: the answer came while this one was prepared
         self.check = self._finite_check(loss, batch.step)
-        if self.accelerator.device.type == "cpu":
+        if not on_gpu:
             self.require_finite()
         for parameter in self.method.frozen_parameters(self.info(batch)):
             parameter.grad = None

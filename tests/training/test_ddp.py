@@ -49,3 +49,10 @@ def test_before_features_are_extracted_running_statistics_become_those_of_the_ma
     probe = results["probe"]
     assert any(name.endswith("running_mean") for name in probe["before"])
     assert probe["after"] == probe["features"] == []
+
+
+@pytest.mark.slow
+def test_hosts_gather_labels_by_a_group_of_their_own_beside_one_of_gpus(
+    results: dict[str, Any],
+) -> None:
+    assert results["hosts"] == [0, 1, 10, 11]

@@ -6,6 +6,7 @@ Started by torchrun.
 import hashlib
 import json
 import sys
+import unittest.mock
 from typing import Any
 
 import numpy as np
@@ -64,9 +65,20 @@ def probe() -> dict[str, Any]:
     return {"before": before, "after": after, "features": differing({"x": features.x})}
 
 
+def hosts() -> list[int]:
+    """Labels of both processes, gathered as where the usual group sends tensors of GPUs alone."""
+    with unittest.mock.patch("torch.distributed.get_backend", return_value="nccl"):
+        group = distributed.group_of_hosts()
+    assert group is not None
+    labels = torch.arange(2) + 10 * distributed.world()[0]
+    gathered: list[int] = distributed.gather_rows(labels, group=group).tolist()
+    return gathered
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    results = {name: describe(name) for name in sys.argv[1:]} | {"probe": probe()}
+    results: dict[str, Any] = {name: describe(name) for name in sys.argv[1:]}
+    results |= {"probe": probe(), "hosts": hosts()}
     if distributed.is_main():
         print(json.dumps(results))
     distributed.finish()
