@@ -94,7 +94,7 @@ class OnDevice(Tensor):
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
-        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         return _operate(func, args, kwargs or {})
 
@@ -102,9 +102,7 @@ class OnDevice(Tensor):
 class Watch(TorchDispatchMode):
     """Brings operations here that name the device, such as torch.zeros(3, device=DEVICE)."""
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _operate(func, args, kwargs or {})
 
 
@@ -187,8 +185,8 @@ def _count(func: Any, name: str, args: tuple[Any, ...]) -> None:
 @contextlib.contextmanager
 def look_alike() -> Iterator[Counts]:
     """Make the device usable in the block; yields what happens on it."""
-    make, make_like, to_list = torch.tensor, Tensor.new_tensor, Tensor.tolist
-    autocast = torch.autocast
+    make, make_like = torch.tensor, Tensor.new_tensor
+    to_list, cast = Tensor.tolist, torch.autocast
 
     def tensor(data: Any, *, device: Any = None, **settings: Any) -> Tensor:
         """As torch does it: on the host, then by a copy that waits."""
@@ -206,7 +204,7 @@ def look_alike() -> Iterator[Counts]:
         return to_list(self.on_cpu)
 
     def autocast_of(kind: str, *args: Any, **settings: Any) -> Any:
-        return autocast("cpu" if kind == DEVICE.type else kind, *args, **settings)
+        return cast("cpu" if kind == DEVICE.type else kind, *args, **settings)
 
     converts = torch.__future__.get_overwrite_module_params_on_conversion()
     torch.__future__.set_overwrite_module_params_on_conversion(True)
@@ -241,11 +239,10 @@ class Accelerator:
             group["foreach"] = True
         return optimizer
 
-    def autocast(self) -> contextlib.AbstractContextManager[None]:
+    def autocast(self, *_: Any) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
 
-    def no_sync(self, _: Any) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext()
+    no_sync = autocast
 
     def backward(self, loss: Tensor) -> None:
         loss.backward()

@@ -49,11 +49,20 @@ def multi_similarity_pairs(
         valid = least.isfinite() & most.isfinite()
         hard_positive = positive & valid & (similarities < most + epsilon)
         hard_negative = negative & valid & (similarities > least - epsilon)
-        for pairs, hard in ((positive_pairs, hard_positive), (negative_pairs, hard_negative)):
-            anchor, partner = hard.nonzero().unbind(1)
+        places = places_of(hard_positive, hard_negative)
+        for pairs, place in zip((positive_pairs, negative_pairs), places, strict=True):
+            anchor, partner = place.unbind(1)
             pairs.append((anchor + block.start, partner))
     positive_pair, negative_pair = (
         [torch.cat(column) for column in zip(*pairs, strict=True)]
         for pairs in (positive_pairs, negative_pairs)
     )
     return Pairs(*positive_pair, *negative_pair)
+
+
+def places_of(*masks: Tensor) -> list[Tensor]:
+    """Indices of the places of each mask that are true: `nonzero`, with one wait for a GPU."""
+    if masks[0].device.type == "cpu":
+        return [mask.nonzero() for mask in masks]
+    sizes = torch.stack([mask.sum() for mask in masks]).tolist()
+    return [mask.nonzero_static(size=size) for mask, size in zip(masks, sizes, strict=True)]
