@@ -126,16 +126,24 @@ def local_slice(total: int, rank: int, size: int) -> slice:
     return slice(total * rank // size, total * (rank + 1) // size)
 
 
-def gather_rows(x: Tensor) -> Tensor:
+def group_of_hosts() -> Any:
+    """Make a process group that sends tensors of the CPU; None where the usual one does."""
+    if world()[1] == 1 or dist.get_backend() == "gloo":
+        return None
+    return dist.new_group(backend="gloo")
+
+
+def gather_rows(x: Tensor, *, group: Any = None) -> Tensor:
     """Gather rows of all processes in rank order, without gradient; each has as many rows."""
-    (rows,) = gather_fields([x])
+    (rows,) = gather_fields([x], group=group)
     return rows
 
 
-def gather_fields(fields: Sequence[Tensor]) -> list[Tensor]:
+def gather_fields(fields: Sequence[Tensor], *, group: Any = None) -> list[Tensor]:
     """Gather the rows of several tensors as `gather_rows` does; those of one type in one message.
 
-    Every field has the same number of rows, on every process.
+    Every field has the same number of rows, on every process. Tensors of the CPU need a `group`
+    from `group_of_hosts`.
     """
     gathered = [field.detach() for field in fields]
     _, size = world()
@@ -147,7 +155,7 @@ def gather_fields(fields: Sequence[Tensor]) -> list[Tensor]:
         local = [gathered[i].reshape(len(gathered[i]), widths[i]) for i in chosen]
         rows = torch.cat(local, 1)
         every = rows.new_empty(size * rows.shape[0], rows.shape[1])
-        dist.all_gather(list(every.chunk(size)), rows)
+        dist.all_gather(list(every.chunk(size)), rows, group=group)
         columns = every.split([widths[i] for i in chosen], 1)
         for i, values in zip(chosen, columns, strict=True):
             gathered[i] = values.reshape(len(every), *gathered[i].shape[1:])
@@ -161,6 +169,13 @@ def gather_uneven(x: Tensor, device: torch.device) -> Tensor:
     padded[: len(x)] = x
     rows = gather_rows(padded.to(device)).cpu().split(max(counts))
     return torch.cat([block[:count] for block, count in zip(rows, counts, strict=True)])
+
+
+def share_from_main(tensors: Sequence[Tensor]) -> None:
+    """Overwrite tensors by those of the main process, in place."""
+    if world()[1] > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)
 
 
 def gather_objects(value: T) -> list[T]:

@@ -19,7 +19,13 @@ from selfsup.augment.boxes import CropSpec
 from selfsup.augment.draws import draw
 from selfsup.config import ViewsConfig
 from selfsup.config.pipelines import SIMCLR
-from selfsup.core.distributed import gather_objects, gather_uneven, local_slice, world
+from selfsup.core.distributed import (
+    gather_objects,
+    gather_uneven,
+    local_slice,
+    share_from_main,
+    world,
+)
 from selfsup.core.errors import UserError
 from selfsup.core.labels import class_labels
 from selfsup.core.stopping import in_reader
@@ -107,8 +113,9 @@ def extract(
 ) -> Features:
     """Embed every image of a source once, each process its slice.
 
-    The encoder is put in evaluation mode and left as it was, buffers included. Images that cannot
-    be read are left out and counted.
+    The encoder is put in evaluation mode and left as it was, buffers included; but of several
+    processes all take the buffers of the main one: while a run trains, running statistics are of
+    each process's own images. Images that cannot be read are left out and counted.
 
     Args:
         encoder: images to features.
@@ -125,6 +132,8 @@ def extract(
         UserError: no image can be read, or a feature is not finite.
     """
     rank, processes = world() if part is None else part
+    if part is None:
+        share_from_main(list(encoder.buffers()))
     chunks = chunks_of(source, batch)
     local = chunks[local_slice(len(chunks), rank, processes)]
     rows, bad = [], set[int]()

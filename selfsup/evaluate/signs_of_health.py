@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
 from torch import Tensor
 
-from selfsup.core.numerics import normalize
+from selfsup.core.numerics import normalize, singular_values
 from selfsup.search.neighbours import nearest
 from selfsup.search.products import MEMORY
 
@@ -44,7 +44,7 @@ def rankme(x: Tensor) -> float:
     Args:
         x: [n, d] features, in any scale.
     """
-    values = torch.linalg.svdvals(x.double())
+    values = singular_values(x)
     return exp_entropy(values / values.sum() + 1e-7)
 
 
@@ -53,7 +53,7 @@ def effective_rank(x: Tensor) -> float:
 
     Source: Roy & Vetterli 2007, definition 1.
     """
-    values = torch.linalg.svdvals(x.double() - x.double().mean(0))
+    values = singular_values(x.double() - x.double().mean(0))
     total = values.sum()
     return 1.0 if float(total) < 1e-6 * float(x.double().norm()) else exp_entropy(values / total)
 
@@ -64,7 +64,7 @@ def alpha_req(x: Tensor) -> float:
     Source: Agrawal et al. 2022 (alpha-ReQ). All eigenvalues above 1e-12 of the largest have equal
     weight.
     """
-    values = torch.linalg.svdvals(x.double() - x.double().mean(0)).square()
+    values = singular_values(x.double() - x.double().mean(0)).square().flip(0)
     values = values[values > 1e-12 * values.max()]
     if len(values) < 2:
         return float("inf")  # one direction holds everything

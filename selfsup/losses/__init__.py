@@ -1,7 +1,8 @@
 """Losses: pure functions of the embeddings of the whole global batch, by family.
 
 Tensors in, a scalar out; no state, no process, float32 inside. `Distance` is shared with the
-miners of `selfsup.mining`.
+miners of `selfsup.mining`. Labels may stay on the CPU while the embeddings are on a GPU: then most
+losses and miners do not wait for it, which they do once for labels that lie there.
 """
 
 from selfsup.losses.clustering import dino, ibot, sinkhorn, swapped_prediction, swav

@@ -85,7 +85,7 @@ def swapped_prediction(
         return count * logits.logsumexp(1) - (q * logits).sum(1)
 
     with full_precision(x):
-        total = map_rows(x, y, DOT, cross_entropy).sum()
+        total = map_rows(x, y, DOT, cross_entropy, equal_weights=True).sum()
     return total / (n * targets * (v - 1))
 
 
@@ -233,6 +233,7 @@ def ibot(
     *,
     temperature: float,
     teacher_temperature: float,
+    rows: Tensor | None = None,
 ) -> Tensor:
     """iBOT: the student predicts, for each masked patch, what the teacher makes of the whole view.
 
@@ -252,6 +253,8 @@ def ibot(
             over masked patches. Rows of weight 0 are left out.
         temperature: of the student.
         teacher_temperature: lower is sharper.
+        rows: indices of the rows whose weight is not 0, if they are known; else a GPU is waited
+            for.
 
     Returns:
         Scalar, in nats; 0 if all weights are 0.
@@ -263,7 +266,7 @@ def ibot(
         >>> round(loss.item(), 4)  # the first patch predicts the other prototype
         1.3133
     """
-    rows = weights.nonzero()[:, 0]
+    rows = weights.nonzero()[:, 0] if rows is None else rows
     if not len(rows):
         return (at_least_float32(students) * 0).sum()
     with full_precision(students):
@@ -281,7 +284,7 @@ def ibot(
         return factors[block] * (logits.logsumexp(1) - (q * logits).sum(1))
 
     with full_precision(x):
-        return map_rows(x, layer, DOT, cross_entropy).sum()
+        return map_rows(x, layer, DOT, cross_entropy, equal_weights=True).sum()
 
 
 @torch.no_grad()

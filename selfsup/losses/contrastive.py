@@ -100,9 +100,7 @@ def info_nce(a: Tensor, b: Tensor, *, temperature: float, queue: Tensor | None =
             return (similarities / temperature).logsumexp(1)
 
         # with a queue the positive is added below, which gives rows different weights
-        total = map_rows(
-            queries, candidates, COSINE, log_denominator, gradient_in_forward=queue is None
-        )
+        total = map_rows(queries, candidates, COSINE, log_denominator, equal_weights=queue is None)
         if queue is not None:
             total = torch.logaddexp(total, positive)
         return (total - positive).mean()
@@ -179,14 +177,15 @@ def _decoupled(a: Tensor, b: Tensor, temperature: float, weights: Tensor) -> Ten
         raise ValueError("one image has no negatives; the loss needs 2 or more")
     with full_precision(a):
         z = COSINE.prepare(torch.cat([a, b]))
-        images = Relations(torch.arange(n, device=a.device).repeat(2))
+        images = Relations(torch.arange(n).repeat(2), device=a.device)
 
         def log_negatives(similarities: Tensor, block: slice) -> Tensor:
             logits = similarities / temperature
             return log_sum_exp(images.negative_values(logits, block, fill=-torch.inf))
 
         positive = (z[:n] * z[n:]).sum(1) / temperature
-        return map_rows(z, z, COSINE, log_negatives).mean() - (weights * positive).mean()
+        terms = map_rows(z, z, COSINE, log_negatives, equal_weights=True)
+        return terms.mean() - (weights * positive).mean()
 
 
 def _check(a: Tensor, b: Tensor, temperature: float) -> None:

@@ -116,7 +116,7 @@ def relational(
                 similarities / temperature, t[block] @ t.T / teacher_temperature, left_out=own
             )
 
-        return map_rows(z, z, COSINE, divergence).mean()
+        return map_rows(z, z, COSINE, divergence, equal_weights=True).mean()
 
 
 def soft_neighbours(
@@ -170,7 +170,7 @@ def soft_neighbours(
                 similarities / temperature, t[block] @ a.T / teacher_temperature
             )
 
-        return map_rows(z, a, COSINE, cross_entropy).mean()
+        return map_rows(z, a, COSINE, cross_entropy, equal_weights=True).mean()
 
 
 def cross_entropy_of_rows(logits: Tensor, teacher_logits: Tensor) -> Tensor:

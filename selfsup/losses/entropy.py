@@ -55,4 +55,4 @@ def koleo(x: Tensor) -> Tensor:
 
     with full_precision(x):
         z = EUCLIDEAN.prepare(x)
-        return map_rows(z, z, EUCLIDEAN, log_nearest).mean()
+        return map_rows(z, z, EUCLIDEAN, log_nearest, equal_weights=True).mean()

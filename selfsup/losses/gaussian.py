@@ -28,7 +28,7 @@ def sigreg(z: Tensor, directions: Tensor) -> Tensor:
     along with the value.
 
     Args:
-        z: [n, d] embeddings, as they are.
+        z: [n, d] embeddings, as they are; or [n, v, d] of v views, whose mean is computed.
         directions: [m, d], in any scale.
 
     Returns:
@@ -40,27 +40,30 @@ def sigreg(z: Tensor, directions: Tensor) -> Tensor:
         4.09
     """
     with full_precision(z):
-        statistic: Tensor = _Sliced.apply(at_least_float32(z), normalize(directions.to(z.device)))
+        views = at_least_float32(z if z.ndim == 3 else z[:, None])
+        statistic: Tensor = _Sliced.apply(views, normalize(directions.to(z.device)))
         return statistic
 
 
 class _Sliced(torch.autograd.Function):
     """S(z) = 1/m sum over directions u of EP(z u); gradient 1/m sum over u of EP'(z u) u'.
 
-    EP and EP' are `_epps_pulley`'s. Both are computed in forward; backward multiplies by a number.
+    EP and EP' are `_epps_pulley`'s, of each column by itself, so that the projections of v views
+    are v m columns. Both are computed in forward; backward multiplies by a number.
     """
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, directions: Tensor) -> Tensor:
-        directions = directions.to(z.dtype)
-        total, gradient = z.new_zeros(()), torch.zeros_like(z)
-        for block in split_rows(len(directions), len(z), z.device):
+        directions, rows = directions.to(z.dtype), z.flatten(0, 1)  # [nv, d]
+        total, gradient = z.new_zeros(()), torch.zeros_like(rows)
+        for block in split_rows(len(directions), len(rows), z.device):
             u = directions[block]
-            value, slope = _epps_pulley(z @ u.T)
+            value, slope = _epps_pulley((rows @ u.T).view(len(z), -1))
             total += value
-            gradient.addmm_(slope, u)
-        ctx.save_for_backward(gradient / len(directions))
-        return total / len(directions)
+            gradient.addmm_(slope.view(len(rows), -1), u)
+        columns = len(directions) * z.shape[1]
+        ctx.save_for_backward(gradient.view_as(z) / columns)
+        return total / columns
 
     @staticmethod
     @once_differentiable
@@ -115,5 +118,7 @@ def lejepa(z: Tensor, directions: Tensor, *, centres: int, weight: float) -> Ten
         z = at_least_float32(z)
         centre = z[:, :centres].mean(1, keepdim=True)
         prediction = (centre - z).square().mean()
-        normal = torch.stack([sigreg(z[:, view], directions) for view in range(z.shape[1])]).mean()
+        # of all views at once on a GPU: its cost is launches; on a CPU one view stays in its cache
+        groups = z.unbind(1) if z.device.type == "cpu" else [z]
+        normal = torch.stack([sigreg(group, directions) for group in groups]).mean()
         return (1 - weight) * prediction + weight * normal

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from selfsup.core.labels import class_labels
 from selfsup.core.numerics import full_precision
+from selfsup.core.transfers import send
 from selfsup.losses.measures import Similarity
-from selfsup.losses.relations import Relations, masked_mean
+from selfsup.losses.relations import Relations, mask_self, masked_mean
 from selfsup.losses.row_blocks import log_sum_exp, map_rows
 
 DOT = Similarity(normalize=False)
@@ -52,7 +53,7 @@ def n_pairs(
     """
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, not {temperature}")
-    first, second = _pair_of_each_class(labels)
+    first, second = _pair_of_each_class(labels, embeddings.device)
     with full_precision(embeddings):
         x = Similarity(normalize).prepare(embeddings)
         a, p = x[first], x[second]
@@ -62,7 +63,7 @@ def n_pairs(
             positive = torch.arange(block.start, block.stop, device=logits.device)[:, None]
             return logits.logsumexp(1) - logits.gather(1, positive)[:, 0]
 
-        loss = map_rows(a, p, DOT, cross_entropy).mean()
+        loss = map_rows(a, p, DOT, cross_entropy, equal_weights=True).mean()
         if regularizer:
             loss = loss + regularizer * (a.square().sum(1) + p.square().sum(1)).mean()
         return loss
@@ -95,20 +96,21 @@ def angular(embeddings: Tensor, labels: Tensor, *, degrees: float) -> Tensor:
         0.036
     """
     square = _tangent_squared(degrees)
-    relations = Relations(labels)
+    relations = Relations(labels, device=embeddings.device)
     anchor, positive = relations.positive_pairs()
 
     def log_negatives(similarities: Tensor, block: slice) -> Tensor:
-        same = relations.labels[anchor[block], None] == relations.labels
+        same = relations.sent_labels[anchor[block], None] == relations.sent_labels
         return log_sum_exp((4 * square * similarities).masked_fill(same, -torch.inf))
 
     with full_precision(embeddings):
         z = Similarity().prepare(embeddings)
         a, p = z[anchor], z[positive]
         positive_term = 2 * (1 + square) * (a * p).sum(1)
-        negative_term = map_rows(a + p, z, DOT, log_negatives, gradient_in_forward=False)
+        negative_term = map_rows(a + p, z, DOT, log_negatives, equal_weights=False)
         terms = F.softplus(negative_term - positive_term)
-    has_negative = relations.counts()[1][anchor] > 0
+    positives, negatives = relations.counts()
+    has_negative = (negatives > 0).repeat_interleave(positives)  # of each pair
     return masked_mean(terms, has_negative, "both a positive and a negative")
 
 
@@ -135,18 +137,17 @@ def angular_n_pairs(embeddings: Tensor, labels: Tensor, *, degrees: float) -> Te
         >>> round(angular_n_pairs(x, labels, degrees=45).item(), 3)
         0.018
     """
-    first, second = _pair_of_each_class(labels)
-    classes = Relations(labels[first])
+    first, second = _pair_of_each_class(labels, embeddings.device)
     square = _tangent_squared(degrees)
 
     def log_negatives(similarities: Tensor, block: slice) -> Tensor:
-        return log_sum_exp(classes.mask_self(4 * square * similarities, block, fill=-torch.inf))
+        return log_sum_exp(mask_self(4 * square * similarities, block, fill=-torch.inf))
 
     with full_precision(embeddings):
         z = Similarity().prepare(embeddings)
         a, p = z[first], z[second]
         positive_term = 2 * (1 + square) * (a * p).sum(1)
-        negative_term = map_rows(a + p, p, DOT, log_negatives, gradient_in_forward=False)
+        negative_term = map_rows(a + p, p, DOT, log_negatives, equal_weights=False)
         return F.softplus(negative_term - positive_term).mean()
 
 
@@ -197,9 +198,12 @@ def _tangent_squared(degrees: float) -> float:
     return math.tan(math.radians(degrees)) ** 2
 
 
-def _pair_of_each_class(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Indices of the first and second row of each class that has two: [c], [c], by class."""
-    labels = class_labels(labels)
+def _pair_of_each_class(labels: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Indices of the first and second row of each class that has two: [c], [c], by class.
+
+    They are found on the host, so that no device is waited for.
+    """
+    labels = class_labels(labels.cpu())
     order = labels.argsort(stable=True)
     sizes = labels.unique(return_counts=True)[1]
     start = sizes.cumsum(0) - sizes
@@ -208,4 +212,4 @@ def _pair_of_each_class(labels: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(
             f"{len(start)} classes of the batch have 2 rows or more; pairs need 2 such classes"
         )
-    return order[start], order[start + 1]
+    return send(order[start], device), send(order[start + 1], device)

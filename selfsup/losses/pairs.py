@@ -64,7 +64,7 @@ def pair_contrastive(
         >>> round(loss.item(), 3)  # 0.1 of positives, (0.2 + 0.3) / 2 of negatives
         0.35
     """
-    relations = Relations(labels, anchors, pairs)
+    relations = Relations(labels, anchors, pairs, embeddings.device)
     counts = torch.stack(relations.counts()).sum(1)  # of positive and of negative pairs
     if counts.sum() == 0:
         raise ValueError("no anchor of the batch has a positive or a negative")
@@ -79,7 +79,7 @@ def pair_contrastive(
 
     def reduce_terms(distances: Tensor, block: slice) -> Tensor:
         pull, push = (side.square() if squared else side for side in terms(distances, block))
-        return pull.sum(1) / counts[0].clamp(min=1) + push.sum(1) / counts[1].clamp(min=1)
+        return pull.sum(1) / counts[0] + push.sum(1) / counts[1]
 
     with full_precision(embeddings):
         z = distance.prepare(embeddings)
@@ -89,7 +89,9 @@ def pair_contrastive(
             detached = z.detach()
             rows = relations.anchor_rows(detached)
             counts = map_rows(rows, detached, distance, count_active).sum(0)
-        return map_rows(relations.anchor_rows(z), z, distance, reduce_terms).sum()
+        counts = relations.send(counts).clamp(min=1)
+        rows = relations.anchor_rows(z)
+        return map_rows(rows, z, distance, reduce_terms, equal_weights=True).sum()
 
 
 def lifted_structure(
@@ -122,7 +124,7 @@ def lifted_structure(
         >>> round(loss.item(), 3)
         0.862
     """
-    relations = Relations(labels)
+    relations = Relations(labels, device=embeddings.device)
     anchor, positive = relations.positive_pairs()
     if len(anchor) == 0 or (relations.counts()[1] == 0).any():
         raise ValueError("no anchor of the batch has both a positive and a negative")
@@ -132,7 +134,7 @@ def lifted_structure(
 
     with full_precision(embeddings):
         z = distance.prepare(embeddings)
-        negative_terms = map_rows(z, z, distance, log_negatives, gradient_in_forward=False)
+        negative_terms = map_rows(z, z, distance, log_negatives, equal_weights=False)
     negative_term = torch.logaddexp(negative_terms[anchor], negative_terms[positive])
     positive_distance = distance.rowwise(embeddings[anchor], embeddings[positive])
     return F.relu(negative_term + positive_distance).square().mean() / 2
@@ -176,7 +178,7 @@ def generalized_lifted(
         >>> round(loss.item(), 3)  # anchors 0 and 1: [1 + 2 - 3]+ and [1 + 2 - 2]+
         0.5
     """
-    relations = Relations(labels, anchors, pairs)
+    relations = Relations(labels, anchors, pairs, embeddings.device)
 
     def hinge(distances: Tensor, block: slice) -> Tensor:
         positive_distances, positive = relations.positive_values(distances, block)
@@ -185,8 +187,9 @@ def generalized_lifted(
         return F.relu(positive_term + log_sum_exp(negatives))
 
     positives, negatives = relations.counts()
+    valid = (positives > 0) & (negatives > 0)
     with full_precision(embeddings):
         z = distance.prepare(embeddings)
-        terms = map_rows(relations.anchor_rows(z), z, distance, hinge)
-    valid = (positives > 0) & (negatives > 0)
+        rows = relations.anchor_rows(z)
+        terms = map_rows(rows, z, distance, hinge, equal_weights=bool(valid.all()))
     return masked_mean(terms, valid, "both a positive and a negative")

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from selfsup.core.labels import class_labels
 from selfsup.core.numerics import full_precision
+from selfsup.core.transfers import send
 from selfsup.losses.measures import COSINE
 from selfsup.losses.row_blocks import log_1_plus_sum_exp, map_rows
 
@@ -60,7 +61,7 @@ def arcface(
         turned = cosine * math.cos(margin) - sine * math.sin(margin)
         return torch.where(inside, turned, cosine - margin * math.sin(margin))
 
-    labels = _check(embeddings, labels, proxies)
+    _, labels = _check(embeddings, labels, proxies)
     with full_precision(embeddings):
         z, w = COSINE.prepare(embeddings), COSINE.prepare(proxies)
         positive = (z * w[labels]).sum(1)
@@ -96,7 +97,7 @@ def cosface(
         >>> round(cosface(x, labels, proxies, margin=0.35, scale=1.0).item(), 3)
         0.42
     """
-    labels = _check(embeddings, labels, proxies)
+    _, labels = _check(embeddings, labels, proxies)
     with full_precision(embeddings):
         z, w = COSINE.prepare(embeddings), COSINE.prepare(proxies)
         positive = (z * w[labels]).sum(1)
@@ -133,11 +134,10 @@ def proxy_anchor(
         >>> round(proxy_anchor(x, labels, proxies, margin=0.1, alpha=1.0).item(), 3)
         1.086
     """
-    labels = _check(embeddings, labels, proxies)
+    present, labels = _check(embeddings, labels, proxies)
     with full_precision(embeddings):
         z, w = COSINE.prepare(embeddings), COSINE.prepare(proxies)
         classes = torch.arange(len(w), device=w.device)
-        present = len(labels.unique())
 
         def pull_and_push(similarities: Tensor, block: slice) -> Tensor:
             positive = classes[block, None] == labels
@@ -145,30 +145,33 @@ def proxy_anchor(
             push = (alpha * (similarities + margin)).masked_fill(positive, -torch.inf)
             return log_1_plus_sum_exp(pull) / present + log_1_plus_sum_exp(push) / len(w)
 
-        return map_rows(w, z, COSINE, pull_and_push).sum()
+        return map_rows(w, z, COSINE, pull_and_push, equal_weights=True).sum()
 
 
 def _cross_entropy(z: Tensor, w: Tensor, labels: Tensor, positive: Tensor, scale: float) -> Tensor:
     """Cross-entropy of scaled cosines, with `positive` [n] as the cosine to the true class."""
 
     def log_negatives(similarities: Tensor, block: slice) -> Tensor:
-        row = torch.arange(len(similarities), device=z.device)
-        logits = (scale * similarities).index_put((row, labels[block]), z.new_tensor(-torch.inf))
+        logits = (scale * similarities).scatter(1, labels[block, None], -torch.inf)
         return logits.logsumexp(1)
 
     if len(w) == 1:
         return (positive * 0).mean()
-    negative_terms = map_rows(z, w, COSINE, log_negatives, gradient_in_forward=False)
+    negative_terms = map_rows(z, w, COSINE, log_negatives, equal_weights=False)
     return F.softplus(negative_terms - scale * positive).mean()
 
 
-def _check(embeddings: Tensor, labels: Tensor, proxies: Tensor) -> Tensor:
-    """Convert the labels to int64; each needs a proxy."""
+def _check(embeddings: Tensor, labels: Tensor, proxies: Tensor) -> tuple[int, Tensor]:
+    """Count the classes on the host, and send the labels as int64 to the embeddings' device.
+
+    Raises:
+        ValueError: a label has no proxy.
+    """
     if len(embeddings) == 0:
         raise ValueError("there are no embeddings")
-    labels = class_labels(labels)
+    labels = class_labels(labels.cpu())
     if labels.min() < 0 or labels.max() >= len(proxies):
         raise ValueError(
             f"labels are {labels.min()} to {labels.max()}, but proxies are 0 to {len(proxies) - 1}"
         )
-    return labels
+    return len(labels.unique()), send(labels, embeddings.device)

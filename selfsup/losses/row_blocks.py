@@ -41,7 +41,7 @@ def map_rows(
     measure: Measure,
     function: RowFunction,
     *,
-    gradient_in_forward: bool = True,
+    equal_weights: bool | None = None,
 ) -> Tensor:
     """Compare x with y, and reduce the rows of that [n, m] matrix, without holding it whole.
 
@@ -52,15 +52,16 @@ def map_rows(
         function: gets a block of rows of the matrix, [r, m], and the slice of x that they belong
             to, and returns [r] or [r, k]. It may read what is around it but must not change it, as
             it may be called again in backward. Tensors that it captures get no gradient.
-        gradient_in_forward: compute the gradient along with the values. It is used where backward
-            brings the same factor for all rows, as from a mean; otherwise each block is computed
-            again. False saves the work where factors differ.
+        equal_weights: whether backward brings the same weight for all rows, as from a mean. True:
+            the gradient is computed along with the values, and only scaled in backward. False: each
+            block is computed again in backward. None: as True, if a look at the weights agrees,
+            which waits for a GPU; else as False. True must be so: nothing checks it.
 
     Returns:
         [n] or [n, k]. Only the first column has a gradient, to x and y; that of others is zero.
     """
     other = None if y is x else y
-    terms: Tensor = _MapRows.apply(x, other, measure, function, gradient_in_forward)
+    terms: Tensor = _MapRows.apply(x, other, measure, function, equal_weights)
     return terms
 
 
@@ -114,10 +115,11 @@ class _MapRows(torch.autograd.Function):
         y: Tensor | None,
         measure: Measure,
         function: RowFunction,
-        gradient_in_forward: bool,
+        equal_weights: bool | None,
     ) -> Tensor:
         rows = [x] if y is None else [x, y]  # y None: y is x, and one tensor takes both gradients
-        ctx.has_gradient = gradient_in_forward and any(ctx.needs_input_grad)
+        ctx.has_gradient = equal_weights is not False and any(ctx.needs_input_grad)
+        ctx.equal_weights = equal_weights
         ctx.compute = partial(_compute_block, x, rows[-1], measure, function)
         gradients = zeros_where(rows, ctx.needs_input_grad) if ctx.has_gradient else []
         terms = x.new_empty(0)
@@ -136,7 +138,7 @@ class _MapRows(torch.autograd.Function):
         saved = ctx.saved_tensors
         rows, gradients = saved[: ctx.inputs], saved[ctx.inputs :]
         weights = grad_outputs[0] if grad_outputs[0].ndim == 1 else grad_outputs[0][:, 0]
-        if ctx.has_gradient and bool((weights == weights[:1]).all()):
+        if ctx.has_gradient and (ctx.equal_weights or bool((weights == weights[:1]).all())):
             gradients = [None if g is None else g * weights[0] for g in gradients]
         else:
             gradients = zeros_where(rows, ctx.needs_input_grad)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from selfsup.core.numerics import full_precision
 from selfsup.losses.measures import COSINE
-from selfsup.losses.relations import Anchors, Pairs, Relations, masked_mean
+from selfsup.losses.relations import Anchors, Pairs, Relations, mask_self, masked_mean
 from selfsup.losses.row_blocks import RowFunction, log_1_plus_sum_exp, log_sum_exp, map_rows
 
 
@@ -42,17 +42,19 @@ def supcon(
         >>> round(supcon(x, labels, temperature=1.0).item(), 3)
         0.551
     """
-    relations = Relations(labels, anchors)
+    relations = Relations(labels, anchors, device=embeddings.device)
     count = relations.counts()[0]
+    divisor = relations.send(count).clamp(min=1)
 
     def cross_entropy(similarities: Tensor, block: slice) -> Tensor:
         logits = similarities / temperature
         positive_logits, positive = relations.positive_values(logits, block)
-        mean = positive_logits.masked_fill(~positive, 0).sum(1) / count[block].clamp(min=1)
-        return log_sum_exp(relations.mask_self(logits, block, fill=-torch.inf)) - mean
+        mean = positive_logits.masked_fill(~positive, 0).sum(1) / divisor[block]
+        return log_sum_exp(mask_self(logits, block, fill=-torch.inf)) - mean
 
-    terms = _map_anchors(embeddings, relations, cross_entropy, temperature)
-    return masked_mean(terms, count > 0, "a positive")
+    valid = count > 0
+    terms = _map_anchors(embeddings, relations, cross_entropy, temperature, valid=valid)
+    return masked_mean(terms, valid, "a positive")
 
 
 def class_nt_xent(
@@ -86,7 +88,7 @@ def class_nt_xent(
         >>> round(class_nt_xent(x, labels, temperature=1.0).item(), 3)
         0.551
     """
-    relations = Relations(labels, anchors)
+    relations = Relations(labels, anchors, device=embeddings.device)
     count, negatives = relations.counts()
     if (count * negatives).sum() == 0:
         raise ValueError("no anchor of the batch has both a positive and a negative")
@@ -98,7 +100,7 @@ def class_nt_xent(
         gap = log_sum_exp(negative_logits)[:, None] - positive_logits
         return F.softplus(gap).masked_fill(~positive, 0).sum(1)
 
-    return _map_anchors(embeddings, relations, cross_entropy, temperature).sum() / count.sum()
+    return _map_anchors(embeddings, relations, cross_entropy, temperature).sum() / int(count.sum())
 
 
 def multi_similarity(
@@ -142,7 +144,7 @@ def multi_similarity(
         >>> round(multi_similarity(x, labels, alpha=2, beta=50, base=0.5).item(), 3)
         0.157
     """
-    relations = Relations(labels, anchors, pairs)
+    relations = Relations(labels, anchors, pairs, embeddings.device)
     positives, negatives = relations.counts()
 
     def pull_and_push(similarities: Tensor, block: slice) -> Tensor:
@@ -195,7 +197,7 @@ def circle(
         >>> round(circle(x, labels, margin=0.4, gamma=10).item(), 3)
         0.078
     """
-    relations = Relations(labels, anchors, pairs)
+    relations = Relations(labels, anchors, pairs, embeddings.device)
     positives, negatives = relations.counts()
 
     def pull_times_push(similarities: Tensor, block: slice) -> Tensor:
@@ -206,16 +208,26 @@ def circle(
         push = relations.negative_values(push, block, fill=-torch.inf)
         return F.softplus(log_sum_exp(pull) + log_sum_exp(push))
 
-    terms = _map_anchors(embeddings, relations, pull_times_push)
-    return masked_mean(terms, (positives > 0) & (negatives > 0), "both a positive and a negative")
+    valid = (positives > 0) & (negatives > 0)
+    terms = _map_anchors(embeddings, relations, pull_times_push, valid=valid)
+    return masked_mean(terms, valid, "both a positive and a negative")
 
 
 def _map_anchors(
-    embeddings: Tensor, relations: Relations, function: RowFunction, temperature: float = 1.0
+    embeddings: Tensor,
+    relations: Relations,
+    function: RowFunction,
+    temperature: float = 1.0,
+    *,
+    valid: Tensor | None = None,
 ) -> Tensor:
-    """Apply `function` to each anchor's row of cosines. [m, d] -> [n]."""
+    """Apply `function` to each anchor's row of cosines. [m, d] -> [n].
+
+    The loss is the mean over the anchors that are `valid`, or the mean or sum over all.
+    """
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, not {temperature}")
     with full_precision(embeddings):
         z = COSINE.prepare(embeddings)
-        return map_rows(relations.anchor_rows(z), z, COSINE, function)
+        equal = valid is None or bool(valid.all())
+        return map_rows(relations.anchor_rows(z), z, COSINE, function, equal_weights=equal)

@@ -206,9 +206,9 @@ def triplet_windows(
         >>> round(loss.item(), 3), active.item()  # [1 - 1.5 + 1]+ and [1 - 0.5 + 1]+
         (1.0, 2)
     """
-    relations = Relations(labels, anchors)
+    relations = Relations(labels, anchors, device=embeddings.device)
     positives, negatives = relations.counts()
-    valid = (positives * negatives).sum()
+    valid = int((positives * negatives).sum())
     if valid == 0:
         raise ValueError("no anchor of the batch has both a positive and a negative")
 
@@ -220,9 +220,9 @@ def triplet_windows(
 
     with full_precision(embeddings):
         z = distance.prepare(embeddings)
-        sums = map_rows(relations.anchor_rows(z), z, distance, sum_losses)
+        sums = map_rows(relations.anchor_rows(z), z, distance, sum_losses, equal_weights=True)
         total, active = sums.double().sum(0)
-    count = active.detach() if active_only or semi_hard else valid
+    count = active.detach() if active_only or semi_hard else torch.full_like(active, valid)
     return total.to(z.dtype) / count.clamp(min=1).to(z.dtype), active.detach().long()
 
 

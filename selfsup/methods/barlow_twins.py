@@ -16,6 +16,8 @@ from selfsup.methods.method import Method, TwoViews, Views, project_views_separa
 class BarlowTwins(Method[TwoViews]):
     """The correlation of two views over the global batch becomes the identity."""
 
+    uses_labels = False
+
     def __init__(self, encoder: Encoder, config: BarlowTwinsConfig) -> None:
         """A wide projector of three layers; the last has no norm, the loss standardises."""
         super().__init__()

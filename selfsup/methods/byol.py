@@ -17,6 +17,8 @@ from selfsup.methods.teacher import Teacher
 class BYOL(Method[Predictions]):
     """Without negatives: the predictor and the slow teacher prevent collapse."""
 
+    uses_labels = False
+
     def __init__(self, encoder: Encoder, config: BYOLConfig) -> None:
         """A projector and a predictor of two layers each, as in section 3.2."""
         super().__init__()

@@ -27,6 +27,7 @@ from selfsup.augment.masks import view_masks
 from selfsup.config import DINOv2Config, ViewsConfig
 from selfsup.core.errors import require
 from selfsup.core.seeds import StepInfo
+from selfsup.core.transfers import send
 from selfsup.encoders.encoder import Encoder
 from selfsup.encoders.patch_tokens import (
     encode_patches,
@@ -98,6 +99,7 @@ class DINOv2(PrototypeMethod[ImageAndPatchRows]):
         self.teacher = Teacher(config.teacher, encoder, *self.heads)
         self.register_buffer("teacher_prototypes", self.prototypes.detach().clone())
         self.register_buffer("centre", torch.zeros(2, config.prototypes))
+        self._masked_rows: tuple[StepInfo | None, Tensor] = (None, torch.empty(0))
 
     @property
     def projector(self) -> nn.Module:
@@ -119,7 +121,18 @@ class DINOv2(PrototypeMethod[ImageAndPatchRows]):
             "use a larger --views.size or smaller patches",
         )
         shape, g = (images, large.views), info.generator("masks")
-        return (view_masks(shape, grid, g, masked=c.masked, fraction=c.mask),)
+        masks = view_masks(shape, grid, g, masked=c.masked, fraction=c.mask)
+        self._masked_rows = info, masked_rows(masks.flatten(0, 1), c.mask[1])
+        return (masks,)
+
+    def _masked(self, embeddings: ImageAndPatchRows, info: StepInfo) -> Tensor:
+        """List the rows of [n, t, k] patches that are masked: from the draws, which the host has.
+
+        Where the step's masks were not drawn here, a GPU is waited for.
+        """
+        weights = embeddings.weights.flatten()
+        drawn_for, rows = self._masked_rows
+        return send(rows, weights.device) if drawn_for == info else weights.nonzero()[:, 0]
 
     def embed(self, views: Views) -> ImageAndPatchRows:
         """Embed each size of crops in one pass; the teacher embeds only the large ones.
@@ -180,13 +193,14 @@ class DINOv2(PrototypeMethod[ImageAndPatchRows]):
             self.centre[1],
             rows.weights.detach().flatten() / rows.weights[..., 0].numel(),  # of n * t views
             **temperatures,
+            rows=self._masked(rows, info),
         )
         spread = torch.stack([koleo(view) for view in rows.features.unbind(1)]).sum()
         return of_images + c.patches * of_patches + c.koleo * spread
 
-    def _taught(self, embeddings: ImageAndPatchRows) -> tuple[Tensor, Tensor]:
+    def _taught(self, embeddings: ImageAndPatchRows, info: StepInfo) -> tuple[Tensor, Tensor]:
         """The teacher's rows [m, d] of large views, and of masked patches."""
-        masked = embeddings.teacher_patches[embeddings.weights > 0]
+        masked = embeddings.teacher_patches.flatten(0, 2)[self._masked(embeddings, info)]
         return embeddings.teacher.flatten(0, 1), masked
 
     @torch.no_grad()
@@ -195,7 +209,7 @@ class DINOv2(PrototypeMethod[ImageAndPatchRows]):
     ) -> None:
         """Update both centres with the batch, by the teacher that embedded it; then the teacher."""
         momentum = self.config.centre
-        for i, rows in enumerate(self._taught(embeddings)):
+        for i, rows in enumerate(self._taught(embeddings, info)):
             layer, old = self.teacher_prototypes[-i], self.centre[i]
             old.copy_(moving_centre(old, rows[:, None], layer, momentum=momentum))
         self.teacher.update(info, self.encoder, *self.heads)
@@ -211,7 +225,7 @@ class DINOv2(PrototypeMethod[ImageAndPatchRows]):
             prototypes_used(
                 rows, self.teacher_prototypes[-i], self.centre[i], temperature=temperature
             )
-            for i, rows in enumerate(self._taught(embeddings))
+            for i, rows in enumerate(self._taught(embeddings, info))
         ]
         names = {"prototypes": used[0], "patch_prototypes": used[1]}
         return super().signs(embeddings, labels, info) | names
@@ -229,6 +243,23 @@ def _require_masks(config: DINOv2Config) -> None:
         require(value >= 0, f"--method.{name} must be 0 or more, not {value}")
 
 
+def most_masked(masks: Tensor, most: float) -> int:
+    """How many patches of a view can be masked, k: the fraction `most` of p. bool [m, p] -> k."""
+    return max(1, int(most * masks.shape[1]))
+
+
+def masked_rows(masks: Tensor, most: float) -> Tensor:
+    """List the rows, of [m, k] as `masked_positions` has them, that are masked patches.
+
+    Example:
+        >>> masks = torch.tensor([[False, True, False, True], [True, False, False, False]])
+        >>> masked_rows(masks, 0.75)  # of views of 3 rows each
+        tensor([0, 1, 3])
+    """
+    places = torch.arange(most_masked(masks, most))
+    return (places < masks.sum(1, keepdim=True)).flatten().nonzero()[:, 0]
+
+
 def masked_positions(masks: Tensor, most: float) -> tuple[Tensor, Tensor]:
     """List the masked patches of each view first, and weigh them. bool [m, p] -> [m, k] twice.
 
@@ -240,7 +271,7 @@ def masked_positions(masks: Tensor, most: float) -> tuple[Tensor, Tensor]:
         >>> positions.tolist(), weights.tolist()
         ([[1, 3, 0]], [[0.5, 0.5, 0.0]])
     """
-    k = max(1, int(most * masks.shape[1]))
+    k = most_masked(masks, most)
     positions = masks.byte().argsort(dim=1, descending=True, stable=True)[:, :k]
     counts = masks.sum(1, keepdim=True)
     return positions, masks.gather(1, positions) / counts.clamp(min=1)

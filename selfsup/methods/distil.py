@@ -21,6 +21,7 @@ from selfsup.config.pretraining import require_positive
 from selfsup.core.errors import require
 from selfsup.core.numerics import full_precision
 from selfsup.core.seeds import StepInfo
+from selfsup.core.transfers import send
 from selfsup.encoders.encoder import Encoder
 from selfsup.losses.contrastive import nt_xent
 from selfsup.losses.distillation import feature_cosine, feature_mse, relational, soft_neighbours
@@ -69,8 +70,9 @@ class StoredFeatures:
         A row of zeros, of an image that could not be read, stays one.
         """
         kind = torch.promote_types(like.dtype, torch.float32)
-        rows = torch.from_numpy(self.rows[positions.cpu().numpy()]).to(like.device, kind)
-        centred = rows - self.mean.to(like.device, kind)
+        rows = torch.from_numpy(self.rows[positions.cpu().numpy()])
+        rows, mean = (send(x, like.device, kind) for x in (rows, self.mean))
+        centred = rows - mean
         return torch.where(rows.any(1, keepdim=True), centred, 0)
 
 
@@ -119,17 +121,19 @@ class LiveTeacher:
     def _features(self, images: Tensor) -> Tensor:
         """Undo the student's normalisation, resize, and embed. [b, c, s, s] -> [b, t]."""
         student, side, how = self.student, self.views.size, self.views.resampling
-        mean, std = (images.new_tensor(x)[:, None, None] for x in student.normalization)
+        moments = torch.tensor(student.normalization, dtype=images.dtype)
+        mean, std = send(moments, images.device)[:, :, None, None]
         pixels = images * std + mean
         if images.shape[-1] != side:
             pixels = F.interpolate(pixels, (side, side), mode=how, antialias=True)
         features: Tensor = self.encoder(standardize(pixels.clamp(0, 1), *self.views.normalization))
-        return features - self.mean.to(features)
+        return features - send(self.mean, features.device, features.dtype)
 
 
 class Distil(Method[Distilled | DistilledSimCLR]):
     """A student with a head into the teacher's width, and SimCLR's projector if it has a weight."""
 
+    uses_labels = False
     directions: Tensor | None
 
     def __init__(

@@ -10,6 +10,7 @@ from selfsup.config import LeJEPAConfig
 from selfsup.config.pretraining import require_positive
 from selfsup.core.errors import require
 from selfsup.core.seeds import StepInfo
+from selfsup.core.transfers import send
 from selfsup.encoders.encoder import Encoder
 from selfsup.losses.gaussian import lejepa
 from selfsup.methods.heads import mlp
@@ -18,6 +19,8 @@ from selfsup.methods.method import AllViews, Method, Views, project_all_views
 
 class LeJEPA(Method[AllViews]):
     """No teacher, no stop-gradient, no negatives: one regulariser, one weight."""
+
+    uses_labels = False
 
     def __init__(self, encoder: Encoder, config: LeJEPAConfig, *, large: int) -> None:
         """A projector of three layers without a norm after the last.
@@ -42,4 +45,4 @@ class LeJEPA(Method[AllViews]):
         z, c = embeddings.z, self.config
         g = info.generator("slices")
         directions = torch.randn(c.slices, z.shape[2], generator=g, dtype=torch.float64)
-        return lejepa(z, directions.to(z.device, z.dtype), centres=self.large, weight=c.weight)
+        return lejepa(z, send(directions, z.device, z.dtype), centres=self.large, weight=c.weight)

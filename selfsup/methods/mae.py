@@ -24,6 +24,7 @@ from selfsup.config import MAEConfig, ViewsConfig
 from selfsup.config.pretraining import require_positive
 from selfsup.core.errors import require
 from selfsup.core.seeds import StepInfo
+from selfsup.core.transfers import send
 from selfsup.encoders.encoder import Encoder
 from selfsup.encoders.patch_tokens import (
     encode_patches,
@@ -49,6 +50,8 @@ class Reconstructions(NamedTuple):
 
 class MAE(Method[Reconstructions]):
     """The decoder is dropped after training; the encoder never saw a mask token."""
+
+    uses_labels = False
 
     def __init__(self, encoder: Encoder, config: MAEConfig) -> None:
         """Make a decoder beside the encoder.
@@ -159,7 +162,7 @@ class Decoder(nn.Module):
         x = self.embed(torch.cat([prefix, visible], 1))  # [b, r + k, c]
         hidden = self.mask_token.to(x.dtype).expand(len(x), order.shape[1] - k, -1)
         place = build_sincos2d_pos_embed(list(grid), x.shape[2], dtype=torch.float32)
-        place = place.to(x.device, x.dtype)[order]  # [b, p, c]
+        place = send(place, x.device, x.dtype)[order]  # [b, p, c]
         patches = torch.cat([x[:, r:], hidden], 1) + place  # in their drawn order
         x = self.norm(self.blocks(torch.cat([x[:, :r], patches], 1)))
         out: Tensor = self.pixels(x[:, r + k :])

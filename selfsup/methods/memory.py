@@ -1,9 +1,13 @@
 """Embeddings of earlier batches, in buffers, so that they survive a restart."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from selfsup.core.errors import require
+from selfsup.core.transfers import send
 
 
 class Memory(nn.Module):
@@ -12,6 +16,9 @@ class Memory(nn.Module):
     Every process adds the rows of the whole global batch, so that all have the same rows in the
     same order. Sources: He et al. 2020, https://arxiv.org/abs/1911.05722 (a queue of keys); Wang et
     al. 2020, https://arxiv.org/abs/1912.06798 (cross-batch memory).
+
+    Labels and counter stay on the host wherever the rows are moved: a step decides by them what it
+    computes, and would wait for a GPU that had them.
     """
 
     rows: Tensor
@@ -32,6 +39,13 @@ class Memory(nn.Module):
             self.register_buffer("labels", torch.zeros(size, dtype=torch.int64))
             self.register_buffer("added", torch.tensor(0))
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """Move the rows alone."""
+        host = {name: self._buffers[name] for name in ("labels", "added") if self.size}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._buffers.update(host)
+        return self
+
     def contents(self) -> tuple[Tensor, Tensor]:
         """Return the embeddings [q, dim] and labels [q]; q grows up to the size."""
         assert self.size
@@ -50,7 +64,8 @@ class Memory(nn.Module):
         if not self.size or progress < self.start:
             return embeddings, labels
         rows, row_labels = self.contents()
-        return torch.cat([embeddings, rows.to(embeddings.dtype)]), torch.cat([labels, row_labels])
+        labels = torch.cat([labels.cpu(), row_labels])
+        return torch.cat([embeddings, rows.to(embeddings.dtype)]), labels
 
     @torch.no_grad()
     def add(self, embeddings: Tensor, labels: Tensor | None = None) -> None:
@@ -62,9 +77,9 @@ class Memory(nn.Module):
         if not self.size:
             return
         n = len(embeddings)
-        place = (self.added + torch.arange(n, device=self.rows.device)) % self.size
         newest = slice(max(0, n - self.size), n)
-        self.rows[place[newest]] = embeddings[newest].to(self.rows.dtype)
+        place = ((self.added + torch.arange(n)) % self.size)[newest]
+        self.rows[send(place, self.rows.device)] = embeddings[newest].to(self.rows.dtype)
         if labels is not None:
-            self.labels[place[newest]] = labels[newest]
+            self.labels[place] = labels[newest].cpu()
         self.added += n

@@ -58,6 +58,9 @@ class Method(nn.Module, Generic[E]):
     compares_networks = False
     """Whether the first two views that `embed` returns come from two networks, a student and its
     teacher: how near they are says how far the teacher is behind, and nothing of collapse."""
+    uses_labels = True
+    """Whether `loss`, `after_step` or `signs` look at labels; else processes need not gather them,
+    and all three get None."""
     loss_decays = False
     """Whether they have weight decay; of most only the direction counts."""
 

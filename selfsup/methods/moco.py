@@ -25,6 +25,7 @@ class MoCoV2(Method[TwoViews]):
     keep that at 64 images or more, use --sync-bn, or an encoder without batch norm.
     """
 
+    uses_labels = False
     compares_networks = True
 
     def __init__(self, encoder: Encoder, config: MoCoV2Config) -> None:
@@ -69,6 +70,8 @@ class MoCoV2(Method[TwoViews]):
 
 class MoCoV3(Method[Predictions]):
     """Predictions of both views against the teacher's embeddings of the other views."""
+
+    uses_labels = False
 
     def __init__(self, encoder: Encoder, config: MoCoV3Config) -> None:
         """A projector that ends in a norm without scale, and a predictor, as for a ResNet."""

@@ -21,6 +21,8 @@ from selfsup.methods.method import Method, Predictions, Views, project_views_sep
 class NNCLR(Method[Predictions]):
     """Positives are similar images from a queue of first views."""
 
+    uses_labels = False
+
     def __init__(self, encoder: Encoder, config: NNCLRConfig) -> None:
         """A projector of three layers, a norm after each, and a predictor of two."""
         super().__init__()

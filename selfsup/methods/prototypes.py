@@ -11,6 +11,7 @@ from selfsup.methods.method import E, Method
 class PrototypeMethod(Method[E]):
     """The prototypes belong to the loss, and do not move at the start of a run."""
 
+    uses_labels = False
     config: Any
     """Has `frozen`, the fraction of the run in which they do not move."""
     prototypes: nn.Parameter

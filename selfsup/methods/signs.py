@@ -9,7 +9,12 @@ import torch
 from torch import Tensor
 
 from selfsup.core.errors import require
-from selfsup.core.numerics import at_least_float32, full_precision, normalize
+from selfsup.core.numerics import (
+    at_least_float32,
+    full_precision,
+    normalize,
+    singular_values,
+)
 from selfsup.losses.measures import Distance
 from selfsup.losses.relations import Relations
 
@@ -39,7 +44,7 @@ def collapse_signs(embeddings: Tensor) -> dict[str, float]:
         n, d = z.shape
         centred = z - z.mean(0)
         std = centred.square().mean(0).sqrt().mean() * d**0.5
-        singular = torch.linalg.svdvals(centred)
+        singular = singular_values(centred)
         fractions = singular / singular.sum().clamp(min=1e-12)
         rank = torch.exp(-(fractions * fractions.clamp(min=1e-12).log()).sum())
         cosine = (z.sum(0).square().sum() - z.square().sum()) / max(1, n * (n - 1))
@@ -61,7 +66,7 @@ def pair_signs(embeddings: Tensor, labels: Tensor, distance: Distance) -> dict[s
         UserError: an embedding is not finite.
     """
     _require_finite(embeddings)
-    relations = Relations(labels)
+    relations = Relations(labels, device=embeddings.device)
     z = distance.prepare(embeddings)
     sums = z.new_zeros(2, 2, dtype=torch.float64)
     right = 0
@@ -71,7 +76,7 @@ def pair_signs(embeddings: Tensor, labels: Tensor, distance: Distance) -> dict[s
         same, other = (distances.masked_fill(~mask, math.inf).amin(1) for mask in masks)
         right += int((same < other).sum())
     counts = torch.stack(relations.counts())
-    positive, negative = (sums / counts.sum(1, keepdim=True).clamp(min=1)).tolist()
+    positive, negative = (sums.cpu() / counts.sum(1, keepdim=True).clamp(min=1)).tolist()
     spread = math.sqrt(max(0.0, (_variance(*positive) + _variance(*negative)) / 2))
     apart = negative[0] - positive[0] if counts.sum(1).min() > 0 else 0.0
     return {
@@ -111,6 +116,6 @@ def view_signs(first: Tensor, second: Tensor) -> dict[str, float]:
         gap, nearest: as in `pair_signs`, of cosine distances, with each image a class.
     """
     both = torch.cat([first[:COMPARED_IMAGES], second[:COMPARED_IMAGES]])
-    images = torch.arange(len(both) // 2, device=both.device).repeat(2)
+    images = torch.arange(len(both) // 2).repeat(2)
     signs = pair_signs(both, images, Distance("cosine"))
     return {name: signs[name] for name in ("gap", "nearest")}

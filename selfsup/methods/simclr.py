@@ -21,6 +21,8 @@ from selfsup.methods.method import Method, TwoViews, Views, project_both_views
 class SimCLR(Method[TwoViews]):
     """An encoder with a projector of two layers, which is dropped after training."""
 
+    uses_labels = False
+
     def __init__(self, encoder: Encoder, config: SimCLRConfig) -> None:
         """The projector has a norm after both layers, as the paper's code has."""
         super().__init__()

@@ -16,6 +16,8 @@ from selfsup.methods.method import Method, Predictions, Views, project_views_sep
 class SimSiam(Method[Predictions]):
     """Without negatives and without a teacher: predictor and stop-gradient suffice."""
 
+    uses_labels = False
+
     def __init__(self, encoder: Encoder, config: SimSiamConfig) -> None:
         """A projector of three layers, a norm after each, and a predictor with a bottleneck."""
         super().__init__()

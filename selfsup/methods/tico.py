@@ -19,6 +19,7 @@ from selfsup.methods.teacher import Teacher
 class TiCo(Method[TwoViews]):
     """Contrast with a moving average of the second moment instead of a memory of negatives."""
 
+    uses_labels = False
     compares_networks = True
     second_moment: Tensor
 

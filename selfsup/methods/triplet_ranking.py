@@ -182,10 +182,10 @@ class Triplet(Method[OneView]):
                     z, labels, distance=distance, margin=margin, anchors=n
                 )
             case "batch-all":
-                return distances.all_triplets(labels, anchors=n)
+                return distances.all_triplets(labels, anchors=n, device=z.device)
             case "random":
                 return sampled.random_triplets(
-                    labels, generator=info.generator("mining"), anchors=n
+                    labels, generator=info.generator("mining"), anchors=n, device=z.device
                 )
             case "distance-weighted":
                 return sampled.distance_weighted(

@@ -16,6 +16,8 @@ from selfsup.methods.method import Method, TwoViews, Views, project_views_separa
 class VICReg(Method[TwoViews]):
     """Variances and covariances are of the global batch, for each view separately."""
 
+    uses_labels = False
+
     def __init__(self, encoder: Encoder, config: VICRegConfig) -> None:
         """A wide projector of three layers without a norm after the last."""
         super().__init__()

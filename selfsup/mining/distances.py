@@ -42,8 +42,9 @@ def batch_hard(
         >>> a.tolist(), p.tolist(), n.tolist()
         ([0, 1, 2, 3], [1, 0, 3, 2], [2, 2, 1, 1])
     """
-    relations = Relations(labels, anchors)
-    if relations.largest_class > SMALL_CLASS:
+    relations = Relations(labels, anchors, device=embeddings.device)
+    on_host = embeddings.device.type == "cpu"
+    if relations.largest_class > SMALL_CLASS or not on_host:  # see `_nearest_negatives`
         return batch_easy_hard(
             embeddings,
             labels,
@@ -60,8 +61,7 @@ def batch_hard(
         column, positive = relations.class_members(block)
         squares = (z[column] - z[block][:, None]).square().sum(2).masked_fill(~positive, -1)
         p[block] = column.gather(1, squares.argmax(1, keepdim=True))[:, 0]
-    positives, negatives = relations.counts()
-    a = ((positives > 0) & (negatives > 0)).nonzero()[:, 0]
+    a = relations.complete_anchors()
     return a, p[a], n[a]
 
 
@@ -77,6 +77,8 @@ def _nearest_negatives(z: Tensor, relations: Relations, distance: Distance) -> T
         scores 0.40 and 0.31      the order is certain: the first row is the nearest
         scores 0.40 and 0.39999   the order is not: `distance.values` decides, exactly
         scores 0.40 and 0.40      equal rows are such a case too
+
+    Which rows are uncertain depends on the embeddings, so that a GPU would be waited for.
     """
     nearest = torch.empty(relations.anchor_count, dtype=torch.int64, device=z.device)
     gap = z.new_empty(relations.anchor_count)
@@ -132,10 +134,10 @@ def batch_easy_hard(
         >>> a.tolist(), p.tolist(), n.tolist()  # rows 1 and 2 have no negative beyond 2.0
         ([0, 3], [1, 2], [3, 0])
     """
-    relations = Relations(labels, anchors)
+    relations = Relations(labels, anchors, device=embeddings.device)
     z = distance.prepare(embeddings)
-    triplets = []
-    for block, distances, is_positive, is_negative in relations.compare_blocks(z, distance):
+    chosen = []
+    for _, distances, is_positive, is_negative in relations.compare_blocks(z, distance):
         if positive == "hardest":
             d_ap, p = distances.masked_fill(~is_positive, -torch.inf).max(1)
         else:
@@ -143,9 +145,11 @@ def batch_easy_hard(
         if negative == "semi-hard":
             is_negative &= distances > d_ap[:, None]
         d_an, n = distances.masked_fill(~is_negative, torch.inf).min(1)
-        valid = (d_ap.isfinite() & d_an.isfinite()).nonzero()[:, 0]
-        triplets.append((block.start + valid, p[valid], n[valid]))
-    return join_triplets(triplets)
+        chosen.append((d_ap.isfinite() & d_an.isfinite(), p, n))
+    valid, p, n = join_triplets(chosen)
+    # which anchors have a semi-hard negative depends on the embeddings: a GPU is waited for
+    a = relations.complete_anchors() if negative == "hardest" else valid.nonzero()[:, 0]
+    return a, p[a], n[a]
 
 
 @torch.no_grad()
@@ -181,7 +185,7 @@ def semi_hard(
         >>> a.tolist(), p.tolist(), n.tolist()  # of 2 and 3, rows 0 and 1 are at 3, 2 and 5, 4
         ([0, 1, 2, 3], [1, 0, 3, 2], [2, 2, 0, 1])
     """
-    relations = Relations(labels, anchors)
+    relations = Relations(labels, anchors, device=embeddings.device)
     z = distance.prepare(embeddings)
     triplets = []
     for block, distances, _, negative in relations.compare_blocks(z, distance):
@@ -225,19 +229,22 @@ def semi_hard_all(
         >>> list(zip(a.tolist(), p.tolist(), n.tolist()))
         [(0, 1, 2), (1, 0, 2), (1, 0, 3), (2, 3, 0), (3, 2, 0), (3, 2, 1)]
     """
-    relations = Relations(labels, anchors)
+    relations = Relations(labels, anchors, device=embeddings.device)
     z = distance.prepare(embeddings)
     triplets = []
-    for block, distances, positive, negative in relations.compare_blocks(z, distance):
-        a, p = positive.nonzero().unbind(1)
-        d_ap, d_an = distances[a, p][:, None], distances[a]
-        i, n = (negative[a] & (d_an > d_ap) & (d_an < d_ap + margin)).nonzero().unbind(1)
-        triplets.append((block.start + a[i], p[i], n))
+    for block, distances, _, negative in relations.compare_blocks(z, distance):
+        a, p = relations.positive_pairs(block)
+        row = a - block.start
+        d_ap, d_an = distances[row, p][:, None], distances[row]
+        i, n = (negative[row] & (d_an > d_ap) & (d_an < d_ap + margin)).nonzero().unbind(1)
+        triplets.append((a[i], p[i], n))
     return join_triplets(triplets)
 
 
 @torch.no_grad()
-def all_triplets(labels: Tensor, *, anchors: Anchors = None) -> Triplets:
+def all_triplets(
+    labels: Tensor, *, anchors: Anchors = None, device: torch.device | None = None
+) -> Triplets:
     """List every valid triplet (batch-all); their number grows with the cube of the batch.
 
     Source: Hermans et al. 2017, https://arxiv.org/abs/1703.07737, equation 4.
@@ -245,6 +252,7 @@ def all_triplets(labels: Tensor, *, anchors: Anchors = None) -> Triplets:
     Args:
         labels: [m] integers.
         anchors: how many of the first rows are anchors (`Anchors`).
+        device: of the indices; None: that of the labels.
 
     Returns:
         Indices [t] of anchors, positives and negatives.
@@ -254,11 +262,18 @@ def all_triplets(labels: Tensor, *, anchors: Anchors = None) -> Triplets:
         >>> list(zip(a.tolist(), p.tolist(), n.tolist()))
         [(0, 1, 2), (1, 0, 2)]
     """
-    relations = Relations(labels, anchors)
+    relations = Relations(labels, anchors, device=device)
+    negatives = relations.counts()[1]
     triplets = []
     for block in relations.blocks():
-        positive, negative = relations.masks(block)
-        a, p = positive.nonzero().unbind(1)
-        i, n = negative[a].nonzero().unbind(1)
-        triplets.append((block.start + a[i], p[i], n))
+        a, p = relations.positive_pairs(block)
+        _, negative = relations.masks(block)
+        size = int((relations.counts()[0] * negatives)[block].sum())
+        i, n = nonzero_of_size(negative[a - block.start], size).unbind(1)
+        triplets.append((a[i], p[i], n))
     return join_triplets(triplets)
+
+
+def nonzero_of_size(mask: Tensor, size: int) -> Tensor:
+    """Indices of the `size` places that are true, without a wait for a GPU to count them."""
+    return mask.nonzero() if mask.device.type == "cpu" else mask.nonzero_static(size=size)

@@ -39,17 +39,30 @@ def multi_similarity_pairs(
         >>> pairs.positive.tolist(), pairs.negative.tolist()  # cosine 0.6 to 1, 0.8 to 2, 0 to 3
         ([1], [2])
     """
-    relations = Relations(labels, anchors)
+    relations = Relations(labels, anchors, device=embeddings.device)
     z = COSINE.prepare(embeddings)
-    positive_pairs: list[Tensor] = []
-    negative_pairs: list[Tensor] = []
+    positive_pairs: list[tuple[Tensor, Tensor]] = []
+    negative_pairs: list[tuple[Tensor, Tensor]] = []
     for block, similarities, positive, negative in relations.compare_blocks(z, COSINE):
         least = similarities.masked_fill(~positive, torch.inf).amin(1, keepdim=True)
         most = similarities.masked_fill(~negative, -torch.inf).amax(1, keepdim=True)
         valid = least.isfinite() & most.isfinite()
-        offset = torch.tensor([block.start, 0], device=z.device)
         hard_positive = positive & valid & (similarities < most + epsilon)
         hard_negative = negative & valid & (similarities > least - epsilon)
-        positive_pairs.append(hard_positive.nonzero() + offset)
-        negative_pairs.append(hard_negative.nonzero() + offset)
-    return Pairs(*torch.cat(positive_pairs).unbind(1), *torch.cat(negative_pairs).unbind(1))
+        places = places_of(hard_positive, hard_negative)
+        for pairs, place in zip((positive_pairs, negative_pairs), places, strict=True):
+            anchor, partner = place.unbind(1)
+            pairs.append((anchor + block.start, partner))
+    positive_pair, negative_pair = (
+        [torch.cat(column) for column in zip(*pairs, strict=True)]
+        for pairs in (positive_pairs, negative_pairs)
+    )
+    return Pairs(*positive_pair, *negative_pair)
+
+
+def places_of(*masks: Tensor) -> list[Tensor]:
+    """Indices of the places of each mask that are true: `nonzero`, with one wait for a GPU."""
+    if masks[0].device.type == "cpu":
+        return [mask.nonzero() for mask in masks]
+    sizes = torch.stack([mask.sum() for mask in masks]).tolist()
+    return [mask.nonzero_static(size=size) for mask, size in zip(masks, sizes, strict=True)]

@@ -17,7 +17,11 @@ FARTHEST = 1.4  # just below sqrt 2, the usual distance of random directions
 
 @torch.no_grad()
 def random_triplets(
-    labels: Tensor, *, generator: torch.Generator, anchors: Anchors = None
+    labels: Tensor,
+    *,
+    generator: torch.Generator,
+    anchors: Anchors = None,
+    device: torch.device | None = None,
 ) -> Triplets:
     """Draw one positive and one negative of each anchor, uniformly.
 
@@ -27,6 +31,7 @@ def random_triplets(
         labels: [m] integers.
         generator: on the CPU; the same state gives the same triplets on every process.
         anchors: how many of the first rows are anchors (`Anchors`).
+        device: of the indices; None: that of the labels.
 
     Returns:
         Indices [t] of anchors, positives and negatives.
@@ -37,18 +42,17 @@ def random_triplets(
         >>> a.tolist(), p.tolist(), n.tolist()  # the third row has no positive
         ([0, 1], [1, 0], [2, 2])
     """
-    relations = Relations(labels, anchors)
+    relations = Relations(labels, anchors, device=device)
     draws = torch.rand(relations.anchor_count, 2, generator=generator, dtype=torch.float64)
-    draws = draws.to(labels.device)
+    draws = relations.send(draws)
     triplets = []
     for block in relations.blocks():
-        positive, negative = relations.masks(block)
-        valid = (positive.any(1) & negative.any(1)).nonzero()[:, 0]
+        valid = relations.complete_anchors(block)
         p, n = (
-            _pick(mask[valid].double(), draws[block][valid, i])
-            for i, mask in enumerate((positive, negative))
+            _pick(mask[valid - block.start].double(), draws[valid, i])
+            for i, mask in enumerate(relations.masks(block))
         )
-        triplets.append((block.start + valid, p, n))
+        triplets.append((valid, p, n))
     return join_triplets(triplets)
 
 
@@ -88,12 +92,13 @@ def distance_weighted(
         >>> a.tolist(), p.tolist()
         ([0, 1, 2, 3, 4, 5], [1, 0, 3, 2, 5, 4])
     """
-    relations = Relations(labels, anchors)
+    relations = Relations(labels, anchors, device=embeddings.device)
     distance = Distance("euclidean")
     z = distance.prepare(embeddings)
     width = z.shape[1]
+    has_negatives = bool((relations.counts()[1] > 0).any())  # then every anchor has
     triplets = []
-    for block, distances, positive, negative in relations.compare_blocks(z, distance):
+    for block, distances, _, negative in relations.compare_blocks(z, distance):
         clamped = distances.double().clamp(min=cutoff)
         weight = -(width - 2) * clamped.log()
         weight -= (width - 3) / 2 * (1 - clamped.square() / 4).clamp(min=1e-8).log()
@@ -101,10 +106,10 @@ def distance_weighted(
         has_near = near.any(1, keepdim=True)
         negative = torch.where(has_near, near, negative)
         weight = weight.masked_fill(~has_near, 0).masked_fill(~negative, -torch.inf)
-        a, p = (positive & negative.any(1, keepdim=True)).nonzero().unbind(1)
-        draws = torch.rand(len(a), generator=generator, dtype=torch.float64).to(z.device)
-        n = _pick((weight - weight.amax(1, keepdim=True)).exp()[a], draws)
-        triplets.append((block.start + a, p, n))
+        a, p = relations.positive_pairs(block if has_negatives else slice(0))
+        draws = torch.rand(len(a), generator=generator, dtype=torch.float64)
+        weight = (weight - weight.amax(1, keepdim=True)).exp()
+        triplets.append((a, p, _pick(weight[a - block.start], relations.send(draws))))
     return join_triplets(triplets)
 
 

@@ -18,6 +18,7 @@ from selfsup.core.memory import is_out_of_memory
 from selfsup.data.loader import Batch, Batches
 from selfsup.data.sources import Source
 from selfsup.training import checkpoint
+from selfsup.training.finite import FiniteCheck
 from selfsup.training.run import Run
 from selfsup.training.step import Stepper
 
@@ -39,10 +40,11 @@ def explained(run: Run, stepper: Stepper, batches: Batches, batch: Batch) -> Ite
     try:
         yield
     except DivergedError as error:
+        assert stepper.check is not None
         file = run.folder / FILE
         if run.main:
-            _write(file, _describe(run, stepper, batches, batch.step, str(error)))
-        raise DivergedError(f"{error}. {_how_to_replay(run, batch.step)}") from None
+            _write(file, _describe(run, stepper.check, batches, str(error)))
+        raise DivergedError(f"{error}. {_how_to_replay(run, stepper.check.step)}") from None
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -50,19 +52,14 @@ def explained(run: Run, stepper: Stepper, batches: Batches, batch: Batch) -> Ite
         raise NoRoomError(_what_fits(run, stepper, batch)) from None
 
 
-def _describe(
-    run: Run, stepper: Stepper, batches: Batches, step: int, reason: str
-) -> dict[str, Any]:
+def _describe(run: Run, check: FiniteCheck, batches: Batches, reason: str) -> dict[str, Any]:
     """Return what replays a step: images and draws follow from the seed and the step."""
+    step = check.step
     positions = batches.sampler(step).tolist()
-    flat = torch.cat([x.reshape(len(x), -1) for x in stepper.embeddings], 1)
+    flat = torch.cat([x.reshape(len(x), -1) for x in check.embeddings], 1)
     finite = flat.isfinite().all(1).tolist()
     rows = sorted(range(len(positions)), key=lambda i: (finite[i], i))[:MOST_IMAGES]
-    broken = [
-        name
-        for name, p in stepper.method.named_parameters()
-        if p.grad is not None and not p.grad.isfinite().all()
-    ]
+    broken = check.broken_gradients()
     return {
         "step": step,
         "seed": run.config.seed,

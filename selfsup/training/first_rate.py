@@ -109,4 +109,4 @@ def _nearest(encoder: Encoder, batch: Batch, config: FinetuneConfig, device: tor
             views = apply(crops, batch.draws[0].rows(chunk), config.views)
             features.append(at_least_float32(encoder(views[:, 0])))
     assert batch.labels is not None
-    return pair_signs(torch.cat(features), batch.labels.to(device), Distance("cosine"))["nearest"]
+    return pair_signs(torch.cat(features), batch.labels, Distance("cosine"))["nearest"]

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -113,6 +114,8 @@ class Forecast:
         self.run.print_line(f"about {rounded(left)} left on {where}: {pace}, {memory}")
         if busy := self._busy(device):
             self.run.print_line(f"hint: {busy}")
+        if precision := quicker_precision(self.run.accelerator):
+            self.run.print_line(f"hint: {precision}")
         if left > WORTH_A_HINT and (hint := self._quicker(left, seconds)):
             self.run.print_line(f"hint: {hint}")
 
@@ -174,6 +177,18 @@ class Forecast:
         images = views.views * self.batch / self.run.accelerator.num_processes
         rest = max(0.0, seconds - images * own)
         return float(images * quick + rest * (small / views.size) ** 2)
+
+
+def quicker_precision(accelerator: Accelerator) -> str:
+    """Name bfloat16 where a GPU that multiplies it several times faster computes in float32."""
+    if accelerator.device.type != "cuda" or accelerator.mixed_precision != "no":
+        return ""
+    if not torch.cuda.is_bf16_supported(including_emulation=False):
+        return ""
+    return (
+        "networks are computed in float32; `accelerate launch --mixed_precision bf16` before the "
+        "command is about twice as fast on this GPU, and losses stay in float32"
+    )
 
 
 def rounded(seconds: float) -> str:

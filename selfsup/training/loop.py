@@ -100,20 +100,25 @@ def train_steps(
             pulse.at(step, STEP)
             watch.record_bad(local)
             lr = schedule(optim, config.optim, batch=batch, step=step, total=total)
+            done = step + 1
+            reports = done % config.log_every == 0 or done in (1, total)
             with explained(run, stepper, batches, local):
                 if step == start:
                     stepper.warm_up_buckets(local)
                 loss = stepper(local)
-            done = step + 1
+                if reports:
+                    stepper.require_finite()
             progress.step(done)
             forecast(done)
-            if done % config.log_every == 0 or done in (1, total):
+            if reports:
                 watch.report(done, loss.item(), lr, stepper, stepper.info(local))
             method.after_step(stepper.embeddings, stepper.labels, stepper.info(local))
             run.at(done, total)
             halt = vote(requested())
             if done % config.save_every == 0 or done == total or halt:
                 pulse.at(done, SAVING)
+                with explained(run, stepper, batches, local):
+                    stepper.require_finite()
                 watch.require_few_bad()  # a checkpoint must not be trained on stand-ins
                 run.save(done, method, optim)
             pulse.at(done, CALLER)

@@ -9,8 +9,9 @@ from selfsup.augment.check import check
 from selfsup.augment.draws import Change, draw
 from selfsup.config import PretrainConfig, TrainConfig, ViewsConfig
 from selfsup.core.distributed import wait, world
-from selfsup.core.errors import UserError, require
+from selfsup.core.errors import DivergedError, UserError, require
 from selfsup.core.live import doing
+from selfsup.core.numerics import all_finite
 from selfsup.data.audit import not_masked, read_audit, training_units
 from selfsup.data.loader import Batches
 from selfsup.data.mixture import Mixture
@@ -205,8 +206,17 @@ def export(run: Run, method: Method, views: ViewsConfig, *, instead: Path | None
     """Write the method's encoder into the run folder, which completes the run.
 
     `instead` is a folder with an export, of which a copy is written instead.
+
+    Raises:
+        DivergedError: weights are not finite, as a step before the end of a run may leave them.
     """
     run.stop_if_requested("before the encoder is written; the checkpoints are whole")
+    weights = [x for x in method.exported.state_dict().values() if x.is_floating_point()]
+    if instead is None and not all_finite(weights):
+        raise DivergedError(
+            "weights are not finite, so that no encoder was written; the checkpoints are those of "
+            "steps before. Try a lower --optim.lr or a longer --optim.warmup"
+        )
     doing("writing the encoder")
     folder = run.folder / "encoder"
     if run.main and instead is not None:

@@ -17,8 +17,9 @@ Source: Gao et al. 2021, https://arxiv.org/abs/2101.06983 (two passes).
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -28,14 +29,18 @@ from torch import Tensor, nn
 from selfsup.augment.apply import apply
 from selfsup.augment.draws import Change
 from selfsup.config import ViewsConfig
-from selfsup.core.distributed import gather_fields, gather_rows, world
-from selfsup.core.errors import DivergedError
-from selfsup.core.numerics import all_finite, at_least_float32
+from selfsup.core.distributed import gather_fields, gather_rows, group_of_hosts, world
+from selfsup.core.numerics import at_least_float32
 from selfsup.core.seeds import StepInfo, seed_for
+from selfsup.core.transfers import send
 from selfsup.data.loader import Batch
 from selfsup.methods.method import Embeddings, Method
+from selfsup.training.ddp import hidden_from_ddp, leave_equal_buffers_to_processes
+from selfsup.training.finite import FiniteCheck
 
 Clip = Callable[[Sequence[nn.Parameter]], None]
+HOST_ROOM = 1 << 30  # bytes: 10,000 images of two views of 64 pixels
+GPU_SHARE = 32  # of 80 GB, views of 2,000 images: two each, of 224 pixels
 
 
 class Stepper:
@@ -74,10 +79,12 @@ class Stepper:
         self.accelerator = accelerator
         self.method = method
         self.loss_parameters = method.loss_parameters()
+        leave_equal_buffers_to_processes(method)
         with hidden_from_ddp(self.loss_parameters):
             averaged = any(p.requires_grad for p in method.parameters())
             self.network = accelerator.prepare_model(method, evaluation_mode=not averaged)
         self.optimizer = accelerator.prepare(optimizer)
+        self.hosts = group_of_hosts() if method.uses_labels else None
         self.views = views.by_size()
         self.micro_batch = micro_batch
         self.clip = clip
@@ -87,17 +94,27 @@ class Stepper:
         self.seed = seed
         self.total = total
         self.embeddings: Embeddings  # of the last batch, once there was one
-        self.labels: Tensor | None = None
+        self.labels: Tensor | None = None  # of the global batch, on the host
+        self.check: FiniteCheck | None = None  # of the last step
         self.drawn: tuple[int, tuple[Tensor, ...]] = (-1, ())  # a step, and what was drawn for it
 
     def __call__(self, batch: Batch) -> Tensor:
         """Move the weights by one step, in place, and return the loss before it.
 
+        The weights do not move by a gradient that is not finite. A GPU is not waited for: of a GPU
+        that is known one step later, before which no checkpoint is written (`require_finite`).
+
         Raises:
-            UserError: the loss or the gradient is not finite; the weights are as they were.
+            DivergedError: the loss or a gradient of this step (of a GPU: of the one before) is not
+                finite.
         """
+        on_gpu = self.accelerator.device.type != "cpu"
         loss = self.gradient(batch)
-        self._require_finite(loss, batch.step)
+        if on_gpu:
+            self.require_finite()  # of the step before: the answer came while this one was prepared
+        self.check = self._finite_check(loss, batch.step)
+        if not on_gpu:
+            self.require_finite()
         for parameter in self.method.frozen_parameters(self.info(batch)):
             parameter.grad = None
         if self.clip is not None:
@@ -107,24 +124,22 @@ class Stepper:
         self.optimizer.zero_grad()
         return loss
 
-    def _require_finite(self, loss: Tensor, step: int) -> None:
-        """Refuse to move the weights by a gradient that is not finite.
-
-        It is the same on every process, so that all stop. A gradient of float16 is left to the
-        scaler, which leaves out the step and lowers its factor.
-        """
-        finite = loss.isfinite()
+    def _finite_check(self, loss: Tensor, step: int) -> FiniteCheck:
+        """A gradient of float16 is left to the scaler, which leaves out the step."""
+        gradients = None
         if self.accelerator.scaler is None:
-            gradients = [p.grad for p in self.method.parameters() if p.grad is not None]
-            # embeddings go into queues and memories, also where the loss does not look at them
-            finite = finite & all_finite([*gradients, *self.embeddings]).to(finite.device)
-        if not finite:
-            what = f"loss is {loss.item()}" if not loss.isfinite() else "gradient is not finite"
-            raise DivergedError(
-                f"the {what} at step {step + 1}, so that the run stopped before this step; weights "
-                "and checkpoints are those of the steps before. Try a lower --optim.lr, a longer "
-                "--optim.warmup or --optim.clip 1"
-            )
+            named = self.method.named_parameters()
+            gradients = {name: p.grad for name, p in named if p.grad is not None}
+        return FiniteCheck(step, loss, gradients, self.embeddings)
+
+    def require_finite(self) -> None:
+        """Refuse the last step if it was not finite: of a GPU, which is waited for.
+
+        Raises:
+            DivergedError: it was not.
+        """
+        if self.check is not None:
+            self.check.require()
 
     def info(self, batch: Batch) -> StepInfo:
         """Return step, total and seed of this batch."""
@@ -132,20 +147,20 @@ class Stepper:
 
     def gradient(self, batch: Batch) -> Tensor:
         """Add the gradient of this batch to the parameters' `.grad`, and return the loss."""
+        labels = self._labels(batch)
         chunks = self._chunks(len(batch.positions))
         at_once = len(chunks) == 1
+        kept: dict[int, tuple[Tensor, ...]] = {}
         if at_once:
             local = with_graph = self._embed(batch, 0, chunks)
         else:
+            kept = self._views_to_keep(batch, chunks)
             with torch.no_grad(), frozen_running_stats(self.method):
-                several = [self._embed(batch, i, chunks) for i in range(len(chunks))]
+                several = [self._embed(batch, i, chunks, kept) for i in range(len(chunks))]
             local = type(several[0])(*(torch.cat(fields) for fields in zip(*several, strict=True)))
         local = self.method.look_up(local, batch.positions)
         everywhere = gather_fields(local)
         leaves = type(local)(*(at_least_float32(x).requires_grad_() for x in everywhere))
-        labels = None
-        if batch.labels is not None:
-            labels = gather_rows(batch.labels.to(self.accelerator.device, non_blocking=True))
         loss = self.method.loss(leaves, labels, self.info(batch))
         gradients = torch.autograd.grad(
             loss, [*leaves, *self.loss_parameters], allow_unused=True, materialize_grads=True
@@ -154,7 +169,7 @@ class Stepper:
         for i, chunk in enumerate(chunks):
             last = i == len(chunks) - 1
             with self._average_gradients_at(last=last):
-                outputs = list(with_graph if at_once else self._embed(batch, i, chunks))
+                outputs = list(with_graph if at_once else self._embed(batch, i, chunks, kept))
                 at_outputs = [g[chunk] for g in at_local]
                 if last:  # the gradient of the loss's own parameters is complete already
                     outputs += self.loss_parameters
@@ -163,6 +178,12 @@ class Stepper:
         self.embeddings = type(local)(*(leaf.detach() for leaf in leaves))
         self.labels = labels
         return loss.detach()
+
+    def _labels(self, batch: Batch) -> Tensor | None:
+        """Gather the labels on the host, before anything of this step waits for a GPU there."""
+        if batch.labels is None or not self.method.uses_labels:
+            return None
+        return gather_rows(batch.labels, group=self.hosts)
 
     def local_rows(self, gradient: Tensor, rows: int) -> Tensor:
         """Cut the rows of this process out of a gradient of the global batch, times the processes.
@@ -212,14 +233,36 @@ class Stepper:
         size = self.micro_batch or images
         return [slice(start, start + size) for start in range(0, images, size)]
 
-    def _embed(self, batch: Batch, i: int, chunks: list[slice]) -> Embeddings:
-        """Embed micro-batch i, with a random state that its place in the global batch gives."""
+    def _views_to_keep(self, batch: Batch, chunks: list[slice]) -> dict[int, tuple[Tensor, ...]]:
+        """Make the views of all micro-batches at once for both passes, if there is room for them.
+
+        Views are small beside what the network keeps of them for its backward pass.
+        """
+        device = self.accelerator.device
+        if sum(x.numel() for x in batch.crops) * 4 > room_for_views(device):
+            return {}
+        self._seed_network(batch, 0, chunks)
+        return {i: self.inputs(batch, chunk) for i, chunk in enumerate(chunks)}
+
+    def _seed_network(self, batch: Batch, i: int, chunks: list[slice]) -> None:
+        """Give micro-batch i the random state of its place in the global batch."""
         rank, _ = world()
         torch.manual_seed(seed_for(self.seed, batch.step, f"network/{rank * len(chunks) + i}"))
+
+    def _embed(
+        self,
+        batch: Batch,
+        i: int,
+        chunks: list[slice],
+        kept: Mapping[int, tuple[Tensor, ...]] = MappingProxyType({}),
+    ) -> Embeddings:
+        """Embed micro-batch i, of views that are `kept` or made here."""
+        self._seed_network(batch, i, chunks)
+        views = kept[i] if i in kept else self.inputs(batch, chunks[i])
         settling = batch.step < self.settle
         still = frozen_running_stats(self.method.encoder) if settling else nullcontext()
         with self.accelerator.autocast(), still:
-            embeddings: Embeddings = self.network(self.inputs(batch, chunks[i]))
+            embeddings: Embeddings = self.network(views)
         return embeddings
 
     def inputs(self, batch: Batch, chunk: slice) -> tuple[Tensor, ...]:
@@ -227,9 +270,9 @@ class Stepper:
         dtype, device = next(self.method.parameters()).dtype, self.accelerator.device
         views = []
         for crops, draws, config in zip(batch.crops, batch.draws, self.views, strict=True):
-            pixels = crops[chunk].to(device, non_blocking=True)
+            pixels = send(crops[chunk], device)
             views.append(apply(pixels, draws.rows(chunk), config, self.changes).to(dtype))
-        return (*views, *(x[chunk].to(device) for x in self._method_draws(batch)))
+        return (*views, *(send(x[chunk], device) for x in self._method_draws(batch)))
 
     def _method_draws(self, batch: Batch) -> tuple[Tensor, ...]:
         """Draw for the global batch, once a step; return the rows of this process."""
@@ -262,20 +305,12 @@ class Stepper:
         return nullcontext() if last else self.accelerator.no_sync(self.network)
 
 
-@contextlib.contextmanager
-def hidden_from_ddp(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Hide these parameters from DDP, so that it does not all-reduce them.
-
-    Their gradients are equal on all processes. DDP takes the parameters that need a gradient when
-    it is made, inside this block.
-    """
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
+def room_for_views(device: torch.device) -> int:
+    """Return how many bytes of views may stay between the passes of a step with micro-batches."""
+    if device.type != "cuda":
+        return HOST_ROOM
+    memory: int = torch.cuda.get_device_properties(device).total_memory
+    return memory // GPU_SHARE
 
 
 @contextlib.contextmanager

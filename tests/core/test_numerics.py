@@ -4,13 +4,19 @@ import math
 from itertools import product
 from typing import Literal
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from selfsup.core.numerics import at_least_float32, full_precision, normalize
+from selfsup.core.numerics import (
+    at_least_float32,
+    full_precision,
+    normalize,
+    singular_values,
+)
 from selfsup.losses.measures import Distance
 
 Kind = Literal["euclidean", "squared", "cosine"]
@@ -178,3 +184,18 @@ def test_rows_that_differ_by_a_millionth_of_their_length_have_a_distance() -> No
 def test_identical_rows_of_float64_are_exactly_0_apart() -> None:
     x = normal(1, 8).repeat(40, 1)  # the product form errs from 26 rows on
     assert (Distance(normalize=False).matrix(x, x) == 0).all()
+
+
+@pytest.mark.parametrize("shape", [(40, 12), (12, 40), (16, 16), (1, 5)])
+@pytest.mark.parametrize("kind", ["full", "of rank 3", "nearly collapsed", "zero"])
+def test_singular_values_are_those_of_a_decomposition(shape: tuple[int, int], kind: str) -> None:
+    g = np.random.default_rng(0)
+    x = g.standard_normal(shape)
+    if kind == "of rank 3":
+        x = g.standard_normal((shape[0], 3)) @ g.standard_normal((3, shape[1]))
+    if kind == "nearly collapsed":
+        x = 1e-6 * x + g.standard_normal(shape[1])
+    x = x * (kind != "zero")
+    values = singular_values(torch.tensor(x, dtype=torch.float32)).numpy()
+    expected = np.linalg.svd(x.astype(np.float32).astype(float), compute_uv=False)[::-1]
+    np.testing.assert_allclose(values, expected, rtol=1e-6, atol=1e-7 * expected.max())

@@ -76,11 +76,13 @@ def test_multi_similarity_of_mined_pairs_is_the_papers(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("alone", ["last", "first"])
 @pytest.mark.parametrize("name", CASES)
-def test_a_gradient_is_that_of_finite_differences(name: str) -> None:
+def test_a_gradient_is_that_of_finite_differences(name: str, alone: str) -> None:
     if name == "circle":
         return  # its weights have no gradient by definition: tested by its own
-    x, labels = normal(7, 3, 1).requires_grad_(), torch.tensor(MIXED)
+    mixed = MIXED if alone == "last" else MIXED[::-1]  # a row that counts nothing, at either end
+    x, labels = normal(7, 3, 1).requires_grad_(), torch.tensor(mixed)
     assert torch.autograd.gradcheck(lambda z: CASES[name].ours(z, labels, None), (x,))
 
 
@@ -194,7 +196,7 @@ def test_rows_of_different_weight_have_the_gradient_of_their_weighted_sum() -> N
             x,
             Similarity(),
             lambda values, block: values.exp().sum(1),
-            gradient_in_forward=in_forward,
+            equal_weights=None if in_forward else False,
         )
         gradients.append(torch.autograd.grad((terms * weight).sum(), x)[0])
     (expected,) = torch.autograd.grad(((x @ x.T).exp().sum(1) * weight).sum(), x)

@@ -9,10 +9,13 @@ from torch import Tensor
 from workers.calls import SMALL
 
 import selfsup
-from selfsup.core.errors import UserError
+from recipes.pretrain_simclr import Config
+from selfsup.core.errors import DivergedError, UserError
 from selfsup.doctor.cases import CASES
 from selfsup.doctor.certificate import prepare
 from selfsup.encoders.weights import read_file
+from selfsup.training.pretrain import export
+from selfsup.training.run import Run
 
 
 class Breaks(torch.autograd.Function):
@@ -68,3 +71,14 @@ def test_checkpoints_are_whole_although_the_log_looks_seldom(tmp_path: Path) -> 
     for file in files:
         for name, value in read_file(file).items():
             assert value.isfinite().all(), name
+
+
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf])
+def test_an_encoder_that_is_not_finite_is_not_exported(broken: float, tmp_path: Path) -> None:
+    run = Run(Config(data="x", out=str(tmp_path)))
+    step, _ = prepare(CASES["simclr"])
+    with torch.no_grad():
+        next(step.method.encoder.parameters())[0] = broken
+    with pytest.raises(DivergedError, match="no encoder was written"):
+        export(run, step.method, Config.views)
+    assert not (tmp_path / "encoder").exists()

@@ -14,7 +14,14 @@ from recipes.pretrain_simclr import Config as Pretrain
 from selfsup.config import EncoderConfig, ViewsConfig
 from selfsup.encoders.encoder import build
 from selfsup.training import forecast
-from selfsup.training.forecast import Forecast, needs, seconds_of_image, size, small_stem_ratio
+from selfsup.training.forecast import (
+    Forecast,
+    needs,
+    quicker_precision,
+    seconds_of_image,
+    size,
+    small_stem_ratio,
+)
 
 CPU = torch.device("cpu")
 
@@ -190,3 +197,21 @@ def test_needs_of_a_network_without_a_stem_are_told_too(tmp_path: Path) -> None:
 )
 def test_bytes_are_told_in_two_digits_or_three(count: float, words: str) -> None:
     assert size(int(count)) == words
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "supported", "named"),
+    [
+        ("cuda", "no", True, True),
+        ("cuda", "no", False, False),
+        ("cuda", "bf16", True, False),
+        ("cuda", "fp16", True, False),
+        ("cpu", "no", True, False),
+    ],
+)
+def test_bfloat16_is_named_where_a_gpu_that_has_it_computes_in_float32(
+    device: str, precision: str, supported: bool, named: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: supported)
+    of_run: Any = SimpleNamespace(device=torch.device(device), mixed_precision=precision)
+    assert ("bf16" in quicker_precision(of_run)) == named

@@ -15,6 +15,7 @@ from selfsup.core.errors import UserError
 from selfsup.core.seeds import StepInfo, seed_for
 from selfsup.doctor.cases import CASES
 from selfsup.doctor.certificate import BATCH, FIRST, prepare
+from selfsup.training import step as step_module
 from selfsup.training.optim import clipping
 
 pytestmark = pytest.mark.slow
@@ -54,6 +55,30 @@ def test_each_micro_batch_has_random_numbers_of_its_own_the_same_in_both_passes(
     monkeypatch.setattr("selfsup.training.step.world", lambda: (1, 2))
     step._embed(batches[FIRST], 1, step._chunks(16))
     assert seen[-1] == seed_for(0, FIRST, "network/3")
+
+
+@pytest.mark.parametrize("case", ["simclr", "dinov2", "swav"])
+def test_views_of_micro_batches_are_made_once_if_there_is_room_and_twice_if_not(
+    case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, gradients = [], []
+    for room in (step_module.HOST_ROOM, 0):
+        monkeypatch.setattr(step_module, "HOST_ROOM", room)
+        step, batches = prepare(CASES[case], micro_batches=4)
+        calls: list[Any] = []
+        inputs = step.inputs
+
+        def counted(*call: Any, calls: list[Any] = calls, inputs: Any = inputs) -> Any:
+            calls.append(call)
+            return inputs(*call)
+
+        monkeypatch.setattr(step, "inputs", counted)
+        step.gradient(batches[FIRST])
+        made.append(len(calls))
+        gradients.append([p.grad for p in step.method.parameters() if p.grad is not None])
+    assert made == [4, 8]
+    for once, twice in zip(*gradients, strict=True):
+        assert torch.equal(once, twice)
 
 
 def test_running_statistics_take_in_each_micro_batch_once() -> None:

@@ -1,0 +1,39 @@
+"""Copies from the host to a device that nobody waits for."""
+
+import torch
+from torch import Tensor
+
+
+def send(x: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """Copy a tensor of the host to a device, without waiting for what the device does meanwhile.
+
+    A copy waits for all that the device was given before, unless it is asked not to and the memory
+    is pinned. On the CPU, and for a tensor that is on the device already, `x.to` is all there is.
+    """
+    x = x if dtype is None else x.to(dtype)
+    if device.type == "cuda" and x.device.type == "cpu":
+        x = x.pin_memory()
+    return x.to(device, non_blocking=True)
+
+
+class Arriving:
+    """A tensor on its way from a device to the host, which goes on meanwhile.
+
+    Example:
+        >>> Arriving(torch.tensor([1.0, 2.0])).wait().tolist()
+        [1.0, 2.0]
+    """
+
+    def __init__(self, x: Tensor) -> None:
+        """Begin to copy."""
+        self._host = x.to("cpu", non_blocking=True)  # a GPU copies into pinned memory
+        self._copied = None
+        if x.device.type == "cuda":
+            self._copied = torch.cuda.Event()
+            self._copied.record()
+
+    def wait(self) -> Tensor:
+        """Return it on the host, once it is there."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return self._host
