@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from selfsup.core.errors import require
+from selfsup.core.secrets import without_passwords
 
 
 def exists(text: str) -> bool:
@@ -27,6 +28,20 @@ def urls_in(text: str) -> list[str]:
     """List the URLs among the terms of "A + B * 2"."""
     terms = [term.strip().partition(" * ")[0] for term in text.split(" + ")]
     return [term for term in terms if is_url(term)]
+
+
+def refuse_passwords(text: str) -> None:
+    """Refuse URLs with a user, a password or a token: files and logs would keep them.
+
+    Raises:
+        UserError: without them.
+    """
+    for url in urls_in(text):
+        require(
+            without_passwords(url) == url,
+            f"{url} has a password or a token in it, which config.yaml and logs would keep: give "
+            "credentials by the environment (selfsup/data/README.md)",
+        )
 
 
 def run_in(folder: Path) -> Path:

@@ -7,10 +7,10 @@ from typing import BinaryIO, cast
 from urllib.parse import urlsplit
 
 from selfsup.config import CacheConfig
-from selfsup.core.errors import UserError, require
+from selfsup.core.errors import UserError
 from selfsup.core.live import doing
 from selfsup.core.notices import notice
-from selfsup.core.secrets import without_passwords
+from selfsup.core.paths import refuse_passwords
 from selfsup.data.mixture import Mixture
 from selfsup.data.pack import packed
 from selfsup.data.remote import RemoteFile, open_cache
@@ -32,11 +32,7 @@ def open_remote(url: str, *, labels: str, channels: int, cache: CacheConfig) -> 
     Raises:
         UserError: it is neither, cannot be read, or has a password in it.
     """
-    require(
-        without_passwords(url) == url,
-        f"{url} has a password or a token in it, which config.yaml and logs would keep: give "
-        "credentials by the environment (selfsup/data/README.md)",
-    )
+    refuse_passwords(url)
     named.add(url)
     kind = _suffix(url)
     urls = [url] if kind else _shards_of(url)

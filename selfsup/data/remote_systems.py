@@ -20,6 +20,8 @@ WAITS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Seconds between the tries of a range, half a minute in all."""
 OPENING_WAITS = WAITS[:3]
 """The same where a file is opened, so that a wrong name is told in seconds."""
+OPENING_SECONDS = 5.0
+"""No try of opening begins later: S3's client has tries of its own within each of ours."""
 CONNECT, SILENCE = 10.0, 60.0
 """Seconds until an HTTP server has taken a connection, and between two of its packets."""
 GONE, REFUSED = {404, 410}, {400, 401, 403, 405, 407, 451}
@@ -53,8 +55,9 @@ def place_of(url: str) -> Place:
             _opened[start] = fsspec.core.url_to_fs(url, **_options(scheme))[0]
         return Place(_opened[start], _opened[start]._strip_protocol(url))
     except ImportError as error:
-        package = INSTALL.get(scheme, "what it names")
-        raise UserError(f"{url} cannot be read ({error}): pip install {package}") from None
+        package = INSTALL.get(scheme)
+        hint = f": pip install {package}" if package else ""
+        raise UserError(f"{url} cannot be read ({error}){hint}") from None
     except (ValueError, TypeError, OSError) as error:
         raise UserError(f"{url} cannot be read: {_first_line(error)}") from None
 
@@ -114,7 +117,8 @@ def tried(what: object, work: Callable[[], T], waits: Sequence[float]) -> T:
     Raises:
         UserError: with the reason.
     """
-    for wait in (*waits, None):
+    began = time.monotonic()
+    for tries, wait in enumerate((*waits, None), start=1):
         try:
             return work()
         except UserError:
@@ -125,16 +129,18 @@ def tried(what: object, work: Callable[[], T], waits: Sequence[float]) -> T:
                 raise UserError(f"{what} does not exist on its server") from None
             if kind == "refused":
                 raise refused(str(what), error) from None
-            if wait is None:
-                raise unreachable(str(what), error, len(waits) + 1) from None
+            if wait is None or time.monotonic() - began > OPENING_SECONDS:
+                raise unreachable(str(what), error, tries) from None
             time.sleep(wait)
     raise AssertionError("the last try returns or raises")
 
 
 def kind_of(error: BaseException) -> str:
     """What an error of a file system means: gone, refused or broken."""
+    answer = getattr(error, "response", None)
+    code = answer.get("Error", {}).get("Code") if isinstance(answer, dict) else None  # botocore's
     status = getattr(error, "status", None)
-    if status in GONE:
+    if status in GONE or code in ("NoSuchBucket", "NoSuchKey"):
         return "gone"
     if status in REFUSED or isinstance(error, PermissionError):
         return "refused"
