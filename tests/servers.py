@@ -54,6 +54,7 @@ class FileServer(ThreadingHTTPServer):
 
 class _Files(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server: FileServer
 
     def log_message(self, *_: object) -> None:
