@@ -22,6 +22,8 @@ class Faults:
 
     dropped: float = 0.0
     """Fraction of answers that break off halfway or never begin."""
+    last: int | None = None
+    """So many more GETs are answered, then none; None: all."""
     busy: int = 0
     """So many further requests are answered by 503."""
     ranges: bool = True
@@ -40,6 +42,7 @@ class FileServer(ThreadingHTTPServer):
     """Serve a folder at `url`."""
 
     daemon_threads = True
+    request_queue_size = 128
 
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Files)
@@ -65,6 +68,12 @@ class _Files(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.faults.requests.append(f"{self.path} {self.headers.get('Range', '')}")
+        faults = self.server.faults
+        if faults.last is not None:
+            faults.last -= 1
+            if faults.last < 0:
+                self.close_connection = True
+                return
         self._answer(body=True)
 
     def _answer(self, *, body: bool) -> None:

@@ -3,7 +3,7 @@
     DIR/ab/cdef...   an entry, by the sha256 of its key: a checksum, then the bytes
     DIR/tmp-...      an entry that is being written; it is renamed when it is whole
     DIR/total        the bytes of all entries, changed under a lock
-    DIR/evicting     locked by the process that removes entries
+    DIR/evicting     shared by processes that write an entry, locked by one that removes entries
 
 A hit renews an entry's time. A write that does not fit removes the entries that were unused for
 longest, down to nine tenths of the size. Meanwhile other processes read on and keep nothing.
@@ -14,7 +14,6 @@ import hashlib
 import itertools
 import os
 import threading
-import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,8 +35,6 @@ LARGEST = 4
 """An entry may take one part in so many of the whole."""
 LOW = 0.9
 """Fraction of the size that is left after entries were removed."""
-ABANDONED = 3600.0
-"""Seconds after which a file that is being written belongs to a process that was killed."""
 _numbers = itertools.count()
 
 
@@ -63,7 +60,7 @@ class DiskCache:
         """Whether a write has failed: then entries are only read."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with _locked(folder / "evicting"), _locked(folder / "total"):
+            with _locked(folder / "evicting", shared=True), _locked(folder / "total"):
                 pass
         except OSError as error:
             raise cannot_write(folder, error.errno or 0, error) from None
@@ -90,8 +87,8 @@ class DiskCache:
         if self.shut or size > self.most // LARGEST or path.exists():
             return
         try:
-            if self._reserve(size) or (self._evict(size) and self._reserve(size)):
-                self._write(path, data)
+            if not self._added(path, data, size) and self._evict(size):
+                self._added(path, data, size)
         except OSError as error:
             self.shut = True
             notice(
@@ -102,6 +99,14 @@ class DiskCache:
     def _path(self, key: str) -> Path:
         digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
         return self.folder / digest[:2] / digest[2:]
+
+    def _added(self, path: Path, data: bytes, size: int) -> bool:
+        """Write an entry, if there is room and no process removes entries just now."""
+        with _locked(self.folder / "evicting", shared=True, wait=False) as held:
+            if held is None or not self._reserve(size):
+                return False
+            self._write(path, data)
+        return True
 
     def _write(self, path: Path, data: bytes) -> None:
         name = f"tmp-{os.getpid()}-{threading.get_ident()}-{next(_numbers)}"
@@ -127,12 +132,13 @@ class DiskCache:
         return fits
 
     def _evict(self, size: int) -> bool:
-        """Remove the entries that were unused for longest; False if another process does so."""
+        """Remove the entries that were unused for longest; False if other processes are at work."""
         with _locked(self.folder / "evicting", wait=False) as held:
             if held is None:
                 return False
-            with _locked(self.folder / "total") as file:
-                before = _read_total(file) or 0
+            for abandoned in self.folder.glob("tmp-*"):  # of processes that were killed
+                with contextlib.suppress(OSError):
+                    abandoned.unlink()
             entries = sorted(self._entries())
             left = sum(entry.size for entry in entries)
             for entry in entries:
@@ -141,23 +147,16 @@ class DiskCache:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(entry.path)
                 left -= entry.size
-            with _locked(self.folder / "total") as file:  # others may have written meanwhile
-                meanwhile = (_read_total(file) or before) - before
-                _write_total(file, max(0, left + meanwhile))
+            with _locked(self.folder / "total") as file:
+                _write_total(file, left)
         return True
 
     def _entries(self) -> Iterator[_Entry]:
-        """List all entries, and remove what killed processes left behind."""
-        for folder in (self.folder, *(p for p in self.folder.iterdir() if p.is_dir())):
+        for folder in self.folder.glob("??"):
             with contextlib.suppress(FileNotFoundError), os.scandir(folder) as found:
                 for file in found:
-                    if folder == self.folder and not file.name.startswith("tmp-"):
-                        continue
                     with contextlib.suppress(FileNotFoundError):
                         status = file.stat()
-                        if folder == self.folder and time.time() - status.st_mtime > ABANDONED:
-                            os.unlink(file.path)
-                            continue
                         yield _Entry(status.st_mtime_ns, _rounded(status.st_size), file.path)
 
 
@@ -170,7 +169,7 @@ def _checksum(data: bytes) -> bytes:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, *, wait: bool = True) -> Iterator[IO[bytes] | None]:
+def _locked(path: Path, *, wait: bool = True, shared: bool = False) -> Iterator[IO[bytes] | None]:
     """Hold the lock of a file in the block; None where another process has it and wait is False.
 
     The system gives a lock back when its process ends, however that comes.
@@ -178,7 +177,8 @@ def _locked(path: Path, *, wait: bool = True) -> Iterator[IO[bytes] | None]:
     with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0) as file:
         if fcntl is not None:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+                fcntl.flock(file, kind | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
                 yield None
                 return

@@ -255,7 +255,9 @@ def test_a_status_of_the_server_is_one_sentence(
 def test_a_server_without_ranges_is_told_before_it_sends_whole_files(server: FileServer) -> None:
     server.faults.ranges = False
     for name in ("jpeg.pack", "one-size.pack", "x.tar"):
-        with pytest.raises(UserError, match=r"the server sends whole files \(0.\d MB\) and no rang"):
+        with pytest.raises(
+            UserError, match=r"the server sends whole files \(0.\d MB\) and no rang"
+        ):
             open_source(f"{server.url}/{name}")
 
 
