@@ -14,7 +14,7 @@ from selfsup.core.errors import UserError
 from selfsup.data.disk_cache import UNIT, DiskCache
 
 MOST = 400 * UNIT
-processes = multiprocessing.get_context("fork" if hasattr(os, "fork") else "spawn")
+POSIX = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked and killed")
 
 
 def content(i: int, units: float = 2.5) -> bytes:
@@ -72,8 +72,12 @@ def fill(folder: Path, first: int, entries: int) -> None:
         cache.put(str(i % 500), content(i % 500))
 
 
+@POSIX
 def test_processes_that_write_at_once_keep_the_size_and_every_entry_whole(tmp_path: Path) -> None:
-    writers = [processes.Process(target=fill, args=(tmp_path, 97 * i, 400)) for i in range(4)]
+    writers = [
+        multiprocessing.get_context("fork").Process(target=fill, args=(tmp_path, 97 * i, 400))
+        for i in range(4)
+    ]
     for writer in writers:
         writer.start()
     sizes = []
@@ -94,10 +98,12 @@ def test_processes_that_write_at_once_keep_the_size_and_every_entry_whole(tmp_pa
     assert len(kept) == len([*tmp_path.glob("??/*")])
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="POSIX")
+@POSIX
 def test_processes_killed_anywhere_leave_only_whole_entries(tmp_path: Path) -> None:
     for attempt in range(12):
-        writer = processes.Process(target=fill, args=(tmp_path, 61 * attempt, 10_000))
+        writer = multiprocessing.get_context("fork").Process(
+            target=fill, args=(tmp_path, 61 * attempt, 10_000)
+        )
         writer.start()
         time.sleep(0.01 + 0.007 * attempt)
         writer.kill()

@@ -62,9 +62,9 @@ def test_a_run_on_s3_that_is_killed_ends_as_one_on_the_disk_and_writes_no_creden
         client.create_bucket(Bucket="images")
         client.upload_file(str(pack), "images", "x.pack")
         flags = ("--data", "s3://images/x.pack", "--out", out, "--workers", "2", *FLAGS, *EVERY)
-        flags = (*flags, "--cache.dir", cache, "--cache.gb", "0.02")
-        kill_after(5, recipe_command("recipes/pretrain_simclr.py", *flags), out)
-        done = called("recipes/pretrain_simclr.py", *flags)
+        kept = ("--cache.dir", cache, "--cache.gb", "0.02")
+        kill_after(5, recipe_command("recipes/pretrain_simclr.py", *flags, *kept), out)
+        done = called("recipes/pretrain_simclr.py", *flags, *kept)
     assert done.returncode == 0, done.stderr
     assert "going on from step" in done.stdout
     assert weights(out) == local
