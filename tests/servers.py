@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,6 +21,8 @@ HEADER = re.compile(r"bytes=(\d+)-(\d+)")
 class Faults:
     """What a server does wrong; tests change it while it runs."""
 
+    delay: float = 0.0
+    """Seconds before each answer."""
     dropped: float = 0.0
     """Fraction of answers that break off halfway or never begin."""
     last: int | None = None
@@ -78,6 +81,7 @@ class _Files(BaseHTTPRequestHandler):
 
     def _answer(self, *, body: bool) -> None:
         faults, path = self.server.faults, self.path.partition("?")[0]
+        time.sleep(faults.delay)
         if faults.password and self.headers.get("Authorization") != faults.password:
             return self._say(401)
         if path in faults.status:
@@ -90,14 +94,17 @@ class _Files(BaseHTTPRequestHandler):
             return self._list(file)
         if not file.is_file():
             return self._say(404)
-        data = file.read_bytes()[: faults.cut.get(path)]
+        size = faults.cut.get(path, file.stat().st_size)
         match = HEADER.fullmatch(self.headers.get("Range", "")) if faults.ranges else None
-        if match is not None and int(match[1]) >= len(data):
+        start, end = (int(match[1]), int(match[2]) + 1) if match else (0, size)
+        if match is not None and start >= size:
             return self._say(416)
-        sent = data[int(match[1]) : int(match[2]) + 1] if match else data
+        with file.open("rb") as opened:
+            opened.seek(start)
+            sent = opened.read(min(end, size) - start)
         self.send_response(206 if match else 200)
         self.send_header("Content-Length", str(len(sent)))
-        self.send_header("ETag", f'"{len(data)}-{file.stat().st_mtime_ns}"')
+        self.send_header("ETag", f'"{size}-{file.stat().st_mtime_ns}"')
         self.end_headers()
         if body and self.server.draw.random() < faults.dropped:
             self.wfile.write(sent[: len(sent) // 2])

@@ -22,6 +22,8 @@ from selfsup.data.tar_members import Shard, read_shard
 
 SHARDS_AT_ONCE = 8
 """Shards whose members are read at a time."""
+_listed: dict[str, tuple[list[str], list[Shard]]] = {}
+"""Versions and members of the shards that were listed last: a run opens its images twice."""
 named: set[str] = set()
 """URLs that were opened in this process because its user named them."""
 
@@ -77,6 +79,9 @@ def _shards_of(url: str) -> list[str]:
 
 def _members(url: str, files: list[RemoteFile]) -> list[Shard]:
     """Read which images each shard has, from the cache or in one pass through the shard."""
+    versions = [f"{file.url} {file.version} {file.size}" for file in files]
+    if url in _listed and _listed[url][0] == versions:
+        return _listed[url][1]
     doing(f"reading the members of {len(files)} shards")
     with ThreadPoolExecutor(SHARDS_AT_ONCE) as pool:
         shards = list(pool.map(_index, files))
@@ -86,6 +91,8 @@ def _members(url: str, files: list[RemoteFile]) -> list[Shard]:
             f"{url}: to list the members of {len(files)} shards {size:.2f} GB were passed "
             "through, as at each start; --cache.dir FOLDER keeps the list"
         )
+    _listed.clear()
+    _listed[url] = versions, shards
     return shards
 
 

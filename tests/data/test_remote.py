@@ -20,7 +20,7 @@ from servers import KEYS, FileServer, s3_serving, serving
 from selfsup.augment.boxes import CenterBoxes, CropSpec
 from selfsup.config import CacheConfig, ViewsConfig
 from selfsup.core.errors import UnusableError, UserError
-from selfsup.data import remote, remote_systems
+from selfsup.data import open_remote, remote, remote_systems
 from selfsup.data.encode import Style
 from selfsup.data.fingerprint import fingerprint
 from selfsup.data.loader import read_ahead
@@ -125,6 +125,7 @@ def test_images_at_a_url_are_those_on_the_disk(
     cache = CacheConfig(dir=str(tmp_path / "cache"), gb=0.05)
     assert_same(open_source(f"{server.url}/{kind}", cache=cache), local)
     server.faults.requests.clear()
+    open_remote._listed.clear()  # as in another process
     again = open_source(f"{server.url}/{kind}", cache=cache)
     assert_same(pickle.loads(pickle.dumps(again)), local)
     listed = (f"/{kind} ", f"/{kind}/ ")
@@ -366,3 +367,6 @@ def test_a_tar_is_listed_in_one_pass(server: FileServer, stored: Path) -> None:
     ranges = [r.split("bytes=")[1] for r in server.faults.requests if "bytes=" in r]
     spans = [tuple(map(int, r.split("-"))) for r in ranges if r != "0-1023"]
     assert sum(end - start + 1 for start, end in spans) <= size
+    server.faults.requests.clear()
+    open_source(f"{server.url}/x.tar")  # again in this process
+    assert [r for r in server.faults.requests if "bytes=" in r] == ["/x.tar bytes=0-1023"]
