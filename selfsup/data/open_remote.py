@@ -79,7 +79,7 @@ def _shards_of(url: str) -> list[str]:
 
 def _members(url: str, files: list[RemoteFile]) -> list[Shard]:
     """Read which images each shard has, from the cache or in one pass through the shard."""
-    versions = [f"{file.url} {file.version} {file.size}" for file in files]
+    versions = [f"{file.url} {file.version} {file.size} {file.cache.dir}" for file in files]
     if url in _listed and _listed[url][0] == versions:
         return _listed[url][1]
     doing(f"reading the members of {len(files)} shards")
