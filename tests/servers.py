@@ -114,7 +114,9 @@ class _Files(BaseHTTPRequestHandler):
 
     def _list(self, folder: Path) -> None:
         links = "".join(f'<a href="{p.name}">{p.name}</a>\n' for p in folder.iterdir())
-        page = (links + '<a href="http://elsewhere.invalid/x.tar">x</a>').encode()
+        elsewhere = ("http://elsewhere.invalid/x.tar", "/x.tar", "../x.tar")
+        links += "".join(f'<a href="{link}">a shard of another folder</a>\n' for link in elsewhere)
+        page = links.encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(page)))
         self.end_headers()

@@ -7,13 +7,15 @@ from selfsup.data.remote import RemoteFile
 
 FIRST, LARGEST = 256 << 10, 32 << 20
 """Bytes of the first request after a jump, and of the largest of those that follow each other."""
+SKIPPED = 1 << 20
+"""A longer gap is jumped over; a shorter one takes less time to read than another request."""
 
 
 class RemoteStream(io.RawIOBase):
     """Read a file in windows that double while they follow each other.
 
-    Tars of small images come in few large requests; of members that are larger than a window only
-    the neighbourhood of their headers is read.
+    Tars of small images come in few large requests; of members of several MB only the neighbourhood
+    of their headers is read.
     """
 
     def __init__(self, file: RemoteFile) -> None:
@@ -59,7 +61,7 @@ class RemoteStream(io.RawIOBase):
     def _fetch(self) -> None:
         """Read the window that begins here."""
         gap = self.at - (self.window_start + len(self.window))
-        follows = 0 <= gap <= self.ahead
+        follows = bool(self.window) and 0 <= gap <= SKIPPED
         self.ahead = min(2 * self.ahead, LARGEST) if follows else FIRST
         size = min(self.ahead, self.file.size - self.at)
         try:

@@ -94,7 +94,7 @@ def list_urls(url: str) -> list[str]:
     inside = str(place.path).rstrip("/") + "/"
     # a page of links may lead elsewhere
     kept = {path[len(inside) :] for path in paths if path.startswith(inside)}
-    return [f"{base}/{name}" for name in sorted(kept, key=os.fsencode) if name]
+    return [f"{base}/{name}" for name in sorted(kept, key=os.fsencode) if name and "/" not in name]
 
 
 def facts_of(url: str) -> dict[str, Any]:
