@@ -143,7 +143,8 @@ def read_ranges(wanted: Sequence[Range], *, keep: bool = True) -> list[bytes | B
                 cache.put(_key(*wanted[i]), data)
         if broken and wait is None:
             i, error = next(iter(broken.items()))
-            raise unreachable(str(wanted[i][0]), error, TRIES)
+            then = "the same command goes on where it stopped"
+            raise unreachable(str(wanted[i][0]), error, TRIES, then=then)
         if broken and wait is not None:
             time.sleep(wait)
     return [result[i] for i in range(len(wanted))]

@@ -130,7 +130,8 @@ def tried(what: object, work: Callable[[], T], waits: Sequence[float]) -> T:
             if kind == "refused":
                 raise refused(str(what), error) from None
             if wait is None or time.monotonic() - began > OPENING_SECONDS:
-                raise unreachable(str(what), error, tries) from None
+                then = "check the address and the network"
+                raise unreachable(str(what), error, tries, then=then) from None
             time.sleep(wait)
     raise AssertionError("the last try returns or raises")
 
@@ -159,12 +160,10 @@ def refused(what: str, error: BaseException) -> UserError:
     )
 
 
-def unreachable(what: str, error: BaseException, tries: int) -> UserError:
-    """Make the error of a connection that broke at every try."""
-    return UnusableError(
-        f"{what} cannot be read after {tries} tries ({_first_line(error)}); the same command goes "
-        "on where it stopped"
-    )
+def unreachable(what: str, error: BaseException, tries: int, *, then: str) -> UserError:
+    """Make the error of a connection that broke at every try; `then` says what to do."""
+    count = "1 try" if tries == 1 else f"{tries} tries"
+    return UnusableError(f"{what} cannot be read after {count} ({_first_line(error)}); {then}")
 
 
 def _first_line(error: BaseException) -> str:
