@@ -13,6 +13,10 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import s3fs
+
+from selfsup.data import remote_systems
+
 KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "hidden-secret"}
 HEADER = re.compile(r"bytes=(\d+)-(\d+)")
 
@@ -139,9 +143,17 @@ def serving(folder: Path) -> Iterator[FileServer]:
             server.shutdown()
 
 
+def forget_s3() -> None:
+    """Let this process connect anew, by the environment of now."""
+    for key in [key for key in remote_systems._opened if key[1].startswith("s3://")]:
+        del remote_systems._opened[key]
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
 @contextlib.contextmanager
 def s3_serving() -> Iterator[str]:
     """Run moto's S3 server in a process of its own; yield its address."""
+    forget_s3()
     script = "import sys; from moto.server import main; main(sys.argv[1:])"
     command = [sys.executable, "-c", script, "-H", "127.0.0.1", "-p", "0"]
     process = subprocess.Popen(

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from pictures import folder, picture
-from servers import KEYS, FileServer, s3_serving, serving
+from servers import KEYS, FileServer, forget_s3, s3_serving, serving
 
 from selfsup.augment.boxes import CenterBoxes, CropSpec
 from selfsup.config import CacheConfig, ViewsConfig
@@ -164,12 +164,10 @@ def test_s3_without_credentials_is_told_in_a_sentence(
     for key in KEYS:
         monkeypatch.delenv(key)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setattr(remote_systems, "_opened", {})
-    s3fs = sys.modules["s3fs"]
-    s3fs.S3FileSystem.clear_instance_cache()
+    forget_s3()
     with pytest.raises(UserError, match=r"may not be read .*give credentials by the environment"):
         open_source(f"{bucket}/jpeg.pack")
-    s3fs.S3FileSystem.clear_instance_cache()
+    forget_s3()
 
 
 def test_any_file_system_of_fsspec_serves(stored: Path) -> None:
