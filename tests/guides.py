@@ -1,13 +1,21 @@
 """Command blocks of the READMEs, and how each runs on a few images of 24 pixels."""
 
+import io
 import re
 import shlex
+import tarfile
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import numpy as np
 from launch import PACKAGE, ROOT, SMALL
 from pictures import folder, many_classes, picture
+
+from selfsup.data.encode import Style
+from selfsup.data.open import open_source
+from selfsup.data.pack_writer import write_pack
 
 GUIDES = {
     "README.md": ROOT / "README.md",
@@ -18,7 +26,7 @@ GUIDES = {
     "augment": PACKAGE / "augment" / "README.md",
     "search": PACKAGE / "search" / "README.md",
 }
-ELSEWHERE = {"pip", "npm", "tar", "pytest", "sbatch"}
+ELSEWHERE = {"pip", "npm", "tar", "pytest", "sbatch", "aws"}
 """Programs that are not ours."""
 LONG = {"doctor", "demo", "pictures", "compare-losses", "compare-methods", "cifar10"}
 """Commands that other tests run in their small form."""
@@ -27,8 +35,11 @@ STANDS_FOR = {
     "timm:vit_small_patch14_dinov2": "runs/simclr",
     "efficientnet-lite0-57934424.pth": "runs/simclr",
     "0.1": "0.5",
+    "s3://bucket/images.pack": "memory://bucket/images.pack",
+    "s3://bucket/shards/": "memory://bucket/shards/",
 }
-"""Published weights, and what a test takes for them; a tenth of 24 images is too few."""
+"""Published weights and a bucket, and what a test takes for them; a tenth of 24 images is too
+few."""
 TRAINED = {
     "--encoder.name": "resnet18",
     "--encoder.args": SMALL,
@@ -141,6 +152,20 @@ def furnish(room: Path) -> Path:
     for name in (*names, "data/cifar10/train", "data/cifar10/test"):
         np.savez(room / f"{name}.npz", images=images, labels=labels)
     many_classes(room / "emoji.npz")  # enough for a validation
+    _fill_bucket(room)
     rows = [f"images/class{i % 4}/{i // 4}.png,class{i % 4}" for i in range(24)]
     (room / "all.csv").write_text("\n".join(["path,label", *rows]) + "\n")
     return room
+
+
+def _fill_bucket(room: Path) -> None:
+    """Put a pack and a tar shard where the READMEs have a bucket."""
+    memory = fsspec.filesystem("memory")
+    with tempfile.TemporaryDirectory() as made:
+        write_pack(open_source(str(room / "images")), Path(made) / "x", Style("jpeg", None, 90))
+        memory.pipe("/bucket/images.pack", (Path(made) / "x").read_bytes())
+    shard = io.BytesIO()
+    with tarfile.open(fileobj=shard, mode="w") as out:
+        for file in sorted((room / "images").rglob("*.png")):
+            out.add(file, str(file.relative_to(room / "images")).replace("/", "-"))
+    memory.pipe("/bucket/shards/0.tar", shard.getvalue())

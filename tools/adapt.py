@@ -101,10 +101,13 @@ def _sets(config: AdaptConfig, channels: int) -> "Sets":
     from selfsup.evaluate.adaptation import Sets
 
     def labelled(data: str) -> "Source":
-        opened = open_source(data, labels=config.labels, channels=channels)
-        return searchable_images(opened, data)
+        return searchable_images(opened(data), data)
 
-    found = open_source(config.data, split=config.split, labels=config.labels, channels=channels)
+    def opened(data: str, split: str = "") -> "Source":
+        common: dict[str, Any] = {"labels": config.labels, "channels": channels}
+        return open_source(data, split=split, cache=config.cache, **common)
+
+    found = opened(config.data, config.split)
     source = labelled_images(found, config.data)
     parts = divide(source, config.data, seed=config.seed, verdict=not config.test)
     judges = parts.verdict or labelled(config.test)

@@ -8,6 +8,7 @@ Writes JSON for training, and a page to look at (audit.html).
 
 from dataclasses import dataclass
 
+from selfsup.config import CacheConfig
 from selfsup.core.cli import run as launch
 
 
@@ -30,6 +31,7 @@ class Config:
     aligned in place, size and light (data/alignment.py)."""
     workers: int = 2
     """Images that are read at a time."""
+    cache: CacheConfig = CacheConfig()
 
 
 def main(config: Config) -> None:
@@ -55,7 +57,11 @@ def main(config: Config) -> None:
     require(config.out.endswith(".json"), f"--out must end in .json, not {config.out!r}")
     doing("opening the images")
     source = open_source(
-        config.data, split=config.split, labels=config.labels, channels=config.channels
+        config.data,
+        split=config.split,
+        labels=config.labels,
+        channels=config.channels,
+        cache=config.cache,
     )
     out = Path(config.out)
     page = out.with_suffix(".html")

@@ -4,6 +4,7 @@ They are separate from the code that they configure, so that --help does not hav
 """
 
 from selfsup.config.adapting import AdaptConfig
+from selfsup.config.cache import CacheConfig
 from selfsup.config.distillation import (
     DistilConfig,
     RankingDistilConfig,
@@ -71,6 +72,7 @@ __all__ = [
     "BYOLConfig",
     "BarlowTwinsConfig",
     "BlendConfig",
+    "CacheConfig",
     "CompareDistilledConfig",
     "ContrastiveConfig",
     "DCLConfig",

@@ -5,6 +5,7 @@ from typing import Literal
 
 from tyro.conf import Suppress
 
+from selfsup.config.cache import CacheConfig
 from selfsup.config.encoder import InitConfig, Pooling
 
 Baseline = Literal["random", "pixels", "colours"]
@@ -20,12 +21,14 @@ class ModelConfig(InitConfig):
     those of --init, or one of the baselines "pixels" and "colours"."""
     data: str
     """Images: a folder, a manifest (.csv, .jsonl, .parquet), arrays (.npz, .npy), shards (.tar), a
-    .pack, a Hugging Face data set on disk, cifar10, or torchvision:NAME:FOLDER."""
+    .pack, a Hugging Face data set on disk, cifar10, or torchvision:NAME:FOLDER; a .pack, a .tar or
+    a folder of them at a URL (s3://, https://)."""
     split: str = ""
     """Use only the manifest's rows with this `split`, or torchvision's "train" or "test"."""
     labels: str = "label"
     """Column of the manifest with the labels; of folders "folder:1" takes the first as the label
     (as by default) and "folder:-1" the last; empty reads none."""
+    cache: CacheConfig = CacheConfig()
     encoder_args: str = ""
     """More arguments of timm.create_model for a timm model, as YAML."""
     pooling: Pooling = ""

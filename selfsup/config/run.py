@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from selfsup.config import presets
+from selfsup.config.cache import CacheConfig
 from selfsup.config.distillation import RankingDistilConfig
 from selfsup.config.encoder import EncoderConfig, InitConfig
 from selfsup.config.pipelines import FINETUNE
@@ -110,8 +111,9 @@ class TrainConfig(InitConfig):
 
     data: str
     """Images: a folder, a manifest (.csv, .jsonl, .parquet), arrays (.npz, .npy), shards (.tar),
-    a .pack, a Hugging Face data set on disk, cifar10, torchvision:NAME:FOLDER. Several are written
-    "A + B", or "A * 3 + B * 1" for a batch with three images of A for each image of B."""
+    a .pack, a Hugging Face data set on disk, cifar10, torchvision:NAME:FOLDER; a .pack, a .tar or a
+    folder of them at a URL (s3://, https://). Several are written "A + B", or "A * 3 + B * 1" for a
+    batch with three images of A for each image of B."""
     out: str
     """The run folder. The same command with the same folder resumes the run."""
     split: str = ""
@@ -119,6 +121,7 @@ class TrainConfig(InitConfig):
     labels: str = "label"
     """Column of the manifest with the labels; of folders "folder:1" takes the first as the label
     (as by default) and "folder:-1" the last; empty reads none."""
+    cache: CacheConfig = CacheConfig()
     encoder: EncoderConfig = EncoderConfig()
     views: ViewsConfig = ViewsConfig()
     optim: OptimConfig = OptimConfig()

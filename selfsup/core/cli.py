@@ -23,7 +23,8 @@ from selfsup.core.flags import check_flags
 from selfsup.core.help import short_help
 from selfsup.core.live import live
 from selfsup.core.memory import shortage_named
-from selfsup.core.settings import checked, line_of, with_values
+from selfsup.core.paths import urls_in
+from selfsup.core.settings import checked, line_of, to_dict, with_values
 from selfsup.core.stopping import (
     INTERRUPTED,
     STOPPED,
@@ -125,7 +126,30 @@ def parse(config: type[C], args: Sequence[str], defaults: Mapping[str, Any] | No
     if "--help-all" not in args:
         check_flags(args, config, default)
     args = ["--help" if arg == "--help-all" else arg for arg in args]
-    return tyro.cli(config, args=args, default=default, description=about)
+    parsed = tyro.cli(config, args=args, default=default, description=about)
+    if file is not None:
+        _require_named_urls(values, to_dict(parsed), args, f"{file} names", "--")
+    return parsed
+
+
+def _require_named_urls(
+    values: Mapping[str, Any], used: Mapping[str, Any], args: Sequence[str], start: str, flag: str
+) -> None:
+    """Refuse a URL that only a file of settings names: one from elsewhere must fetch nothing.
+
+    Raises:
+        UserError: the URL is used, and no flag names it.
+    """
+    for name, value in values.items():
+        if isinstance(value, dict) and isinstance(used.get(name), dict):
+            _require_named_urls(value, used[name], args, start, f"{flag}{name}.")
+        elif isinstance(value, str) and value == used.get(name):
+            for url in urls_in(value):
+                require(
+                    any(url in arg for arg in args),
+                    f"{start} {url}, and nothing is fetched because a file names it: give "
+                    f"{flag}{name.replace('_', '-')} {value!r} as well",
+                )
 
 
 def from_file(config: type[C], file: Path) -> C:

@@ -1,8 +1,10 @@
 """Names of files and folders, as a user gives them."""
 
+import re
 from pathlib import Path
 
 from selfsup.core.errors import require
+from selfsup.core.secrets import without_passwords
 
 
 def exists(text: str) -> bool:
@@ -11,6 +13,35 @@ def exists(text: str) -> bool:
         return Path(text).exists()
     except OSError:
         return False
+
+
+def is_url(text: str) -> bool:
+    """Whether a name begins with a file system's scheme, such as s3:// or https://.
+
+    >>> is_url("s3://bucket/a.pack"), is_url("images/"), is_url("C://images")
+    (True, False, False)
+    """
+    return re.match(r"\s*[A-Za-z][A-Za-z0-9+.-]+://", text) is not None
+
+
+def urls_in(text: str) -> list[str]:
+    """List the URLs among the terms of "A + B * 2"."""
+    terms = [term.strip().partition(" * ")[0] for term in text.split(" + ")]
+    return [term for term in terms if is_url(term)]
+
+
+def refuse_passwords(text: str) -> None:
+    """Refuse URLs with a user, a password or a token: files and logs would keep them.
+
+    Raises:
+        UserError: without them.
+    """
+    for url in urls_in(text):
+        require(
+            without_passwords(url) == url,
+            f"{url} has a password or a token in it, which config.yaml and logs would keep: give "
+            "credentials by the environment (selfsup/data/README.md)",
+        )
 
 
 def run_in(folder: Path) -> Path:

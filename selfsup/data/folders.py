@@ -131,7 +131,7 @@ def _list(names: Sequence[str]) -> str:
     return ", ".join(names[:LISTED]) + ("..." if len(names) > LISTED else "")
 
 
-def folder_level(where: Path, labels: str) -> int | None:
+def folder_level(where: object, labels: str) -> int | None:
     """Read a level of folders: 1 from "folder:1", -1 from "folder:-1"; None from "label".
 
     Raises:
@@ -148,7 +148,7 @@ def folder_level(where: Path, labels: str) -> int | None:
     return int(match[1])
 
 
-def folder_labels(where: Path, paths: Sequence[str], level: int | None) -> Encoded:
+def folder_labels(where: object, paths: Sequence[str], level: int | None) -> Encoded:
     """Take the folder at a level as each image's label; None is the first level.
 
     Images without a folder at the level have no label: -1.

@@ -6,25 +6,34 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from selfsup.config import TrainConfig
+from selfsup.config import CacheConfig, TrainConfig
 from selfsup.core.errors import UnusableError, UserError, did_you_mean, require
-from selfsup.core.paths import exists
+from selfsup.core.paths import exists, is_url, urls_in
 from selfsup.data.arrays import npy, npz
 from selfsup.data.decode import FILE_CHANNELS
 from selfsup.data.folders import ARCHIVES, folder, list_files
 from selfsup.data.hub import cifar10, hugging_face, torchvision
 from selfsup.data.in_memory import InMemory, Opened
 from selfsup.data.mixture import Mixture
+from selfsup.data.open_remote import named, open_remote
 from selfsup.data.pack import packed
 from selfsup.data.python_objects import python_source
 from selfsup.data.shards import tars
 from selfsup.data.sources import Source
 from selfsup.data.tables import manifest
 
+NO_CACHE = CacheConfig()
 KINDS = ".npz, .npy, .csv, .jsonl, .parquet, .tar, .pack"
 
 
-def open_source(data: str, *, split: str = "", labels: str = "label", channels: int = 3) -> Source:
+def open_source(
+    data: str,
+    *,
+    split: str = "",
+    labels: str = "label",
+    channels: int = 3,
+    cache: CacheConfig = NO_CACHE,
+) -> Source:
     """Open the images that `data` names; `python_source` takes what a program holds.
 
     Args:
@@ -32,13 +41,15 @@ def open_source(data: str, *, split: str = "", labels: str = "label", channels: 
             images; or a Hugging Face data set), a .csv, .jsonl or .parquet manifest (columns path,
             and label, split and any others if wanted), an .npz (images uint8 or uint16
             [n, h, w, c], labels) or .npy, a .tar of webdataset samples, a .pack, `cifar10`
-            (fetched by torchvision once), torchvision:NAME:FOLDER on disk; or several of these,
-            "A + B", or "A * 3 + B * 1" with the weight of each in a batch.
+            (fetched by torchvision once), torchvision:NAME:FOLDER on disk; a .pack or .tar, or
+            a folder of them, at a URL (s3://, https://...); or several of these, "A + B", or
+            "A * 3 + B * 1" with the weight of each in a batch.
         split: of a manifest or a Hugging Face data set, the rows to take; of a torchvision data
             set, train or test.
         labels: the column with the labels; of a folder or of tars "folder:1" for the names of the
             first folders, "folder:-1" for those of the last; empty to read none.
         channels: of the images; 3 reads all as RGB.
+        cache: where images of URLs are kept.
 
     Raises:
         UserError: nothing is there, or it holds no images, or not in one of these forms.
@@ -55,9 +66,9 @@ def open_source(data: str, *, split: str = "", labels: str = "label", channels: 
         return python_source(data.images, data.labels, channels=channels)
     require(channels > 0, f"images have 1 channel or more, not {channels}")
     if " + " not in data or exists(data):
-        return _open_single(data, split, labels, channels)
+        return _open_single(data, split, labels, channels, cache)
     terms = [_parse_weight(term) for term in data.split(" + ")]
-    sources = [_open_single(name, split, labels, channels) for name, _ in terms]
+    sources = [_open_single(name, split, labels, channels, cache) for name, _ in terms]
     weights = [weight for _, weight in terms]
     if all(weight is None for weight in weights):
         return Mixture(sources, None)
@@ -73,8 +84,25 @@ def training_source(config: TrainConfig) -> Source:
         UserError: the images cannot be opened.
     """
     return open_source(
-        config.data, split=config.split, labels=config.labels, channels=config.views.channels
+        config.data,
+        split=config.split,
+        labels=config.labels,
+        channels=config.views.channels,
+        cache=config.cache,
     )
+
+
+def require_named(data: str) -> None:
+    """Refuse images at a URL that a file names: one from elsewhere must not make us fetch.
+
+    Raises:
+        UserError: the user has not named the URL in this process.
+    """
+    for url in urls_in(data):
+        require(
+            url in named,
+            f"images at {url} are not fetched because a file names them: give --data {url}",
+        )
 
 
 def is_local(data: str) -> bool:
@@ -84,8 +112,10 @@ def is_local(data: str) -> bool:
     """
     names = [data] if exists(data) else [term.partition(" * ")[0] for term in data.split(" + ")]
     paths = [Path(name.strip()) for name in names]
-    named = [name for name in names if name == "cifar10" or name.startswith("torchvision:")]
-    return not named and all(exists(str(p)) and (p.is_file() or p.is_dir()) for p in paths)
+    fetched = [name for name in names if name == "cifar10" or name.startswith("torchvision:")]
+    if fetched or urls_in(data):
+        return False
+    return all(exists(str(p)) and (p.is_file() or p.is_dir()) for p in paths)
 
 
 def _parse_weight(term: str) -> tuple[str, float | None]:
@@ -102,8 +132,11 @@ def _parse_weight(term: str) -> tuple[str, float | None]:
     return name.strip(), weight
 
 
-def _open_single(data: str, split: str, labels: str, channels: int) -> Source:
+def _open_single(data: str, split: str, labels: str, channels: int, cache: CacheConfig) -> Source:
     require(bool(data.strip()), "a name of images is empty: give a folder or a file")
+    if is_url(data):
+        require(not split, f"{data} has no splits; a split is a manifest's column")
+        return open_remote(data.strip(), labels=labels, channels=channels, cache=cache)
     if data == "cifar10" or data.startswith("torchvision:"):
         known = labels in ("label", "")
         require(known, f"{data} has no columns: its labels are its classes, not {labels!r}")

@@ -8,30 +8,45 @@ sample.
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from selfsup.core.errors import UserError, require
+from selfsup.core.errors import UnusableError, UserError, require
 from selfsup.core.json_files import read_json
 from selfsup.core.notices import notice
 from selfsup.data.decode import FILE_CHANNELS, SUFFIXES, BadImage
 from selfsup.data.folders import announce_passed_over, folder_labels, folder_level, list_files
 from selfsup.data.labels import Encoded, column_labels, encode_words
+from selfsup.data.remote import RemoteFile, read_ranges
 from selfsup.data.sources import ImageSource, Source
 from selfsup.data.tar_members import Shard, read_shard
 
 VERSION = 3
+NOWHERE = BadImage("a link to a file that is not in the shard")
 
 
 def tars(path: Path, *, labels: str, channels: int) -> Source:
     """Open one .tar, or all of a folder in the order of their names."""
-    require(channels in FILE_CHANNELS, f"{path}: files have 1, 3 or 4 channels, not {channels}")
     files = sorted(path.glob("*.tar")) if path.is_dir() else [path]
     if path.is_dir():
         _announce_lists(path)
     shards = [_index(file) for file in files]
+    return from_shards(path, files, shards, labels=labels, channels=channels)
+
+
+def from_shards(
+    path: object,
+    files: Sequence[Path | RemoteFile],
+    shards: Sequence[Shard],
+    *,
+    labels: str,
+    channels: int,
+) -> Source:
+    """Make a source of shards whose members are known; `path` names them all in a message."""
+    require(channels in FILE_CHANNELS, f"{path}: files have 1, 3 or 4 channels, not {channels}")
     for file, shard in zip(files, shards, strict=True):
         for note in shard["notes"]:
             notice(f"{file}: {note}")
@@ -54,7 +69,9 @@ def tars(path: Path, *, labels: str, channels: int) -> Source:
     elif labels:
         encoded = _class_labels(path, samples, has_class)
     load = _Loader(files, samples)
-    return ImageSource(load, names, *encoded, channels=channels, columns=columns)
+    many = load.many if any(isinstance(file, RemoteFile) for file in files) else None
+    options: dict[str, Any] = {"channels": channels, "columns": columns, "load_many": many}
+    return ImageSource(load, names, *encoded, **options)
 
 
 def _announce_lists(path: Path) -> None:
@@ -68,7 +85,7 @@ def _announce_lists(path: Path) -> None:
     announce_passed_over(path, listing._replace(others=others))
 
 
-def _class_labels(path: Path, samples: list[dict[str, Any]], has_class: bool) -> Encoded:
+def _class_labels(path: object, samples: list[dict[str, Any]], has_class: bool) -> Encoded:
     """Number the samples' labels, by .cls, else by `label` in .json, else by .txt."""
     if has_class:
         values = [sample.get("cls", sample.get("label")) for sample in samples]
@@ -83,19 +100,38 @@ class _Loader:
     The file is opened for each image: that takes a few microseconds, and no file stays open.
     """
 
-    def __init__(self, files: list[Path], samples: list[dict[str, Any]]) -> None:
+    def __init__(
+        self, files: Sequence[Path | RemoteFile], samples: Sequence[dict[str, Any]]
+    ) -> None:
         self.files = files
         self.places = np.array([[s["file"], s["start"], s["size"]] for s in samples], np.int64)
 
     def __call__(self, position: int) -> bytes:
         file, start, size = self.places[position].tolist()
         if size < 0:
-            raise BadImage("a link to a file that is not in the shard")
+            raise NOWHERE
+        place = self.files[file]
+        if isinstance(place, RemoteFile):
+            return place.read(start, size)
         try:
-            with self.files[file].open("rb", buffering=0) as opened:
+            with place.open("rb", buffering=0) as opened:
                 return os.pread(opened.fileno(), size, start)
         except OSError as error:
             raise BadImage(f"{type(error).__name__}: {error.strerror}") from None
+
+    def many(self, positions: Sequence[int]) -> list[bytes | BadImage]:
+        """Read several images at URLs at once; of one that cannot be read the reason."""
+        ranges = []
+        for position in positions:
+            file, start, size = self.places[position].tolist()
+            place = self.files[file]
+            assert isinstance(place, RemoteFile)
+            ranges.append((place, start, max(0, size)))
+        read = read_ranges(ranges)
+        return [
+            NOWHERE if self.places[position][2] < 0 else data
+            for position, data in zip(positions, read, strict=True)
+        ]
 
 
 def _index(file: Path) -> Shard:
@@ -110,7 +146,11 @@ def _index(file: Path) -> Shard:
             return stored
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    shard = read_shard(file)
+    try:
+        with file.open("rb") as stream:
+            shard = read_shard(stream, str(file))
+    except OSError as error:
+        raise UnusableError(f"cannot read {file}: {error}") from None
     try:
         temporary = index_file.with_name(f"{index_file.name}.{os.getpid()}")
         temporary.write_text(json.dumps({"state": state, "shard": shard}))

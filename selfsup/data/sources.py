@@ -20,7 +20,10 @@ from selfsup.augment.resample import resized_array_crops, resized_crops
 from selfsup.core.errors import require
 from selfsup.data.decode import BadImage, decode_bytes
 
+AHEAD = 256  # images that are loaded at once, where a server sends them
 CHUNK_IMAGES = 128  # of an array, resized at a time: their floats have to fit in memory
+Loaded = np.ndarray | bytes
+"""A decoded image [h, w, c], or the bytes of its file."""
 Columns = Mapping[str, Sequence[str]]
 """Other facts of each image (camera, group...): a word for each position."""
 
@@ -176,19 +179,22 @@ class ImageSource:
 
     def __init__(
         self,
-        load: Callable[[int], np.ndarray | bytes],
+        load: Callable[[int], Loaded],
         names: Sequence[str],
         labels: Tensor | None,
         classes: Sequence[str],
         *,
         channels: int = 3,
         columns: Columns | None = None,
+        load_many: Callable[[Sequence[int]], Sequence[Loaded | BadImage]] | None = None,
     ) -> None:
         """Read images by `load(position)`.
 
-        It returns uint8 [h, w, channels] or the bytes of a file, or raises BadImage.
+        It returns uint8 [h, w, channels] or the bytes of a file, or raises BadImage. `load_many`
+        does so for several at once, where that is quicker, and returns what `load` would raise.
         """
         self.load = load
+        self.load_many = load_many
         self.names = names
         self.labels = labels
         self.classes = classes
@@ -204,7 +210,9 @@ class ImageSource:
 
     def pixels(self, position: int) -> np.ndarray:
         """Load and decode the image."""
-        loaded = self.load(position)
+        return self._decoded(self.load(position))
+
+    def _decoded(self, loaded: Loaded) -> np.ndarray:
         image = decode_bytes(loaded, self.channels) if isinstance(loaded, bytes) else loaded
         if image.size == 0:
             raise BadImage(f"it has no pixels: its shape is {list(image.shape)}")
@@ -220,19 +228,27 @@ class ImageSource:
         bad: dict[int, str] = {}
         rows = []
         croppers = [_Cropper(spec) for spec in specs]
+        ready: dict[int, Loaded | BadImage] = {}
         for i, position in enumerate(positions):
-            image = torch.from_numpy(self._good(int(position), bad))
+            if self.load_many is not None and i % AHEAD == 0:
+                chunk = [int(p) for p in positions[i : i + AHEAD]]
+                ready = dict(zip(chunk, self.load_many(chunk), strict=True))
+            image = torch.from_numpy(self._good(int(position), bad, ready))
             rows.append([cropper.crop(i, image) for cropper in croppers])
         return Crops(tuple(map(torch.stack, zip(*rows, strict=True))), bad)
 
-    def _good(self, position: int, bad: dict[int, str]) -> np.ndarray:
+    def _good(
+        self, position: int, bad: dict[int, str], ready: Mapping[int, Loaded | BadImage]
+    ) -> np.ndarray:
         """The image at `position`, or the next one by position that can be read."""
         for offset in range(min(len(self), 1000)):
             candidate = (position + offset) % len(self)
             if candidate in bad:
                 continue
             try:
-                return self.pixels(candidate)
+                if isinstance(loaded := ready.get(candidate), BadImage):
+                    raise loaded
+                return self._decoded(self.load(candidate) if loaded is None else loaded)
             except BadImage as error:
                 bad[candidate] = str(error)
         # so many bad images stop the run, where they are counted

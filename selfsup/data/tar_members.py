@@ -3,8 +3,7 @@
 import posixpath
 import tarfile
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, BinaryIO, TypedDict
 
 from selfsup.core.errors import UnusableError, UserError
 from selfsup.core.json_files import parse_json
@@ -31,8 +30,8 @@ Kinds = dict[str, tarfile.TarInfo]
 """Members of one sample, by what follows its key: .jpg, .cls, .mask.png..."""
 
 
-def read_shard(file: Path) -> Shard:
-    """Read all headers and labels of a shard.
+def read_shard(stream: BinaryIO, file: str) -> Shard:
+    """Read all headers and labels of a shard in one pass; `file` is its name in messages.
 
     Raises:
         UserError: it is no tar, or a label cannot be read.
@@ -40,9 +39,15 @@ def read_shard(file: Path) -> Shard:
     notes: list[str] = []
     samples = []
     try:
-        with tarfile.open(file, "r:") as tar:
-            members = [member for member in tar if not member.isdir()]
-            ending = _check_end(file, tar.offset)
+        with tarfile.open(fileobj=stream, mode="r:") as tar:
+            members: list[tarfile.TarInfo] = []
+            words: dict[int, bytes] = {}
+            for member in tar:
+                if not member.isdir():
+                    members.append(member)
+                if member.isfile() and member.name.lower().endswith(TEXTS):
+                    words[member.offset_data] = _text(tar, member)
+            ending = _check_end(file, stream, tar.offset)
             places = {_normal(member.name): member for member in members if member.isfile()}
             links = {_normal(m.name): _target(m) for m in members if m.issym() or m.islnk()}
             for kinds in _grouped(members, notes):
@@ -50,9 +55,9 @@ def read_shard(file: Path) -> Shard:
                     sample = {"name": name, **_place(image, places, links), "columns": {}}
                     for kind, member in texts.items():
                         found = _resolve(member, places, links)
-                        opened = None if found is None else tar.extractfile(found)
-                        if opened is not None:
-                            _add_words(sample, kind, opened.read(LONGEST_TEXT))
+                        if found is not None:
+                            text = words.get(found.offset_data)
+                            _add_words(sample, kind, _text(tar, found) if text is None else text)
                     samples.append(sample)
     except (tarfile.TarError, OSError, ValueError, RecursionError) as error:
         if isinstance(error, UserError):
@@ -61,7 +66,12 @@ def read_shard(file: Path) -> Shard:
     return Shard(samples=_with_own_names(samples), notes=_summed(notes) + ending)
 
 
-def _check_end(file: Path, offset: int) -> list[str]:
+def _text(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    opened = tar.extractfile(member)
+    return b"" if opened is None else opened.read(LONGEST_TEXT)
+
+
+def _check_end(file: str, stream: BinaryIO, offset: int) -> list[str]:
     """Check that nothing follows the last header that was read, which ends at `offset`.
 
     A header that is damaged or zeroed ends a tar without a word, and the members behind it would
@@ -73,18 +83,17 @@ def _check_end(file: Path, offset: int) -> list[str]:
     Raises:
         UnusableError: other bytes follow.
     """
-    with file.open("rb") as opened:
-        opened.seek(offset)
-        at = offset
-        while block := opened.read(1 << 20):
-            if block.count(0) < len(block):
-                first = at + len(block) - len(block.lstrip(b"\0"))
-                raise UnusableError(
-                    f"{file} is damaged at byte {offset}: no header of a member is there, and "
-                    f"bytes that are not read follow from {first} to {file.stat().st_size}. Copy "
-                    "it again from where it is whole; tars that were joined have to be packed again"
-                )
-            at += len(block)
+    stream.seek(offset)
+    at = offset
+    while block := stream.read(1 << 20):
+        if block.count(0) < len(block):
+            first = at + len(block) - len(block.lstrip(b"\0"))
+            raise UnusableError(
+                f"{file} is damaged at byte {offset}: no header of a member is there, and "
+                f"bytes that are not read follow from {first} to {stream.seek(0, 2)}. Copy "
+                "it again from where it is whole; tars that were joined have to be packed again"
+            )
+        at += len(block)
     cut = at - offset < 2 * tarfile.BLOCKSIZE
     return ["has no end mark: it may have been cut short between two images"] * cut
 

@@ -81,7 +81,13 @@ class LeakCheck:
         config = self.config
         train, test = (
             only_labelled(
-                open_source(data, split=split, labels=config.labels, channels=self.channels)
+                open_source(
+                    data,
+                    split=split,
+                    labels=config.labels,
+                    channels=self.channels,
+                    cache=config.cache,
+                )
             )
             for data, split in ((config.data, config.split), (self.test or config.data, self.split))
         )

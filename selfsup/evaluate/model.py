@@ -189,7 +189,13 @@ def open_images(model: EvaluatedModel, data: str, split: str, config: ModelConfi
     Raises:
         UserError: they cannot be opened.
     """
-    return open_source(data, split=split, labels=config.labels, channels=model.views.channels)
+    return open_source(
+        data,
+        split=split,
+        labels=config.labels,
+        channels=model.views.channels,
+        cache=config.cache,
+    )
 
 
 def labelled_features(

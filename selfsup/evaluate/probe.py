@@ -25,7 +25,10 @@ class KNNProbe:
         self.run = run
         self.source = None
         if config.data:
-            opened = open_source(config.data, labels=config.labels, channels=views.channels)
+            cache = run.config.cache
+            opened = open_source(
+                config.data, labels=config.labels, channels=views.channels, cache=cache
+            )
             flag = f"--probe.data {config.data}"
             self.source = run.others[flag] = labelled_images(opened, flag)
         self.config = config

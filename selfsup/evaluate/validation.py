@@ -237,7 +237,7 @@ class Validation:
 
 
 def _open(config: FinetuneConfig, flag: str, data: str, labels: str) -> Source:
-    opened = open_source(data, labels=labels, channels=config.views.channels)
+    opened = open_source(data, labels=labels, channels=config.views.channels, cache=config.cache)
     return searchable_images(opened, f"--probe.{flag} {data}")
 
 

@@ -13,7 +13,7 @@ from selfsup.core.errors import UserError, require
 from selfsup.core.live import doing
 from selfsup.core.progress import bar
 from selfsup.data.held_out import hold_out
-from selfsup.data.open import is_local, open_source, training_source
+from selfsup.data.open import is_local, open_source, require_named, training_source
 from selfsup.data.samplers import ShuffleSampler
 from selfsup.data.sources import Source
 from selfsup.data.subset import only_labelled, random_subset
@@ -85,6 +85,7 @@ def shown_images(
     """
     seen, probe = trained_on(settings), settings.get("probe") or {}
     if given is None and probe.get("data"):
+        require_named(str(probe["data"]))
         given = ImageSet(probe["data"], "", str(probe.get("labels", "label")))
     measured = [images for record in run.records if (images := measured_on(record))]
     new = [x for x in measured if is_local(x.data) and not is_seen(x, seen)]
@@ -97,6 +98,7 @@ def shown_images(
         return source, f"These are images of {images}, which training {word}."
     own = ImageSet(settings.get("data", ""), str(settings.get("split") or ""))
     labels = str(settings.get("labels", "label"))
+    require_named(own.data)
     source = open_source(own.data, split=own.split, labels=labels, channels=channels)
     fraction = float(probe.get("held_out") or 0)
     if fraction and source.labels is not None:
@@ -118,6 +120,7 @@ def views_of_last_step(run: Files, config: TrainConfig | None = None) -> list[st
     """
     config = config or from_file(TrainConfig, run.folder / "config.yaml")
     views = config.views
+    require_named(config.data)
     source = training_source(config)
     step = max((row["step"] for row in run.log), default=1) - 1
     batch = min(len(source), PICTURES)

@@ -35,6 +35,7 @@ from selfsup.core.json_lines import read_steps
 from selfsup.core.live import doing, laid_out
 from selfsup.core.notices import notice
 from selfsup.core.numerics import all_finite
+from selfsup.core.paths import refuse_passwords
 from selfsup.core.progress import TrainProgress
 from selfsup.core.secrets import without_passwords
 from selfsup.core.seeds import seed_for
@@ -77,6 +78,8 @@ class Run:
         """Images beside those that are trained on, by what they are for."""
         self.work: dict[str, Any] | None = None
         settings = to_dict(config)
+        for text in flat(settings).values():
+            refuse_passwords(str(text))
         self._check(settings)
         distributed.wait()  # all have read the old settings before the new ones are written
         self.status: Status | None = None  # of the main process

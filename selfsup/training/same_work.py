@@ -22,7 +22,7 @@ VERSIONS = ("selfsup", "torch", "timm", "numpy")
 
 MAY_CHANGE = {
     *("out", "workers", "micro_batch", "log_every", "save_every", "keep", "track", "max_bad"),
-    *("on_collapse", "report", "checkpoint_activations", "other_images"),
+    *("on_collapse", "report", "checkpoint_activations", "other_images", "cache"),
     *("probe.every", "probe.k", "probe.export", "patience", "method.cache", "distil.cache"),
 }
 """Settings that may differ when a run goes on: they do not change what it trains (a micro-batch
@@ -37,7 +37,7 @@ OF_OLD_RUNS = {
 """Settings that runs without them in config.yaml have, where that is not today's default."""
 HELD_OUT = "held-out classes"
 """What images of classes that are not trained on are for."""
-LOCAL = {"workers", "method.cache", "distil.cache", *MAY_MOVE}
+LOCAL = {"workers", "method.cache", "distil.cache", "cache.dir", "cache.gb", *MAY_MOVE}
 """Settings that may differ between the processes of a run, which may be on several machines."""
 
 

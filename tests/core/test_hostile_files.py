@@ -14,19 +14,21 @@ import torch
 from safetensors.torch import load_file, save_file
 from teachers import SMALL, teacher
 
-from selfsup.config import EncoderConfig, InitConfig
+from selfsup.config import EncoderConfig, InitConfig, PretrainConfig, ProbeConfig
 from selfsup.core import run_status
-from selfsup.core.cli import attempt
+from selfsup.core.cli import attempt, parse
 from selfsup.core.errors import UserError
 from selfsup.core.json_files import read_json
 from selfsup.core.secrets import without_passwords
 from selfsup.core.tensor_files import LARGEST_HEADER
 from selfsup.data.audit import read_audit
-from selfsup.data.open import open_source
+from selfsup.data.open import is_local, open_source
 from selfsup.encoders.bundle import load_bundle
 from selfsup.encoders.weights import read_file
 from selfsup.encoders.weights_file import open_file
+from selfsup.report.search import GalleryPictures
 from selfsup.search import index as store
+from selfsup.training.run import Run
 from selfsup.training.status import command
 
 DEEP = "[" * 100_000
@@ -142,6 +144,60 @@ def test_no_password_reaches_an_error_a_status_or_an_index(
     index = store.add(store.empty(tmp_path, "m", "w", 8), torch.ones(1, 1).numpy(), rows)
     store.write(replace(index, engine="qdrant", where=f"{address}#x"), lambda _: None)
     assert json.loads((tmp_path / "index.json").read_text())["where"] == "http://***@127.0.0.1:9/#x"
+
+
+ELSEWHERE = "http://127.0.0.1:9/x.pack"
+
+
+@pytest.mark.parametrize("data", [ELSEWHERE, f"{ELSEWHERE} + .", f". * 1 + {ELSEWHERE} * 2"])
+def test_an_index_from_elsewhere_opens_no_url(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "http:" / "127.0.0.1:9").mkdir(parents=True)
+    (tmp_path / "http:" / "127.0.0.1:9" / "x.pack").touch()  # a file of that name changes nothing
+    rows = {name: [""] for name in store.COLUMNS} | {"name": ["a"], "data": [data]}
+    index = store.add(store.empty(tmp_path, "m", "w", 8), torch.ones(1, 1).numpy(), rows)
+    opened: list[str] = []
+    monkeypatch.setattr("selfsup.data.open.open_remote", lambda url, **_: opened.append(url))
+    assert GalleryPictures(index, 3).pixels(0) is None
+    assert not is_local(data)
+    assert opened == []
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "refused"),
+    [
+        (f"data: {ELSEWHERE}", (), "--data"),
+        (f"data: images + {ELSEWHERE}", (), "--data"),
+        (f"data: images\nprobe:\n  data: {ELSEWHERE}", (), "--probe.data"),
+        (f"data: {ELSEWHERE}", ("--data", ELSEWHERE), ""),
+        (f"data: {ELSEWHERE}", ("--data", "images"), ""),
+        ("data: images", ("--probe.data", ELSEWHERE), ""),
+    ],
+)
+def test_a_url_in_settings_from_elsewhere_has_to_be_named_as_a_flag(
+    text: str, flags: tuple[str, ...], refused: str, tmp_path: Path
+) -> None:
+    file = file_with("config.yaml", text, tmp_path)
+    args = ["--config", str(file), "--out", "x", *flags]
+    if not refused:
+        parse(PretrainConfig, args)
+        return
+    with pytest.raises(UserError, match=f"nothing is fetched .* give {refused} "):
+        parse(PretrainConfig, args)
+
+
+@pytest.mark.parametrize("flag", ["data", "probe.data"])
+@pytest.mark.parametrize("url", ["s3://me:hidden@bucket/x.pack", "https://h/x.tar?sig=hidden"])
+def test_a_run_with_a_password_in_a_url_writes_nothing(flag: str, url: str, tmp_path: Path) -> None:
+    images = {"data": "images", "probe.data": ""} | {flag: url}
+    probe = ProbeConfig(data=images["probe.data"])
+    config = PretrainConfig(data=images["data"], out=str(tmp_path / "run"), probe=probe)
+    with pytest.raises(UserError, match="has a password or a token in it") as raised:
+        Run(config)
+    assert "hidden" not in str(raised.value)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
