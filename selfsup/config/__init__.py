@@ -13,6 +13,7 @@ from selfsup.config.encoder import EncoderConfig, Format, InitConfig, Pooling
 from selfsup.config.evaluation import (
     BlendConfig,
     CompareDistilledConfig,
+    EmbedConfig,
     EvaluateConfig,
     HealthConfig,
     IndexConfig,
@@ -77,6 +78,7 @@ __all__ = [
     "DINOConfig",
     "DINOv2Config",
     "DistilConfig",
+    "EmbedConfig",
     "EncoderConfig",
     "EvaluateConfig",
     "FinetuneConfig",
