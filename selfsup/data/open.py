@@ -11,7 +11,8 @@ from selfsup.core.errors import UnusableError, UserError, did_you_mean, require
 from selfsup.core.paths import exists
 from selfsup.data.arrays import npy, npz
 from selfsup.data.decode import FILE_CHANNELS
-from selfsup.data.embedded import MANIFEST, EmbeddedSource, embedded
+from selfsup.data.embedded import EmbeddedSource, embedded
+from selfsup.data.embedding_parts import MANIFEST
 from selfsup.data.folders import ARCHIVES, folder, list_files
 from selfsup.data.hub import cifar10, hugging_face, torchvision
 from selfsup.data.in_memory import InMemory, Opened

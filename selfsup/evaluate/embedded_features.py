@@ -7,7 +7,8 @@ from torch import nn
 
 from selfsup.config import ViewsConfig
 from selfsup.core.errors import require
-from selfsup.data.embedded import Manifest, embedded_rows
+from selfsup.data.embedded import embedded_rows
+from selfsup.data.embedding_parts import Manifest
 from selfsup.data.sources import Source
 from selfsup.encoders.evaluation_view import crop_of
 from selfsup.encoders.weights import describe_network, fingerprint

@@ -13,7 +13,7 @@ from selfsup.core.progress import bar
 from selfsup.data.alignment import Limits
 from selfsup.data.audit import ImageFacts, image_digest, inspect_image
 from selfsup.data.decode import BadImage
-from selfsup.data.embedded import has_images
+from selfsup.data.embedding_parts import has_images
 from selfsup.data.near_duplicates import copies_between
 from selfsup.data.open import open_source
 from selfsup.data.sources import Source

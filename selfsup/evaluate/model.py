@@ -19,7 +19,7 @@ from selfsup.core.paths import exists
 from selfsup.core.progress import bar
 from selfsup.core.seeds import seed_for
 from selfsup.data.decode import read_bytes
-from selfsup.data.embedded import has_images, read_manifest
+from selfsup.data.embedding_parts import has_images, read_manifest
 from selfsup.data.open import open_source
 from selfsup.data.sources import ImageSource, Source
 from selfsup.data.subset import labelled_images, require_classes

@@ -12,7 +12,7 @@ from torch import Tensor
 from selfsup.config import HealthConfig, RetrievalConfig, VerifyConfig
 from selfsup.core.errors import require
 from selfsup.core.numerics import normalize
-from selfsup.data.embedded import has_images
+from selfsup.data.embedding_parts import has_images
 from selfsup.data.sources import Source
 from selfsup.data.subset import labelled_images, random_subset
 from selfsup.evaluate import signs_of_health, verification

@@ -7,7 +7,7 @@ import torch
 
 from selfsup.core.errors import require
 from selfsup.core.numerics import normalize
-from selfsup.data.embedded import Manifest, read_batches, read_manifest, vectors
+from selfsup.data.embedding_parts import Manifest, read_batches, read_manifest, vectors
 from selfsup.search.index import COLUMNS, Index, Rows
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from selfsup.core.errors import require
-from selfsup.data.embedded import is_embedded
+from selfsup.data.embedding_parts import is_embedded
 from selfsup.encoders.bundle import load_bundle
 from selfsup.encoders.thresholds import GalleryThreshold, read_gallery_threshold
 from selfsup.encoders.weights import fingerprint

@@ -21,8 +21,7 @@ from pictures import folder
 from selfsup.config import EmbedConfig, EncoderConfig, ViewsConfig
 from selfsup.core.errors import InUseError, UnusableError, UserError
 from selfsup.core.writer import born
-from selfsup.data import embedded
-from selfsup.data.embedded import MANIFEST, part_file, read_manifest
+from selfsup.data.embedding_parts import MANIFEST, missing_parts, part_file, read_manifest
 from selfsup.data.open import open_source
 from selfsup.encoders.encoder import build, export
 from selfsup.evaluate.embedding_folder import embed_folder, parse_share
@@ -297,7 +296,7 @@ def test_the_command_says_what_there_is(room: Path, tmp_path: Path) -> None:
     assert "2 of 3 parts are there, of 40 images at 24 pixels; 24 were embedded now" in done.stdout
     assert "other shares make the 1 others" in done.stdout
     assert read_manifest(tmp_path / "out").data == str(room / "images")
-    assert embedded.missing_parts(tmp_path / "out", read_manifest(tmp_path / "out")) == [1]
+    assert missing_parts(tmp_path / "out", read_manifest(tmp_path / "out")) == [1]
 
 
 @pytest.mark.slow

@@ -23,8 +23,10 @@ import numpy as np
 from selfsup.core.cli import run as launch
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from selfsup.augment.boxes import CropSpec
-    from selfsup.data.sources import Crops
+    from selfsup.data.sources import Columns, Crops
 
 SIDE, WIDTH = 8, 64
 
@@ -44,9 +46,9 @@ class Config:
 class Generated:
     """Images that are made from their numbers when they are read, and names as well."""
 
-    labels = None
+    labels: "Tensor | None" = None
     classes: Sequence[str] = ()
-    columns: dict[str, Sequence[str]] = {}  # noqa: RUF012  (never written to)
+    columns: "Columns" = {}  # noqa: RUF012  (never written to)
     in_memory = True
 
     def __init__(self, images: int) -> None:
@@ -62,7 +64,8 @@ class Generated:
 
     def pixels(self, position: int) -> np.ndarray:
         """Noise, by the position."""
-        return _noise(np.array([position]))[0]
+        image: np.ndarray = _noise(np.array([position]))[0]
+        return image
 
     def stored(self, position: int) -> None:
         """There is no file."""
