@@ -35,6 +35,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "blend": "the best mix of two encoders' weights, on your own sets",
     },
     "search": {
+        "embed": "any number of images into Parquet files, once",
         "index": "embeddings of a gallery, to be searched",
         "search": "the neighbours of an image in an index",
         "bundle": "one folder with weights, preprocessing and threshold",

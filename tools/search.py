@@ -20,7 +20,7 @@ class Config:
     """Which images of an index look like these."""
 
     run: Positional[str]
-    """A run with an index, or the folder of an index."""
+    """A run with an index, the folder of an index, or a folder of embeddings."""
     queries: Positional[tuple[str, ...]]
     """Image files to search with."""
     k: Annotated[int, arg(aliases=["-k"])] = 12

@@ -14,6 +14,7 @@ from selfsup.config.encoder import EncoderConfig, Format, InitConfig, Pooling
 from selfsup.config.evaluation import (
     BlendConfig,
     CompareDistilledConfig,
+    EmbedConfig,
     EvaluateConfig,
     HealthConfig,
     IndexConfig,
@@ -79,6 +80,7 @@ __all__ = [
     "DINOConfig",
     "DINOv2Config",
     "DistilConfig",
+    "EmbedConfig",
     "EncoderConfig",
     "EvaluateConfig",
     "FinetuneConfig",

@@ -194,6 +194,24 @@ class IndexConfig(ModelConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class EmbedConfig(ModelConfig):
+    """Embed any number of images into Parquet files, once; `--out` is RUN/embeddings by default."""
+
+    FIRST = ("model", "data", "out", "dtype", "share", "part", "max_bad")
+    dtype: Literal["float32", "float16"] = "float32"
+    """Type of the embeddings on disk. float16 takes half the room and has three digits."""
+    share: str = ""
+    """Make a share of the parts, such as 2/8, the second of eight: for jobs that know nothing of
+    each other. Processes of `accelerate launch` share them out by themselves."""
+    part: int = 65536
+    """Number of images in a part file, rounded up to a multiple of --batch."""
+    max_bad: float = 0.01
+    """Largest fraction of unreadable images; embedding stops if there are more."""
+    seed: Suppress[int] = 0
+    memory: Suppress[str] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class BlendConfig(ModelConfig):
     """Mix the weights of two encoders, measure each mix, and keep the best."""
 

@@ -118,6 +118,19 @@ def world() -> tuple[int, int]:
     return 0, 1
 
 
+def launched() -> tuple[int, int]:
+    """Return this process's number and how many the launcher started, without joining them."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def local_device() -> torch.device:
+    """Return this process's device without joining the others: a GPU of the machine, or the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    place = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
+    return torch.device("cuda", place)
+
+
 def local_slice(total: int, rank: int, size: int) -> slice:
     """Return the rows of process `rank` of `size`: contiguous, with sizes that differ by 1 at most.
 

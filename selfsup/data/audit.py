@@ -19,6 +19,7 @@ from selfsup.core.json_files import read_json
 from selfsup.data.alignment import Limits
 from selfsup.data.decode import FORMATS, ORIENTATION, BadImage
 from selfsup.data.duplicates import find_duplicates, maskable, too_large
+from selfsup.data.embedded import stored_digest
 from selfsup.data.sources import Source
 from selfsup.data.thumbnails import thumbnail
 
@@ -164,6 +165,23 @@ def digest(pixels: np.ndarray, data: bytes | None) -> str:
     """Compute the sha256 of a file's bytes, or of pixels and their shape."""
     content = f"{pixels.shape}".encode() + pixels.tobytes() if data is None else data
     return hashlib.sha256(content).hexdigest()
+
+
+def image_digest(source: Source, position: int) -> str:
+    """Compute the sha256 of an image's file, or of its pixels where there is none.
+
+    A folder of embeddings has it already, and "" for an image that could not be read.
+
+    Raises:
+        BadImage: it cannot be read.
+    """
+    known = stored_digest(source, position)
+    if known is not None:
+        return known
+    data = source.stored(position)
+    return (
+        digest(source.pixels(position), None) if data is None else hashlib.sha256(data).hexdigest()
+    )
 
 
 def _sizes(sizes: Sequence[tuple[int, int]]) -> dict[str, int]:

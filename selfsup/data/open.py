@@ -11,6 +11,8 @@ from selfsup.core.errors import UnusableError, UserError, did_you_mean, require
 from selfsup.core.paths import exists, is_url, urls_in
 from selfsup.data.arrays import npy, npz
 from selfsup.data.decode import FILE_CHANNELS
+from selfsup.data.embedded import EmbeddedSource, embedded
+from selfsup.data.embedding_parts import MANIFEST
 from selfsup.data.folders import ARCHIVES, folder, list_files
 from selfsup.data.hub import cifar10, hugging_face, torchvision
 from selfsup.data.in_memory import InMemory, Opened
@@ -20,6 +22,7 @@ from selfsup.data.pack import packed
 from selfsup.data.python_objects import python_source
 from selfsup.data.shards import tars
 from selfsup.data.sources import Source
+from selfsup.data.subset import Subset
 from selfsup.data.tables import manifest
 
 NO_CACHE = CacheConfig()
@@ -38,12 +41,13 @@ def open_source(
 
     Args:
         data: a folder (of images, labels from its sub-folders; of tar shards or packs and no
-            images; or a Hugging Face data set), a .csv, .jsonl or .parquet manifest (columns path,
-            and label, split and any others if wanted), an .npz (images uint8 or uint16
-            [n, h, w, c], labels) or .npy, a .tar of webdataset samples, a .pack, `cifar10`
-            (fetched by torchvision once), torchvision:NAME:FOLDER on disk; a .pack or .tar, or
-            a folder of them, at a URL (s3://, https://...); or several of these, "A + B", or
-            "A * 3 + B * 1" with the weight of each in a batch.
+            images; a Hugging Face data set; or of embeddings, which stands for its images), a .csv,
+            .jsonl or .parquet manifest (columns path, and label, split and any others if wanted),
+            an .npz (images uint8 or uint16 [n, h, w, c], labels) or .npy, a .tar of
+            webdataset samples, a .pack, `cifar10` (fetched by torchvision once),
+            torchvision:NAME:FOLDER on disk; a .pack or .tar, or a folder of them, at a URL
+            (s3://, https://...); or several of these, "A + B", or "A * 3 + B * 1" with the weight
+            of each in a batch.
         split: of a manifest or a Hugging Face data set, the rows to take; of a torchvision data
             set, train or test.
         labels: the column with the labels; of a folder or of tars "folder:1" for the names of the
@@ -69,6 +73,9 @@ def open_source(
         return _open_single(data, split, labels, channels, cache)
     terms = [_parse_weight(term) for term in data.split(" + ")]
     sources = [_open_single(name, split, labels, channels, cache) for name, _ in terms]
+    for (name, _), source in zip(terms, sources, strict=True):
+        alone = f"{name} is a folder of embeddings, which cannot be mixed: give it alone"
+        require(not isinstance(source, EmbeddedSource | Subset), alone)
     weights = [weight for _, weight in terms]
     if all(weight is None for weight in weights):
         return Mixture(sources, None)
@@ -157,6 +164,8 @@ def _open_single(data: str, split: str, labels: str, channels: int, cache: Cache
     arrays: dict[str, Callable[..., Source]] = {".npz": npz, ".npy": npy}
     files: dict[str, Callable[..., Source]] = {".tar": tars, ".pack": packed}
     suffix = _kind(path)
+    if suffix == "embeddings":
+        return embedded(path, open_source, split=split, labels=labels, channels=channels)
     if suffix in (".csv", ".jsonl", ".parquet", "hugging face"):
         _needs_file_channels(data, channels)
         opened = hugging_face if suffix == "hugging face" else manifest
@@ -184,6 +193,8 @@ def _kind(path: Path) -> str:
         raise UnusableError(f"{path} cannot be listed: {error.strerror}") from None
     if {"dataset_info.json", "dataset_dict.json"} & set(names):
         return "hugging face"
+    if MANIFEST in names:
+        return "embeddings"
     for suffix in (".tar", ".pack"):
         # lists and statistics may lie beside shards, but a stray shard makes no folder of shards
         if any(name.endswith(suffix) for name in names) and not list_files(path).images:

@@ -101,6 +101,12 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def describe_network(model: nn.Module) -> str:
+    """Name a network's class and its pooling, which its weights do not tell."""
+    pooling = " ".join(str(getattr(model, "global_pool", "")).split())
+    return f"{type(model).__name__} {pooling}"
+
+
 def is_of_encoder(key: str) -> bool:
     """Whether a tensor's name is of a trained tensor and not of a head."""
     return not BUFFERS.search(key) and not HEAD.match(key)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from selfsup.augment.boxes import CenterBoxes, CropSpec
 from selfsup.core.numerics import normalize
-from selfsup.data.audit import digest
+from selfsup.data.audit import image_digest
 from selfsup.data.sources import Source
 from selfsup.evaluate.features import Features
 from selfsup.evaluate.leaks import LeakCheck
@@ -60,9 +60,9 @@ def group_copies(train: Images, test: Images) -> Groups:
     numbers: dict[str, int] = {}
     source, positions = train
     of_train = torch.tensor(
-        [numbers.setdefault(_digest(source, i), len(numbers)) for i in positions]
+        [numbers.setdefault(image_digest(source, i), len(numbers)) for i in positions]
     )
-    of_test = torch.tensor([numbers.get(_digest(test[0], i), -1) for i in test[1]])
+    of_test = torch.tensor([numbers.get(image_digest(test[0], i), -1) for i in test[1]])
     encoded_anew = (of_test < 0).nonzero()[:, 0]
     if len(encoded_anew):
         bank = _thumbnails(*train)
@@ -70,10 +70,6 @@ def group_copies(train: Images, test: Images) -> Groups:
         nearest = torch.cat([(block @ bank.T).argmax(1) for block in queries.split(CHUNK)])
         of_test[encoded_anew] = of_train[nearest]
     return Groups(of_train, of_test)
-
-
-def _digest(source: Source, position: int) -> str:
-    return digest(source.pixels(position), source.stored(position))
 
 
 def _thumbnails(source: Source, positions: list[int]) -> Tensor:

@@ -39,14 +39,12 @@ from selfsup.core.live import doing
 from selfsup.core.writer import only_writer
 from selfsup.data.sources import Source
 from selfsup.encoders.encoder import Encoder
-from selfsup.evaluate.features import chunks_of, embed_chunks
+from selfsup.evaluate.features import chunks_of, embed_chunks, rounds_badly
 from selfsup.training.checkpoint import fingerprint
 from selfsup.training.run import Run
 
 FEATURES, MEAN, MANIFEST = "features.npy", "mean.npy", "manifest.json"
 BLOCK_ROWS = 4096  # summed at a time
-ROUNDING = 2e-3
-"""Largest error of a row on disk, as a fraction of its length: float16 has three digits."""
 
 
 def stored_features(
@@ -197,15 +195,15 @@ def _write_rows(
     local = chunks[local_slice(len(chunks), *world())]
     device = run.accelerator.device
     bad, problem = 0, ""
-    for chunk, features, unreadable in embed_chunks(
+    for chunk in embed_chunks(
         encoder.to(device), source, local, views, device=device, workers=run.config.workers
     ):
-        blank = torch.tensor([position in unreadable for position in chunk])
-        features = features.masked_fill(blank[:, None], 0)
+        blank = torch.tensor([position in chunk.bad for position in chunk.positions])
+        features = chunk.features.masked_fill(blank[:, None], 0)
         bad += int(blank.sum())
         problem = problem or _rounding_problem(features, rows.dtype)
         if not problem:
-            rows[chunk.start : chunk.stop] = features.numpy()
+            rows[chunk.positions.start : chunk.positions.stop] = features.numpy()
     if isinstance(rows, np.memmap):
         rows.flush()
     encoder.to("cpu")
@@ -216,9 +214,7 @@ def _rounding_problem(features: Tensor, kind: np.dtype) -> str:
     """Describe features that are not finite, or that the type on disk does not hold."""
     if not features.isfinite().all():
         return "the teacher's features are not finite: its weights are broken"
-    with np.errstate(over="ignore"):
-        stored = torch.from_numpy(features.numpy().astype(kind)).to(features.dtype)
-    if ((stored - features).norm(dim=1) > ROUNDING * features.norm(dim=1)).any():
+    if rounds_badly(features, kind):
         return (
             f"the teacher's features, up to {features.abs().max():.2g}, do not fit {kind}; give "
             "--method.precision float32"

@@ -29,12 +29,15 @@ from selfsup.core.distributed import (
 from selfsup.core.errors import UserError
 from selfsup.core.labels import class_labels
 from selfsup.core.stopping import in_reader
+from selfsup.data.audit import image_digest
 from selfsup.data.loader import default_workers
 from selfsup.data.readers import begin
 from selfsup.data.sources import Source
 from selfsup.encoders.evaluation_view import center_boxes
 
 AHEAD = {"cuda": 1}  # chunks that a device has begun when the features of one are fetched; else 0
+ROUNDING = 2e-3
+"""Largest error of a row on disk, as a fraction of its length: float16 has three digits."""
 FEW_CHUNKS = 4  # for so few of arrays it takes longer to start readers
 
 
@@ -84,20 +87,38 @@ class Features(NamedTuple):
         return self._replace(labels=labels, classes=list(numbers))
 
 
-class _Chunks(Dataset[tuple[Tensor, dict[int, str]]]):
+class Chunk(NamedTuple):
+    """Features of some images that were embedded together."""
+
+    positions: range
+    features: Tensor
+    """float32 [b, d], on the CPU; of an unreadable image those of another."""
+    bad: dict[int, str]
+    """Position of each unreadable image, and why."""
+    digests: list[str]
+    """sha256 of each image, "" of an unreadable one; empty where they were not wanted."""
+
+
+class _Chunks(Dataset[tuple[Tensor, dict[int, str], list[str]]]):
     """The evaluation views of each chunk of positions."""
 
-    def __init__(self, source: Source, chunks: Sequence[range], views: ViewsConfig) -> None:
+    def __init__(
+        self, source: Source, chunks: Sequence[range], views: ViewsConfig, *, digests: bool
+    ) -> None:
         self.source = source
         self.chunks = chunks
         self.views = views
+        self.digests = digests
 
-    def __getitem__(self, i: int) -> tuple[Tensor, dict[int, str]]:
+    def __getitem__(self, i: int) -> tuple[Tensor, dict[int, str], list[str]]:
         chunk = self.chunks[i]
         boxes = center_boxes(len(chunk), self.views)
         cut = CropSpec(boxes, self.views.size, self.views.resampling)
         crops = self.source.crops(chunk, cut)
-        return crops.images[0][:, 0], crops.bad
+        bad = {position: why for position, why in crops.bad.items() if position in chunk}
+        hashed = chunk if self.digests else range(0)
+        digests = ["" if p in bad else image_digest(self.source, p) for p in hashed]
+        return crops.images[0][:, 0], bad, digests
 
 
 def extract(
@@ -137,12 +158,10 @@ def extract(
     chunks = chunks_of(source, batch)
     local = chunks[local_slice(len(chunks), rank, processes)]
     rows, bad = [], set[int]()
-    for chunk, features, unreadable in embed_chunks(
-        encoder, source, local, views, device=device, workers=workers
-    ):
-        rows.append(features)
-        bad |= unreadable
-        progress(len(chunk))
+    for chunk in embed_chunks(encoder, source, local, views, device=device, workers=workers):
+        rows.append(chunk.features)
+        bad |= chunk.bad.keys()
+        progress(len(chunk.positions))
     if processes == 1:
         x = torch.cat(rows)
     else:
@@ -169,8 +188,9 @@ def embed_chunks(
     *,
     device: torch.device,
     workers: int | None = None,
-) -> Iterator[tuple[range, Tensor, set[int]]]:
-    """Yield each chunk with its features, float32 [b, d] on the CPU, and its unreadable positions.
+    digests: bool = False,
+) -> Iterator[Chunk]:
+    """Yield each chunk with its features, and with the sha256 of its images if `digests`.
 
     See `extract`. Random states are left as they were.
     """
@@ -180,7 +200,7 @@ def embed_chunks(
         workers = 0 if few else default_workers(in_memory=source.in_memory, gpu=gpu)
         workers = min(workers, len(chunks))
     loader = DataLoader(
-        _Chunks(source, chunks, views),
+        _Chunks(source, chunks, views, digests=digests),
         sampler=range(len(chunks)),
         batch_size=None,
         num_workers=workers,
@@ -189,13 +209,13 @@ def embed_chunks(
         generator=torch.Generator(),  # else it draws a seed from the process's
     )
     # features of a chunk come to the CPU after the next is on its way, so that a GPU works on
-    started: deque[tuple[range, Tensor, set[int]]] = deque()
+    started: deque[Chunk] = deque()
     with untouched(encoder):
-        for chunk, (images, unreadable) in zip(chunks, begin(loader), strict=True):
+        for chunk, (images, bad, hashes) in zip(chunks, begin(loader), strict=True):
             with torch.inference_mode():
                 levels = images.to(device, non_blocking=True)
                 x = standardize(levels.float() / 255, *views.normalization)
-                started.append((chunk, encoder(x).float(), set(unreadable)))
+                started.append(Chunk(chunk, encoder(x).float(), bad, hashes))
             if len(started) <= AHEAD.get(device.type, 0):
                 continue
             yield _on_cpu(started.popleft())
@@ -203,9 +223,8 @@ def embed_chunks(
             yield _on_cpu(started.popleft())
 
 
-def _on_cpu(found: tuple[range, Tensor, set[int]]) -> tuple[range, Tensor, set[int]]:
-    chunk, features, unreadable = found
-    return chunk, features.cpu(), unreadable
+def _on_cpu(chunk: Chunk) -> Chunk:
+    return chunk._replace(features=chunk.features.cpu())
 
 
 def _labelled(x: Tensor, source: Source, bad: set[int]) -> Features:
@@ -217,14 +236,30 @@ def _labelled(x: Tensor, source: Source, bad: set[int]) -> Features:
     good = torch.tensor([i for i in range(len(source)) if i not in bad], dtype=torch.int64)
     if len(good) == 0:
         raise UserError(f"none of the {len(source)} images can be read")
-    broken = int((~x[good].isfinite().all(1)).sum())
-    if broken:
-        raise UserError(
-            f"features of {broken} of {len(good)} images are not finite: the weights are broken, "
-            "or images are far from what they were trained for"
-        )
+    check_finite(x[good])
     labels = torch.full((len(source),), -1) if source.labels is None else source.labels
     return Features(x[good], labels[good], good, source.classes, len(bad))
+
+
+def check_finite(x: Tensor) -> None:
+    """Refuse features [n, d] of which some are not finite.
+
+    Raises:
+        UserError: how many images have such features.
+    """
+    broken = int((~x.isfinite().all(1)).sum())
+    if broken:
+        raise UserError(
+            f"features of {broken} of {len(x)} images are not finite: the weights are broken, or "
+            "images are far from what they were trained for"
+        )
+
+
+def rounds_badly(x: Tensor, kind: np.dtype) -> bool:
+    """Whether a type on disk rounds a row of features [n, d] by more than `ROUNDING`."""
+    with np.errstate(over="ignore"):
+        stored = torch.from_numpy(x.numpy().astype(kind)).to(x.dtype)
+    return bool(((stored - x).norm(dim=1) > ROUNDING * x.norm(dim=1)).any())
 
 
 def extract_views(

@@ -12,7 +12,8 @@ from selfsup.core.errors import require
 from selfsup.core.numerics import normalize
 from selfsup.core.paths import check_output
 from selfsup.core.writer import only_writer
-from selfsup.data.audit import digest
+from selfsup.data.audit import image_digest
+from selfsup.data.embedded import embedded_rows
 from selfsup.encoders.thresholds import read_threshold
 from selfsup.encoders.weights import fingerprint
 from selfsup.evaluate.model import EvaluatedModel, embed, open_images, open_model
@@ -104,12 +105,16 @@ def _embed_rows(config: IndexConfig, model: EvaluatedModel) -> tuple[np.ndarray,
     """Embeddings of length 1, a line for each, and how many images could not be read."""
     source = open_images(model, config.data, config.split, config)
     features = embed(model, source, config)
-    data = str(Path(config.data).resolve()) if Path(config.data).exists() else config.data
+    behind = embedded_rows(source)
+    data, split = config.data, config.split
+    if behind is not None:  # pictures of a search are where the images are
+        data, split = behind[0].manifest.data, behind[0].manifest.split or split
+    data = str(Path(data).resolve()) if Path(data).exists() else data
     rows: Rows = {name: [] for name in store.COLUMNS}
     for position, label in zip(features.positions.tolist(), features.labels.tolist(), strict=True):
         rows["name"].append(source.name(position))
         rows["data"].append(data)
-        rows["split"].append(config.split)
+        rows["split"].append(split)
         rows["label"].append("" if label < 0 else features.classes[label])
-        rows["sha256"].append(digest(source.pixels(position), source.stored(position)))
+        rows["sha256"].append(image_digest(source, position))
     return normalize(features.x).numpy(), rows, features.bad

@@ -14,10 +14,12 @@ from selfsup.config import EncoderConfig, EvaluateConfig, ModelConfig, ViewsConf
 from selfsup.core import distributed
 from selfsup.core.errors import UserError, did_you_mean, require
 from selfsup.core.live import doing
+from selfsup.core.notices import notice
 from selfsup.core.paths import exists
 from selfsup.core.progress import bar
 from selfsup.core.seeds import seed_for
 from selfsup.data.decode import read_bytes
+from selfsup.data.embedding_parts import has_images, read_manifest
 from selfsup.data.open import open_source
 from selfsup.data.sources import ImageSource, Source
 from selfsup.data.subset import labelled_images, require_classes
@@ -27,6 +29,7 @@ from selfsup.encoders.published import base_name, is_published, timm_settings
 from selfsup.encoders.start import Start, open_start
 from selfsup.encoders.weights import first_names
 from selfsup.evaluate.baselines import Colours, Pixels
+from selfsup.evaluate.embedded_features import stored_features
 from selfsup.evaluate.features import Features, extract
 from selfsup.evaluate.shared_classes import match_classes
 
@@ -44,6 +47,8 @@ class EvaluatedModel(NamedTuple):
     """Builds the same network with random weights."""
     warnings: tuple[str, ...] = ()
     """What a reader must know of its weights before the figures."""
+    is_baseline: bool = False
+    """Whether it stands beside the model in question, so that stored embeddings are not its own."""
 
     @property
     def short_name(self) -> str:
@@ -140,7 +145,12 @@ def open_baselines(model: EvaluatedModel, config: EvaluateConfig) -> list[Evalua
         UserError: one of `config.against` is no model.
     """
     baselines = []
-    for kind in config.baselines:
+    others = ("test", "queries", "data")
+    without = [data for name in others if not has_images(data := getattr(config, name, ""))]
+    if config.baselines and without:
+        where = read_manifest(Path(without[0])).data
+        notice(f"no baselines: the images of {without[0]} are not at {where} any more")
+    for kind in () if without else config.baselines:
         if kind == "random" and model.untrained is not None:
             torch.manual_seed(seed_for(config.seed, 0, "weights"))
             baselines.append(EvaluatedModel("random", model.untrained(), model.views))
@@ -154,7 +164,7 @@ def open_baselines(model: EvaluatedModel, config: EvaluateConfig) -> list[Evalua
         opened = open_model(settings)
         short = opened.name if opened.folder is None else opened.folder.name
         baselines.append(opened._replace(folder=None, name=short))
-    return baselines
+    return [baseline._replace(is_baseline=True) for baseline in baselines]
 
 
 def train_and_test(
@@ -210,7 +220,16 @@ def labelled_features(
 
 
 def embed(model: EvaluatedModel, source: Source, config: ModelConfig) -> Features:
-    """Embed a source, with a progress bar."""
+    """Embed a source, with a progress bar, or read what its folder of embeddings has.
+
+    Raises:
+        UserError: the folder is of another model.
+    """
+    stored = stored_features(
+        model.name, model.encoder, model.views, source, is_baseline=model.is_baseline
+    )
+    if stored is not None:
+        return stored
     accelerator = distributed.start()
     encoder = model.encoder.to(accelerator.device)
     images = len(source) / accelerator.num_processes

@@ -12,6 +12,7 @@ from torch import Tensor
 from selfsup.config import HealthConfig, RetrievalConfig, VerifyConfig
 from selfsup.core.errors import require
 from selfsup.core.numerics import normalize
+from selfsup.data.embedding_parts import has_images
 from selfsup.data.sources import Source
 from selfsup.data.subset import labelled_images, random_subset
 from selfsup.evaluate import signs_of_health, verification
@@ -186,7 +187,7 @@ def health(config: HealthConfig) -> Evaluation:
         source = random_subset(whole, config.most, seed=config.seed)
         embedded = embed(model, source, config)
         require(len(embedded.x) > 1, f"{config.data} holds 1 image; this needs 2 and more")
-        if config.views < 2 or model.views.channels != 3:
+        if config.views < 2 or model.views.channels != 3 or not has_images(config.data):
             return embedded, None
         return embedded, extract_views(
             model.encoder,

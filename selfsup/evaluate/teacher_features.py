@@ -28,7 +28,7 @@ from selfsup.data.sources import Source, hash_names, sample
 from selfsup.encoders.encoder import Encoder
 from selfsup.encoders.evaluation_view import crop_of
 from selfsup.encoders.start import open_start
-from selfsup.encoders.weights import fingerprint
+from selfsup.encoders.weights import describe_network, fingerprint
 from selfsup.evaluate.feature_store import stored_features
 from selfsup.evaluate.features import embed_chunks
 from selfsup.methods.distil import LiveTeacher, StoredFeatures
@@ -127,8 +127,7 @@ def _stored(
     facts = {
         "format": FORMAT,
         "teacher": digest,
-        "pooling": f"{type(encoder.model).__name__} "
-        + " ".join(str(getattr(encoder.model, "global_pool", "")).split()),
+        "pooling": describe_network(encoder.model),
         "width": encoder.dim,
         "images": len(source),
         "digest": from_main(_images_digest(source) if run.main else ""),
@@ -257,4 +256,4 @@ def _embedded(
     chunks = [every[i : i + 256] for i in range(0, len(every), 256)]
     device = run.accelerator.device
     rows = embed_chunks(encoder.to(device), source, chunks, views, device=device)
-    return torch.cat([features for _, features, _ in rows])
+    return torch.cat([chunk.features for chunk in rows])

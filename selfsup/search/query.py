@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from selfsup.core.errors import require
+from selfsup.data.embedding_parts import is_embedded
 from selfsup.encoders.bundle import load_bundle
 from selfsup.encoders.thresholds import GalleryThreshold, read_gallery_threshold
 from selfsup.encoders.weights import fingerprint
 from selfsup.search import engines
 from selfsup.search import index as store
+from selfsup.search.embedded_index import index_of_folder
 from selfsup.search.index import Index
 
 
@@ -88,7 +90,7 @@ def search_index(
     """Find the images of an index that look like the queries, themselves left out.
 
     Args:
-        run: a run or bundle with an index, or the folder of an index.
+        run: a run or bundle with an index, the folder of an index, or a folder of embeddings.
         queries: image files to search with.
         k: neighbours of each, clipped to the index.
         threshold: cosine above which two images are of the same thing; by default that which
@@ -101,11 +103,15 @@ def search_index(
     require(k > 0, f"-k must be above 0, not {k}")
     require(len(queries) > 0, "give an image to search with")
     folder = Path(run)
-    index = store.read(folder if (folder / "index.json").exists() else folder / "index")
+    again = "selfsup index again"
+    if is_embedded(folder):
+        index, again = index_of_folder(folder), f"its embeddings are {folder}; selfsup embed again"
+    else:
+        index = store.read(folder if (folder / "index.json").exists() else folder / "index")
     embedder = load_bundle(index.model)
     require(
         fingerprint(embedder.encoder) == index.weights,
-        f"{index.model} has other weights than when the index was made: selfsup index again",
+        f"{index.model} has other weights than when the index was made: {again}",
     )
     embedder.views = replace(embedder.views, size=index.size)
     x = embedder.embed(queries)
