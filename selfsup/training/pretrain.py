@@ -178,7 +178,7 @@ def announce(run: Run, source: Source, batch: int, total: int) -> None:
     run.print_line(f"  preset     {describe_settings(run.config)}"[:80])
     if run.config.preset == "quick" and run.accelerator.device.type == "cpu":
         run.print_line(
-            "             for a look without a GPU; --preset standard learns more, in hours"
+            "             for a quick look; --preset standard takes longer and learns more"
         )
     if run.main and not checkpoint.any_in(run.folder):
         doing("looking at a sample of the images")
