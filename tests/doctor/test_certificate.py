@@ -152,10 +152,10 @@ def test_a_package_is_imported_under_its_own_name(name: str, module: str) -> Non
 
 def test_packages_of_every_extra_but_the_tests_are_listed() -> None:
     extras = {p.extra for p in packages()}
-    assert extras == {"", "ann", "bench", "data", "onnx", "qdrant", "track"}
+    assert extras == {"", "ann", "bench", "data", "onnx", "qdrant", "remote", "track"}
     names = [p.name for p in packages()]
     assert len(set(names)) == len(names)
-    assert {"simplejpeg", "usearch", "qdrant-client", "onnx"} <= set(names)
+    assert {"simplejpeg", "usearch", "qdrant-client", "onnx", "s3fs"} <= set(names)
 
 
 def test_a_checkout_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
