@@ -12,12 +12,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import tyro
-from tyro.conf import Positional
 
 from selfsup.core.errors import UserError, did_you_mean, require
-from selfsup.core.help import command_name, documentation, usage, usual
+from selfsup.core.help import command_name, first_sentence, positional, usage, usual
 
-ALIASES = {"-k": "--k"}
 NUMBERS = {int: "a whole number", float: "a number"}
 
 
@@ -29,10 +27,18 @@ class Flag:
     """As it is typed: --optim.lr, or RUN for one that is typed without a flag."""
     hint: Any
     positional: bool
-    about: str
-    """The first sentence of its docstring."""
+    aliases: tuple[str, ...]
+    """Other names, such as -k."""
     missing: bool
     """It has no value yet, and must be typed."""
+    owner: type
+    field: str
+    """The dataclass that has it, and the name there."""
+
+    @property
+    def about(self) -> str:
+        """The first sentence of its docstring."""
+        return first_sentence(self.owner, self.field)
 
     @property
     def options(self) -> tuple[Any, ...]:
@@ -105,7 +111,8 @@ def check_flags(args: Sequence[str], config: type, default: Any) -> None:
 def _check_flag(arg: str, rest: list[str], flags: dict[str, Flag], config: type) -> str:
     """Check one flag, take its values off the rest, return its name."""
     typed, equals, value = arg.partition("=")
-    name = ALIASES.get(typed, typed.replace("_", "-"))
+    aliases = {alias: flag.name for flag in flags.values() for alias in flag.aliases}
+    name = aliases.get(typed, typed.replace("_", "-"))
     flag = flags.get(name) or flags.get(re.sub(r"(--|\.)no-", r"\1", name, count=1))
     if flag is None or flag.positional:
         places = any(flag.positional for flag in flags.values())
@@ -134,17 +141,26 @@ def flags_with_types(config: Any, default: Any, prefix: str = "") -> Iterator[Fl
     """List every flag of a Config, those of its sections too."""
     plain = typing.get_type_hints(config)
     full = typing.get_type_hints(config, include_extras=True)
-    about = documentation(config)
     for field in dataclasses.fields(config):
         hint, value = plain[field.name], getattr(default, field.name, tyro.MISSING)
         name = prefix + field.name.replace("_", "-")
         if dataclasses.is_dataclass(hint):
             yield from flags_with_types(hint, value, f"{name}.")
             continue
-        positional = Positional in typing.get_args(full[field.name])[1:]
-        sentence = about.get(field.name, "").split(". ")[0].rstrip(".:;")
-        missing = value is tyro.MISSING
-        yield Flag(name.upper() if positional else f"--{name}", hint, positional, sentence, missing)
+        place = bool(positional(config, field.name))
+        yield Flag(
+            name=name.upper() if place else f"--{name}",
+            hint=hint,
+            positional=place,
+            aliases=tuple(
+                alias
+                for mark in typing.get_args(full[field.name])[1:]
+                for alias in getattr(mark, "aliases", None) or ()
+            ),
+            missing=value is tyro.MISSING,
+            owner=config,
+            field=field.name,
+        )
 
 
 def _values(rest: list[str], flag: Flag) -> list[str]:

@@ -45,7 +45,7 @@ def short_help(config: Any, first: Sequence[tuple[str, str]] = (), about: str = 
 
 def usage(config: Any) -> str:
     """Show what follows a command: "usage: selfsup search RUN QUERIES... [flags]"."""
-    words = [_positional(config, f.name) for f in dataclasses.fields(config)]
+    words = [positional(config, f.name) for f in dataclasses.fields(config)]
     return " ".join(["usage:", command_name(), *filter(None, words), "[flags]"])
 
 
@@ -64,7 +64,7 @@ def _example(config: Any) -> list[str]:
     if not needed or not set(needed) <= set(USUAL):
         return []
     words = [
-        USUAL[name] if _positional(config, name) else f"--{name.replace('_', '-')} {USUAL[name]}"
+        USUAL[name] if positional(config, name) else f"--{name.replace('_', '-')} {USUAL[name]}"
         for name in needed
     ]
     return [f"  example: {' '.join([command_name(), *words])}"]
@@ -85,7 +85,7 @@ def describe(flags: Sequence[tuple[str, str]]) -> list[str]:
     return lines
 
 
-def _positional(config: Any, name: str) -> str:
+def positional(config: Any, name: str) -> str:
     """A setting that is typed without a flag, in capitals; empty for others."""
     hint = typing.get_type_hints(config, include_extras=True)[name]
     if Positional not in typing.get_args(hint)[1:]:
@@ -113,13 +113,13 @@ def _row(config: Any, flag: str) -> tuple[str, str]:
         value = field.default
     else:
         value = getattr(default, name)
-    about = documentation(owner).get(name, "").split(". ")[0].rstrip(".:;")
+    about = first_sentence(owner, name)
     hint = typing.get_type_hints(owner)[name]
     if typing.get_origin(hint) is typing.Literal:
         about = f"{about}: {', '.join(word for word in typing.get_args(hint) if word)}"
     default_text = "needed" if value is dataclasses.MISSING else _default(value)
     text = f"{about} ({default_text})" if default_text else about
-    typed = _positional(owner, name) or f"--{flag.replace('_', '-')}"
+    typed = positional(owner, name) or f"--{flag.replace('_', '-')}"
     return typed, text
 
 
@@ -131,7 +131,12 @@ def _default(value: Any) -> str:
     return str(value)
 
 
-def documentation(config: type) -> dict[str, str]:
+def first_sentence(config: type, name: str) -> str:
+    """Return the first sentence of the docstring below a field, without its full stop."""
+    return _documentation(config).get(name, "").split(". ")[0].rstrip(".:;")
+
+
+def _documentation(config: type) -> dict[str, str]:
     """Read the docstrings below the fields of a dataclass and of its base classes."""
     about: dict[str, str] = {}
     for owner in reversed(config.__mro__):

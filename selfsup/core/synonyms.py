@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from selfsup.core.errors import UserError
+from selfsup.core.flags import flags_with_types
 
 LAUNCHER = "accelerate launch --mixed_precision bf16 (or fp16) before the script"
 DEVICES = "CUDA_VISIBLE_DEVICES=0,1 and accelerate launch --num_processes 2 choose the GPUs"
@@ -135,12 +136,7 @@ def ours(name: str, own: set[str]) -> str | None:
     return answer if not flags or (own | sections) & set(flags) else None
 
 
-def flags_of(config: Any, prefix: str = "") -> Iterator[str]:
+def flags_of(config: Any) -> Iterator[str]:
     """Every flag of a Config, without the two dashes: `batch`, `optim.lr`."""
-    hints = typing.get_type_hints(config)
-    for field in dataclasses.fields(config):
-        name = prefix + field.name.replace("_", "-")
-        if dataclasses.is_dataclass(hints[field.name]):
-            yield from flags_of(hints[field.name], f"{name}.")
-        else:
-            yield name
+    for flag in flags_with_types(config, None):
+        yield flag.name.lstrip("-").lower()

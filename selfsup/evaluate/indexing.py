@@ -14,6 +14,7 @@ from selfsup.core.paths import check_output
 from selfsup.core.writer import only_writer
 from selfsup.data.audit import image_digest
 from selfsup.data.embedded import embedded_rows
+from selfsup.data.embedding_parts import parquet
 from selfsup.encoders.thresholds import read_threshold
 from selfsup.encoders.weights import fingerprint
 from selfsup.evaluate.model import EvaluatedModel, embed, open_images, open_model
@@ -43,7 +44,7 @@ def build_index(config: IndexConfig) -> BuiltIndex:
     """
     require(bool(config.data) or bool(config.remove), "give --data, or names to --remove")
     require(not (config.ann and config.qdrant), "--ann and --qdrant are two engines: choose one")
-    store.parquet_library()  # before minutes of embedding
+    parquet("an index")  # before minutes of embedding
     model = open_model(config)
     folder = Path(config.out) if config.out else result_file("index", model)
     check_output(folder, mark="index.json", otherwise="no index")

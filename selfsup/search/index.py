@@ -22,6 +22,7 @@ from selfsup.core.errors import UserError
 from selfsup.core.json_files import read_json
 from selfsup.core.secrets import without_passwords
 from selfsup.data.arrays import BROKEN
+from selfsup.data.embedding_parts import parquet
 
 FORMAT = 1
 COLUMNS = ("name", "data", "split", "label", "sha256")
@@ -110,7 +111,7 @@ def write(index: Index, build: Callable[[Index], None]) -> None:
     Raises:
         UserError: pyarrow is missing, or the folder cannot be written to.
     """
-    parquet = parquet_library()
+    library = parquet("an index")
     import pyarrow
 
     index = replace(index, writing=index.writing + 1)
@@ -130,7 +131,7 @@ def write(index: Index, build: Callable[[Index], None]) -> None:
     try:
         index.folder.mkdir(parents=True, exist_ok=True)
         np.save(index.file("embeddings.npy"), np.ascontiguousarray(index.embeddings, np.float32))
-        parquet.write_table(pyarrow.table(columns), index.file("images.parquet"))
+        library.write_table(pyarrow.table(columns), index.file("images.parquet"))
         build(index)
         for name in ("embeddings.npy", "images.parquet"):
             flush(index.file(name))
@@ -150,7 +151,7 @@ def read(folder: Path) -> Index:
     Raises:
         UserError: there is none, it is not whole, or of a newer version.
     """
-    parquet = parquet_library()
+    library = parquet("an index")
     try:
         record = read_json(folder / "index.json")
         if record["format"] > FORMAT:
@@ -169,7 +170,7 @@ def read(folder: Path) -> Index:
         )
         file = empty_index.file("embeddings.npy")
         embeddings = np.load(file, mmap_mode="r", allow_pickle=False)
-        table = parquet.read_table(empty_index.file("images.parquet"))
+        table = library.read_table(empty_index.file("images.parquet"))
         rows = {name: _words(table[name]) for name in COLUMNS}
         index = replace(empty_index, embeddings=embeddings, rows=rows)
         shape = record["images"], record["width"]
@@ -201,16 +202,3 @@ def _column(words: Sequence[str]) -> Any:
 
 def _words(column: Any) -> list[str]:
     return [word.decode("utf-8", "surrogateescape") for word in column.cast("binary").to_pylist()]
-
-
-def parquet_library() -> Any:
-    """Import what reads and writes the names of an index.
-
-    Raises:
-        UserError: it is not installed.
-    """
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise UserError("an index needs pyarrow: pip install 'selfsup[data]'") from None
-    return pyarrow.parquet

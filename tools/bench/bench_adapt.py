@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench_memory import peak
+from timing import peak
 
 from selfsup.config import EncoderConfig, OptimConfig, SimCLRConfig, TrainConfig, ViewsConfig
 from selfsup.core.cli import run as launch

@@ -8,7 +8,6 @@ a fresh process, so that nothing but the folder grows.
 """
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from timing import peak
 
 from selfsup.core.cli import run as launch
 
@@ -124,11 +124,6 @@ def measure(rows: int, part: int) -> dict[str, Any]:
         size = sum(file.stat().st_size for file in out.iterdir())
     seconds = time.monotonic() - began
     return {"peak": peak(), "before": before, "seconds": seconds, "disk": size / 1e6}
-
-
-def peak() -> float:
-    """Peak memory of this process, in megabytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def command() -> None:

@@ -8,12 +8,13 @@ that 4,096 images fit at once.
 """
 
 import json
-import resource
 import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+from timing import peak
 
 from selfsup.config import EncoderConfig, SimCLRConfig, ViewsConfig
 from selfsup.core.cli import run as launch
@@ -114,11 +115,6 @@ def _gradient(task: dict[str, Any]) -> "tuple[list[Tensor], dict[str, float]]":
     spent = time.monotonic() - began
     gradients = [p.grad.clone() for p in method.parameters() if p.grad is not None]
     return gradients, {"peak": peak(), "before": before, "seconds": spent}
-
-
-def peak() -> float:
-    """Peak memory of this process, in megabytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def command() -> None:

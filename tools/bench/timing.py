@@ -1,6 +1,7 @@
 """Timing sides of a comparison in one process, in shuffled rounds."""
 
 import random
+import resource
 import statistics
 import subprocess
 import sys
@@ -28,6 +29,11 @@ def paired(
             if turn:
                 spent[name].append(own if isinstance(own, float) else clock() - began)
     return spent
+
+
+def peak() -> float:
+    """Peak memory of this process, in megabytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 class Elsewhere:
