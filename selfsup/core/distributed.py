@@ -175,6 +175,12 @@ def gather_fields(fields: Sequence[Tensor], *, group: Any = None) -> list[Tensor
     return gathered
 
 
+def add_up(tensors: Sequence[Tensor]) -> None:
+    """Replace each tensor by its sum over all processes, in place."""
+    for tensor in tensors:
+        dist.all_reduce(tensor)
+
+
 def gather_uneven(x: Tensor, device: torch.device) -> Tensor:
     """Gather rows of all processes in rank order, where their numbers differ. Returns CPU rows."""
     counts = gather_objects(len(x))

@@ -14,7 +14,7 @@ one similarity each, s = (2, 3, 4), and the loss mean(s^2) = 29 / 3.
 Shape letters: n anchors, m rows they are compared with, d width, r anchors of one block.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,7 @@ from torch.autograd.function import once_differentiable
 
 from selfsup.core.numerics import full_precision
 from selfsup.losses.measures import Measure, zeros_where
+from selfsup.losses.shares import ALONE, Share, share_of
 
 RowFunction = Callable[[Tensor, slice], Tensor]
 """Reduces a block of comparisons [r, m] and the slice of its anchors to one number a row, [r]; or
@@ -44,6 +45,8 @@ def map_rows(
     equal_weights: bool | None = None,
 ) -> Tensor:
     """Compare x with y, and reduce the rows of that [n, m] matrix, without holding it whole.
+
+    Within `shares.shared_out` each process computes a part of the rows, and all get all of them.
 
     Args:
         x: [n, d] anchors, as `measure.prepare` returns them.
@@ -121,13 +124,18 @@ class _MapRows(torch.autograd.Function):
         ctx.has_gradient = equal_weights is not False and any(ctx.needs_input_grad)
         ctx.equal_weights = equal_weights
         ctx.compute = partial(_compute_block, x, rows[-1], measure, function)
+        ctx.share = share_of(len(x), len(x) * rows[-1].numel(), x.device)
         gradients = zeros_where(rows, ctx.needs_input_grad) if ctx.has_gradient else []
-        terms = x.new_empty(0)
-        for block in split_rows(len(x), len(rows[-1]), x.device):
+        terms = None
+        for block in _blocks(ctx.share, *rows):
             block_terms = ctx.compute(block, None, gradients)
-            if block.start == 0:
+            if terms is None:
                 terms = block_terms.new_empty(len(x), *block_terms.shape[1:])
+                if ctx.share is not ALONE:
+                    terms.zero_()
             terms[block] = block_terms  # at once: a list of small tensors fragments the memory
+        terms = x.new_empty(0) if terms is None else terms
+        ctx.share.add_up([terms, *(g for g in gradients if g is not None)])
         ctx.save_for_backward(*rows, *gradients)
         ctx.inputs = len(rows)
         return terms
@@ -142,9 +150,17 @@ class _MapRows(torch.autograd.Function):
             gradients = [None if g is None else g * weights[0] for g in gradients]
         else:
             gradients = zeros_where(rows, ctx.needs_input_grad)
-            for block in split_rows(len(rows[0]), len(rows[-1]), rows[0].device):
+            for block in _blocks(ctx.share, *rows):
                 ctx.compute(block, weights[block], gradients)
+            ctx.share.add_up([g for g in gradients if g is not None])
         return (*gradients, *[None] * (5 - len(gradients)))
+
+
+def _blocks(share: Share, x: Tensor, y: Tensor | None = None) -> Iterator[slice]:
+    """The blocks of this process's share of the rows of x."""
+    mine = share.rows(len(x))
+    for block in split_rows(mine.stop - mine.start, len(x if y is None else y), x.device):
+        yield slice(mine.start + block.start, mine.start + block.stop)
 
 
 def _compute_block(

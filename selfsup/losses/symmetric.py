@@ -15,7 +15,7 @@ since s_01 stands in the softmax of row 0 and in that of row 1.
 Shape letters: n images; m rows, twice the images; d width.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from math import isqrt
 from typing import Any
 
@@ -25,12 +25,15 @@ from torch.autograd.function import once_differentiable
 
 from selfsup.core.numerics import full_precision, unit_rows, unit_rows_back
 from selfsup.losses.row_blocks import block_size
+from selfsup.losses.shares import Share, share_of
 
 BLOCK_ROWS = 768  # rows and columns of a block on a CPU
 CACHED_BLOCKS = 8  # kept for the gradient, 19 MB of float32; the others are computed again
 MIN_TEMPERATURE = {torch.float32: 1 / 72, torch.float64: 1 / 690}
 """Below this temperature sums of exp(1 / T) overflow."""
 
+Block = tuple[slice, slice]
+"""The rows and the columns of a block of the matrix."""
 ExpBlock = Callable[[slice, slice], Tensor]
 """Computes a block of exp(s / T), its diagonal 0, from its rows and columns. Valid until the next
 call."""
@@ -67,10 +70,14 @@ class _CrossEntropy(torch.autograd.Function):
             n, m = len(a), 2 * len(a)
             positive = (z[:n] * z[n:]).sum(1).mean() / temperature
             factors = z.to(products)
-            sums, exp_block = _row_sums(z, factors, temperature)
+            share = share_of(m, z.numel() * n, z.device)
+            blocks = _upper_blocks(m, z.device, share)
+            sums, exp_block = _row_sums(z, factors, temperature, blocks)
+            share.add_up([sums])
             loss: Tensor = sums.log().mean() - positive
             if any(ctx.needs_input_grad):
-                gradient = _softmax_gradient(factors, 1 / sums, exp_block)
+                gradient = _softmax_gradient(factors, 1 / sums, exp_block, blocks)
+                share.add_up([gradient])
                 gradient[:n].sub_(z[n:], alpha=2)
                 gradient[n:].sub_(z[:n], alpha=2)
                 unit_rows_back(gradient, z, length)
@@ -85,11 +92,16 @@ class _CrossEntropy(torch.autograd.Function):
         return first * grad_outputs[0], second * grad_outputs[0], None, None
 
 
-def _row_sums(z: Tensor, factors: Tensor, temperature: float) -> tuple[Tensor, ExpBlock]:
-    """L_i = sum over j != i of exp(s_ij / T), [m], and a function that computes its blocks."""
-    m = len(z)
+def _row_sums(
+    z: Tensor, factors: Tensor, temperature: float, blocks: list[Block]
+) -> tuple[Tensor, ExpBlock]:
+    """L_i = sum over j != i in the blocks of exp(s_ij / T), [m], and a function that computes one.
+
+    The blocks of all processes are all of the matrix.
+    """
     cache: dict[tuple[int, int], Tensor] = {}
-    buffer = z.new_empty(min(m, block_rows(z.device)) ** 2)
+    largest = max((rows.stop - rows.start for rows, _ in blocks), default=0)
+    buffer = z.new_empty(largest**2)
 
     def exp_block(rows: slice, columns: slice) -> Tensor:
         if (rows.start, columns.start) in cache:
@@ -106,8 +118,8 @@ def _row_sums(z: Tensor, factors: Tensor, temperature: float) -> tuple[Tensor, E
             out.fill_diagonal_(0)
         return out
 
-    sums: Tensor = buffer.new_zeros(m)
-    for rows, columns in _upper_blocks(m, z.device):
+    sums: Tensor = buffer.new_zeros(len(z))
+    for rows, columns in blocks:
         exponentials = exp_block(rows, columns)
         sums[rows] += exponentials.sum(1)
         if rows != columns:
@@ -117,10 +129,12 @@ def _row_sums(z: Tensor, factors: Tensor, temperature: float) -> tuple[Tensor, E
     return sums, exp_block
 
 
-def _softmax_gradient(factors: Tensor, inverse_sums: Tensor, exp_block: ExpBlock) -> Tensor:
-    """Sum over j of E_ij (1 / L_i + 1 / L_j) z_j. [m, d]."""
+def _softmax_gradient(
+    factors: Tensor, inverse_sums: Tensor, exp_block: ExpBlock, blocks: list[Block]
+) -> Tensor:
+    """Sum over j in the blocks of E_ij (1 / L_i + 1 / L_j) z_j. [m, d]."""
     gradient = torch.zeros_like(factors, dtype=inverse_sums.dtype)
-    for rows, columns in _upper_blocks(len(factors), factors.device):
+    for rows, columns in blocks:
         weights = exp_block(rows, columns).mul_(inverse_sums[rows, None] + inverse_sums[columns])
         weights = weights.to(factors.dtype)
         _add_product(gradient[rows], weights, factors[columns])
@@ -142,10 +156,10 @@ def block_rows(device: torch.device) -> int:
     return BLOCK_ROWS if device.type == "cpu" else isqrt(block_size(device))
 
 
-def _upper_blocks(m: int, device: torch.device) -> Iterator[tuple[slice, slice]]:
-    """Yield the rows and columns of the blocks on and above the diagonal."""
-    size = block_rows(device)
-    blocks = [slice(start, min(m, start + size)) for start in range(0, m, size)]
-    for i, rows in enumerate(blocks):
-        for columns in blocks[i:]:
-            yield rows, columns
+def _upper_blocks(m: int, device: torch.device, share: Share) -> list[Block]:
+    """The rows and columns of this process's blocks, of those on and above the diagonal."""
+    most = max(1, -(-m // share.processes))  # rows, so that there are blocks for every process
+    size = min(block_rows(device), most)
+    strips = [slice(start, min(m, start + size)) for start in range(0, m, size)]
+    blocks = [(rows, columns) for i, rows in enumerate(strips) for columns in strips[i:]]
+    return blocks[share.rank :: share.processes]

@@ -1,7 +1,8 @@
 """One training step: the loss sees the whole global batch, on any number of processes.
 
 1. Each process embeds its rows of the batch; all embeddings are gathered, without gradient.
-2. Every process computes the same loss of all rows, and its gradient with respect to all of them.
+2. Every process has the same loss of all rows, and its gradient with respect to all of them. Large
+   losses are shared out: each process computes some rows, and the results are added up.
 3. Each process sends the gradient of its own rows backward through its network, times the number of
    processes; DistributedDataParallel then averages over processes, which divides by that number.
 
@@ -34,6 +35,7 @@ from selfsup.core.numerics import at_least_float32
 from selfsup.core.seeds import StepInfo, seed_for
 from selfsup.core.transfers import send
 from selfsup.data.loader import Batch
+from selfsup.losses.shares import shared_out
 from selfsup.methods.method import Embeddings, Method
 from selfsup.training.ddp import hidden_from_ddp, leave_equal_buffers_to_processes
 from selfsup.training.finite import FiniteCheck
@@ -161,7 +163,8 @@ class Stepper:
         local = self.method.look_up(local, batch.positions)
         everywhere = gather_fields(local)
         leaves = type(local)(*(at_least_float32(x).requires_grad_() for x in everywhere))
-        loss = self.method.loss(leaves, labels, self.info(batch))
+        with shared_out():
+            loss = self.method.loss(leaves, labels, self.info(batch))
         gradients = torch.autograd.grad(
             loss, [*leaves, *self.loss_parameters], allow_unused=True, materialize_grads=True
         )
