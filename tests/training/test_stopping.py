@@ -272,19 +272,26 @@ def test_the_status_command_says_how_a_run_is(tmp_path: Path) -> None:
         assert run(*status).returncode == 3
 
 
-def test_a_slurm_job_that_was_stopped_is_put_back_into_the_queue(tmp_path: Path) -> None:
-    data, out, tools = arrays(tmp_path), tmp_path / "run", tmp_path / "bin"
-    tools.mkdir()
-    (tools / "srun").write_text('#!/bin/bash\n"$@"\n[ $? = 0 ]\n')  # replaces the status by 1
-    (tools / "scontrol").write_text(f'#!/bin/bash\necho "$@" >> {tmp_path}/scontrol\n')
-    for name in ("srun", "scontrol"):
-        (tools / name).chmod(0o755)
-    more: dict[str, str] = {
-        "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
+def slurm(root: Path, *, srun: str) -> dict[str, str]:
+    """The environment of a job number 42, whose `scontrol` writes down what it is told."""
+    folder = root / "bin"
+    folder.mkdir()
+    hosts = 'if [ "$1" = show ]; then echo 127.0.0.1; echo node2; exit; fi'
+    scripts = {"srun": srun, "scontrol": f'{hosts}\necho "$@" >> {root}/scontrol'}
+    for name, script in scripts.items():
+        (folder / name).write_text(f"#!/bin/bash\n{script}\n")
+        (folder / name).chmod(0o755)
+    return {
+        "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
         "SLURM_JOB_ID": "42",
         "SELFSUP_LAUNCH": f"{sys.executable} -m selfsup",
         "SELFSUP_STATUS": f"{sys.executable} -m selfsup status",
     }
+
+
+def test_a_slurm_job_that_was_stopped_is_put_back_into_the_queue(tmp_path: Path) -> None:
+    data, out = arrays(tmp_path), tmp_path / "run"
+    more = slurm(tmp_path, srun='"$@"\n[ $? = 0 ]')  # replaces the status by 1
     job = [str(ROOT / "tools" / "slurm.sh"), "pretrain", "--data", str(data), "--out", str(out)]
     with started([*job, *FLAGS, *ENDLESS], **more) as process:
         wait_for(out, 2, process)
@@ -295,6 +302,36 @@ def test_a_slurm_job_that_was_stopped_is_put_back_into_the_queue(tmp_path: Path)
     with started([*job, *FLAGS, "--steps", "-1"], **more) as process:
         text, _ = process.communicate(timeout=60)
         assert process.returncode == 1, text  # the run was refused before it began
+    assert (tmp_path / "scontrol").read_text() == "requeue 42\n"
+
+
+def test_a_slurm_job_of_several_nodes_is_requeued_and_ends_as_one_that_was_not(
+    tmp_path: Path,
+) -> None:
+    data = arrays(tmp_path)
+    task = 'SLURM_PROCID=$node SLURM_LOCALID=0 "$@"'  # one a node
+    more = slurm(tmp_path, srun=f"for node in 0 1; do\n {task} &\ndone\nwait -n && wait -n") | {
+        "ACCELERATE_USE_CPU": "true",
+        "SLURM_JOB_NODELIST": "node[1-2]",
+        "SLURM_NTASKS": "2",
+        "SLURM_TASKS_PER_NODE": "1(x2)",
+    }
+    weights = []
+    for name in ("stopped", "unbroken"):
+        out = tmp_path / name
+        flags = ["pretrain", "--data", str(data), "--out", str(out), *FLAGS, "--steps", "60"]
+        job = [str(ROOT / "tools" / "slurm.sh"), *flags]
+        if name == "stopped":
+            with started(job, **more) as process:
+                wait_for(out, 2, process)
+                os.kill(int(str(status_of(out)["pid"])), signal.SIGUSR1)
+                text, _ = process.communicate(timeout=60)
+                assert process.returncode == 75, text
+        with started(job, **more) as process:
+            text, _ = process.communicate(timeout=120)
+            assert process.returncode == 0, text
+        weights.append((out / "encoder" / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
     assert (tmp_path / "scontrol").read_text() == "requeue 42\n"
 
 

@@ -27,8 +27,8 @@ def normal(*shape: int, seed: int) -> Tensor:
 
 def of_patches(a: Tensor, b: Tensor) -> Tensor:
     layer, centre, weights = normal(9, a.shape[1], seed=5), normal(9, seed=6), normal(40, seed=7)
-    temperatures = {"temperature": 0.3, "teacher_temperature": 0.2}
-    return ibot(a, layer, b, layer, centre, weights.clamp(min=0), **temperatures)
+    weights = weights.clamp(min=0)
+    return ibot(a, layer, b, layer, centre, weights, temperature=0.3, teacher_temperature=0.2)
 
 
 def losses() -> dict[str, Callable[[Tensor], Tensor]]:
