@@ -28,6 +28,8 @@ class CropSpec(NamedTuple):
     boxes: Boxes
     size: int
     interpolation: Interpolation
+    draft: bool = False
+    """Whether a JPEG may be decoded smaller, where its crops stay twice as large as their views."""
 
 
 class RandomBoxes(NamedTuple):

@@ -95,6 +95,10 @@ class ViewsConfig:
     kornia: str = ""
     """More augmentations: classes of kornia.augmentation as YAML, applied after the steps above,
     such as "{RandomJPEG: {jpeg_quality: [30, 90], p: 0.2}}". They must keep an image's shape."""
+    draft: bool = False
+    """Decode a JPEG at a half, quarter or eighth of its sides in training, if its crops are still
+    twice as large as the views: photographs of many megapixels are read several times faster, and
+    pixels differ by about a level of 255."""
     mean: tuple[float, ...] = ()
     """Mean of each channel, subtracted from values in [0, 1]; none: that of --init, or ImageNet's.
     It also sets the number of channels. With 3 values every image is read as RGB. Another number

@@ -94,7 +94,7 @@ class Batches(Dataset[Batch]):
         local = slice(rank * size, (rank + 1) * size)
         positions, draws = chosen[local], tuple(group.rows(local) for group in draws)
         specs = [
-            CropSpec(group.boxes, views.size, views.resampling)
+            CropSpec(group.boxes, views.size, views.resampling, views.draft)
             for group, views in zip(draws, self.views.by_size(), strict=True)
         ]
         crops = self.source.crops(positions.tolist(), *specs)

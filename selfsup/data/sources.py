@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from selfsup.augment.boxes import CropSpec
-from selfsup.augment.resample import resized_array_crops, resized_crops
+from selfsup.augment.resample import resized_array_crops
 from selfsup.core.errors import require
-from selfsup.data.decode import BadImage, decode_bytes
+from selfsup.data.cropper import Cropper
+from selfsup.data.decode import BadImage, Decoded, Shrink, decode_shrunk, whole
 
 AHEAD = 256  # images that are loaded at once, where a server sends them
 CHUNK_IMAGES = 128  # of an array, resized at a time: their floats have to fit in memory
@@ -210,13 +211,14 @@ class ImageSource:
 
     def pixels(self, position: int) -> np.ndarray:
         """Load and decode the image."""
-        return self._decoded(self.load(position))
+        return self._decoded(self.load(position), whole).pixels
 
-    def _decoded(self, loaded: Loaded) -> np.ndarray:
-        image = decode_bytes(loaded, self.channels) if isinstance(loaded, bytes) else loaded
-        if image.size == 0:
-            raise BadImage(f"it has no pixels: its shape is {list(image.shape)}")
-        return image
+    def _decoded(self, loaded: Loaded, shrink: Shrink) -> Decoded:
+        if isinstance(loaded, bytes):
+            return decode_shrunk(loaded, self.channels, shrink)
+        if loaded.size == 0:
+            raise BadImage(f"it has no pixels: its shape is {list(loaded.shape)}")
+        return Decoded(loaded, (loaded.shape[0], loaded.shape[1]))
 
     def stored(self, position: int) -> bytes | None:
         """Bytes of the file, where `load` returns bytes."""
@@ -227,19 +229,27 @@ class ImageSource:
         """Decode each image once and crop all its boxes."""
         bad: dict[int, str] = {}
         rows = []
-        croppers = [_Cropper(spec) for spec in specs]
+        croppers = [Cropper(spec) for spec in specs]
         ready: dict[int, Loaded | BadImage] = {}
         for i, position in enumerate(positions):
             if self.load_many is not None and i % AHEAD == 0:
                 chunk = [int(p) for p in positions[i : i + AHEAD]]
                 ready = dict(zip(chunk, self.load_many(chunk), strict=True))
-            image = torch.from_numpy(self._good(int(position), bad, ready))
+
+            def shrink(height: int, width: int, i: int = i) -> int:
+                return min(cropper.shrink(i, height, width) for cropper in croppers)
+
+            image = self._good(int(position), bad, ready, shrink)
             rows.append([cropper.crop(i, image) for cropper in croppers])
         return Crops(tuple(map(torch.stack, zip(*rows, strict=True))), bad)
 
     def _good(
-        self, position: int, bad: dict[int, str], ready: Mapping[int, Loaded | BadImage]
-    ) -> np.ndarray:
+        self,
+        position: int,
+        bad: dict[int, str],
+        ready: Mapping[int, Loaded | BadImage],
+        shrink: Shrink,
+    ) -> Decoded:
         """The image at `position`, or the next one by position that can be read."""
         for offset in range(min(len(self), 1000)):
             candidate = (position + offset) % len(self)
@@ -248,30 +258,9 @@ class ImageSource:
             try:
                 if isinstance(loaded := ready.get(candidate), BadImage):
                     raise loaded
-                return self._decoded(self.load(candidate) if loaded is None else loaded)
+                loaded = self.load(candidate) if loaded is None else loaded
+                return self._decoded(loaded, shrink)
             except BadImage as error:
                 bad[candidate] = str(error)
         # so many bad images stop the run, where they are counted
-        return np.zeros((8, 8, self.channels), np.uint8)
-
-
-class _Cropper:
-    """Crops of a batch of images whose sizes are known only when they are decoded."""
-
-    def __init__(self, spec: CropSpec) -> None:
-        self.spec = spec
-        self.boxes: dict[tuple[int, int], list[list[list[int]]]] = {}
-        """Boxes of all images of the batch, for each size that came twice."""
-
-    def crop(self, i: int, image: Tensor) -> Tensor:
-        """Crop image i of the batch: [h, w, c] -> uint8 [v, c, size, size]."""
-        boxes = self._boxes(i, (image.shape[0], image.shape[1]))
-        return resized_crops(image, boxes, self.spec.size, self.spec.interpolation)
-
-    def _boxes(self, i: int, size: tuple[int, int]) -> list[list[int]]:
-        """Resolve image i alone; from the second of a size on, resolve the whole batch once."""
-        if size not in self.boxes:
-            self.boxes[size] = []
-            return self.spec.boxes.rows(slice(i, i + 1)).resolve(*size)[0].tolist()
-        self.boxes[size] = self.boxes[size] or self.spec.boxes.resolve(*size).tolist()
-        return self.boxes[size][i]
+        return Decoded(np.zeros((8, 8, self.channels), np.uint8), (8, 8))
