@@ -181,13 +181,21 @@ def add_up(tensors: Sequence[Tensor]) -> None:
         dist.all_reduce(tensor)
 
 
-def gather_uneven(x: Tensor, device: torch.device) -> Tensor:
-    """Gather rows of all processes in rank order, where their numbers differ. Returns CPU rows."""
+def gather_uneven(x: Tensor) -> Tensor:
+    """Gather rows of the CPU of all processes in rank order, where their numbers differ.
+
+    They pass from host to host, and into their place: a GPU need not hold them all.
+    """
     counts = gather_objects(len(x))
-    padded = torch.zeros(max(counts), *x.shape[1:], dtype=x.dtype)
-    padded[: len(x)] = x
-    rows = gather_rows(padded.to(device)).cpu().split(max(counts))
-    return torch.cat([block[:count] for block, count in zip(rows, counts, strict=True)])
+    rows = x.new_empty(sum(counts), *x.shape[1:])
+    group = group_of_hosts()
+    for rank, part in enumerate(rows.split(counts)):
+        if rank == world()[0]:
+            part.copy_(x)
+        dist.broadcast(part, src=rank, group=group)
+    if group is not None:
+        dist.destroy_process_group(group)
+    return rows
 
 
 def share_from_main(tensors: Sequence[Tensor]) -> None:

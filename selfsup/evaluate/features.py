@@ -166,7 +166,7 @@ def extract(
         x = torch.cat(rows)
     else:
         width = max(gather_objects(rows[0].shape[1] if rows else 0))
-        x = gather_uneven(torch.cat(rows) if rows else torch.zeros(0, width), device)
+        x = gather_uneven(torch.cat(rows) if rows else torch.zeros(0, width))
         bad = set().union(*gather_objects(bad))
     return _labelled(x, source, bad)
 

@@ -1,6 +1,7 @@
 """k-NN accuracy during training: each labelled image classified by all the others."""
 
 from selfsup.config import ProbeConfig, ViewsConfig
+from selfsup.core.distributed import gather_objects, local_slice, world
 from selfsup.core.errors import require
 from selfsup.core.progress import bar
 from selfsup.data.open import open_source
@@ -44,7 +45,12 @@ class KNNProbe:
         device = self.run.accelerator.device
         with bar("k-NN: features", len(self.source), shown=self.run.main) as advance:
             features = extract(encoder, self.source, self.views, device=device, progress=advance)
-        predictions = knn_predict(features.x, features.labels, k=self.config.k, temperature=0.1)
-        accuracy = (predictions == features.labels).float().mean().item()
+        mine = local_slice(len(features.x), *world())
+        right = 0
+        if mine.stop > mine.start:
+            k = self.config.k
+            found = knn_predict(features.x, features.labels, k=k, temperature=0.1, rows=mine)
+            right = int((found == features.labels[mine]).sum())
+        accuracy = sum(gather_objects(right)) / len(features.x)
         self.run.log(step, {"knn": accuracy})
         return accuracy

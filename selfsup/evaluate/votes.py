@@ -54,6 +54,7 @@ def knn_predict(
     *,
     k: int,
     temperature: float,
+    rows: slice | None = None,
     memory: int = MEMORY,
 ) -> Tensor:
     """Classify with one vote (see `knn_votes`); int64 [q].
@@ -63,7 +64,8 @@ def knn_predict(
     >>> knn_predict(bank, labels, torch.tensor([[0.1, 0.9, 0.2]]), k=1, temperature=0.1)
     tensor([8])
     """
-    return knn_votes(bank, labels, queries, votes=[Vote(k, temperature)], memory=memory)[0]
+    votes = [Vote(k, temperature)]
+    return knn_votes(bank, labels, queries, votes=votes, rows=rows, memory=memory)[0]
 
 
 def knn_votes(
@@ -72,6 +74,7 @@ def knn_votes(
     queries: Tensor | None = None,
     *,
     votes: Sequence[Vote],
+    rows: slice | None = None,
     memory: int = MEMORY,
 ) -> Tensor:
     """Predict the class with the largest sum of exp(cosine / temperature) over k neighbours.
@@ -86,6 +89,7 @@ def knn_votes(
         labels: [n] integers.
         queries: [q, d] features to classify; None classifies the bank, each row by all the others.
         votes: settings; one search serves all of them.
+        rows: without queries, which rows of the bank to classify; None for all.
         memory: bytes to hold besides the features.
 
     Returns:
@@ -97,13 +101,16 @@ def knn_votes(
     """
     exclude_self = queries is None
     x, z = comparable(bank if queries is None else queries, bank, "cosine")
+    first = 0 if rows is None else rows.start
+    x = x if rows is None else x[rows]
     classes, index = class_labels(labels).cpu().unique(return_inverse=True)
     winners = torch.empty(len(votes), len(x), dtype=torch.int64)
     most = max(vote.k for vote in votes)
     tied = torch.zeros(len(x), dtype=torch.bool)
     with single_threaded():
         # one more than votes: it shows whether several rows tie for the last place
-        for block in nearest(x, z, most + 1, exclude_self=exclude_self, memory=memory):
+        search = nearest(x, z, most + 1, exclude_self=exclude_self, first=first, memory=memory)
+        for block in search:
             voters = index[block.indices]
             for vote, winner in zip(votes, winners, strict=True):
                 winner[block.rows] = _winner(block.similarity, voters, vote, len(classes))
@@ -115,7 +122,7 @@ def knn_votes(
         rows = tied_rows[which]
         similarity = products(x[rows.to(x.device)], z).cpu()
         if exclude_self:
-            similarity[torch.arange(len(rows)), rows] = -torch.inf
+            similarity[torch.arange(len(rows)), first + rows] = -torch.inf
         for vote, winner in zip(votes, winners, strict=True):
             winner[rows] = _winner_of_all(
                 similarity, index, vote, len(classes), len(z) - exclude_self

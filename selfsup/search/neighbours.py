@@ -22,7 +22,13 @@ BYTES_A_PRODUCT = 40  # float32, its int64 key, and what making and sorting keys
 
 
 def nearest(
-    queries: Tensor, bank: Tensor, k: int, *, exclude_self: bool = False, memory: int = MEMORY
+    queries: Tensor,
+    bank: Tensor,
+    k: int,
+    *,
+    exclude_self: bool = False,
+    first: int = 0,
+    memory: int = MEMORY,
 ) -> Iterator[Neighbours]:
     """Find the rows of the bank with the largest products with each query, in order.
 
@@ -33,7 +39,8 @@ def nearest(
         queries: float32 [q, d], made by `comparable`.
         bank: float32 [n, d], made by `comparable`.
         k: neighbours of each query, clipped to the bank.
-        exclude_self: query i is row i of the bank, and is not its own neighbour.
+        exclude_self: query i is row first + i of the bank, and is not its own neighbour.
+        first: see `exclude_self`.
         memory: bytes to hold besides the features.
 
     Raises:
@@ -49,13 +56,13 @@ def nearest(
     else:
         blocks = chunked_search(queries, bank, k + exclude_self, memory)
     for block in blocks:
-        yield _without_self(block) if exclude_self else block
+        yield _without_self(block, first) if exclude_self else block
 
 
-def _without_self(block: Neighbours) -> Neighbours:
+def _without_self(block: Neighbours, first: int) -> Neighbours:
     """Drop each query itself, or the last neighbour where equal rows have taken its place."""
     rows, similarity, indices = block
-    itself = indices == torch.arange(rows.start, rows.stop)[:, None]  # [r, k + 1]
+    itself = indices == first + torch.arange(rows.start, rows.stop)[:, None]  # [r, k + 1]
     last = torch.arange(indices.shape[1]) == indices.shape[1] - 1
     drop = torch.where(itself.any(1, keepdim=True), itself, last)
     shape = len(similarity), indices.shape[1] - 1

@@ -161,6 +161,16 @@ def test_the_memory_does_not_matter(form: str, memory: int) -> None:
         assert torch.equal(predictions, whole)
 
 
+@pytest.mark.parametrize("k", [1, 5, 19])
+def test_a_part_of_the_bank_is_classified_as_in_the_whole(form: str, k: int) -> None:
+    bank, labels = data(6, 20)
+    bank[[3, 8, 15]] = bank[4].clone()  # rows that tie for the last place
+    whole = knn_predict(bank, labels, k=k, temperature=0.1)
+    for rows in (slice(0, 7), slice(7, 20), slice(19, 20), slice(5, 5)):
+        part = knn_predict(bank, labels, k=k, temperature=0.1, rows=rows)
+        assert torch.equal(part, whole[rows])
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_every_vote_is_as_defined_also_where_rows_share_the_last_place(data: Any) -> None:

@@ -1,5 +1,6 @@
 """Several processes agree before the first step, and tell the first cause of an end, once."""
 
+import json
 import os
 import signal
 import socket
@@ -155,3 +156,21 @@ def test_a_process_that_is_stopped_is_named_and_ends_the_run(tmp_path: Path, ran
         assert status_of(out)["exit_status"] == 1
         assert "waited for process 1" in str(status_of(out)["reason"])
     assert str(ROOT) in text
+
+
+def test_figures_on_the_way_are_the_same_on_one_process_and_on_three(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (25, 20, 20, 3), dtype=np.uint8)
+    np.savez(tmp_path / "known.npz", images=images, labels=np.arange(25) % 3)
+    flags = ["--data", str(tmp_path / "known.npz"), "--probe.data", str(tmp_path / "known.npz")]
+    flags += ["--encoder.name", "test_vit", "--views.size", "32", "--optim.lr", "1e-9"]
+    flags += ["--batch", "6", "--steps", "1", "--probe.every", "1", "--probe.k", "3", "--no-report"]
+    found = []
+    for processes in (1, 3):
+        out = tmp_path / str(processes)
+        script = ROOT / "recipes" / "pretrain_simclr.py"
+        done = run(*torchrun(processes), script, "--out", out, *flags)
+        assert done.returncode == 0, done.stderr
+        lines = map(json.loads, (out / "log.jsonl").read_text().splitlines())
+        found.append([line["knn"] for line in lines if "knn" in line])
+    assert found[0] == found[1]
+    assert len(found[0]) == 1
