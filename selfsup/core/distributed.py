@@ -20,6 +20,8 @@ from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 from torch import Tensor
 
 from selfsup.core.errors import UserError, require
+from selfsup.core.notices import notice
+from selfsup.core.processors import unused_gpu
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 LARGEST = 32 << 20  # bytes; glibc takes no more
@@ -57,6 +59,8 @@ def start(*, track: str = "", folder: str = "") -> Accelerator:
     keep_freed_memory()
     # other processes wait while the main one evaluates, which may take hours
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))
+    if warning := unused_gpu():
+        notice(warning)
     cpu = not torch.cuda.is_available()  # Apple's devices have no float64, which distances need
     try:
         return Accelerator(

@@ -2,7 +2,10 @@
 
 import contextlib
 import os
+import re
 from pathlib import Path
+
+DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def cores() -> int:
@@ -26,3 +29,27 @@ def waited_for_cores() -> tuple[float, float] | None:
     except (OSError, ValueError):
         return None
     return (computed, waited) if computed else None
+
+
+def unused_gpu() -> str:
+    """Say that NVIDIA's driver is here and torch cannot use it; empty where all is as it should.
+
+    A GPU that was hidden by CUDA_VISIBLE_DEVICES or left out by accelerate is not asked for.
+    """
+    import torch
+
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") == ""
+    unwanted = os.environ.get("ACCELERATE_USE_CPU", "false").lower() in ("1", "true", "yes")
+    if torch.cuda.is_available() or hidden or unwanted:
+        return ""
+    try:
+        text = DRIVER.read_text()
+    except (OSError, ValueError):
+        return ""
+    version = re.search(r"\d+\.\d+(\.\d+)*", text)
+    driver = f"NVIDIA's driver {version[0]}" if version else "NVIDIA's driver"
+    built = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
+    return (
+        f"the GPU of this machine is not used: it has {driver}, and torch {torch.__version__} is "
+        f"built {built}; `python -c 'import torch; torch.zeros(1).cuda()'` says why not"
+    )

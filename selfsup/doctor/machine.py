@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 from packaging.requirements import Requirement
 
+from selfsup.core.processors import unused_gpu
+
 MODULES = {
     "albumentationsx": "albumentations",
     "faiss-cpu": "faiss",
@@ -111,6 +113,6 @@ def devices() -> dict[str, str]:
     return {
         "python": f"{platform.python_version()} on {sys.platform}, {platform.machine()}",
         "processor": f"{cpu}, {torch.get_num_threads()} threads",
-        "gpus": ", ".join(gpus) or "none",
+        "gpus": ", ".join(gpus) or unused_gpu() or "none",
         "processes": " and ".join(backends) or "torch was built without them",
     }

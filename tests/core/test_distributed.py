@@ -1,11 +1,12 @@
 """What a launcher asks for and a run cannot do is refused before anything starts."""
 
 import os
+from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 
-from selfsup.core import distributed
+from selfsup.core import distributed, processors
 from selfsup.core.errors import UserError
 
 
@@ -33,3 +34,41 @@ def test_usual_launchers_pass() -> None:
     }
     with patch.dict(os.environ, usual):
         assert distributed.start().num_processes == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({}, True),
+        ({"CUDA_VISIBLE_DEVICES": ""}, False),
+        ({"ACCELERATE_USE_CPU": "true"}, False),
+        ({"CUDA_VISIBLE_DEVICES": "0"}, True),
+    ],
+)
+def test_a_driver_that_torch_cannot_use_is_told(
+    settings: dict[str, str],
+    told: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("CUDA_VISIBLE_DEVICES", "ACCELERATE_USE_CPU"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert processors.unused_gpu() == ""
+    monkeypatch.setattr("selfsup.core.notices._printed", set())
+    driver = tmp_path / "version"
+    driver.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.82.01  Wed Oct 27")
+    monkeypatch.setattr(processors, "DRIVER", driver)
+    distributed.start()
+    assert ("NVIDIA's driver 470.82.01, and torch" in capsys.readouterr().err) is told
+
+
+def test_a_gpu_that_is_used_is_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    (tmp_path / "version").write_text("Kernel Module  570.1")
+    monkeypatch.setattr(processors, "DRIVER", tmp_path / "version")
+    assert processors.unused_gpu() == ""
