@@ -1,5 +1,6 @@
 """The doctor: right methods pass, and two wrong ways are caught though their loss is right."""
 
+import contextvars
 import importlib.metadata
 import json
 import math
@@ -12,8 +13,17 @@ import torch
 from launch import ROOT, run
 
 from selfsup.core.errors import UserError
-from selfsup.doctor.certificate import LIMITS, Line, Measurement, _line, certificate, error
+from selfsup.doctor.certificate import (
+    LIMITS,
+    Line,
+    Measurement,
+    _line,
+    certificate,
+    error,
+    work,
+)
 from selfsup.doctor.machine import Package, _module, packages
+from selfsup.losses.shares import Share, share_of, shared_out
 from tools.doctor import Config as DoctorConfig
 from tools.doctor import main as doctor
 
@@ -44,6 +54,26 @@ def test_a_gradient_that_is_no_number_is_an_infinite_error() -> None:
         broken = measurement(a=a, b=b)
         assert error(broken, reference) == math.inf
         assert not line(broken, reference).passed
+
+
+def test_numbers_of_ten_bits_are_off_in_a_certificate_and_small_losses_shared_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def measure(names: list[str], **settings: Any) -> dict[str, Measurement]:
+        allowed = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+        monkeypatch.setattr("selfsup.losses.shares.world", lambda: (0, 2))
+        with shared_out():
+            seen.append((*allowed, share_of(4, 1, torch.device("cpu")) == Share(0, 2)))
+        return {}
+
+    for backend in (torch.backends.cudnn, torch.backends.cuda.matmul):
+        monkeypatch.setattr(backend, "allow_tf32", True)
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    monkeypatch.setattr("selfsup.doctor.certificate.measure", measure)
+    contextvars.copy_context().run(work, tmp_path / "found", [])
+    assert seen == [(False, False, True)] * 2
 
 
 def test_a_wrong_loss_does_not_pass_with_a_right_gradient() -> None:
