@@ -68,11 +68,17 @@ def test_numbers_of_ten_bits_are_off_in_a_certificate_and_small_losses_shared_ou
             seen.append((*allowed, share_of(4, 1, torch.device("cpu")) == Share(0, 2)))
         return {}
 
-    for backend in (torch.backends.cudnn, torch.backends.cuda.matmul):
-        monkeypatch.setattr(backend, "allow_tf32", True)
+    backends: list[Any] = [torch.backends.cudnn, torch.backends.cuda.matmul]
+    before = [backend.allow_tf32 for backend in backends]
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
     monkeypatch.setattr("selfsup.doctor.certificate.measure", measure)
-    contextvars.copy_context().run(work, tmp_path / "found", [])
+    try:
+        for backend in backends:
+            backend.allow_tf32 = True
+        contextvars.copy_context().run(work, tmp_path / "found", [])
+    finally:
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed
     assert seen == [(False, False, True)] * 2
 
 
