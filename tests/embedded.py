@@ -52,7 +52,9 @@ def embedded_folder(
             "class": pyarrow.array([i % 5 for i in rows], "int32"),
             "sha256": pyarrow.array([f"{i:064x}" for i in rows], "string"),
             "bad": pyarrow.array(["cut" if i in bad else None for i in rows], "string"),
-            **{c: pyarrow.array([words[i] for i in rows], "string") for c, words in columns.items()},
+            **{
+                c: pyarrow.array([words[i] for i in rows], "string") for c, words in columns.items()
+            },
             "embedding": pyarrow.FixedSizeListArray.from_arrays(flat, width, mask=mask),
         }
         pyarrow.parquet.write_table(pyarrow.table(table), part_file(folder, number))

@@ -25,7 +25,9 @@ class Server:
         self.user = "nobody" if os.geteuid() == 0 else None
         if self.user is not None:
             os.chown(folder, pwd.getpwnam(self.user).pw_uid, -1)
-        made = self._run("initdb", "--username=tester", "--auth=trust", "--encoding=UTF8", "--no-sync")
+        made = self._run(
+            "initdb", "--username=tester", "--auth=trust", "--encoding=UTF8", "--no-sync"
+        )
         assert made.returncode == 0, made.stderr
         self.process: subprocess.Popen[bytes] | None = None
 

@@ -158,8 +158,9 @@ class PostgresTable:
     def _make(self, facts: StoreFacts) -> None:
         """Make the table and those of its columns that are not there."""
         self._execute(
-            sql.SQL("CREATE TABLE IF NOT EXISTS {} (id uuid PRIMARY KEY, embedding {} NOT NULL)")
-            .format(self.table, sql.SQL(f"{self.kind}({facts.width:d})"))
+            sql.SQL(
+                "CREATE TABLE IF NOT EXISTS {} (id uuid PRIMARY KEY, embedding {} NOT NULL)"
+            ).format(self.table, sql.SQL(f"{self.kind}({facts.width:d})"))
         )
         for name in facts.columns:
             self._execute(
@@ -302,6 +303,8 @@ class PostgresTable:
             rows = self._execute(statement, vector, *values, k)
         # the distance to a row of zeros is nan, its product 0
         return [
-            StoredHit(0.0 if row[0] != row[0] else 1 - row[0], dict(zip(names, row[1:], strict=True)))
+            StoredHit(
+                0.0 if row[0] != row[0] else 1 - row[0], dict(zip(names, row[1:], strict=True))
+            )
             for row in rows
         ]

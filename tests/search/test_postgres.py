@@ -72,9 +72,7 @@ def test_answers_are_those_of_the_exact_index_and_the_graph_finds_nearly_all(
     cosines = [[hit.similarity for hit in of_query] for of_query in hits]
     np.testing.assert_allclose(cosines, np.sort(queries @ x.T)[:, :-11:-1], atol=1e-5)
     approximate = names(search(to, queries, 10))
-    right = sum(
-        len(set(a) & set(b)) for a, b in zip(approximate, expected, strict=True)
-    )
+    right = sum(len(set(a) & set(b)) for a, b in zip(approximate, expected, strict=True))
     assert right / 500 >= 0.95
     with psycopg.connect(to.partition("#")[0]) as connection:
         plan = connection.execute(
@@ -93,7 +91,7 @@ def test_a_filter_by_columns_searches_its_rows_only(to: str, tmp_path: Path) -> 
     expected = [
         [f"{chosen[i]:06d}.jpg" for i in row] for row in np.argsort(-queries @ x[chosen].T)[:, :9]
     ]
-    where = ("shop=shop 1", "shop=shop 2", "class=3", "odd \"name\".x='; --")
+    where = ("shop=shop 1", "shop=shop 2", "class=3", 'odd "name".x=\'; --')
     assert names(search(to, queries, 9, *where, exact=True)) == expected
     found = names(search(to, queries, 10**6, *where))
     assert [sorted(row) for row in found] == [[f"{i:06d}.jpg" for i in chosen]] * 4
@@ -151,7 +149,10 @@ def test_rows_are_removed_by_name_and_by_a_list(to: str, tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     assert "3 images were removed; it holds 6" in done.stdout
     assert [name for (name,) in rows_of(to, "name")][:2] == ["000000.jpg", "000004.jpg"]
-    assert "cannot be read" in called("tools/store.py", folder, "--to", to, "--remove-list", "no").stderr
+    assert (
+        "cannot be read"
+        in called("tools/store.py", folder, "--to", to, "--remove-list", "no").stderr
+    )
 
 
 def test_what_was_killed_is_named_and_goes_on_with_its_part(
