@@ -44,7 +44,7 @@ def export(destination: Destination, folder: Path, manifest: Manifest, facts: St
 
 
 def _write_faiss(out: Path, batches: Iterator[StoredRows], facts: StoreFacts) -> int:
-    """An exact index of inner products, which are cosines; its ids are the lines of rows.parquet."""
+    """An exact index of inner products, which are cosines; its ids are lines of rows.parquet."""
     try:
         import faiss
     except ImportError:

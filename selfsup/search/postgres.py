@@ -1,8 +1,8 @@
 """A table of embeddings in PostgreSQL with pgvector.
 
-A row has `id`, the columns of the images and `embedding`, of length 1. What the table is, and which
-parts of a folder it holds, is its comment. A part and the comment change in one transaction, so that
-a load that was killed leaves whole parts.
+A row has `id`, the columns of the images and `embedding`, of length 1. What the table is, and
+which parts of a folder it holds, is its comment. A part and the comment change in one transaction,
+so that what is killed leaves whole parts.
 
 Shape letters: b rows, q queries, d width.
 """

@@ -1,7 +1,7 @@
 """A collection of embeddings in Qdrant, embedded in a folder or by URL.
 
-A point has the id of an image, its columns as payload and its embedding. What the collection is, and
-which parts of a folder it holds, is its metadata.
+A point has the id of an image, its columns as payload and its embedding. What the collection is,
+and which parts of a folder it holds, is its metadata.
 
 Shape letters: q queries, d width.
 """
@@ -59,7 +59,8 @@ def _connect_to(url: str, library: Any) -> Any:
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Api key is used with an insecure connection")
-        return library.QdrantClient(url=url, api_key=key, timeout=60)
+        # its check of versions warns from a thread beside our own sentence
+        return library.QdrantClient(url=url, api_key=key, timeout=60, check_compatibility=False)
 
 
 def sentence(error: Exception) -> str:

@@ -140,7 +140,7 @@ def test_rows_are_removed_by_name_and_by_a_list(to: str, tmp_path: Path) -> None
     with pytest.raises(UserError, match="is not there: selfsup store makes it"):
         remove_rows(folder, to, ["000001.jpg"])
     store_folder(folder, to)
-    with pytest.raises(UserError, match="no image 'zebra' of .*; nothing was removed"):
+    with pytest.raises(UserError, match=r"no image 'zebra' of .*; nothing was removed"):
         remove_rows(folder, to, ["000001.jpg", "zebra"])
     assert len(rows_of(to)) == 9
     (tmp_path / "list").write_text("000002.jpg\n000003.jpg\n")
@@ -228,7 +228,7 @@ def test_a_server_without_pgvector_is_told(server: Server, to: str, tmp_path: Pa
     folder = embedded_folder(tmp_path / "e", unit(5, 4))
     with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
         connection.execute("CREATE ROLE guest LOGIN")
-    with pytest.raises(UserError, match="has no pgvector .permission denied.*CREATE EXTENSION"):
+    with pytest.raises(UserError, match=r"has no pgvector .permission denied.*CREATE EXTENSION"):
         store_folder(folder, to.replace("tester@", "guest@"))
     with psycopg.connect(to.partition("#")[0]) as connection:
         connection.execute("CREATE EXTENSION vector")
@@ -237,18 +237,20 @@ def test_a_server_without_pgvector_is_told(server: Server, to: str, tmp_path: Pa
         store_folder(folder, to)
 
 
+def _count_after_stop(server: Server, to: str) -> None:
+    with open_store(parse_destination(to)) as store:
+        server.stop()
+        store.count({})
+
+
 def test_a_server_that_stops_or_is_not_there_is_told(to: str, tmp_path: Path) -> None:
     folder = embedded_folder(tmp_path / "e", unit(600, 4))
     with postgres_server() as other:
         there = other.make_database("x")
         store_folder(folder, there)
-        with (
-            pytest.raises(UserError, match="terminat|closed|lost"),
-            open_store(parse_destination(there)) as store,
-        ):
-            other.stop()
-            store.count({})
-        with pytest.raises(UserError, match="no PostgreSQL answers at .*No such file"):
+        with pytest.raises(UserError, match=r"terminat|closed|lost"):
+            _count_after_stop(other, there)
+        with pytest.raises(UserError, match=r"no PostgreSQL answers at .*No such file"):
             store_folder(folder, there)
         other.start()
         assert store_folder(folder, there).changed == 0
