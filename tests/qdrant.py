@@ -105,7 +105,7 @@ def answer(engine: QdrantLocal, method: str, path: list[str], body: Any) -> Any:
             request = models.QueryRequest(**body)
             assert request.limit is not None
             hits = engine.query_points(
-                name, request.query, query_filter=request.filter, limit=request.limit
+                name, body["query"], query_filter=request.filter, limit=request.limit
             )
             return _result(hits)
     raise AssertionError(call)

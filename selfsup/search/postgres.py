@@ -94,8 +94,8 @@ class PostgresTable:
 
     def _require_pgvector(self) -> None:
         """Make the extension, where it is not made yet."""
-        version = "SELECT extversion FROM pg_extension WHERE extname = 'vector'"
-        row = self.connection.execute(version).fetchone()
+        statement = "SELECT extversion FROM pg_extension WHERE extname = 'vector'"
+        row = self.connection.execute(statement).fetchone()
         if row is None:
             try:
                 self.connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
@@ -104,10 +104,11 @@ class PostgresTable:
                     f"{self.place} has no pgvector ({_sentence(error)}): install it on the server, "
                     "then CREATE EXTENSION vector as the database's owner"
                 ) from None
-            row = self.connection.execute(version).fetchone()
+            row = self.connection.execute(statement).fetchone()
+        version = row[0] if row else "0.0"
         require(
-            tuple(int(number) for number in row[0].split(".")[:2]) >= OLDEST,
-            f"{self.place} has pgvector {row[0]}, and 0.8 or newer is needed: ALTER EXTENSION "
+            tuple(int(number) for number in version.split(".")[:2]) >= OLDEST,
+            f"{self.place} has pgvector {version}, and 0.8 or newer is needed: ALTER EXTENSION "
             "vector UPDATE",
         )
 

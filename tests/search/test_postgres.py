@@ -1,7 +1,12 @@
 """A table in a PostgreSQL server: the exact index's answers, upserts, deletes, kills, mistakes."""
 
 import re
+import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +14,20 @@ import psycopg
 import pytest
 import torch
 from embedded import embedded_folder, unit
-from launch import called
+from launch import called, environment
+from pictures import folder
 from postgres import Server, postgres_server
 
+from selfsup.config import EmbedConfig, EncoderConfig, ViewsConfig
 from selfsup.core.errors import InUseError, UserError
+from selfsup.encoders.encoder import build, export
+from selfsup.evaluate.embedding_folder import embed_folder
+from selfsup.report.search import search_page
 from selfsup.search import postgres as tables
 from selfsup.search.neighbours import nearest
+from selfsup.search.query import search_index
 from selfsup.search.stored_rows import StoredRows
+from selfsup.search.stored_search import search_store
 from selfsup.search.stores import StoredHit, open_store, parse_destination, parse_where
 from selfsup.search.storing import remove_rows, store_folder
 
@@ -39,6 +51,11 @@ def rows_of(to: str, columns: str = "*") -> list[tuple[object, ...]]:
     """Rows of the table, in the order of their names."""
     with psycopg.connect(to.partition("#")[0]) as connection:
         return connection.execute(f"SELECT {columns} FROM faces ORDER BY name".encode()).fetchall()
+
+
+def parts_of(to: str) -> int:
+    with open_store(parse_destination(to)) as store:
+        return 0 if store.facts is None else store.facts.parts
 
 
 def search(
@@ -85,7 +102,11 @@ def test_answers_are_those_of_the_exact_index_and_the_graph_finds_nearly_all(
 def test_a_filter_by_columns_searches_its_rows_only(to: str, tmp_path: Path) -> None:
     x, queries = unit(600, 8), unit(4, 8, seed=1)
     shop = [f"shop {i % 3}" if i % 7 else None for i in range(600)]
-    columns = {"shop": shop, 'odd "name".x': ["'; --"] * 600, "id": [f"own{i}" for i in range(600)]}
+    columns: dict[str, list[str | None]] = {
+        "shop": shop,
+        'odd "name".x': ["'; --"] * 600,
+        "id": [f"own{i}" for i in range(600)],
+    }
     store_folder(embedded_folder(tmp_path / "e", x, columns=columns), to)
     chosen = [i for i in range(600) if shop[i] in ("shop 1", "shop 2") and i % 5 == 3]
     expected = [
@@ -155,7 +176,24 @@ def test_rows_are_removed_by_name_and_by_a_list(to: str, tmp_path: Path) -> None
     )
 
 
-def test_what_was_killed_is_named_and_goes_on_with_its_part(
+def test_a_load_that_is_killed_leaves_whole_parts(to: str, tmp_path: Path) -> None:
+    folder = embedded_folder(tmp_path / "e", unit(40_000, 8), part=256)
+    command = [sys.executable, "-m", "selfsup", "store", str(folder), "--to", to]
+    process = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL)
+    while process.poll() is None and parts_of(to) < 2:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    held = parts_of(to)
+    assert 2 <= held < 157
+    assert len(rows_of(to, "id")) == 256 * held
+    done = called("tools/store.py", folder, "--to", to)
+    assert f"{held} of 157 parts were there" in done.stdout, done.stderr
+    assert f"{40_000 - 256 * held:,} rows are new or changed, it holds 40,000" in done.stdout
+    assert store_folder(folder, to).changed == 0
+
+
+def test_what_was_cut_off_is_named_and_goes_on_with_its_part(
     to: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x = unit(1000, 8)
@@ -222,6 +260,67 @@ def test_two_cannot_store_in_one_table(to: str, tmp_path: Path) -> None:
         store.begin(store.facts)
         with pytest.raises(InUseError, match="another selfsup store writes"):
             store_folder(folder, to)
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run, images, and their embeddings."""
+    room = tmp_path_factory.mktemp("room")
+    torch.manual_seed(0)
+    encoder = build(EncoderConfig(name="test_resnet", stem="standard"), 24)
+    export(encoder, room / "run" / "encoder", ViewsConfig(size=24))
+    folder(room / "images", classes=4, each=8)
+    embed_folder(
+        EmbedConfig(
+            model=str(room / "run"), data=str(room / "images"), out=str(room / "e"), workers=0
+        )
+    )
+    return room
+
+
+def test_a_search_with_images_has_the_hits_of_the_folder(
+    to: str, room: Path, tmp_path: Path
+) -> None:
+    queries = [room / "images" / "class1" / "1.png", tmp_path / "copy.png"]
+    shutil.copy(room / "images" / "class2" / "3.png", queries[1])
+    for store in (to, f"qdrant:{tmp_path / 'db'}#x"):
+        store_folder(room / "e", store)
+        for k in (5, 31, 99):
+            of_folder = search_index(room / "e", queries, k=k, threshold=0.9)
+            result = search_store(room / "run", queries, store, k=k, threshold=0.9)
+            assert result.itself == of_folder.itself == [["class1/1.png"], ["class2/3.png"]]
+            assert result.gallery == 32
+            for hits, expected in zip(result.hits, of_folder.hits, strict=True):
+                assert [hit.name for hit in hits] == [hit.name for hit in expected]
+                assert [hit.same for hit in hits] == [hit.same for hit in expected]
+                np.testing.assert_allclose(
+                    [h.similarity for h in hits], [h.similarity for h in expected], atol=1e-5
+                )
+            assert search_page(result).count("<img") == search_page(of_folder).count("<img")
+        flags = ("--store", store, "--where", "label=class3", "-k", "3", "--page", "")
+        done = called("tools/search.py", room / "e", *queries[:1], *flags, "--threshold", "2")
+        assert done.returncode == 0, done.stderr
+        assert "among 8 images" in done.stdout
+        assert done.stdout.count("class3/") == 3
+        assert done.stdout.count(".png") == 4
+
+
+def test_a_search_of_half_a_table_or_of_another_model_is_refused(
+    to: str, room: Path, tmp_path: Path
+) -> None:
+    query = str(room / "images" / "class1" / "1.png")
+    with pytest.raises(UserError, match="is not there: selfsup store makes it"):
+        search_store(room / "run", [query], to)
+    store_folder(embedded_folder(tmp_path / "e", unit(9, 8)), to)
+    with pytest.raises(UserError, match="has embeddings of model, and .* has other weights"):
+        search_store(room / "run", [query], to)
+    with open_store(parse_destination(to)) as store:
+        assert store.facts is not None
+        store.begin(replace(store.facts, folder="another", parts=0, of=3, whole=False))
+    with pytest.raises(UserError, match="is not whole: 0 of 3 parts are there"):
+        search_store(room / "run", [query], to)
+    done = called("tools/search.py", room / "e", query, "--where", "label=x")
+    assert "--where is for --store" in done.stderr
 
 
 def test_a_server_without_pgvector_is_told(server: Server, to: str, tmp_path: Path) -> None:
