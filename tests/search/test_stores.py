@@ -54,14 +54,12 @@ def test_what_is_no_destination_is_told_with_the_forms(text: str) -> None:
 )
 def test_a_password_in_a_url_is_refused_and_never_printed(tmp_path: Path, text: str) -> None:
     folder = embedded_folder(tmp_path / "e", unit(3, 4))
-    for tool in (
-        ["store.py", folder, "--to", text],
-        ["search.py", folder, "q.png", "--store", text],
-    ):
-        done = called(f"tools/{tool[0]}", *tool[1:])
+    search = called("tools/search.py", folder, "q.png", "--store", text)
+    stored = called("tools/store.py", folder, "--to", text)
+    for done in (search, stored):
         assert done.returncode == 2
+        assert "has a password in it" in done.stderr
         assert "hidden" not in done.stdout + done.stderr
-    assert "has a password in it" in called("tools/store.py", folder, "--to", text).stderr
 
 
 def test_ids_are_those_of_data_split_and_name(tmp_path: Path) -> None:
@@ -74,7 +72,7 @@ def test_ids_are_those_of_data_split_and_name(tmp_path: Path) -> None:
 
 
 def test_a_table_s_own_split_stands_for_the_folder_s(tmp_path: Path) -> None:
-    columns = {"split": ["a", "b", None], "data": ["x", "y", "z"]}
+    columns: dict[str, list[str | None]] = {"split": ["a", "b", None], "data": ["x", "y", "z"]}
     folder = embedded_folder(tmp_path / "e", unit(3, 4), columns=columns)
     (rows,) = read_rows(folder, read_manifest(folder), 0)
     assert rows.columns["split"] == ["a", "b", None]
