@@ -19,6 +19,7 @@ MODULES = {
     "faiss-cpu": "faiss",
     "faiss-gpu": "faiss",
     "pillow": "PIL",
+    "pylance": "lance",
     "pyyaml": "yaml",
     "qdrant-client": "qdrant_client",
     "scikit-learn": "sklearn",

@@ -34,28 +34,36 @@ class Config:
     ann: bool = True
     """Make the index of the table."""
     folder: str = ""
-    """Internal: the embeddings of this process."""
+    """Internal: the embeddings of this process, which it makes or stores."""
+    make: int = 0
+    """Internal: the number of rows to make."""
 
 
 def main(config: Config) -> None:
     """Measure each number in a fresh process and print."""
+    if config.make:
+        make_folder(Path(config.folder), config.make, config.part)
+        return
     if config.folder:
         print(json.dumps(measure(config)))
         return
     for rows in config.rows:
         with tempfile.TemporaryDirectory() as room:
-            make_folder(Path(room) / "embeddings", rows, config.part)
             flags = ["--folder", f"{room}/embeddings", "--to", f"{config.to}{rows}"]
             flags += [] if config.ann else ["--no-ann"]
-            done = subprocess.run(
-                [sys.executable, __file__, *flags], capture_output=True, text=True, check=True
-            )
-        result = json.loads(done.stdout.splitlines()[-1])
+            _again(*flags, "--make", str(rows), "--part", str(config.part))
+            result = json.loads(_again(*flags).splitlines()[-1])
         print(
             f"{rows:,} rows: {result['seconds']:.0f} s, peak {result['peak']:.0f} MB, "
             f"{result['before']:.0f} before",
             flush=True,
         )
+
+
+def _again(*flags: str) -> str:
+    """Run this file in a process of its own, whose peak no other's memory is in."""
+    command = [sys.executable, __file__, *flags]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def make_folder(folder: Path, rows: int, part: int) -> None:
