@@ -14,15 +14,9 @@ from selfsup.encoders.bundle import load_bundle
 from selfsup.encoders.thresholds import read_gallery_threshold
 from selfsup.encoders.weights import fingerprint
 from selfsup.search.index import COLUMNS, Index, Rows
+from selfsup.search.open_store import open_store
 from selfsup.search.query import Hit, SearchResult, check_request
-from selfsup.search.stores import (
-    Store,
-    StoredHit,
-    Where,
-    open_store,
-    parse_destination,
-    parse_where,
-)
+from selfsup.search.stores import Store, StoredHit, Where, parse_destination, parse_where
 
 
 def search_store(

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
@@ -112,30 +111,6 @@ def parse_destination(text: str) -> Destination:
         f"{text!r} names no database: give {FORMS}",
     )
     return Destination(text, kind, place, name or "selfsup")
-
-
-def open_store(destination: Destination) -> AbstractContextManager[Store]:
-    """Connect to a database.
-
-    Raises:
-        UserError: its client is not installed, nothing answers, or it is no database.
-    """
-    if destination.kind == "postgresql":
-        try:
-            from selfsup.search.postgres import open_table
-        except ImportError:
-            raise UserError(
-                "PostgreSQL needs its client: pip install 'selfsup[postgres]'"
-            ) from None
-        return open_table(destination)
-    if destination.kind == "qdrant":
-        from selfsup.search.qdrant import open_collection
-
-        return open_collection(destination)
-    raise UserError(
-        f"{destination.text} is a folder, written anew by each selfsup store: only "
-        "databases are searched here and lose single rows"
-    )
 
 
 def parse_where(conditions: Sequence[str], facts: StoreFacts) -> Where:

@@ -9,8 +9,9 @@ from selfsup.core.live import doing
 from selfsup.core.progress import bar
 from selfsup.data.embedding_parts import Manifest, read_manifest, require_whole
 from selfsup.search.exports import export
+from selfsup.search.open_store import open_store
 from selfsup.search.stored_rows import facts_of, read_rows, row_id
-from selfsup.search.stores import open_store, parse_destination
+from selfsup.search.stores import parse_destination
 
 FOLDERS = ("faiss", "lance")
 

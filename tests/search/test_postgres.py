@@ -25,10 +25,11 @@ from selfsup.evaluate.embedding_folder import embed_folder
 from selfsup.report.search import search_page
 from selfsup.search import postgres as tables
 from selfsup.search.neighbours import nearest
+from selfsup.search.open_store import open_store
 from selfsup.search.query import search_index
 from selfsup.search.stored_rows import StoredRows
 from selfsup.search.stored_search import search_store
-from selfsup.search.stores import StoredHit, open_store, parse_destination, parse_where
+from selfsup.search.stores import StoredHit, parse_destination, parse_where
 from selfsup.search.storing import remove_rows, store_folder
 
 pytestmark = pytest.mark.slow

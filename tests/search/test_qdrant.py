@@ -14,7 +14,8 @@ from qdrant_client import QdrantClient, models
 
 from selfsup.core.errors import UserError
 from selfsup.search import qdrant as collections
-from selfsup.search.stores import StoredHit, open_store, parse_destination, parse_where
+from selfsup.search.open_store import open_store
+from selfsup.search.stores import StoredHit, parse_destination, parse_where
 from selfsup.search.storing import remove_rows, store_folder
 
 pytestmark = pytest.mark.slow

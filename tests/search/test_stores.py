@@ -11,8 +11,9 @@ from launch import called
 
 from selfsup.core.errors import UserError
 from selfsup.data.embedding_parts import part_file, read_manifest
+from selfsup.search.open_store import open_store
 from selfsup.search.stored_rows import read_rows, row_id
-from selfsup.search.stores import open_store, parse_destination
+from selfsup.search.stores import parse_destination
 from selfsup.search.storing import store_folder
 
 
