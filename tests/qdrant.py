@@ -27,6 +27,8 @@ class QdrantServer(ThreadingHTTPServer):
         """What the header api-key must be; empty for anything."""
         self.left: int | None = None
         """So many more requests are answered, then none; None: all."""
+        self.old = False
+        """Whether it knows no metadata, as before 1.16."""
         self.calls: list[str] = []
         """Method and path of all requests so far."""
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
@@ -44,6 +46,8 @@ class _Calls(BaseHTTPRequestHandler):
         path = urlsplit(self.path).path
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or "null")
         server = self.server
+        if server.old and body:
+            body.pop("metadata", None)
         server.calls.append(f"{self.command} {path}")
         if server.key and self.headers.get("api-key") != server.key:
             return self._say(401, {"status": {"error": "Must provide an API key"}})
@@ -59,7 +63,7 @@ class _Calls(BaseHTTPRequestHandler):
             return self._say(400, {"status": {"error": str(error)}})
         return self._say(200, result)
 
-    do_GET = do_PUT = do_POST = do_PATCH = _serve
+    do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = _serve
 
     def _say(self, status: int, result: Any) -> None:
         content = json.dumps(result).encode()
@@ -85,6 +89,8 @@ def answer(engine: QdrantLocal, method: str, path: list[str], body: Any) -> Any:
         case "PUT":
             vectors = models.VectorParams(**body["vectors"])
             return _result(engine.create_collection(name, vectors, metadata=body.get("metadata")))
+        case "DELETE":
+            return _result(engine.delete_collection(name))
         case "PATCH":
             return _result(engine.update_collection(name, metadata=body["metadata"]))
         case "PUT index":
@@ -103,9 +109,9 @@ def answer(engine: QdrantLocal, method: str, path: list[str], body: Any) -> Any:
             return _result(engine.count(name, count_filter=condition, exact=True))
         case "POST points/query":
             request = models.QueryRequest(**body)
-            assert request.limit is not None
+            query: Any = request.query
             hits = engine.query_points(
-                name, body["query"], query_filter=request.filter, limit=request.limit
+                name, query, query_filter=request.filter, limit=request.limit or 10
             )
             return _result(hits)
     raise AssertionError(call)

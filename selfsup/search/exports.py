@@ -36,8 +36,8 @@ def export(destination: Destination, folder: Path, manifest: Manifest, facts: St
         partial.parent.mkdir(parents=True, exist_ok=True)
         count = write(partial, batches, facts)
         partial.replace(out)
-    except OSError as error:
-        raise cannot_write(out, error.errno or 0, error) from None
+    except (OSError, RuntimeError) as error:  # FAISS raises the latter
+        raise cannot_write(out, getattr(error, "errno", 0) or 0, error) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return count

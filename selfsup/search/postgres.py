@@ -9,6 +9,7 @@ Shape letters: b rows, q queries, d width.
 
 import contextlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, LiteralString
@@ -20,17 +21,12 @@ from psycopg import sql
 from torch import Tensor
 
 from selfsup.core.errors import InUseError, UserError, require
-from selfsup.search.stored_rows import (
-    NUMBERS,
-    StoredRows,
-    StoreFacts,
-    facts_from,
-    require_same,
-)
-from selfsup.search.stores import Destination, StoredHit, Where
+from selfsup.search.stored_rows import NUMBERS, StoredRows, StoreFacts, facts_from, require_same
+from selfsup.search.stores import Destination, StoredHit, Where, one_line
 
 WIDEST_VECTOR, WIDEST_HALF = 2000, 4000  # that pgvector's graphs take
 LONGEST_NAME = 63  # bytes, of a table or column
+PATIENCE = 10  # seconds, in which a server notices that the last writer was killed
 INCOMING = sql.Identifier("pg_temp", "incoming")
 OLDEST = (0, 8)  # the first pgvector that goes on where a filter leaves fewer than k
 
@@ -48,17 +44,13 @@ def open_table(destination: Destination) -> Iterator["PostgresTable"]:
         )
     except (psycopg.Error, UnicodeError, ValueError) as error:
         raise UserError(
-            f"no PostgreSQL answers at {destination.place}: {_sentence(error)}"
+            f"no PostgreSQL answers at {destination.place}: {one_line(error)}"
         ) from None
     try:
         with connection:
             yield PostgresTable(connection, destination)
-    except psycopg.Error as error:
-        raise UserError(f"{destination.text}: {_sentence(error)}") from None
-
-
-def _sentence(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    except (psycopg.Error, UnicodeError) as error:
+        raise UserError(f"{destination.text}: {one_line(error)}") from None
 
 
 class PostgresTable:
@@ -68,13 +60,13 @@ class PostgresTable:
         """Find the table of a connection, there or not.
 
         Raises:
-            UserError: pgvector is missing or too old, or the table is somebody else's.
+            UserError: the table is somebody else's.
         """
         self.connection, self.place = connection, destination.text
-        self.name = destination.name.split(".")
-        self._check_names(self.name)
-        self.table = sql.Identifier(*self.name)
-        self._require_pgvector()
+        name = destination.name.split(".")
+        self._check_names(name)
+        require("%" not in destination.name, f"{self.place}: a table's name has no % here")
+        self.table = sql.Identifier(*name)
         self.facts = self._read_facts()
         self.columns: list[str] = []
 
@@ -87,7 +79,7 @@ class PostgresTable:
     def _check_names(self, names: Sequence[str]) -> None:
         for name in names:
             require(
-                0 < len(name.encode()) <= LONGEST_NAME and "\0" not in name,
+                0 < len(name.encode("utf-8", "replace")) <= LONGEST_NAME and "\0" not in name,
                 f"{name!r} is no name of a table or column in PostgreSQL: it has 1 to "
                 f"{LONGEST_NAME} bytes",
             )
@@ -101,7 +93,7 @@ class PostgresTable:
                 self.connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
             except psycopg.Error as error:
                 raise UserError(
-                    f"{self.place} has no pgvector ({_sentence(error)}): install it on the server, "
+                    f"{self.place} has no pgvector ({one_line(error)}): install it on the server, "
                     "then CREATE EXTENSION vector as the database's owner"
                 ) from None
             row = self.connection.execute(statement).fetchone()
@@ -132,6 +124,7 @@ class PostgresTable:
         """Make or compare the table."""
         self._check_names(facts.columns)
         self.columns = facts.columns
+        self._require_pgvector()
         self._lock()
         require(
             facts.width <= WIDEST_HALF,
@@ -151,10 +144,16 @@ class PostgresTable:
 
     def _lock(self) -> None:
         """Be the only one that stores in the table, until the connection ends."""
+        self._execute("SELECT set_config('lock_timeout', %s, false)", f"{PATIENCE:d}s")
         name = self.table.as_string(self.connection)
-        ((locked,),) = self._execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", name)
-        if not locked:
-            raise InUseError(f"another selfsup store writes to {self.place}: wait for it")
+        try:
+            self._execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", name)
+        except psycopg.errors.LockNotAvailable:
+            raise InUseError(
+                f"another selfsup store writes to {self.place}, or the server has not noticed yet "
+                "that it was killed: wait for it"
+            ) from None
+        self._execute("SET lock_timeout = 0")
 
     def _make(self, facts: StoreFacts) -> None:
         """Make the table and those of its columns that are not there."""
@@ -263,7 +262,7 @@ class PostgresTable:
 
     def _condition(self, where: Where) -> tuple[sql.Composable, list[list[str | int]]]:
         """A WHERE clause and its values."""
-        terms = [sql.SQL("{} = ANY(%s)").format(sql.Identifier(name)) for name in where]
+        terms = [sql.SQL("{} = ANY(%s)").format(_identifier(name)) for name in where]
         clause = sql.SQL(" WHERE ") + sql.SQL(" AND ").join(terms) if terms else sql.SQL("")
         return clause, [list(values) for values in where.values()]
 
@@ -288,7 +287,7 @@ class PostgresTable:
             "ORDER BY distance LIMIT %s"
         ).format(
             kind=sql.SQL(self.kind),
-            columns=sql.SQL(", ").join(map(sql.Identifier, names)),
+            columns=sql.SQL(", ").join(map(_identifier, names)),
             table=self.table,
             condition=condition,
         )
@@ -302,10 +301,14 @@ class PostgresTable:
             for name, value in settings.items():
                 self._execute("SELECT set_config(%s, %s, true)", name, value)
             rows = self._execute(statement, vector, *values, k)
-        # the distance to a row of zeros is nan, its product 0
-        return [
-            StoredHit(
-                0.0 if row[0] != row[0] else 1 - row[0], dict(zip(names, row[1:], strict=True))
-            )
-            for row in rows
-        ]
+        hits = []
+        for distance, *values in rows:
+            # the distance to a row of zeros is nan, its product 0
+            cosine = 0.0 if math.isnan(distance) else 1 - distance
+            hits.append(StoredHit(cosine, dict(zip(names, values, strict=True))))
+        return hits
+
+
+def _identifier(name: str) -> sql.Identifier:
+    """A column in a statement that has values, where % would announce one."""
+    return sql.Identifier(name.replace("%", "%%"))

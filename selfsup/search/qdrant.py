@@ -20,9 +20,9 @@ from torch import Tensor
 
 from selfsup.core.errors import UserError, require
 from selfsup.search.stored_rows import NUMBERS, StoredRows, StoreFacts, facts_from, require_same
-from selfsup.search.stores import Destination, StoredHit, Where
+from selfsup.search.stores import Destination, StoredHit, Where, one_line
 
-POINTS_A_REQUEST = 1000
+POINTS_A_REQUEST = 256  # a server takes 32 MB, of 4,000 numbers in letters too
 THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 
 
@@ -46,7 +46,7 @@ def connect(place: str) -> Any:
     except UserError:
         raise
     except Exception as error:  # of many kinds, from httpx, gRPC and its own
-        raise UserError(f"no vector database answers at {place}: {sentence(error)}") from None
+        raise UserError(f"no vector database answers at {place}: {one_line(error)}") from None
     return client
 
 
@@ -61,11 +61,6 @@ def _connect_to(url: str, library: Any) -> Any:
         warnings.filterwarnings("ignore", "Api key is used with an insecure connection")
         # its check of versions warns from a thread beside our own sentence
         return library.QdrantClient(url=url, api_key=key, timeout=60, check_compatibility=False)
-
-
-def sentence(error: Exception) -> str:
-    """The first line of what a database answered."""
-    return str(error).split("\n")[0][:200]
 
 
 @contextlib.contextmanager
@@ -86,7 +81,7 @@ def open_collection(destination: Destination) -> Iterator["QdrantCollection"]:
 
         if not isinstance(error, QdrantException | ApiException | ValueError):
             raise
-        raise UserError(f"{destination.text}: {sentence(error)}") from None
+        raise UserError(f"{destination.text}: {one_line(error)}") from None
     finally:
         client.close()
 
@@ -129,6 +124,9 @@ class QdrantCollection:
                 models.VectorParams(size=facts.width, distance=models.Distance.COSINE),
                 metadata={"selfsup": facts.to_json()},
             )
+            if not self.client.get_collection(self.name).config.metadata:
+                self.client.delete_collection(self.name)
+                raise UserError(f"{self.place} keeps no metadata: Qdrant 1.16 or newer is needed")
             self.facts = self._read_facts()
         else:
             require_same(self.place, old, facts)

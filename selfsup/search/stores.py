@@ -80,6 +80,11 @@ class Store(Protocol):
         """
 
 
+def one_line(error: Exception) -> str:
+    """What a database answered, without its line breaks."""
+    return " ".join(str(error).split())[:300]
+
+
 def parse_destination(text: str) -> Destination:
     """Read a destination.
 

@@ -122,6 +122,13 @@ def test_rows_of_another_width_and_collections_of_others_are_refused(
         store_folder(folder, to.replace("#faces", "#dot"))
 
 
+def test_an_old_server_is_told_and_left_as_it_was(server: QdrantServer, tmp_path: Path) -> None:
+    server.old = True
+    with pytest.raises(UserError, match=r"keeps no metadata: Qdrant 1\.16"):
+        store_folder(embedded_folder(tmp_path / "e", unit(5, 4)), f"qdrant:{server.url}#x")
+    assert not server.engine.collection_exists("x")
+
+
 def test_the_key_is_read_from_the_environment_and_never_sent_in_the_clear(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
