@@ -292,8 +292,8 @@ class PostgresTable:
             condition=condition,
         )
         vector = "[" + ",".join(map(repr, query.tolist())) + "]"
-        settings = {
-            "enable_indexscan": "off" if exact else "on",
+        settings = {"enable_indexscan": "off", "enable_seqscan": "on"} if exact else {}
+        settings |= {
             "hnsw.ef_search": str(min(1000, max(100, 2 * k))),
             "hnsw.iterative_scan": "strict_order",
         }

@@ -135,6 +135,19 @@ def test_a_filter_by_columns_searches_its_rows_only(to: str, tmp_path: Path) -> 
             search(to, queries, 1, condition)
 
 
+def test_where_the_graph_ends_before_k_rows_the_search_is_exact(
+    to: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, query = unit(2000, 8), unit(1, 8, seed=1)
+    farthest = np.argsort(-query[0] @ x.T)[-5:].tolist()
+    shop = ["rare" if i in farthest else "usual" for i in range(2000)]
+    store_folder(embedded_folder(tmp_path / "e", x, columns={"shop": shop}), to)
+    monkeypatch.setenv("PGOPTIONS", "-c enable_seqscan=off -c hnsw.max_scan_tuples=1")
+    hits = names(search(to, query, 5, "shop=rare"))
+    assert scans_of_the_graph(to) == 1
+    assert hits == [[f"{i:06d}.jpg" for i in farthest]]
+
+
 def test_storing_again_changes_nothing_and_what_is_different_changes(
     to: str, tmp_path: Path
 ) -> None:
