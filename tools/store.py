@@ -12,6 +12,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from selfsup.core.cli import run as launch
+from selfsup.core.errors import UserError, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +37,11 @@ def main(config: Config) -> None:
     from selfsup.search.storing import remove_rows, store_folder
 
     folder = Path(config.embeddings)
-    names = [*config.remove, *_lines(config.remove_list)]
-    if names:
+    if config.remove or config.remove_list:
+        names = [*config.remove, *_lines(config.remove_list)]
+        require(
+            bool(names), f"--remove-list {config.remove_list} has no names; nothing was removed"
+        )
         rows = remove_rows(folder, config.to, names)
         print(f"{config.to}: {len(set(names)):,} images were removed; it holds {rows:,}")
         return
@@ -57,8 +61,6 @@ def _lines(file: str) -> list[str]:
     Raises:
         UserError: it cannot be read.
     """
-    from selfsup.core.errors import UserError
-
     if not file:
         return []
     try:

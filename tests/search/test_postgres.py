@@ -190,6 +190,9 @@ def test_rows_are_removed_by_name_and_by_a_list(to: str, tmp_path: Path) -> None
     done = called("tools/store.py", folder, "--to", to, *flags)
     assert done.returncode == 0, done.stderr
     assert "3 images were removed; it holds 6" in done.stdout
+    (tmp_path / "empty").write_text("")
+    done = called("tools/store.py", folder, "--to", to, "--remove-list", tmp_path / "empty")
+    assert "has no names; nothing was removed" in done.stderr
     assert [name for (name,) in rows_of(to, "name")][:2] == ["000000.jpg", "000004.jpg"]
     assert (
         "cannot be read"

@@ -1,13 +1,16 @@
 """Destinations, and files of FAISS and Lance: read back by their libraries, with exact answers."""
 
 import json
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet
 import pytest
 from embedded import embedded_folder, unit
-from launch import called
+from launch import called, run
 
 from selfsup.core.errors import UserError
 from selfsup.data.embedding_parts import part_file, read_manifest
@@ -15,6 +18,13 @@ from selfsup.search.open_store import open_store
 from selfsup.search.stored_rows import read_rows, row_id
 from selfsup.search.stores import parse_destination
 from selfsup.search.storing import store_folder
+
+
+needs_lance = pytest.mark.skipif(find_spec("lance") is None, reason="pylance is not installed")
+
+
+def stored(folder: Path, to: str) -> subprocess.CompletedProcess[str]:
+    return run(sys.executable, "-m", "selfsup", "store", folder, "--to", to)
 
 
 @pytest.mark.parametrize(
@@ -56,8 +66,8 @@ def test_what_is_no_destination_is_told_with_the_forms(text: str) -> None:
 def test_a_password_in_a_url_is_refused_and_never_printed(tmp_path: Path, text: str) -> None:
     folder = embedded_folder(tmp_path / "e", unit(3, 4))
     search = called("tools/search.py", folder, "q.png", "--store", text)
-    stored = called("tools/store.py", folder, "--to", text)
-    for done in (search, stored):
+    store = called("tools/store.py", folder, "--to", text)
+    for done in (search, store):
         assert done.returncode == 2
         assert "has a password in it" in done.stderr
         assert "hidden" not in done.stdout + done.stderr
@@ -104,35 +114,44 @@ def test_a_faiss_index_has_the_exact_answers(tmp_path: Path) -> None:
     assert json.loads(rows.schema.metadata[b"selfsup"])["width"] == 16
 
 
+READ_LANCE = """
+import json, sys, lance
+data = lance.dataset(sys.argv[1])
+search = {"column": "embedding", "q": json.loads(sys.argv[2]), "k": 8, "metric": "cosine"}
+tables = data.to_table(), data.to_table(nearest=search)
+print(json.dumps([table.to_pydict() for table in tables]))
+"""
+"""In a process of its own: once Lance is imported, it warns of every fork."""
+
+
+@pytest.mark.slow
+@needs_lance
 def test_a_lance_data_set_has_the_rows_and_the_exact_answers(tmp_path: Path) -> None:
-    lance = pytest.importorskip("lance")
-    x = unit(700, 16)
-    store_folder(embedded_folder(tmp_path / "e", x * 2), f"lance:{tmp_path / 'out.lance'}")
-    data = lance.dataset(str(tmp_path / "out.lance"))
-    table = data.to_table()
-    assert table["name"].to_pylist() == [f"{i:06d}.jpg" for i in range(700)]
-    assert table["class"].to_pylist()[:6] == [0, 1, 2, 3, 4, 0]
-    np.testing.assert_allclose(np.stack(table["embedding"].to_numpy()), x, atol=1e-6)
-    query = unit(1, 16, seed=1)[0]
-    nearest = data.to_table(nearest={"column": "embedding", "q": query, "k": 8, "metric": "cosine"})
-    assert nearest["name"].to_pylist() == [f"{i:06d}.jpg" for i in np.argsort(-x @ query)[:8]]
+    x, query = unit(700, 16), unit(1, 16, seed=1)[0]
+    out = tmp_path / "out.lance"
+    done = stored(embedded_folder(tmp_path / "e", x * 2), f"lance:{out}")
+    assert done.returncode == 0, done.stderr
+    read = run(sys.executable, "-c", READ_LANCE, out, json.dumps(query.tolist()))
+    table, nearest = json.loads(read.stdout)
+    assert table["name"] == [f"{i:06d}.jpg" for i in range(700)]
+    assert table["class"][:6] == [0, 1, 2, 3, 4, 0]
+    np.testing.assert_allclose(np.array(table["embedding"]), x, atol=1e-6)
+    assert nearest["name"] == [f"{i:06d}.jpg" for i in np.argsort(-x @ query)[:8]]
 
 
-@pytest.mark.parametrize("kind", ["faiss", "lance"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["faiss", pytest.param("lance", marks=needs_lance)])
 def test_files_are_whole_or_not_there_and_replace_nothing(tmp_path: Path, kind: str) -> None:
-    pytest.importorskip(kind)
     folder = embedded_folder(tmp_path / "e", unit(700, 16), part=256)
     whole = part_file(folder, 2).read_bytes()
     part_file(folder, 2).write_bytes(whole[:-9])
     to = f"{kind}:{tmp_path / 'out'}"
-    with pytest.raises(UserError, match=r"part-00002\.parquet cannot be read"):
-        store_folder(folder, to)
+    assert "part-00002.parquet cannot be read" in stored(folder, to).stderr
     assert [p.name for p in tmp_path.iterdir()] == ["e"]
     part_file(folder, 2).write_bytes(whole)
     (tmp_path / "out").mkdir()
-    assert store_folder(folder, to).rows == 700
-    with pytest.raises(UserError, match="is there already: remove it"):
-        store_folder(folder, to)
+    assert "it holds 700" in stored(folder, to).stdout
+    assert "is there already: remove it" in stored(folder, to).stderr
     with pytest.raises(UserError, match="only databases"), open_store(parse_destination(to)):
         pass
     part_file(folder, 1).unlink()
