@@ -19,7 +19,6 @@ from selfsup.search.stored_rows import read_rows, row_id
 from selfsup.search.stores import parse_destination
 from selfsup.search.storing import store_folder
 
-
 needs_lance = pytest.mark.skipif(find_spec("lance") is None, reason="pylance is not installed")
 
 
