@@ -36,6 +36,7 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "search": {
         "embed": "any number of images into Parquet files, once",
+        "store": "embeddings in PostgreSQL, Qdrant, FAISS or Lance",
         "index": "embeddings of a gallery, to be searched",
         "search": "the neighbours of an image in an index",
         "bundle": "one folder with weights, preprocessing and threshold",

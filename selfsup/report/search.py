@@ -72,7 +72,7 @@ def _of_all(result: SearchResult) -> Verdict:
         words = f"{known} of {n} queries are known, by the threshold"
     else:
         words = f"{'Known' if known else 'Unknown'}, by the threshold"
-    doubtful = result.measured is not None and result.measured.told < len(result.index)
+    doubtful = result.measured is not None and result.measured.told < result.gallery
     light: Light = "good" if known == n and not doubtful else "mixed"
     return Verdict(light, words, result.about_threshold)
 

@@ -3,7 +3,6 @@
 Shape letters: n rows, q queries, d width.
 """
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,8 +13,7 @@ from selfsup.core.errors import UserError
 from selfsup.search.index import COLUMNS, Index
 from selfsup.search.neighbours import nearest
 from selfsup.search.products import MEMORY
-
-POINTS_A_REQUEST = 1000
+from selfsup.search.qdrant import POINTS_A_REQUEST, connect
 
 
 class Hits(NamedTuple):
@@ -128,21 +126,8 @@ def _usearch() -> Any:
 
 def _client(where: str) -> tuple[Any, str]:
     """A database and the collection in it, of PATH#COLLECTION or URL#COLLECTION."""
-    try:
-        import qdrant_client
-    except ImportError:
-        raise UserError("--qdrant needs its client: pip install 'selfsup[qdrant]'") from None
     place, _, collection = where.partition("#")
-    try:
-        if "://" in place:
-            client = qdrant_client.QdrantClient(url=place, timeout=60)
-        else:
-            client = qdrant_client.QdrantClient(path=str(Path(place)))
-        client.get_collections()
-    except Exception as error:  # of many kinds, from httpx, gRPC and its own
-        sentence = str(error).split("\n")[0][:200]
-        raise UserError(f"no vector database answers at {place}: {sentence}") from None
-    return client, collection or "selfsup"
+    return connect(place), collection or "selfsup"
 
 
 def _fill_collection(index: Index) -> None:

@@ -47,11 +47,18 @@ class SearchResult:
     """For each query, names of images of the index that are the same file; they are no hits."""
     measured: GalleryThreshold | None = None
     """Where the threshold is from; None for one that was given."""
+    searched: int | None = None
+    """Images that a database searched, of which `index` has only the nearest; None: all of it."""
+
+    @property
+    def gallery(self) -> int:
+        """How many images were searched."""
+        return len(self.index) if self.searched is None else self.searched
 
     @property
     def about_threshold(self) -> list[str]:
         """What the threshold stands for in a gallery of this size, in sentences."""
-        size = len(self.index)
+        size = self.gallery
         if self.threshold is None:
             return ["There is no threshold yet; selfsup verify measures one."]
         sentences = [f"Images above a cosine of {self.threshold:.3f} are taken for the same thing."]
@@ -79,6 +86,16 @@ class SearchResult:
         return sentences
 
 
+def check_request(queries: Sequence[str | Path], k: int) -> None:
+    """Refuse a search for nothing.
+
+    Raises:
+        UserError: k is not above 0, or there is no query.
+    """
+    require(k > 0, f"-k must be above 0, not {k}")
+    require(len(queries) > 0, "give an image to search with")
+
+
 def search_index(
     run: str | Path,
     queries: Sequence[str | Path],
@@ -100,8 +117,7 @@ def search_index(
     Raises:
         UserError: there is no index, its model has other weights by now, or a query cannot be read.
     """
-    require(k > 0, f"-k must be above 0, not {k}")
-    require(len(queries) > 0, "give an image to search with")
+    check_request(queries, k)
     folder = Path(run)
     again = "selfsup index again"
     if is_embedded(folder):
