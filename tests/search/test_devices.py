@@ -27,7 +27,9 @@ def test_neighbours_of_rows_on_a_gpu_are_on_the_cpu(
     gpu: torch.device, monkeypatch: pytest.MonkeyPatch, exclude_self: bool
 ) -> None:
     monkeypatch.setattr(neighbours, "BANK_BLOCK", 16)
-    monkeypatch.setattr(neighbours, "_without_self", lambda block: block)  # has as many as it has
+    monkeypatch.setattr(
+        neighbours, "_without_self", lambda block, first: block
+    )  # as many as it has
     bank = torch.empty(50, 3, device=gpu)
     queries = bank if exclude_self else torch.empty(20, 3, device=gpu)
     blocks = list(nearest(queries, bank, 5, exclude_self=exclude_self, memory=1))
