@@ -88,7 +88,8 @@ def permuted(places: np.ndarray, n: int, key: torch.Generator) -> np.ndarray:
         for one, two in keys:
             row = (row + _hashed(column + one) % np.uint64(rows)) % np.uint64(rows)
             column = (column + _hashed(row + two) % np.uint64(columns)) % np.uint64(columns)
-        return row * np.uint64(columns) + column
+        place: np.ndarray = row * np.uint64(columns) + column
+        return place
 
     positions = walk(places)
     while (behind := positions >= n).any():
@@ -100,4 +101,5 @@ def _hashed(x: np.ndarray) -> np.ndarray:
     """Mix 64 bits: the finaliser of SplitMix64 (Steele, Lea and Flood 2014, figure 17)."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    mixed: np.ndarray = x ^ (x >> np.uint64(31))
+    return mixed

@@ -21,7 +21,8 @@ LARGE = 100_000_000
 
 def whole(n: int, epoch: int = 0, seed: int = 0) -> list[int]:
     places = np.arange(n, dtype=np.uint64)
-    return permuted(places, n, generator(seed, epoch, "shuffle")).tolist()
+    order: list[int] = permuted(places, n, generator(seed, epoch, "shuffle")).tolist()
+    return order
 
 
 def looks_drawn(counts: np.ndarray) -> bool:
