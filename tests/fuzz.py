@@ -212,7 +212,11 @@ def _kinds_of_runs(root: Path) -> list[Kind]:
     optimizer.step()
     for step in (1, 2):
         place = root / "run" / "checkpoints"
-        checkpoint.save(place, step, model, optimizer, keep=2, extra=None, work={"settings": {}})
+        checkpoint.save(
+            place,
+            checkpoint.snapshot(step, model, optimizer, extra=None, work={"settings": {}}),
+            keep=2,
+        )
     settings = "data: x\nout: y\nseed: 3\nbatch: 16\nviews: {size: 32, blur: 0.5}\noptim: {lr: 1}\n"
     (root / "config.yaml").write_text(settings + "method: {name: simclr, temperature: 0.2}\n")
     status = {"state": "running", "step": 3, "total": 9, "reason": "", "heartbeat": 1e9}

@@ -103,7 +103,9 @@ def write() -> None:
     with torch.no_grad():
         weight.copy_(torch.arange(1.0, 7).view(3, 2))
         optimizer.state[bias]["momentum_buffer"].copy_(torch.tensor([7.0, 8, 9]))
-    checkpoint.save(GOLDEN / "checkpoints", 3, model, optimizer, keep=1, extra=None)
+    checkpoint.save(
+        GOLDEN / "checkpoints", checkpoint.snapshot(3, model, optimizer, extra=None), keep=1
+    )
 
 
 if __name__ == "__main__":

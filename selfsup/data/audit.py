@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
+from sys import intern
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,9 @@ from selfsup.data.duplicates import find_duplicates, maskable, too_large
 from selfsup.data.embedded import stored_digest
 from selfsup.data.sources import Source
 from selfsup.data.thumbnails import thumbnail
+
+AT_ONCE = 4096
+"""Images that the threads are given at a time: each that waits takes more memory than its facts."""
 
 
 class ImageFacts(NamedTuple):
@@ -106,8 +110,10 @@ def audit(
         progress(1)
         return facts
 
+    everything: list[ImageFacts] = []
     with ThreadPoolExecutor(threads) as pool:
-        everything = list(pool.map(inspect, range(len(source))))
+        for start in range(0, len(source), AT_ONCE):
+            everything += pool.map(inspect, range(start, min(start + AT_ONCE, len(source))))
     good = [i for i, facts in enumerate(everything) if facts.bad is None]
     readable = [everything[i] for i in good]
     split = source.columns.get("split", [])
@@ -145,7 +151,7 @@ def inspect_image(source: Source, position: int) -> ImageFacts:
     except BadImage as error:
         return ImageFacts(str(error))
     values = pixels.reshape(-1, pixels.shape[2]).astype(np.float32) / 255
-    stored: dict[str, Any] = {"mode": f"{pixels.shape[2]} x 8 bits"}
+    stored: dict[str, Any] = {"mode": intern(f"{pixels.shape[2]} x 8 bits")}
     if data is not None:
         with Image.open(BytesIO(data), formats=FORMATS) as image:
             turned = image.getexif().get(ORIENTATION, 1) in range(2, 9)

@@ -121,13 +121,18 @@ def encode_words(where: Any, values: Sequence[Any]) -> Encoded:
         UserError: a label is neither a whole number nor a word.
     """
     cells = values if isinstance(values, list) else list(values)
-    names = [class_name(value, where) for value in cells]
+    known: dict[str, str | None] = {}  # words come again and again
+    for value in cells:
+        if type(value) is str and value not in known:
+            known[value] = class_name(value, where)
+    names = [known[value] if type(value) is str else class_name(value, where) for value in cells]
     _count_missing(where, cells, names)
     words = sorted({name for name in names if name is not None})
     if not words:
         return None, []
     numbers = {name: number for number, name in enumerate(words)}
-    return torch.tensor([-1 if name is None else numbers[name] for name in names]), words
+    each = (-1 if name is None else numbers[name] for name in names)
+    return torch.from_numpy(np.fromiter(each, np.int64, len(names))), words
 
 
 def encode_class_numbers(where: Any, labels: Any, names: Any = None) -> Encoded:

@@ -9,6 +9,7 @@ from torch import Tensor
 from selfsup.augment.boxes import CropSpec
 from selfsup.core.notices import notice
 from selfsup.data.sources import Columns, Crops, Source
+from selfsup.data.texts import texts
 
 
 class Mixture:
@@ -27,7 +28,8 @@ class Mixture:
         self.labels = self._labels()
         names = set.intersection(*(set(source.columns) for source in sources))
         self.columns: Columns = {
-            name: [word for source in sources for word in source.columns[name]] for name in names
+            name: texts(word for source in sources for word in source.columns[name])
+            for name in names
         }
 
     def _labels(self) -> Tensor | None:

@@ -99,16 +99,16 @@ def _distinct(
     Returns:
         The tables of the distinct thumbnails, and the positions that have each.
     """
-    tables = stack(thumbnails)
     contrast = torch.zeros(len(thumbnails))
     for start in range(0, len(thumbnails), CHUNK_IMAGES):
         chunk = slice(start, start + CHUNK_IMAGES)
-        contrast[chunk] = tables.brightness[chunk].flatten(1).float().std(1, correction=0)
+        brightness = stack(thumbnails[chunk]).brightness
+        contrast[chunk] = brightness.flatten(1).float().std(1, correction=0)
     members: dict[tuple[bytes, int], list[int]] = {}
     for i in (contrast >= EVEN).nonzero()[:, 0].tolist():
         members.setdefault((thumbnails[i], side[i]), []).append(i)
-    first = torch.tensor([group[0] for group in members.values()], dtype=torch.int64)
-    return tables.rows(first), list(members.values())
+    distinct = stack([thumbnails[group[0]] for group in members.values()])
+    return distinct, list(members.values())
 
 
 def _verified(tables: Thumbnails, limits: Limits, side: Tensor | None) -> Tensor:

@@ -13,7 +13,7 @@ import mmap
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,34 +27,12 @@ from selfsup.data.labels import column_labels
 from selfsup.data.mixture import Mixture
 from selfsup.data.remote import RemoteFile, read_ranges
 from selfsup.data.sources import ArraySource, Crops, ImageSource, Source
+from selfsup.data.texts import Texts
 
 PAGE = 4096
 MAGIC = b"selfsup pack 1\n"
 KEYS = {"images", "format", "channels", "uniform", "classes", "columns", "bad", "arrays"}
 """Required in the contents."""
-
-
-class Texts(Sequence[str]):
-    """Words one after the other in bytes, decoded when they are read."""
-
-    def __init__(self, text: np.ndarray, ends: np.ndarray) -> None:
-        """Take the bytes as uint8, and where each word ends as int64."""
-        self.text = text
-        self.ends = ends
-
-    def __len__(self) -> int:
-        return len(self.ends)
-
-    @overload
-    def __getitem__(self, i: int) -> str: ...
-    @overload
-    def __getitem__(self, i: slice) -> list[str]: ...
-    def __getitem__(self, i: int | slice) -> str | list[str]:
-        if isinstance(i, slice):
-            return [self[j] for j in range(*i.indices(len(self)))]
-        i = range(len(self))[i]  # counts from the end, and raises IndexError
-        start = int(self.ends[i - 1]) if i else 0
-        return self.text[start : int(self.ends[i])].tobytes().decode("utf-8", "surrogateescape")
 
 
 class Pack:

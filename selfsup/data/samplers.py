@@ -2,7 +2,6 @@
 
 import heapq
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import cycle, pairwise
 from typing import Protocol
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from selfsup.core.errors import UserError
 from selfsup.core.seeds import generator
+from selfsup.data.orders import Orders
 
 
 class Sampler(Protocol):
@@ -40,15 +40,14 @@ class ShuffleSampler:
         """
         if n < batch:
             raise UserError(f"{n} images are fewer than the batch of {batch}; lower --batch")
-        self.n = n
+        self.orders = Orders(n, seed=seed)
         self.batch = batch
-        self.seed = seed
         self.steps_per_epoch = n // batch
 
     def __call__(self, step: int) -> Tensor:
         """Positions [batch] of the global batch of `step`."""
         epoch, turn = divmod(step, self.steps_per_epoch)
-        return _order(self.n, self.seed, epoch)[turn * self.batch : (turn + 1) * self.batch]
+        return self.orders(epoch, turn * self.batch, (turn + 1) * self.batch)
 
 
 class WeightedSampler:
@@ -91,8 +90,10 @@ class WeightedSampler:
                 )
         self.sizes = sizes
         self.edges = [sum(weights[: k + 1]) / total for k in range(len(weights))]
+        self.orders = [
+            Orders(size, seed=seed, stream=f"shuffle/{k}") for k, size in enumerate(sizes)
+        ]
         self.batch = batch
-        self.seed = seed
         self.steps_per_epoch = max(1, sum(sizes) // batch)
 
     def __call__(self, step: int) -> Tensor:
@@ -103,8 +104,7 @@ class WeightedSampler:
             began, before, after = (
                 self._counts(s * self.batch)[k] for s in (epoch * steps, step, step + 1)
             )
-            order = _order(size, self.seed, epoch, f"shuffle/{k}")
-            positions.append(start + order[before - began : after - began])
+            positions.append(start + self.orders[k](epoch, before - began, after - began))
             start += size
         return torch.cat(positions)
 
@@ -134,12 +134,16 @@ class UnitSampler:
         self.starts = self.sizes.cumsum(0) - self.sizes
         self.members = torch.tensor([i for unit in units for i in unit])
         self.seed = seed
+        self._epoch = (-1, torch.zeros(0))
 
     def __call__(self, step: int) -> Tensor:
         """Positions [batch] of the global batch of `step`."""
         chosen = self.sampler(step)
-        g = generator(self.seed, step // self.steps_per_epoch, "units")
-        place = torch.rand(len(self.sizes), generator=g)[chosen]
+        epoch = step // self.steps_per_epoch
+        if self._epoch[0] != epoch:  # only a cache: any epoch can be drawn again
+            g = generator(self.seed, epoch, "units")
+            self._epoch = (epoch, torch.rand(len(self.sizes), generator=g))
+        place = self._epoch[1][chosen]
         return self.members[self.starts[chosen] + (place * self.sizes[chosen]).long()]
 
     def unit(self, step: int, row: int) -> list[int]:
@@ -148,11 +152,6 @@ class UnitSampler:
         start = int(self.starts[chosen])
         positions: list[int] = self.members[start : start + int(self.sizes[chosen])].tolist()
         return positions
-
-
-@lru_cache(maxsize=8)
-def _order(n: int, seed: int, epoch: int, stream: str = "shuffle") -> Tensor:
-    return torch.randperm(n, generator=generator(seed, epoch, stream))
 
 
 class PKSampler:

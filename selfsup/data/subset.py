@@ -11,6 +11,7 @@ from selfsup.core.errors import UserError
 from selfsup.core.notices import notice
 from selfsup.core.seeds import generator
 from selfsup.data.sources import Columns, Crops, Source
+from selfsup.data.texts import texts
 
 
 class Subset:
@@ -25,7 +26,7 @@ class Subset:
         )
         self.classes = source.classes
         self.columns: Columns = {
-            name: [words[i] for i in self.positions] for name, words in source.columns.items()
+            name: texts(words[i] for i in self.positions) for name, words in source.columns.items()
         }
         self.in_memory = source.in_memory
 

@@ -229,6 +229,7 @@ class Validation:
         # a copy: writing changes the memory layout of weights for a while
         export_encoder(copy.deepcopy(without_lora(encoder)), final, self.config.views)
         probes = self._with(MAP)
+        self.run.saving.wait()  # from each checkpoint the run may go on
         going_on = [s for s in checkpoint.steps_of(self.run.folder) if s >= probes[0]["step"]]
         needed = {best_probe(probes, until=s)["step"] for s in (*going_on, step)}
         for old in checkpoint.own_folders(final.parent):

@@ -13,7 +13,7 @@ import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors.torch
 import torch
@@ -28,40 +28,57 @@ NAME = re.compile(r"step-(\d{8,})")
 PARTIAL = re.compile(r"\.step-\d{8,}\.part")
 
 
-def save(
-    folder: Path,
+class Snapshot(NamedTuple):
+    """What a checkpoint holds, in memory of its own, so that training may go on."""
+
+    step: int
+    weights: dict[str, Tensor]
+    state: dict[str, Tensor]
+    """Of the optimiser."""
+    manifest: dict[str, Any]
+
+
+def snapshot(
     step: int,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     *,
-    keep: int,
     extra: Any,
     work: Mapping[str, Any] | None = None,
-) -> None:
+) -> Snapshot:
+    """Copy the state of a run to the host's memory.
+
+    Args:
+        step: steps done.
+        model: its weights and buffers are written.
+        optimizer: its state is written.
+        extra: whatever else training needs to go on, as JSON.
+        work: what is trained on what, as JSON, for who goes on to compare.
+    """
+    tensors, settings = _flatten(optimizer)
+    weights, state = _copies(model.state_dict()), _copies(tensors)
+    manifest = {"step": step, "optimizer": settings, "extra": extra, "work": work}
+    return Snapshot(step, weights, state, manifest)
+
+
+def save(folder: Path, taken: Snapshot, *, keep: int) -> None:
     """Write folder/step-XXXXXXXX, and remove all that are older than the newest `keep` whole ones.
 
     Args:
         folder: the run's checkpoints.
-        step: steps done.
-        model: its weights and buffers are written.
-        optimizer: its state is written.
+        taken: what to write.
         keep: whole checkpoints that stay.
-        extra: whatever else training needs to go on, as JSON.
-        work: what is trained on what, as JSON, for who goes on to compare.
 
     Raises:
         UserError: it cannot be written; the older ones are as they were, and no half one is left.
     """
-    final = folder / f"step-{step:08d}"
-    tensors, settings = _flatten(optimizer)
-    weights, tensors = _copies(model.state_dict()), _copies(tensors)
-    manifest = {"step": step, "optimizer": settings, "extra": extra, "work": work}
-    needed = sum(x.numel() * x.element_size() for x in (*weights.values(), *tensors.values()))
+    final = folder / f"step-{taken.step:08d}"
+    tensors = (*taken.weights.values(), *taken.state.values())
     clean(folder)
     write_to(
         final,
-        lambda: _write(final, weights, tensors, manifest),
-        needed=needed,
+        lambda: _write(final, taken),
+        needed=sum(x.numel() * x.element_size() for x in tensors),
         clean=lambda: clean(folder),
     )
     whole = 0
@@ -72,15 +89,13 @@ def save(
             whole += 1
 
 
-def _write(
-    final: Path, weights: dict[str, Tensor], tensors: dict[str, Tensor], manifest: dict[str, Any]
-) -> None:
+def _write(final: Path, taken: Snapshot) -> None:
     """Write a checkpoint beside its place and move it there when it is complete."""
     partial = final.with_name(f".{final.name}.part")
     partial.mkdir(parents=True)
-    safetensors.torch.save_file(weights, partial / FILES[0])
-    safetensors.torch.save_file(tensors, partial / FILES[1])
-    manifest = manifest | {"files": {name: fingerprint(partial / name) for name in FILES}}
+    safetensors.torch.save_file(taken.weights, partial / FILES[0])
+    safetensors.torch.save_file(taken.state, partial / FILES[1])
+    manifest = taken.manifest | {"files": {name: fingerprint(partial / name) for name in FILES}}
     manifest["sha256"] = _digest(manifest)
     (partial / "manifest.json").write_text(json.dumps(manifest, indent=1))
     same_permissions(partial, "manifest.json")

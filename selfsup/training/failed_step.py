@@ -40,6 +40,7 @@ def explained(run: Run, stepper: Stepper, batches: Batches, batch: Batch) -> Ite
     try:
         yield
     except DivergedError as error:
+        run.saving.close()  # the newest checkpoint counts, too
         assert stepper.check is not None
         file = run.folder / FILE
         if run.main:
@@ -48,6 +49,7 @@ def explained(run: Run, stepper: Stepper, batches: Batches, batch: Batch) -> Ite
     except Exception as error:
         if not is_out_of_memory(error):
             raise
+        run.saving.close()
         traceback.clear_frames(error.__traceback__)  # they hold the tensors that were too many
         raise NoRoomError(_what_fits(run, stepper, batch)) from None
 

@@ -87,7 +87,12 @@ def train_steps(
     doing("starting to read ahead")
     reader = read_ahead(batches, range(start, total), workers=config.workers)
     vote, pulse = Vote(), Pulse(start)
-    with run.watch(total, start) as progress, deferred(), contextlib.closing(pulse):
+    with (
+        run.watch(total, start) as progress,
+        deferred(),
+        contextlib.closing(pulse),
+        contextlib.closing(run.saving),  # whatever ends the loop
+    ):
         progress.activity = lambda: pulse.doing
         pulse.at(start, CALLER)
         yield start
@@ -103,6 +108,7 @@ def train_steps(
             done = step + 1
             reports = done % config.log_every == 0 or done in (1, total)
             with explained(run, stepper, batches, local):
+                run.saving.check()
                 if step == start:
                     stepper.warm_up_buckets(local)
                 loss = stepper(local)
@@ -121,6 +127,8 @@ def train_steps(
                     stepper.require_finite()
                 watch.require_few_bad()  # a checkpoint must not be trained on stand-ins
                 run.save(done, method, optim)
+            if done == total or halt:
+                run.finish_saving()
             pulse.at(done, CALLER)
             yield done
             if halt:

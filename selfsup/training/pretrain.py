@@ -210,6 +210,7 @@ def export(run: Run, method: Method, views: ViewsConfig, *, instead: Path | None
     Raises:
         DivergedError: weights are not finite, as a step before the end of a run may leave them.
     """
+    run.finish_saving()  # where the caller has left the loop early
     run.stop_if_requested("before the encoder is written; the checkpoints are whole")
     weights = [x for x in method.exported.state_dict().values() if x.is_floating_point()]
     if instead is None and not all_finite(weights):

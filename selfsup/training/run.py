@@ -14,12 +14,11 @@ encoder/        config.json and model.safetensors for timm, once the run has fin
 import contextlib
 import csv
 import json
-import platform
 import signal
 import sys
 import time
 from collections.abc import Iterator
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from torch import nn
 from selfsup.config import TrainConfig
 from selfsup.core import distributed
 from selfsup.core.disk import cannot_write, write_whole, written_whole
+from selfsup.core.ending import at_end
 from selfsup.core.errors import DivergedError, UnusableError, UserError
 from selfsup.core.json_lines import read_steps
 from selfsup.core.live import doing, laid_out
@@ -37,11 +37,9 @@ from selfsup.core.notices import notice
 from selfsup.core.numerics import all_finite
 from selfsup.core.paths import refuse_passwords
 from selfsup.core.progress import TrainProgress
-from selfsup.core.secrets import without_passwords
 from selfsup.core.seeds import seed_for
 from selfsup.core.settings import to_dict
 from selfsup.core.stopping import requested, stop
-from selfsup.core.version import __version__
 from selfsup.core.writer import Writer
 from selfsup.data.sources import Source
 from selfsup.training import checkpoint
@@ -55,7 +53,8 @@ from selfsup.training.same_work import (
     flat,
     stored_settings,
 )
-from selfsup.training.status import Status, command
+from selfsup.training.saving import Saving
+from selfsup.training.status import Status, about, command
 
 
 class Run:
@@ -82,6 +81,7 @@ class Run:
             refuse_passwords(str(text))
         self._check(settings)
         distributed.wait()  # all have read the old settings before the new ones are written
+        self.saving = Saving()
         self.status: Status | None = None  # of the main process
         distributed.on_main(lambda: self._take(settings))
         require_shared(self.folder)
@@ -101,6 +101,7 @@ class Run:
             writer = Writer(self.folder)
             writer.acquire(self.print_line)
             self.status = Status(self.folder, writer)
+            at_end(lambda *_: self.saving.close())  # before the status gives the folder back
             text = yaml.safe_dump(settings, sort_keys=False)
             write_whole(self.folder / "config.yaml", text)
             write_whole(self.folder / "about.json", json.dumps(about(), indent=2) + "\n")
@@ -220,10 +221,11 @@ class Run:
         return step
 
     def save(self, step: int, method: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Write the checkpoint of `step`.
+        """Begin to write the checkpoint of `step`; training may go on, and change the weights.
 
         Raises:
-            UserError: weights or running statistics are not finite; the older ones are kept.
+            UserError: weights or running statistics are not finite, or the checkpoint before this
+                one could not be written; the older ones are kept.
         """
         state = [x for x in method.state_dict().values() if x.is_floating_point()]
         if not all_finite(state):
@@ -234,9 +236,19 @@ class Run:
         if self.main:
             scaler = self.accelerator.scaler
             extra = None if scaler is None else scaler.state_dict()
-            folder = self.folder / "checkpoints"
-            keep = self.config.keep
-            checkpoint.save(folder, step, method, optimizer, keep=keep, extra=extra, work=self.work)
+            self.saving.wait()  # else there would be two copies in memory
+            taken = checkpoint.snapshot(step, method, optimizer, extra=extra, work=self.work)
+            folder, keep = self.folder / "checkpoints", self.config.keep
+            self.saving.begin(partial(checkpoint.save, folder, taken, keep=keep))
+        distributed.wait()
+
+    def finish_saving(self) -> None:
+        """Wait until the newest checkpoint is on the disk; all processes have to call it.
+
+        Raises:
+            UserError: it cannot be written; the older ones are kept.
+        """
+        self.saving.wait()
         distributed.wait()
 
     def log(self, step: int, values: dict[str, float], **words: str) -> None:
@@ -327,14 +339,3 @@ class Run:
                 f"{len(of_all)} of {total} images cannot be read ({fraction:.1%}), more than "
                 f"--max-bad {self.config.max_bad:.1%}; {file} lists them"
             )
-
-
-def about() -> dict[str, str]:
-    """Return how a run was started: command, machine and versions."""
-    return {
-        "command": without_passwords(command()),
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}",
-        **{name: version(name) for name in ("torch", "timm", "accelerate", "numpy")},
-        "selfsup": __version__,
-    }

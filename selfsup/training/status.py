@@ -12,17 +12,20 @@ import atexit
 import contextlib
 import json
 import os
+import platform
 import shlex
 import socket
 import sys
 import threading
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from selfsup.core.ending import at_end
 from selfsup.core.secrets import without_passwords
 from selfsup.core.stopping import INTERRUPTED, STOPPED
+from selfsup.core.version import __version__
 from selfsup.core.writer import BEAT, Writer
 
 STATES = {0: "done", STOPPED: "stopped", INTERRUPTED: "stopped"}
@@ -96,3 +99,14 @@ def command() -> str:
         start = "" if program.startswith("selfsup ") else "python"
     words = program if program.startswith("selfsup ") else shlex.quote(program)
     return without_passwords(" ".join([*start.split(), words, shlex.join(flags)]).strip())
+
+
+def about() -> dict[str, str]:
+    """Return how a run was started: command, machine and versions."""
+    return {
+        "command": without_passwords(command()),
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        **{name: version(name) for name in ("torch", "timm", "accelerate", "numpy")},
+        "selfsup": __version__,
+    }

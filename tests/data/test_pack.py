@@ -13,9 +13,10 @@ from selfsup.augment.boxes import CenterBoxes, CropSpec
 from selfsup.core.errors import UserError
 from selfsup.data.encode import Format, Stored, Style, encode
 from selfsup.data.open import open_source
-from selfsup.data.pack import PAGE, Pack, Texts
+from selfsup.data.pack import PAGE, Pack
 from selfsup.data.pack_writer import check_pack, write_pack
 from selfsup.data.sources import ArraySource, Source
+from selfsup.data.texts import Texts
 
 RAW, JPEG = Style("raw", None, 90), Style("jpeg", None, 90)
 

@@ -267,7 +267,7 @@ def test_a_run_that_goes_on_from_an_older_checkpoint_has_the_best_of_then(
             model = torch.nn.Linear(1, 1)
             optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
             folder = tmp_path / "r" / "checkpoints"
-            checkpoint.save(folder, step, model, optimizer, keep=2, extra=None)
+            checkpoint.save(folder, checkpoint.snapshot(step, model, optimizer, extra=None), keep=2)
         if step == 49:
             break
     assert script.best() == {10, 40}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from selfsup.core.errors import UserError
-from selfsup.training.checkpoint import load, newest, save, steps_of
+from selfsup.training.checkpoint import load, newest, save, snapshot, steps_of
 
 
 def network(seed: int) -> nn.Sequential:
@@ -45,7 +45,7 @@ def checkpoints(folder: Path, steps: list[int], keep: int = 10) -> nn.Sequential
     optimizer = optimizer_of("sgd", model)
     for step in steps:
         advance(model, optimizer, step)
-        save(folder, step, model, optimizer, keep=keep, extra=None)
+        save(folder, snapshot(step, model, optimizer, extra=None), keep=keep)
     return model
 
 
@@ -66,7 +66,7 @@ def test_a_restored_run_goes_on_bit_for_bit(tmp_path: Path, kind: str, done: int
     optimizer = optimizer_of(kind, model)
     for step in range(done):
         advance(model, optimizer, step)
-    save(tmp_path, done, model, optimizer, keep=2, extra={"seen": [1, 2.5], "name": "x"})
+    save(tmp_path, snapshot(done, model, optimizer, extra={"seen": [1, 2.5], "name": "x"}), keep=2)
     other = network(1)
     restored = optimizer_of(kind, other)
     for group in restored.param_groups:
@@ -87,7 +87,7 @@ def test_saving_does_not_change_the_run(tmp_path: Path) -> None:
     for step in range(3):
         advance(plain, one, step)
         advance(saved, two, step)
-        save(tmp_path, step, saved, two, keep=1, extra=None)
+        save(tmp_path, snapshot(step, saved, two, extra=None), keep=1)
     assert identical(plain, saved)
 
 
@@ -150,7 +150,7 @@ def test_what_a_killed_save_left_behind_is_ignored_and_replaced(tmp_path: Path) 
     path = newest(tmp_path, quiet)
     assert path is not None
     assert path.name == "step-00000001"
-    save(tmp_path, 2, model, optimizer_of("sgd", model), keep=5, extra=None)
+    save(tmp_path, snapshot(2, model, optimizer_of("sgd", model), extra=None), keep=5)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000001", "step-00000002"]
 
 
@@ -176,9 +176,9 @@ def test_pruning_keeps_the_newest_whole_ones(tmp_path: Path) -> None:
     flip_a_bit(tmp_path / "step-00000003" / "model.safetensors")
     (tmp_path / "step-00000002" / "manifest.json").write_text("null")
     model = network(0)
-    save(tmp_path, 4, model, optimizer_of("sgd", model), keep=2, extra=None)
+    save(tmp_path, snapshot(4, model, optimizer_of("sgd", model), extra=None), keep=2)
     assert {"step-00000001", "step-00000004"} <= {p.name for p in tmp_path.iterdir()}
-    save(tmp_path, 5, model, optimizer_of("sgd", model), keep=2, extra=None)
+    save(tmp_path, snapshot(5, model, optimizer_of("sgd", model), extra=None), keep=2)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000004", "step-00000005"]
 
 
@@ -220,7 +220,7 @@ def test_a_file_in_the_place_of_a_checkpoint_is_named(tmp_path: Path) -> None:
     assert told == ["skipped step-00000002: it is a file"]
     model = network(0)
     with pytest.raises(UserError, match=r"cannot write .*step-00000002"):
-        save(tmp_path, 2, model, optimizer_of("sgd", model), keep=2, extra=None)
+        save(tmp_path, snapshot(2, model, optimizer_of("sgd", model), extra=None), keep=2)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000001", "step-00000002"]
 
 

@@ -4,7 +4,9 @@ import hashlib
 import json
 import random
 import shutil
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from pictures import folder
 from teachers import teacher
 
 from selfsup.catalog import methods
+from selfsup.training import checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -61,6 +64,37 @@ def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(
     assert f"{processes} x cpu" in done.stdout
     assert weights(killed) == weights(unbroken)
     assert logged(killed) == STEPS  # steps done twice are logged once
+
+
+@pytest.mark.parametrize(
+    ("nth", "place"),
+    [
+        (1, 1),
+        (3, 2),
+        pytest.param(2, 4, marks=GRID),  # before the renaming
+        (3, 5),  # after it, before old ones are removed
+    ],
+)
+def test_a_run_that_is_killed_while_a_thread_writes_ends_with_the_same_weights(
+    tmp_path: Path, nth: int, place: int
+) -> None:
+    data = folder(tmp_path / "images")
+    unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
+    done = run(*command(data, unbroken, 1, 0))
+    assert done.returncode == 0, done.stderr
+    again = command(data, killed, 1, 0)
+    script = ROOT / "tests" / "workers" / "killed_save.py"
+    done = run(sys.executable, script, str(nth), str(place), *again[2:], PYTHONPATH=str(ROOT))
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    steps = checkpoint.steps_of(killed)
+    whole = nth if place == 5 else nth - 1
+    assert max(steps, default=0) == 3 * whole  # a checkpoint each 3 steps
+    assert logged(killed) > 3 * nth  # training had gone on
+    done = run(*again)
+    assert done.returncode == 0, done.stderr
+    assert ("going on from step" in done.stdout) == (whole > 0)
+    assert weights(killed) == weights(unbroken)
+    assert not list((killed / "checkpoints").glob(".*"))
 
 
 FOLLOWED = ("--distil.loss", "cosine", "--distil.weight", "0.5", "--distil.teacher")

@@ -78,9 +78,12 @@ def test_a_checkpoint_without_room_leaves_the_older_ones_and_no_half(
         "disk.WAITS = (0.0, 0.0)\n"
         "model = nn.Linear(200, 80); optimizer = torch.optim.SGD(model.parameters(), lr=0.1)\n"
         "folder = Path(sys.argv[1])\n"
-        "checkpoint.save(folder, 1, model, optimizer, keep=1, extra=None)\n"
+        "def save(step):\n"
+        "    taken = checkpoint.snapshot(step, model, optimizer, extra=None)\n"
+        "    checkpoint.save(folder, taken, keep=1)\n"
+        "save(1)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)\n"
-        "try: checkpoint.save(folder, 2, model, optimizer, keep=1, extra=None)\n"
+        "try: save(2)\n"
         "except errors.NoRoomError as error: print(error)\n"
     )
     done = run(sys.executable, "-c", code, tmp_path / "c", str(limit))
@@ -196,7 +199,7 @@ def test_weights_have_the_permissions_of_the_other_files(tmp_path: Path) -> None
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     before = os.umask(0o027)
     try:
-        checkpoint.save(tmp_path, 1, model, optimizer, keep=1, extra=None)
+        checkpoint.save(tmp_path, checkpoint.snapshot(1, model, optimizer, extra=None), keep=1)
     finally:
         os.umask(before)
     files = (tmp_path / "step-00000001").iterdir()
