@@ -151,17 +151,16 @@ def _csv_rows(file: Path, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
     end = "the end of the file"
     reader = csv.reader(chain(lines, [end]))
     line, row = 1, _next_row(reader)
+    after = reader.line_num + 1
     header: list[str] | None = None
-    while row != [end]:
-        after = reader.line_num + 1
-        following = _next_row(reader)
-        if following is None:
-            raise UserError(f"{file}: a quote in the row from line {line} is never closed")
+    while (following := _next_row(reader)) is not None:
         if header is None:
             header = row or []
         elif row:
             yield _record(file, line, row, header)
-        line, row = after, following
+        line, row, after = after, following, reader.line_num + 1
+    if row != [end]:
+        raise UserError(f"{file}: a quote in the row from line {line} is never closed")
 
 
 def _next_row(reader: Iterator[list[str]]) -> list[str] | None:

@@ -107,3 +107,19 @@ def test_lines_in_quotes_are_one_field(folder: Path) -> None:
     source = open_source(str(folder / "x.csv"))
     assert source.columns["caption"] == ["a,\nb"]
     assert source.pixels(0).shape == (6, 6, 3)
+
+
+def test_rows_after_one_that_reads_like_the_end_of_the_file_count(folder: Path) -> None:
+    (folder / "x.csv").write_text("path\n0.png\nthe end of the file\n1.png\n")
+    names = ["0.png", "the end of the file", "1.png"]
+    source = open_source(str(folder / "x.csv"))
+    assert [source.name(i) for i in range(len(source))] == names
+
+
+def test_columns_that_only_some_rows_have_are_blank_in_the_others(folder: Path) -> None:
+    rows = [{"path": "0.png"}, {"path": "1.png", "camera": "a"}, {"path": "2.png", "label": 3}]
+    (folder / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    source = open_source(str(folder / "x.jsonl"))
+    assert source.columns == {"camera": ["", "a", ""]}
+    assert source.labels is not None
+    assert source.labels.tolist() == [-1, -1, 0]
