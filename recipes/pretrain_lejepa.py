@@ -20,7 +20,7 @@ class Config(PretrainConfig):
 
     views: ViewsConfig = LEJEPA
     method: LeJEPAConfig = LeJEPAConfig()
-    optim: OptimConfig = OptimConfig(name="adamw", lr=1e-3, weight_decay=5e-4)
+    optim: OptimConfig = OptimConfig(name="adamw", lr=0.0, weight_decay=5e-4)
 
 
 def main(config: Config) -> None:

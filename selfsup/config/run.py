@@ -24,7 +24,7 @@ class OptimConfig:
     """Peak learning rate for a batch of 256 images; 0, for fine-tuning with AdamW: 0.006 from
     random weights, 0.003 to 0.001 from --init, less the better it tells the classes apart; without
     batch norms (ViT, ConvNeXt...) 0.001, and 0.0002 to 0.00007. For other batches by the square
-    root, whatever the rule."""
+    root, whatever the rule. 0 for LeJEPA with AdamW: 0.005, without batch norms 0.002."""
     rule: Literal["auto", "linear", "sqrt", "none"] = "auto"
     """How the learning rate scales with the batch size: linearly, with its square root, or not.
     "auto" is linear for SGD and the square root for AdamW and LARS."""

@@ -6,7 +6,14 @@ from typing import Any, TypeVar
 
 import torch
 
-from selfsup.config import DistilConfig, EncoderConfig, FinetuneConfig, PretrainConfig, TrainConfig
+from selfsup.config import (
+    DistilConfig,
+    EncoderConfig,
+    FinetuneConfig,
+    LeJEPAConfig,
+    PretrainConfig,
+    TrainConfig,
+)
 from selfsup.config.presets import largest_side, preset_encoder
 from selfsup.config.views import size_for
 from selfsup.core import distributed
@@ -25,6 +32,8 @@ from selfsup.encoders.start import Start
 from selfsup.training import checkpoint
 from selfsup.training.first_rate import (
     LAYER_DECAY,
+    LEJEPA,
+    LEJEPA_WITHOUT,
     WITH_BATCH_NORMS,
     WITHOUT,
     first_rate,
@@ -63,7 +72,8 @@ def fill_in(
     batch: 256 images, or as many as one has without repeats; of fine-tuning 64 images, of 16
         classes or all of fewer.
     probe.held_out of fine-tuning: a tenth of 80 classes and more; these do not count for the rest.
-    optim.lr of fine-tuning with AdamW: by how well the encoder knows the classes, `first_rate`.
+    optim.lr of fine-tuning with AdamW: by how well the encoder knows the classes, `first_rate`; of
+        LeJEPA: by whether the encoder has batch norms.
     optim.layer_decay of fine-tuning: 0.75 for weights of --init without batch norms.
     optim.settle of pretraining from --init: the warm-up.
 
@@ -120,6 +130,9 @@ def fill_in(
             fits = min(BATCH, largest_batch(source, config)) // processes * processes
             config = replace(config, batch=max(processes, fits))
         config = _with_length(config, source)
+        if _rate_is_open(config):
+            rate = LEJEPA if _has_batch_norms(config, start) else LEJEPA_WITHOUT
+            config = replace(config, optim=replace(config.optim, lr=rate))
     return config
 
 
@@ -217,8 +230,12 @@ def _length_is_open(config: TrainConfig) -> bool:
 
 
 def _rate_is_open(config: TrainConfig) -> bool:
-    of_adamw = isinstance(config, FinetuneConfig) and config.optim.name == "adamw"
-    return of_adamw and not config.optim.lr
+    follows = isinstance(config, FinetuneConfig) or _is_lejepa(config)
+    return follows and config.optim.name == "adamw" and not config.optim.lr
+
+
+def _is_lejepa(config: TrainConfig) -> bool:
+    return isinstance(getattr(config, "method", None), LeJEPAConfig)
 
 
 def _validation_is_open(config: TrainConfig) -> bool:
@@ -233,11 +250,20 @@ def _check_optimizer(config: TrainConfig) -> None:
     """
     optim = config.optim
     require(
-        optim.lr != 0 or optim.name == "adamw" or not isinstance(config, FinetuneConfig),
-        f"--optim.name {optim.name} in fine-tuning needs --optim.lr: only AdamW's rate follows "
-        f"from the encoder and the images. Give a rate, or leave --optim.name {optim.name} out",
+        optim.lr != 0
+        or optim.name == "adamw"
+        or not (isinstance(config, FinetuneConfig) or _is_lejepa(config)),
+        f"--optim.name {optim.name} needs --optim.lr here: only AdamW's rate follows from the "
+        f"encoder and the images. Give a rate, or leave --optim.name {optim.name} out",
     )
     check_settings(replace(optim, lr=1.0) if _rate_is_open(config) else optim)
+
+
+def _has_batch_norms(config: TrainConfig, start: Start | None) -> bool:
+    if start is not None:
+        return has_batch_norms(start.encoder)
+    with torch.random.fork_rng(devices=[]):
+        return has_batch_norms(build_for(config.encoder, config.views))
 
 
 def _rate(config: FinetuneConfig, source: Source, start: Start | None) -> float:
@@ -245,13 +271,11 @@ def _rate(config: FinetuneConfig, source: Source, start: Start | None) -> float:
 
     The peak for the run's batch is that of AdamW's own rule, the square root, whichever is given.
     """
-    with torch.random.fork_rng(devices=[]):
-        encoder = build_for(config.encoder, config.views) if start is None else start.encoder
-    rates = WITH_BATCH_NORMS if has_batch_norms(encoder) else WITHOUT
+    rates = WITH_BATCH_NORMS if _has_batch_norms(config, start) else WITHOUT
     rate = rates.random
     if start is not None:
         doing("measuring what the encoder knows of these classes")
-        rate = first_rate(known_share(encoder, source, config), rates)
+        rate = first_rate(known_share(start.encoder, source, config), rates)
     batch = config.classes * config.images
     own, given = (
         peak_lr(replace(config.optim, lr=1.0, rule=rule), batch)

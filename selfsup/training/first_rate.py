@@ -46,6 +46,8 @@ class Rates(NamedTuple):
 WITH_BATCH_NORMS = Rates(6e-3, 6e-3, 1e-3)
 WITHOUT = Rates(1e-3, 2e-4, 7e-5)
 """Vision transformers and others with layer norms: what they know is lost at a few times this."""
+LEJEPA, LEJEPA_WITHOUT = 5e-3, 2e-3
+"""Of LeJEPA with AdamW for 256 images, with batch norms and without, from any start."""
 LAYER_DECAY = 0.75
 """From one layer to the next towards the input, of networks without batch norms from --init."""
 

@@ -15,6 +15,7 @@ from workers.calls import SMALL
 
 import selfsup
 from recipes.finetune_triplet import Config as Finetune
+from recipes.pretrain_lejepa import Config as LeJEPA
 from recipes.pretrain_simclr import Config as Pretrain
 from selfsup.config import EncoderConfig, OptimConfig, ViewsConfig
 from selfsup.core.errors import UserError
@@ -267,15 +268,32 @@ def test_an_open_rate_has_one_peak_whatever_the_rule(
         assert peaks["none"] <= rate * (classes * images / 256) ** 0.5 * 1.001
 
 
+@pytest.mark.parametrize(("name", "rate"), [("test_resnet", 5e-3), ("test_vit", 2e-3)])
+def test_the_rate_of_lejepa_follows_from_the_network(
+    tmp_path: Path, name: str, rate: float
+) -> None:
+    encoder = EncoderConfig(name=name)
+    config = LeJEPA(data=saved(tmp_path, 20, 32, 32), out="x", encoder=encoder)
+    assert fill_in(config).optim == replace(config.optim, lr=rate)
+    started = replace(
+        config, encoder=EncoderConfig(), init=encoder_at(tmp_path / "a", 32, name=name)
+    )
+    assert fill_in(started).optim.lr == rate
+    given = replace(config, optim=OptimConfig(name="adamw", lr=0.01))
+    assert fill_in(given).optim.lr == 0.01
+    with pytest.raises(UserError, match="sgd needs --optim"):
+        fill_in(replace(config, optim=OptimConfig(name="sgd", lr=0.0)))
+
+
 MISSING = "no-such-images"
 
 
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (["--optim.name", "sgd"], "--optim.name sgd in fine-tuning needs --optim.lr"),
-        (["--optim.name", "lars"], "--optim.name lars in fine-tuning needs --optim.lr"),
-        (["--optim.name", "sgd", "--optim.lr", "0"], "--optim.name sgd in fine-tuning needs"),
+        (["--optim.name", "sgd"], "--optim.name sgd needs --optim.lr here"),
+        (["--optim.name", "lars"], "--optim.name lars needs --optim.lr here"),
+        (["--optim.name", "sgd", "--optim.lr", "0"], "--optim.name sgd needs --optim.lr here"),
         (["--optim.lr", "-1"], "--optim.lr must be above 0, not -1.0"),
         (["--optim.lr", "nan"], "--optim.lr must be above 0, not nan"),
         (["--optim.warmup", "5"], "--optim.warmup is a fraction of the run below 1, not 5"),
