@@ -14,13 +14,13 @@ pytestmark = pytest.mark.slow
 
 SLOW = (
     "import sys, time, selfsup.data.decode as decode\n"
-    "real = decode.decode_bytes\n"
+    "real = decode.decode_shrunk\n"
     "def slowly(*given):\n"
     "    print('reading', flush=True)\n"
     "    time.sleep(0.2)\n"
     "    return real(*given)\n"
     "import selfsup.data.sources as sources\n"
-    "decode.decode_bytes = sources.decode_bytes = slowly\n"
+    "decode.decode_shrunk = sources.decode_shrunk = slowly\n"
     "from importlib import import_module\n"
     "name = sys.argv.pop(1)\n"
     "import_module(f'tools.{name}').command()\n"

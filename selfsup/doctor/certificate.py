@@ -21,7 +21,7 @@ from selfsup.data.samplers import PKSampler, Sampler, ShuffleSampler
 from selfsup.data.sources import ArraySource
 from selfsup.doctor.cases import CASES, CLASSES, IMAGES, Case
 from selfsup.encoders.encoder import build_for
-from selfsup.losses.shares import share_whatever_size
+from selfsup.losses.shares import whatever_size
 from selfsup.training.pretrain import local_batches
 from selfsup.training.step import Stepper
 
@@ -240,10 +240,10 @@ def _reason(stderr: str) -> str:
 def work(file: Path, names: list[str], stepper: Callable[..., Stepper] = Stepper) -> None:
     """Measure on one process of a certificate; the main process saves the results."""
     torch.set_num_threads(1)
-    share_whatever_size()
     # TF32 has the digits of bfloat16, and convolutions use it by default: an error, not a rounding
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    runs = {count: measure(names, micro_batches=count, stepper=stepper) for count in (1, 2)}
+    with whatever_size():
+        runs = {count: measure(names, micro_batches=count, stepper=stepper) for count in (1, 2)}
     if distributed.is_main():
         plain = {
             count: {name: tuple(fields) for name, fields in by_name.items()}

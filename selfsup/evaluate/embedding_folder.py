@@ -108,9 +108,9 @@ def make_parts(
     doing("")
     with bar(f"embeddings of {model.short_name}", total, shown=is_main()) as advance:
         for part in local:
-            file = part_file(folder, part)
+            file, lock = part_file(folder, part), f".{part_file(folder, part).stem}.writer.json"
             if not file.exists():
-                with only_writer(folder, f".{file.stem}.writer.json"):
+                with only_writer(folder, lock):
                     chunks = _chunks(manifest.positions(part), manifest.batch)
                     embedded = embed_chunks(
                         *(encoder, source, chunks, model.views),
@@ -121,6 +121,7 @@ def make_parts(
                     write_part(file, embedded, PartTable(source, columns, manifest), advance)
                 made += len(manifest.positions(part))
             else:
+                (folder / lock).unlink(missing_ok=True)  # of one that was killed just after
                 advance(len(manifest.positions(part)))
             bad |= bad_images(file)
             _check_bad(folder, bad, total, config.max_bad)

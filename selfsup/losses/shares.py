@@ -48,9 +48,14 @@ _current: ContextVar[Share] = ContextVar("share", default=ALONE)
 _whatever_size: ContextVar[bool] = ContextVar("whatever_size", default=False)
 
 
-def share_whatever_size() -> None:
-    """Share out small losses, too, from here on: for proofs that sharing changes nothing."""
-    _whatever_size.set(True)
+@contextmanager
+def whatever_size() -> Iterator[None]:
+    """Share out small losses, too: for proofs that sharing changes nothing."""
+    token = _whatever_size.set(True)
+    try:
+        yield
+    finally:
+        _whatever_size.reset(token)
 
 
 @contextmanager
@@ -74,6 +79,8 @@ def share_of(n: int, products: int, device: torch.device) -> Share:
         device: where they are computed.
     """
     share = _current.get()
+    if share.processes == 1:
+        return ALONE
     worth = WORTH_ON_CPU if device.type == "cpu" else WORTH_ON_GPU
     saved = products - products // share.processes
     is_worth_it = saved >= worth or _whatever_size.get()

@@ -14,7 +14,7 @@ from selfsup.config import (
     PretrainConfig,
     TrainConfig,
 )
-from selfsup.config.presets import largest_side, preset_encoder
+from selfsup.config.presets import Preset, largest_side, preset_encoder
 from selfsup.config.views import size_for
 from selfsup.core import distributed
 from selfsup.core.disk import require_writable
@@ -46,6 +46,8 @@ from selfsup.training.same_work import OF_OLD_RUNS, check_folder, stored_setting
 from selfsup.training.start import opened, recorded
 
 C = TypeVar("C", bound=TrainConfig)
+F = TypeVar("F", bound=FinetuneConfig)
+P = TypeVar("P", bound=PretrainConfig)
 BATCH = 256
 """Images of a pretraining batch, where there are so many."""
 SAMPLED = 32
@@ -87,22 +89,13 @@ def fill_in(
     config = _as_begun(config) if _begun(config) else config
     device = distributed.start().device.type
     if not config.preset and not _begun(config):
-        free = encoder is None and not config.encoder.name and not config.init
-        quick = device == "cpu" and free and _length_is_open(config)
-        pretrains = isinstance(config, PretrainConfig)
-        config = replace(config, preset="quick" if quick and pretrains else "standard")
+        config = replace(config, preset=_preset(config, encoder, device))
     _check_optimizer(config)
     if config.init:
         doing(f"opening {config.init}")
     start = opened(config) if config.init else None
     if start is not None:
-        config = _of_init(config, start)
-        if isinstance(config, PretrainConfig) and config.optim.settle is None:
-            config = replace(config, optim=replace(config.optim, settle=config.optim.warmup))
-        if isinstance(config, FinetuneConfig) and config.optim.layer_decay is None:
-            layered = hasattr(start.encoder.model, "group_matcher")  # else timm knows no order
-            decay = LAYER_DECAY if layered and not has_batch_norms(start.encoder) else 1.0
-            config = replace(config, optim=replace(config.optim, layer_decay=decay))
+        config = _of_start(_of_init(config, start), start)
     elif not config.encoder.name:
         config = replace(config, encoder=_named(config, encoder, device))
     questions = (_batch_is_open, _rate_is_open, _validation_is_open, _length_is_open)
@@ -114,25 +107,52 @@ def fill_in(
         size = size_for(shorter_sides(source), largest_side(config.preset, device))
         config = replace(config, views=replace(config.views, size=size))
     if isinstance(config, FinetuneConfig) and source.labels is not None:
-        source = only_labelled(source)
-        assert source.labels is not None
-        fraction = fraction_held_out(source.labels, config.probe)
-        config = replace(config, probe=replace(config.probe, held_out=fraction))
-        trained, _ = hold_out(source, fraction=fraction, seed=config.seed)
-        assert trained.labels is not None
-        p, k = batch_shape(trained.labels, config.classes, config.images)
-        config = _with_length(replace(config, classes=p, images=k), trained)
-        if _rate_is_open(config):
-            config = replace(config, optim=replace(config.optim, lr=_rate(config, trained, start)))
-    elif isinstance(config, PretrainConfig):
-        if not config.batch:
-            processes = distributed.world()[1]
-            fits = min(BATCH, largest_batch(source, config)) // processes * processes
-            config = replace(config, batch=max(processes, fits))
-        config = _with_length(config, source)
-        if _rate_is_open(config):
-            rate = LEJEPA if _has_batch_norms(config, start) else LEJEPA_WITHOUT
-            config = replace(config, optim=replace(config.optim, lr=rate))
+        return _of_labelled(config, source, start)
+    return _of_unlabelled(config, source, start) if isinstance(config, PretrainConfig) else config
+
+
+def _preset(config: TrainConfig, encoder: EncoderConfig | None, device: str) -> Preset:
+    free = encoder is None and not config.encoder.name and not config.init
+    quick = device == "cpu" and free and _length_is_open(config)
+    return "quick" if quick and isinstance(config, PretrainConfig) else "standard"
+
+
+def _of_start(config: C, start: Start) -> C:
+    """Choose how much of what the weights of --init know is kept, where that is left open."""
+    if isinstance(config, PretrainConfig) and config.optim.settle is None:
+        config = replace(config, optim=replace(config.optim, settle=config.optim.warmup))
+    if isinstance(config, FinetuneConfig) and config.optim.layer_decay is None:
+        layered = hasattr(start.encoder.model, "group_matcher")  # else timm knows no order
+        decay = LAYER_DECAY if layered and not has_batch_norms(start.encoder) else 1.0
+        config = replace(config, optim=replace(config.optim, layer_decay=decay))
+    return config
+
+
+def _of_labelled(config: F, source: Source, start: Start | None) -> F:
+    """Choose held-out classes, the batch, the length and the rate of fine-tuning."""
+    source = only_labelled(source)
+    assert source.labels is not None
+    fraction = fraction_held_out(source.labels, config.probe)
+    config = replace(config, probe=replace(config.probe, held_out=fraction))
+    trained, _ = hold_out(source, fraction=fraction, seed=config.seed)
+    assert trained.labels is not None
+    p, k = batch_shape(trained.labels, config.classes, config.images)
+    config = _with_length(replace(config, classes=p, images=k), trained)
+    if _rate_is_open(config):
+        config = replace(config, optim=replace(config.optim, lr=_rate(config, trained, start)))
+    return config
+
+
+def _of_unlabelled(config: P, source: Source, start: Start | None) -> P:
+    """Choose the batch, the length and the rate of pretraining."""
+    if not config.batch:
+        processes = distributed.world()[1]
+        fits = min(BATCH, largest_batch(source, config)) // processes * processes
+        config = replace(config, batch=max(processes, fits))
+    config = _with_length(config, source)
+    if _rate_is_open(config):
+        rate = LEJEPA if _has_batch_norms(config, start) else LEJEPA_WITHOUT
+        config = replace(config, optim=replace(config.optim, lr=rate))
     return config
 
 

@@ -149,6 +149,12 @@ def slow(*args, **more):
         yield chunk
         time.sleep(0.1)
 module.embed_chunks = slow
+import selfsup.evaluate.embedding_part as part
+flush = part.flush
+def slow_flush(file):
+    time.sleep(0.3)  # the unfinished file lies there for a while
+    flush(file)
+part.flush = slow_flush
 module.embed_folder(EmbedConfig(**eval(sys.argv[1])))
 """
 
@@ -174,6 +180,16 @@ def test_a_killed_process_leaves_nothing_wrong(
     process.wait()
     with pytest.raises(UserError, match=r"has \d of 3 parts"):
         open_source(str(out))
+    embed_folder(config_of(room, out))
+    assert contents(out) == contents(whole)
+
+
+def test_what_one_that_was_killed_has_left_beside_a_whole_part_is_removed(
+    room: Path, whole: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    embed_folder(config_of(room, out))
+    (out / ".part-00000.writer.json").write_text('{"host": "h", "pid": 1, "born": "1"}')
     embed_folder(config_of(room, out))
     assert contents(out) == contents(whole)
 

@@ -29,7 +29,7 @@ FLAGS = (
     ),
     *("--steps", "200", "--log-every", "10", "--save-every", "1000"),
 )
-HARD = ("--method.miner", "batch-hard", "--optim.lr", "10")
+HARD = ("--method.miner", "batch-hard", "--optim.lr", "100")
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,7 @@ from selfsup.doctor.cases import (
 )
 from selfsup.doctor.certificate import Measurement, measure
 from selfsup.encoders.encoder import Encoder, build_for
-from selfsup.losses.shares import share_whatever_size
+from selfsup.losses.shares import whatever_size
 from selfsup.methods.byol import BYOL
 from selfsup.methods.dinov2 import DINOv2
 from selfsup.methods.distil import Distil, LiveTeacher, StoredFeatures
@@ -175,11 +175,11 @@ def gradients(micro_batches: int, names: Iterable[str] = METHODS) -> dict[str, M
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    share_whatever_size()
-    made: dict[Any, Any] = {
-        count: {name: tuple(each) for name, each in gradients(count, sys.argv[2:]).items()}
-        for count in (1, 2)
-    }
+    made: dict[Any, Any] = {}
+    with whatever_size():
+        for count in (1, 2):
+            found = gradients(count, sys.argv[2:])
+            made[count] = {name: tuple(each) for name, each in found.items()}
     made["world"] = distributed.world()[1]
     if distributed.is_main():
         torch.save(made, Path(sys.argv[1]))

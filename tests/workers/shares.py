@@ -72,8 +72,8 @@ def compare(loss: Callable[[Tensor], Tensor]) -> Found:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     distributed.start()
-    shares.share_whatever_size()
-    made = {name: compare(loss) for name, loss in losses().items()}
+    with shares.whatever_size():
+        made = {name: compare(loss) for name, loss in losses().items()}
     if distributed.is_main():
         torch.save(made, Path(sys.argv[1]))
     distributed.finish()
