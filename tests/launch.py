@@ -71,7 +71,7 @@ def run(*command: str | Path, cwd: Path = ROOT, **more: str) -> subprocess.Compl
 
 
 def kill_after(step: int, command: Sequence[str | Path], out: Path) -> None:
-    """Start a run and SIGKILL its whole process group once it has logged `step` steps."""
+    """Start a run and SIGKILL its processes once it has logged `step` steps and has a checkpoint."""
     process = subprocess.Popen(
         [str(part) for part in command],
         env=environment(),
@@ -80,7 +80,9 @@ def kill_after(step: int, command: Sequence[str | Path], out: Path) -> None:
         start_new_session=True,
     )
     until = time.monotonic() + 120
-    while logged(out) < step and process.poll() is None and time.monotonic() < until:
+    while process.poll() is None and time.monotonic() < until:
+        if logged(out) >= step and list(out.glob("checkpoints/step-*")):
+            break
         time.sleep(0.01)
     assert process.poll() is None, "the run ended before it could be killed"
     os.killpg(process.pid, signal.SIGKILL)
