@@ -71,7 +71,7 @@ def run(*command: str | Path, cwd: Path = ROOT, **more: str) -> subprocess.Compl
 
 
 def kill_after(step: int, command: Sequence[str | Path], out: Path) -> None:
-    """Start a run and SIGKILL its processes once it has logged `step` steps and has a checkpoint."""
+    """Start a run; SIGKILL its processes once it has logged `step` steps and has a checkpoint."""
     process = subprocess.Popen(
         [str(part) for part in command],
         env=environment(),
