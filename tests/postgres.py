@@ -16,6 +16,14 @@ import psycopg
 import pytest
 
 
+def copied(binaries: Path, folder: Path) -> Path:
+    """Copy programs and their libraries from an environment that is root's alone."""
+    package = binaries.parents[1]
+    for place in (package, package.with_name(f"{package.name}.libs")):
+        shutil.copytree(place, folder / place.name, symlinks=True)
+    return folder / binaries.relative_to(package.parent)
+
+
 class Server:
     """A server that can be started, stopped and started again."""
 
@@ -25,6 +33,8 @@ class Server:
         self.user = "nobody" if os.geteuid() == 0 else None
         if self.user is not None:
             os.chown(folder, pwd.getpwnam(self.user).pw_uid, -1)
+            if not all(place.stat().st_mode & 0o001 for place in binaries.parents):
+                self.binaries = copied(binaries, folder / "installed")
         made = self._run(
             "initdb", "--username=tester", "--auth=trust", "--encoding=UTF8", "--no-sync"
         )
