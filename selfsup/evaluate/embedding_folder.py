@@ -108,7 +108,8 @@ def make_parts(
     doing("")
     with bar(f"embeddings of {model.short_name}", total, shown=is_main()) as advance:
         for part in local:
-            file, lock = part_file(folder, part), f".{part_file(folder, part).stem}.writer.json"
+            file = part_file(folder, part)
+            lock = f".{file.stem}.writer.json"
             if not file.exists():
                 with only_writer(folder, lock):
                     chunks = _chunks(manifest.positions(part), manifest.batch)

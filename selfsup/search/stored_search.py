@@ -70,12 +70,8 @@ def search_store(
         measured = read_gallery_threshold(Path(model), searched)
         threshold = None if measured is None else measured.value
     rows: Rows = {name: [] for name in COLUMNS}
-    hits, itself = [], []
-    for same, others in found:
-        itself.append([hit.columns["name"] for hit in same])
-        _append(rows, same)
-        first = _append(rows, others)
-        hits.append([_hit(hit, first + i, threshold) for i, hit in enumerate(others)])
+    hits = [_hits(rows, *both, threshold) for both in found]
+    itself = [[hit.columns["name"] for hit in same] for same, _ in found]
     nothing = np.zeros((len(rows["name"]), 0), np.float32)
     index = Index(folder, model, facts.weights, facts.size, "exact", None, nothing, rows)
     names = tuple(map(str, queries))
@@ -103,6 +99,15 @@ def _append(rows: Rows, hits: list[StoredHit]) -> int:
     for name in COLUMNS:
         rows[name] += [hit.columns.get(name) or "" for hit in hits]
     return start
+
+
+def _hits(
+    rows: Rows, same: list[StoredHit], others: list[StoredHit], threshold: float | None
+) -> list[Hit]:
+    """Add what was found to `rows`, and return the hits of other files."""
+    _append(rows, same)
+    first = _append(rows, others)
+    return [_hit(hit, first + i, threshold) for i, hit in enumerate(others)]
 
 
 def _hit(hit: StoredHit, row: int, threshold: float | None) -> Hit:

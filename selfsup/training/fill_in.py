@@ -249,13 +249,14 @@ def _length_is_open(config: TrainConfig) -> bool:
     return config.epochs is None and config.steps is None
 
 
+def _rate_follows(config: TrainConfig) -> bool:
+    """Whether AdamW's rate follows from the encoder where none is given."""
+    of_lejepa = isinstance(getattr(config, "method", None), LeJEPAConfig)
+    return of_lejepa or isinstance(config, FinetuneConfig)
+
+
 def _rate_is_open(config: TrainConfig) -> bool:
-    follows = isinstance(config, FinetuneConfig) or _is_lejepa(config)
-    return follows and config.optim.name == "adamw" and not config.optim.lr
-
-
-def _is_lejepa(config: TrainConfig) -> bool:
-    return isinstance(getattr(config, "method", None), LeJEPAConfig)
+    return _rate_follows(config) and config.optim.name == "adamw" and not config.optim.lr
 
 
 def _validation_is_open(config: TrainConfig) -> bool:
@@ -270,9 +271,7 @@ def _check_optimizer(config: TrainConfig) -> None:
     """
     optim = config.optim
     require(
-        optim.lr != 0
-        or optim.name == "adamw"
-        or not (isinstance(config, FinetuneConfig) or _is_lejepa(config)),
+        optim.lr != 0 or optim.name == "adamw" or not _rate_follows(config),
         f"--optim.name {optim.name} needs --optim.lr here: only AdamW's rate follows from the "
         f"encoder and the images. Give a rate, or leave --optim.name {optim.name} out",
     )
