@@ -24,6 +24,8 @@ CANNOT_FLUSH = {
 """Errors of systems that have no handles of folders, and of file systems without fsync."""
 WAITS = (0.5, 2.0)
 """Seconds between the three tries."""
+RACES = 20
+"""Tries to make a folder whose parents others make and remove at the same moment."""
 
 
 def write_to(
@@ -140,14 +142,20 @@ def require_writable(folder: Path) -> None:
         UserError: they cannot.
     """
     missing = [p for p in (folder, *folder.parents) if not p.exists()]
-    probe = folder / ".selfsup-write-test"
+    probe = folder / f".selfsup-write-test-{os.getpid()}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"x")
+        for left in reversed(range(RACES)):
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                probe.write_bytes(b"x")
+                break
+            except (FileNotFoundError, FileExistsError):  # another process removed its own
+                if not left:
+                    raise
         probe.unlink()
     except OSError as error:
         raise cannot_write(folder, error.errno or errno.EIO, error) from None
     finally:
         for made in missing:
-            if made.is_dir() and not any(made.iterdir()):
+            with contextlib.suppress(OSError):  # others have written there, or removed it
                 made.rmdir()

@@ -204,3 +204,20 @@ def test_weights_have_the_permissions_of_the_other_files(tmp_path: Path) -> None
         os.umask(before)
     files = (tmp_path / "step-00000001").iterdir()
     assert {oct(file.stat().st_mode & 0o777) for file in files} == {"0o640"}
+
+
+def test_runs_that_begin_at_once_do_not_take_each_others_folders(tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from selfsup.core.disk import require_writable\n"
+        "for _ in range(1000): require_writable(Path(sys.argv[1]))\n"
+    )
+    folders = [tmp_path / "runs" / "deep" / name for name in ("a", "a", "b")]
+    begun = [
+        subprocess.Popen([sys.executable, "-c", code, str(folder)], env=environment())
+        for folder in folders
+    ]
+    assert [process.wait(60) for process in begun] == [0, 0, 0]
+    # a folder may stay empty: each took it for another's
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
