@@ -14,6 +14,8 @@ A tensor of this device holds a CPU tensor. Each operation passes one place, `_o
         y + torch.ones(3)                 # RuntimeError: cpu and device together
 
 What it cannot show: CUDA's autocast, cuDNN, NCCL, the order of streams, and times.
+
+`look_alike(float64=False)` refuses float64 too, as Apple's GPUs do.
 """
 
 import contextlib
@@ -28,6 +30,8 @@ from launch import PACKAGE
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
+
+from selfsup.core import transfers
 
 DEVICE = torch.device("lazy", 0)  # of torch's names, the one whose backward needs no own thread
 SHAPED_BY_NUMBERS = {
@@ -68,6 +72,8 @@ class Counts:
 
 
 _counts = Counts()
+_refused: set[torch.dtype] = set()
+"""Types that the device has not."""
 
 
 class OnDevice(Tensor):
@@ -125,7 +131,7 @@ def _operate(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     plain_args, plain_kwargs = _on_cpu((args, kwargs))
     result = func(*plain_args, **plain_kwargs)
     known = {id(x.on_cpu): x for x in here}  # what an operation changed in place stays itself
-    return tree_map_only(Tensor, lambda x: known[id(x)] if id(x) in known else OnDevice(x), result)
+    return tree_map_only(Tensor, lambda x: known[id(x)] if id(x) in known else _placed(x), result)
 
 
 def _on_cpu(values: Any) -> Any:
@@ -142,13 +148,32 @@ def _copy(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     if from_device or to_device:
         _counts.launches += 1
     asynchronous = kwargs.get("non_blocking", False) or (name == "copy_" and len(args) > 2)
-    if from_device != to_device and not asynchronous:
+    if from_device != to_device and not (asynchronous and _of_pinned_memory()):
         _counts.wait("copy to the device" if to_device else "copy to the host")
     plain_args, plain_kwargs = _on_cpu((args, kwargs))
     result = func(*plain_args, **plain_kwargs)
     if target is not None:
         return target
-    return OnDevice(result) if to_device else result
+    return _placed(result) if to_device else result
+
+
+def _of_pinned_memory() -> bool:
+    """Whether a copy runs in `selfsup.core.transfers`, which pins: other memory is waited for."""
+    frame = sys._getframe()
+    while frame is not None and not frame.f_code.co_filename.startswith(str(PACKAGE)):
+        frame = frame.f_back  # type: ignore[assignment]
+    return frame is not None and frame.f_code.co_filename == transfers.__file__
+
+
+def _placed(x: Tensor) -> OnDevice:
+    """Put a result on the device.
+
+    Raises:
+        TypeError: it has no numbers of that type, in MPS's words.
+    """
+    if x.dtype in _refused:
+        raise TypeError(f"the device doesn't support {x.dtype}. Please use float32 instead.")
+    return OnDevice(x)
 
 
 def _refuse(func: Any, args: tuple[Any, ...], leaves: list[Any]) -> None:
@@ -183,8 +208,12 @@ def _count(func: Any, name: str, args: tuple[Any, ...]) -> None:
 
 
 @contextlib.contextmanager
-def look_alike() -> Iterator[Counts]:
-    """Make the device usable in the block; yields what happens on it."""
+def look_alike(*, float64: bool = True) -> Iterator[Counts]:
+    """Make the device usable in the block; yields what happens on it.
+
+    Args:
+        float64: whether the device has numbers of that type; Apple's have not.
+    """
     make, make_like = torch.tensor, Tensor.new_tensor
     to_list, cast = Tensor.tolist, torch.autocast
 
@@ -209,6 +238,7 @@ def look_alike() -> Iterator[Counts]:
     converts = torch.__future__.get_overwrite_module_params_on_conversion()
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     _counts.clear()
+    _refused.update(() if float64 else (torch.float64,))
     patch = unittest.mock.patch.object
     try:
         with (
@@ -220,6 +250,7 @@ def look_alike() -> Iterator[Counts]:
         ):
             yield _counts
     finally:
+        _refused.clear()
         torch.__future__.set_overwrite_module_params_on_conversion(converts)
 
 

@@ -21,6 +21,7 @@ from selfsup.augment.draws import Change, Draws
 from selfsup.augment.kornia_steps import kornia_steps
 from selfsup.config import ViewsConfig
 from selfsup.core import compiled
+from selfsup.core.transfers import send
 
 BLOCK_VALUES = 128 * 1024  # of a block on a CPU: 42 views of 32 pixels, one of 224
 Step = Callable[[Tensor, int], None]
@@ -53,7 +54,7 @@ def apply(
     for step, seeds in zip(kornia_steps(config.kornia), flat.kornia, strict=True):
         rows = (seeds[:, 0] >= 0).nonzero()[:, 0]
         if len(rows):
-            device_rows = rows.to(x.device, non_blocking=True)
+            device_rows = send(rows, x.device)
             changed = step.apply(x[device_rows], seeds[rows, 0].tolist())
             x.index_copy_(0, device_rows, changed)
     standardize_(x, *config.normalization)
@@ -96,7 +97,7 @@ def apply_in_torch(
     erase = blocks.erase(draws, crops.shape[-1])
     flip = draws.flip[:, 0].tolist()
     steps = blocks.steps(draws, hue_at, crops.shape[-1], changes)
-    device_order = order.to(crops.device, non_blocking=True)
+    device_order = send(order, crops.device)
     out = torch.empty(flat.shape, dtype=torch.float32, device=crops.device)
     for i, start in enumerate(range(0, m, size)):
         rows = device_order[start : start + size]
@@ -155,7 +156,7 @@ class _Blocks:
 
     def send(self, x: Tensor) -> Tensor:
         """To the device, without waiting for it."""
-        return x.to(self.device, non_blocking=True)
+        return send(x, self.device)
 
     def on_views(
         self, chosen: Tensor, change: Callable[..., Tensor], *amounts: Tensor
@@ -250,7 +251,5 @@ def standardize_(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> 
     """`standardize` in place."""
     moments = torch.tensor([mean, std], dtype=x.dtype)
     scale = 1 / moments[1]
-    shift, scale = (
-        m.to(x.device, non_blocking=True)[:, None, None] for m in (-moments[0] * scale, scale)
-    )
+    shift, scale = send(torch.stack([-moments[0] * scale, scale]), x.device)[:, :, None, None]
     return x.mul_(scale).add_(shift)

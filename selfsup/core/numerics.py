@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 SMALLEST_NORM = 1e-8  # a shorter row gets no gradient: it would be 1e8 times the loss's
+WITHOUT_FLOAT64 = {"mps"}
+"""Kinds of device that have no float64: Apple's GPUs."""
 
 
 def full_precision(like: Tensor) -> AbstractContextManager[None]:
@@ -22,6 +24,26 @@ def full_precision(like: Tensor) -> AbstractContextManager[None]:
 def at_least_float32(x: Tensor) -> Tensor:
     """Convert half precision to float32; float32 and float64 stay."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def has_float64(device: torch.device) -> bool:
+    """Whether a device computes in float64."""
+    return device.type not in WITHOUT_FLOAT64
+
+
+def with_float64(x: Tensor) -> Tensor:
+    """Return the tensor where it can become float64: on the host, if its device has none.
+
+    Few numbers need that, and an Apple GPU shares the memory of its host. Differentiable.
+    """
+    return x if has_float64(x.device) else x.cpu()
+
+
+def float64_norm(x: Tensor, *, dim: int, keepdim: bool = False) -> Tensor:
+    """Compute Euclidean lengths in float64, of which the square of 1e25 or of 1e-30 is a number."""
+    x = with_float64(x)
+    length: Tensor = torch.linalg.vector_norm(x, dim=dim, keepdim=keepdim, dtype=torch.float64)
+    return length
 
 
 def normalize(x: Tensor) -> Tensor:
@@ -52,10 +74,10 @@ class _Normalize(torch.autograd.Function):
 def unit_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """Scale rows to length 1. Returns the rows [n, d] and the divisors of their gradients [n, 1].
 
-    The divisor is the length, and infinite below 1e-8. Squares are summed in float64: those of a
-    row of 1e25 or of 1e-30 are infinite or zero in float32.
+    The divisor is the length, and infinite below 1e-8. Squares of a row of 1e25 or of 1e-30, which
+    are infinite or zero in float32, are summed in float64.
     """
-    length = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float64).to(x.dtype)
+    length = float64_norm(x, dim=1, keepdim=True).to(x)
     # the comparisons are false for nan, so that a row with nan stays visible
     divisor = torch.where(length <= SMALLEST_NORM, torch.inf, length)
     return x / torch.where(length == 0, 1, length), divisor
@@ -90,7 +112,8 @@ def singular_values(x: Tensor) -> Tensor:
     of float64 have 16 digits, so that their roots have as many as the float32 rows themselves. Of
     2,048 x 2,048 rows that takes under half of the time of a decomposition of the rows.
     """
-    rows = x.double() if x.shape[0] >= x.shape[1] else x.double().T
+    x = with_float64(x).double()
+    rows = x if x.shape[0] >= x.shape[1] else x.T
     values: Tensor = torch.linalg.eigvalsh(rows.T @ rows)
     return values.clamp(min=0).sqrt()
 

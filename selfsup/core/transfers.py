@@ -9,11 +9,12 @@ def send(x: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> T
 
     A copy waits for all that the device was given before, unless it is asked not to and the memory
     is pinned. On the CPU, and for a tensor that is on the device already, `x.to` is all there is.
+    An Apple GPU, which reads the host's memory, is waited for: `x` may be freed or overwritten.
     """
     x = x if dtype is None else x.to(dtype)
     if device.type == "cuda" and x.device.type == "cpu":
         x = x.pin_memory()
-    return x.to(device, non_blocking=True)
+    return x.to(device, non_blocking=device.type != "mps")
 
 
 class Arriving:
@@ -26,7 +27,8 @@ class Arriving:
 
     def __init__(self, x: Tensor) -> None:
         """Begin to copy."""
-        self._host = x.to("cpu", non_blocking=True)  # a GPU copies into pinned memory
+        # a GPU copies into pinned memory; of an Apple GPU nothing says when it has
+        self._host = x.to("cpu", non_blocking=x.device.type != "mps")
         self._copied = None
         if x.device.type == "cuda":
             self._copied = torch.cuda.Event()

@@ -29,6 +29,7 @@ from selfsup.core.distributed import (
 from selfsup.core.errors import UserError
 from selfsup.core.labels import class_labels
 from selfsup.core.stopping import in_reader
+from selfsup.core.transfers import send
 from selfsup.data.audit import image_digest
 from selfsup.data.loader import default_workers
 from selfsup.data.readers import begin
@@ -213,7 +214,7 @@ def embed_chunks(
     with untouched(encoder):
         for chunk, (images, bad, hashes) in zip(chunks, begin(loader), strict=True):
             with torch.inference_mode():
-                levels = images.to(device, non_blocking=True)
+                levels = send(images, device)
                 x = standardize(levels.float() / 255, *views.normalization)
                 started.append(Chunk(chunk, encoder(x).float(), bad, hashes))
             if len(started) <= AHEAD.get(device.type, 0):

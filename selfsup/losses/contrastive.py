@@ -9,7 +9,7 @@ Shape letters: n images, d embedding width, q rows of a queue.
 import torch
 from torch import Tensor
 
-from selfsup.core.numerics import at_least_float32, full_precision
+from selfsup.core.numerics import at_least_float32, full_precision, with_float64
 from selfsup.losses.measures import COSINE
 from selfsup.losses.relations import Relations
 from selfsup.losses.row_blocks import log_sum_exp, map_rows
@@ -57,8 +57,8 @@ def nt_xent(
     a, b = at_least_float32(a), at_least_float32(b)  # half precision blurs similarities
     if temperature >= MIN_TEMPERATURE[a.dtype]:
         return cross_entropy_of_views(a, b, temperature, products or a.dtype)
-    loss = cross_entropy_of_views(a.double(), b.double(), temperature, torch.float64)
-    return loss.to(a.dtype)
+    x, y = with_float64(a).double(), with_float64(b).double()
+    return cross_entropy_of_views(x, y, temperature, torch.float64).to(a)
 
 
 def info_nce(a: Tensor, b: Tensor, *, temperature: float, queue: Tensor | None = None) -> Tensor:

@@ -12,10 +12,9 @@ Example for one entry of C, at beta 0.9, first 0.5, where the mean of a a' of a 
 Shape letters: n images, d embedding width.
 """
 
-import torch
 from torch import Tensor
 
-from selfsup.core.numerics import at_least_float32, full_precision
+from selfsup.core.numerics import at_least_float32, float64_norm, full_precision
 from selfsup.losses.measures import COSINE
 
 
@@ -61,9 +60,8 @@ def barlow_twins(
 
 def _standardize(x: Tensor, eps: float) -> Tensor:
     centred = x - x.mean(0)
-    # in float64: the square of 1e25 is infinite in float32
-    deviation = torch.linalg.vector_norm(centred, dim=0, dtype=torch.float64) / len(x) ** 0.5
-    divisor: Tensor = (deviation.square() + eps).sqrt().to(x.dtype)
+    deviation = float64_norm(centred, dim=0) / len(x) ** 0.5
+    divisor: Tensor = (deviation.square() + eps).sqrt().to(x)
     return centred / divisor
 
 

@@ -11,7 +11,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from selfsup.core.numerics import at_least_float32, full_precision, normalize
+from selfsup.core.numerics import (
+    at_least_float32,
+    float64_norm,
+    full_precision,
+    normalize,
+    with_float64,
+)
 
 EQUAL = 1e-14  # rows count as equal below this fraction: squared distance / squared lengths
 
@@ -119,11 +125,13 @@ class Distance:
         if x.dtype == torch.float64:
             distances = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
             return distances if self.kind == "euclidean" else self._from_square(distances.square())
-        x, y = x.double(), y.double()
+        home = x
+        x, y = with_float64(x).double(), with_float64(y).double()
         lengths = x.square().sum(1)[:, None] + y.square().sum(1)
         square = torch.addmm(lengths, x, y.T, alpha=-2)
         square.masked_fill_(square <= lengths.mul_(EQUAL), 0)
-        return (square.sqrt_() if self.kind == "euclidean" else self._from_square(square)).float()
+        distances = square.sqrt_() if self.kind == "euclidean" else self._from_square(square)
+        return distances.to(home)
 
     def add_gradient(
         self,
@@ -157,11 +165,9 @@ class Distance:
         """Compute the distance of row i of x to row i of y, with gradient. [n, d] twice -> [n]."""
         with full_precision(x):
             x, y = self.prepare(x), self.prepare(y)
-            # in float64, where the squares of 1e25 and of 1e-30 are numbers
-            length = torch.linalg.vector_norm(x - y, dim=1, dtype=torch.float64)
-            return (length if self.kind == "euclidean" else self._from_square(length.square())).to(
-                x.dtype
-            )
+            length = float64_norm(x - y, dim=1)
+            kept = length if self.kind == "euclidean" else self._from_square(length.square())
+            return kept.to(x)
 
     def _from_square(self, square: Tensor) -> Tensor:
         return square / 2 if self.kind == "cosine" else square

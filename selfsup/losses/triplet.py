@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfsup.core.numerics import full_precision
+from selfsup.core.numerics import full_precision, has_float64, with_float64
 from selfsup.losses.measures import Distance
 from selfsup.losses.relations import Anchors, Relations, Triplets
 from selfsup.losses.row_blocks import map_rows
@@ -215,15 +215,16 @@ def triplet_windows(
     def sum_losses(distances: Tensor, block: slice) -> Tensor:
         d_ap, positive = relations.positive_values(distances, block)
         d_an = relations.negative_values(distances, block, fill=torch.inf)
-        sum_windows = _sum_by_loop if d_ap.shape[1] <= FEW_POSITIVES else _sum_by_sorting
+        loop = d_ap.shape[1] <= FEW_POSITIVES or not has_float64(d_ap.device)
+        sum_windows = _sum_by_loop if loop else _sum_by_sorting
         return sum_windows(d_ap, positive, d_an, margin, semi_hard)
 
     with full_precision(embeddings):
         z = distance.prepare(embeddings)
         sums = map_rows(relations.anchor_rows(z), z, distance, sum_losses, equal_weights=True)
-        total, active = sums.double().sum(0)
+        total, active = with_float64(sums).double().sum(0)
     count = active.detach() if active_only or semi_hard else torch.full_like(active, valid)
-    return total.to(z.dtype) / count.clamp(min=1).to(z.dtype), active.detach().long()
+    return total.to(z) / count.clamp(min=1).to(z), active.detach().long().to(z.device)
 
 
 FEW_POSITIVES = 16  # up to this number, a loop over positives is faster than sorting the row

@@ -14,6 +14,7 @@ from selfsup.core.numerics import (
     full_precision,
     normalize,
     singular_values,
+    with_float64,
 )
 from selfsup.losses.measures import Distance
 from selfsup.losses.relations import Relations
@@ -66,6 +67,7 @@ def pair_signs(embeddings: Tensor, labels: Tensor, distance: Distance) -> dict[s
         UserError: an embedding is not finite.
     """
     _require_finite(embeddings)
+    embeddings = with_float64(embeddings)
     relations = Relations(labels, device=embeddings.device)
     z = distance.prepare(embeddings)
     sums = z.new_zeros(2, 2, dtype=torch.float64)

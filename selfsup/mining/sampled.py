@@ -9,6 +9,8 @@ Shape letters: m embeddings, n anchors among them, d width, t triplets, r anchor
 import torch
 from torch import Tensor
 
+from selfsup.core.numerics import has_float64, with_float64
+from selfsup.core.transfers import send
 from selfsup.losses.measures import Distance
 from selfsup.losses.relations import Anchors, Relations, Triplets, join_triplets
 
@@ -42,7 +44,8 @@ def random_triplets(
         >>> a.tolist(), p.tolist(), n.tolist()  # the third row has no positive
         ([0, 1], [1, 0], [2, 2])
     """
-    relations = Relations(labels, anchors, device=device)
+    device = device or labels.device
+    relations = Relations(labels, anchors, device=_device_of_draws(device))
     draws = torch.rand(relations.anchor_count, 2, generator=generator, dtype=torch.float64)
     draws = relations.send(draws)
     triplets = []
@@ -53,7 +56,7 @@ def random_triplets(
             for i, mask in enumerate(relations.masks(block))
         )
         triplets.append((valid, p, n))
-    return join_triplets(triplets)
+    return _on(device, join_triplets(triplets))
 
 
 @torch.no_grad()
@@ -92,9 +95,10 @@ def distance_weighted(
         >>> a.tolist(), p.tolist()
         ([0, 1, 2, 3, 4, 5], [1, 0, 3, 2, 5, 4])
     """
-    relations = Relations(labels, anchors, device=embeddings.device)
+    rows = with_float64(embeddings)
+    relations = Relations(labels, anchors, device=rows.device)
     distance = Distance("euclidean")
-    z = distance.prepare(embeddings)
+    z = distance.prepare(rows)
     width = z.shape[1]
     has_negatives = bool((relations.counts()[1] > 0).any())  # then every anchor has
     triplets = []
@@ -110,7 +114,17 @@ def distance_weighted(
         draws = torch.rand(len(a), generator=generator, dtype=torch.float64)
         weight = (weight - weight.amax(1, keepdim=True)).exp()
         triplets.append((a, p, _pick(weight[a - block.start], relations.send(draws))))
-    return join_triplets(triplets)
+    return _on(embeddings.device, join_triplets(triplets))
+
+
+def _device_of_draws(device: torch.device) -> torch.device:
+    """Where weights in float64 can be: that device, or the host."""
+    return device if has_float64(device) else torch.device("cpu")
+
+
+def _on(device: torch.device, triplets: Triplets) -> Triplets:
+    a, p, n = (send(x, device) for x in triplets)
+    return a, p, n
 
 
 def _pick(weights: Tensor, draws: Tensor) -> Tensor:

@@ -23,8 +23,9 @@ from workers.gradients import METHODS, NORMS
 
 from selfsup import catalog, losses, mining
 from selfsup.config import OptimConfig
-from selfsup.core import compiled, distributed
+from selfsup.core import compiled, distributed, numerics
 from selfsup.core.errors import DivergedError
+from selfsup.core.transfers import Arriving, send
 from selfsup.doctor import certificate
 from selfsup.doctor.certificate import FIRST
 from selfsup.methods.memory import Memory
@@ -76,9 +77,11 @@ def steps(name: str, counts: Counts) -> Steps:
     return Steps([x.item() for x in results], lengths, cost, waits)
 
 
-def steps_on_the_device(name: str) -> Steps:
+def steps_on_the_device(name: str, *, float64: bool = True) -> Steps:
     start = unittest.mock.patch.object(distributed, "start", Accelerator)
-    with look_alike() as counts, start:
+    without = set() if float64 else {DEVICE.type}
+    known = unittest.mock.patch.object(numerics, "WITHOUT_FLOAT64", without)
+    with look_alike(float64=float64) as counts, start, known:
         return steps(name, counts)
 
 
@@ -114,6 +117,17 @@ def test_a_step_on_the_device_is_that_of_the_cpu_at_no_more_than_its_row_says(
     assert there.cost.waits <= row.waits, f"{row.waits} waits in {TABLE}; now:\n{places}"
     if TABLE.read_text().startswith(f"# torch {VERSION};"):  # others split operations differently
         assert there.cost.launches <= row.launches
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_step_on_a_device_without_float64_is_that_of_the_cpu(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled, "available", lambda: False)
+    there, here = steps_on_the_device(name, float64=False), steps(name, Counts())
+    assert there.values == pytest.approx(here.values, rel=1e-6)
+    rounding = 1e-5 * max(here.gradient)
+    assert there.gradient == pytest.approx(here.gradient, rel=1e-4, abs=rounding)
 
 
 @pytest.mark.parametrize("clip", [{}, {"clip": 1.0}, {"clip_each": 1.0}])
@@ -193,6 +207,40 @@ def test_labels_may_lie_on_the_host_or_on_the_device(loss: str, where: str) -> N
         assert value.item() == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("semi_hard", [True, False])
+@pytest.mark.parametrize("float64", [True, False])
+def test_triplets_of_large_classes_are_summed_on_any_device(
+    float64: bool, semi_hard: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, labels = normal(40, 4).float(), torch.arange(40) % 2  # 19 positives of each anchor
+    settings = {"margin": 0.3, "semi_hard": semi_hard, "active_only": True}
+
+    def compute(x: Tensor) -> tuple[float, float, int]:
+        x = x.detach().requires_grad_()
+        loss, active = losses.triplet_windows(x, labels, distance=losses.Distance(), **settings)
+        (gradient,) = torch.autograd.grad(loss, x)
+        return loss.item(), gradient.norm().item(), int(active)
+
+    expected = compute(x)
+    monkeypatch.setattr(numerics, "WITHOUT_FLOAT64", set() if float64 else {DEVICE.type})
+    with look_alike(float64=float64):
+        assert compute(x.to(DEVICE)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_low_temperature_needs_no_float64_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = normal(6, 4).float(), normal(6, 4, seed=1).float()
+    expected = losses.nt_xent(a, b, temperature=0.01)
+    monkeypatch.setattr(numerics, "WITHOUT_FLOAT64", {DEVICE.type})
+    with look_alike(float64=False):
+        x = a.to(DEVICE).requires_grad_()
+        loss = losses.nt_xent(x, b.to(DEVICE), temperature=0.01)
+        loss.backward()
+        assert loss.device == DEVICE
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+        assert x.grad is not None
+        assert x.grad.device == DEVICE
+
+
 def test_a_memory_moves_its_rows_and_keeps_what_decides_on_the_host() -> None:
     with look_alike() as counts:
         memory = Memory(3, 2).to(DEVICE)
@@ -229,6 +277,9 @@ def test_the_device_refuses_what_cuda_refuses() -> None:
         with pytest.raises(RuntimeError, match="generator of the CPU"):
             torch.rand(3, device=DEVICE, generator=torch.Generator())
         assert (x + torch.tensor(1.0)).tolist() == [2, 2, 2]  # a single number may be anywhere
+        assert x.double().dtype == torch.float64
+    with look_alike(float64=False), pytest.raises(TypeError, match="float32 instead"):
+        torch.ones(3).to(DEVICE).double()
 
 
 def test_the_host_waits_for_numbers_and_for_shapes_that_follow_from_numbers() -> None:
@@ -241,7 +292,7 @@ def test_the_host_waits_for_numbers_and_for_shapes_that_follow_from_numbers() ->
             "nonzero": mask.nonzero,
             "rows of a mask": lambda: x[mask],
             "copy to the host": x.cpu,
-            "copy to the device": lambda: torch.tensor([1.0], device=DEVICE),
+            "copy to the device": lambda: torch.tensor([1.0]).to(DEVICE, non_blocking=True),
             "index from the host": lambda: x[torch.tensor([0])],
         }
         for reason, wait in waits.items():
@@ -252,10 +303,10 @@ def test_the_host_waits_for_numbers_and_for_shapes_that_follow_from_numbers() ->
 
 def test_nothing_else_waits() -> None:
     with look_alike() as counts:
-        x = torch.ones(3).to(DEVICE, non_blocking=True)
+        x = send(torch.ones(3), DEVICE)
         x[x > 0] = 2  # torch fills under the mask
         x.index_copy_(0, torch.arange(3, device=DEVICE), x.cumsum(0))
-        x.sort()[0].to("cpu", non_blocking=True)
+        Arriving(x.sort()[0])
         x[1:].add_(1)
         assert not counts.waits
         assert isinstance(x, OnDevice)
