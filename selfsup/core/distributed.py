@@ -21,7 +21,7 @@ from torch import Tensor
 
 from selfsup.core.errors import UserError, require
 from selfsup.core.notices import notice
-from selfsup.core.processors import unused_gpu
+from selfsup.core.processors import DEVICE, kind_of_device, unused_gpu
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 LARGEST = 32 << 20  # bytes; glibc takes no more
@@ -42,6 +42,8 @@ def keep_freed_memory() -> None:
 
 
 T = TypeVar("T")
+PLACE = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", DEVICE}
+"""Variables that say which of several processes this one is, and on which device."""
 
 
 def start(*, track: str = "", folder: str = "") -> Accelerator:
@@ -61,7 +63,7 @@ def start(*, track: str = "", folder: str = "") -> Accelerator:
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))
     if warning := unused_gpu():
         notice(warning)
-    cpu = not torch.cuda.is_available()  # Apple's devices have no float64, which distances need
+    cpu = kind_of_device() == "cpu"
     try:
         return Accelerator(
             cpu=cpu,
@@ -108,11 +110,17 @@ def _refuse_of_launcher() -> None:
 
 
 def launch_environment(precision: str, device: str) -> dict[str, str]:
-    """Return environment variables for new processes: one thread, on the CPU or on GPUs."""
+    """Return environment variables for new processes: one thread, on a CPU or a kind of GPU.
+
+    What tells this process its place among others is left out.
+    """
     more = {"OMP_NUM_THREADS": "1", "ACCELERATE_MIXED_PRECISION": precision}
     if device == "cpu":
         more["CUDA_VISIBLE_DEVICES"] = ""
-    return {**os.environ, **more}
+    if device == "mps":
+        more[DEVICE] = device
+    inherited = {name: value for name, value in os.environ.items() if name not in PLACE}
+    return inherited | more
 
 
 def world() -> tuple[int, int]:
@@ -128,9 +136,14 @@ def launched() -> tuple[int, int]:
 
 
 def local_device() -> torch.device:
-    """Return this process's device without joining the others: a GPU of the machine, or the CPU."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
+    """Return this process's device without joining the others: a GPU of the machine, or the CPU.
+
+    Raises:
+        UserError: see `kind_of_device`.
+    """
+    kind = kind_of_device()
+    if kind != "cuda":
+        return torch.device(kind)
     place = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
     return torch.device("cuda", place)
 

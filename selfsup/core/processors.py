@@ -4,8 +4,16 @@ import contextlib
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from selfsup.core.errors import require
+
+if TYPE_CHECKING:
+    import torch
 
 DRIVER = Path("/proc/driver/nvidia/version")
+DEVICE = "ACCELERATE_TORCH_DEVICE"
+"""accelerate's variable for a device."""
 
 
 def cores() -> int:
@@ -29,6 +37,63 @@ def waited_for_cores() -> tuple[float, float] | None:
     except (OSError, ValueError):
         return None
     return (computed, waited) if computed else None
+
+
+def asked_device() -> str:
+    """Kind of device that the launcher asks for by name: cpu, cuda, mps; empty for none.
+
+    torch is not imported.
+    """
+    return os.environ.get(DEVICE, "").partition(":")[0]
+
+
+def kind_of_device() -> str:
+    """Kind of device that this process computes on: cuda, mps or cpu.
+
+    A GPU of NVIDIA's is taken wherever there is one, an Apple GPU only where it is asked for.
+
+    Raises:
+        UserError: a device is asked for that is not here, or that no command can use.
+    """
+    import torch
+
+    asked = asked_device()
+    here = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if not asked:
+        return "cuda" if here["cuda"] else "cpu"
+    require(asked in here, f"{DEVICE} is {asked}: it may be {', '.join(here)}")
+    require(
+        here[asked],
+        f"{DEVICE}={asked} asks for a device that torch {torch.__version__} does not find here: "
+        "leave the variable out",
+    )
+    require(
+        asked != "mps" or "LOCAL_RANK" not in os.environ,
+        "an Apple GPU takes one process: give the command without torchrun or --num_processes",
+    )
+    return asked
+
+
+def unused_apple_gpu() -> str:
+    """How to use an Apple GPU that nobody has asked for; empty where there is none."""
+    import torch
+
+    if asked_device() or not torch.backends.mps.is_available():
+        return ""
+    return f"{DEVICE}=mps before the command computes on this computer's Apple GPU"
+
+
+def device_name(device: "torch.device") -> str:
+    """What a device is, for people: "this CPU", or the name of a GPU."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return "this Apple GPU" if device.type == "mps" else "this CPU"
 
 
 def unused_gpu() -> str:

@@ -17,6 +17,12 @@ def send(x: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> T
     return x.to(device, non_blocking=device.type != "mps")
 
 
+def wait_for(device: torch.device) -> None:
+    """Wait until a device has done all that it was given; a CPU always has."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
 class Arriving:
     """A tensor on its way from a device to the host, which goes on meanwhile.
 

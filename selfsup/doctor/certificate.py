@@ -16,6 +16,7 @@ from selfsup.config import EncoderConfig
 from selfsup.core import distributed
 from selfsup.core.errors import UserError
 from selfsup.core.live import doing
+from selfsup.core.processors import kind_of_device
 from selfsup.data.loader import Batches
 from selfsup.data.samplers import PKSampler, Sampler, ShuffleSampler
 from selfsup.data.sources import ArraySource
@@ -155,7 +156,7 @@ def certificate(names: Iterable[str] = CASES, *, script: str = "") -> list[Line]
     """Certify each method on 1 and 2 processes with 1 and 2 micro-batches, in two precisions.
 
     Each precision is compared with one big batch in the same precision on the same device: a GPU
-    for each process, or the CPU where there are fewer. Processes start as those of a run,
+    for each process, or the CPU where there are fewer. Processes start as those of a run: several
     through torchrun.
 
     Args:
@@ -170,7 +171,7 @@ def certificate(names: Iterable[str] = CASES, *, script: str = "") -> list[Line]
     for precision in LIMITS:
         runs: dict[tuple[int, str], dict[int, dict[str, Measurement]]] = {}
         for processes, micro_batches in ((1, 2), (2, 1), (2, 2)):
-            device = "cuda" if torch.cuda.device_count() >= processes else "cpu"
+            device = _device_of(processes)
             for count in (1, processes):
                 if (count, device) not in runs:
                     doing(f"gradients on {count} x {device}, {NAMES[precision]}")
@@ -180,6 +181,13 @@ def certificate(names: Iterable[str] = CASES, *, script: str = "") -> list[Line]
                 line = name, processes, micro_batches, precision, device
                 lines.append(_line(*line, measurement, runs[1, device][1][name]))
     return sorted(lines, key=lambda line: (list(LIMITS).index(line.precision), line.method))
+
+
+def _device_of(processes: int) -> str:
+    """Device of each of so many processes."""
+    if torch.cuda.device_count() >= processes:
+        return "cuda"
+    return kind_of_device() if processes == 1 else "cpu"
 
 
 def _line(
@@ -201,12 +209,14 @@ def _run(
     names: list[str], processes: int, device: str, precision: Precision, script: str
 ) -> dict[int, dict[str, Measurement]]:
     """Measure on `processes` processes, by number of micro-batches."""
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    start = [sys.executable]
+    if processes > 1:
+        start += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "measurements.pt"
         try:
             done = subprocess.run(
-                [*start, f"--nproc_per_node={processes}", script or __file__, str(file), *names],
+                [*start, script or __file__, str(file), *names],
                 env=distributed.launch_environment(precision, device),
                 capture_output=True,
                 text=True,

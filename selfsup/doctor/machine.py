@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from packaging.requirements import Requirement
 
-from selfsup.core.processors import unused_gpu
+from selfsup.core.processors import kind_of_device, unused_apple_gpu, unused_gpu
 
 MODULES = {
     "albumentationsx": "albumentations",
@@ -103,6 +103,8 @@ def devices() -> dict[str, str]:
 
     cpu = f"{os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    if kind_of_device() == "mps":
+        gpus.append("Apple's")
     backends = [
         name
         for name, available in (
@@ -114,6 +116,6 @@ def devices() -> dict[str, str]:
     return {
         "python": f"{platform.python_version()} on {sys.platform}, {platform.machine()}",
         "processor": f"{cpu}, {torch.get_num_threads()} threads",
-        "gpus": ", ".join(gpus) or unused_gpu() or "none",
+        "gpus": ", ".join(gpus) or unused_gpu() or unused_apple_gpu() or "none",
         "processes": " and ".join(backends) or "torch was built without them",
     }

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from selfsup.core.threads import single_threaded
+from selfsup.core.transfers import wait_for
 from selfsup.evaluate.features import untouched
 
 
@@ -41,10 +42,8 @@ def images_per_second(
 
 def _time(encoder: nn.Module, images: Tensor) -> float:
     """Seconds of one forward pass. A GPU works on after a call returns: it is waited for."""
-    if images.is_cuda:
-        torch.cuda.synchronize()
+    wait_for(images.device)
     began = time.perf_counter()
     encoder(images)
-    if images.is_cuda:
-        torch.cuda.synchronize()
+    wait_for(images.device)
     return time.perf_counter() - began

@@ -123,8 +123,8 @@ def _what_fits(run: Run, stepper: Stepper, batch: Batch) -> str:
 
 
 def _fits(stepper: Stepper, batch: Batch, images: int) -> bool:
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    if torch.accelerator.is_available():
+        torch.accelerator.empty_cache()
     try:
         stepper.try_micro_batch(batch, images)
     except (RuntimeError, MemoryError) as error:  # with little memory oneDNN has words of its own

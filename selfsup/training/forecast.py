@@ -18,7 +18,8 @@ from selfsup.config.presets import largest_side, preset_encoder
 from selfsup.core.disk import free_bytes
 from selfsup.core.errors import UserError
 from selfsup.core.live import doing, duration
-from selfsup.core.processors import cores, waited_for_cores
+from selfsup.core.processors import cores, device_name, unused_apple_gpu, waited_for_cores
+from selfsup.core.transfers import wait_for
 from selfsup.data.loader import AHEAD, Batches
 from selfsup.encoders.encoder import build
 from selfsup.encoders.evaluation_view import SMALL
@@ -86,14 +87,14 @@ class Forecast:
         now = time.monotonic()
         steps = done - self.start - 1
         if steps == 0:  # the first step, which may compile, is not measured
-            self._synchronize()
+            wait_for(self.run.accelerator.device)
             self.began, self.waited = time.monotonic(), waited_for_cores()
             return
         spent = now - self.began
         enough = steps >= max(MEASURED_STEPS, self._read_ahead()) and spent >= MEASURED
         if enough or spent >= LONG_ENOUGH:
             self.finished = True
-            self._synchronize()
+            wait_for(self.run.accelerator.device)
             self._print(done, (time.monotonic() - self.began) / steps)
 
     def _read_ahead(self) -> int:
@@ -101,21 +102,19 @@ class Forecast:
         workers = self.run.config.workers
         return AHEAD * (2 if workers is None else workers) + 1
 
-    def _synchronize(self) -> None:
-        if self.run.accelerator.device.type == "cuda":
-            torch.cuda.synchronize(self.run.accelerator.device)
-
     def _print(self, done: int, seconds: float) -> None:
         left = seconds * (self.total - done)
         device = self.run.accelerator.device
-        where = "this CPU" if device.type == "cpu" else torch.cuda.get_device_name(device)
         pace = f"{seconds:.2g} s a step" if seconds < 100 else f"{duration(seconds)} a step"
         memory = f"{size(peak_memory(device))} of memory so far"
+        where = device_name(device)
         self.run.print_line(f"about {rounded(left)} left on {where}: {pace}, {memory}")
         if busy := self._busy(device):
             self.run.print_line(f"hint: {busy}")
         if precision := quicker_precision(self.run.accelerator):
             self.run.print_line(f"hint: {precision}")
+        if left > WORTH_A_HINT and device.type == "cpu" and (apple := unused_apple_gpu()):
+            self.run.print_line(f"hint: {apple}")
         if left > WORTH_A_HINT and (hint := self._quicker(left, seconds)):
             self.run.print_line(f"hint: {hint}")
 
@@ -215,8 +214,7 @@ def seconds_of_image(
         for _ in range(PASSES):
             began = time.monotonic()
             torch.autograd.grad(network(images).sum(), list(network.parameters()))
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            wait_for(device)
             least = min(least, time.monotonic() - began)  # others may use the machine meanwhile
     return least / count
 
@@ -254,6 +252,8 @@ def peak_memory(device: torch.device) -> int:
     """Bytes that this process has needed at most: of the GPU, or of the machine."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory()
     with contextlib.suppress(ImportError):  # not on Windows
         import resource
 

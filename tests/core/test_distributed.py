@@ -8,6 +8,7 @@ import pytest
 
 from selfsup.core import distributed, processors
 from selfsup.core.errors import UserError
+from selfsup.doctor import machine
 
 
 @pytest.mark.parametrize(
@@ -64,6 +65,49 @@ def test_a_driver_that_torch_cannot_use_is_told(
     monkeypatch.setattr(processors, "DRIVER", driver)
     distributed.start()
     assert ("NVIDIA's driver 470.82.01, and torch" in capsys.readouterr().err) is told
+
+
+def test_an_apple_gpu_is_used_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(processors.DEVICE, raising=False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    assert distributed.local_device().type == "cpu"
+    assert processors.unused_apple_gpu().startswith("ACCELERATE_TORCH_DEVICE=mps before")
+    assert machine.devices()["gpus"] == processors.unused_apple_gpu()
+    monkeypatch.setenv(processors.DEVICE, "mps")
+    assert distributed.local_device().type == "mps"
+    assert processors.unused_apple_gpu() == ""
+    assert machine.devices()["gpus"] == "Apple's"
+    assert distributed.launch_environment("no", "mps")[processors.DEVICE] == "mps"
+    assert processors.DEVICE not in distributed.launch_environment("no", "cpu")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    with pytest.raises(UserError, match="takes one process"):
+        distributed.start()
+
+
+@pytest.mark.parametrize(
+    ("device", "answer"),
+    [
+        ("mps", "ACCELERATE_TORCH_DEVICE=mps asks for a device that torch"),
+        ("cuda:1", "ACCELERATE_TORCH_DEVICE=cuda asks for a device that torch"),
+        ("xpu", "ACCELERATE_TORCH_DEVICE is xpu: it may be cuda, mps, cpu"),
+    ],
+)
+def test_a_device_that_is_not_here_is_refused(
+    device: str, answer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setenv(processors.DEVICE, device)
+    for ask in (distributed.start, distributed.local_device):
+        with pytest.raises(UserError, match=answer):
+            ask()
+
+
+def test_a_new_process_does_not_take_the_place_of_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.setenv(name, "1")
+    started = distributed.launch_environment("no", "cpu")
+    assert not {"RANK", "LOCAL_RANK", "WORLD_SIZE"} & set(started)
 
 
 def test_a_gpu_that_is_used_is_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import unittest.mock
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pytest
 import torch
@@ -213,7 +213,7 @@ def test_triplets_of_large_classes_are_summed_on_any_device(
     float64: bool, semi_hard: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x, labels = normal(40, 4).float(), torch.arange(40) % 2  # 19 positives of each anchor
-    settings = {"margin": 0.3, "semi_hard": semi_hard, "active_only": True}
+    settings: dict[str, Any] = {"margin": 0.3, "semi_hard": semi_hard, "active_only": True}
 
     def compute(x: Tensor) -> tuple[float, float, int]:
         x = x.detach().requires_grad_()

@@ -10,9 +10,12 @@ from typing import Any, NamedTuple
 
 import torch
 
+from selfsup.core.distributed import local_device
+from selfsup.core.transfers import wait_for
+
 EXACT = ("methods", "doctor", "resume")
 """Pieces whose bounds hold in the small form too."""
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+DEVICE = local_device()
 
 
 class Figure(NamedTuple):
@@ -52,8 +55,10 @@ def cost(work: Callable[[], Any], rounds: int) -> Cost:
     if DEVICE.type != "cuda":
         seconds = []
         for _ in range(rounds):
+            wait_for(DEVICE)
             began = time.perf_counter()
             work()
+            wait_for(DEVICE)
             seconds.append(time.perf_counter() - began)
         return Cost(statistics.median(seconds) * 1e3, 0.0)
     torch.cuda.synchronize()
