@@ -15,7 +15,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from selfsup.augment import colour, geometry
+from selfsup.augment import colour, forms, geometry
 from selfsup.augment.blur import blur, kernel_radius, kernel_weights
 from selfsup.augment.draws import Change, Draws
 from selfsup.augment.kornia_steps import kornia_steps
@@ -29,7 +29,12 @@ Step = Callable[[Tensor, int], None]
 
 
 def apply(
-    crops: Tensor, draws: Draws, config: ViewsConfig, changes: Sequence[Change] = ()
+    crops: Tensor,
+    draws: Draws,
+    config: ViewsConfig,
+    changes: Sequence[Change] = (),
+    *,
+    fused: bool = False,
 ) -> Tensor:
     """Flip, turn, colour, grey, blur, solarize, normalise and erase each view by its own draws.
 
@@ -40,16 +45,18 @@ def apply(
         draws: of these b images, on the CPU.
         config: for the mean and deviation of channels, and for kornia's classes.
         changes: custom augmentations, before kornia's and the normalisation.
+        fused: use the compiled forms of `forms`, for a GPU.
 
     Returns:
         float32 [b, v, c, s, s] on the device of `crops`.
     """
     if not config.kornia:
-        return _apply_ours(crops, draws, config, changes)
+        return _apply_ours(crops, draws, config, changes, fused=fused)
     zero, one = (0.0,) * config.channels, (1.0,) * config.channels
     unnormalised = replace(config, mean=zero, std=one)
     without_erasing = draws._replace(erase=torch.zeros_like(draws.erase))
-    x = _apply_ours(crops, without_erasing, unnormalised, changes).flatten(0, 1)  # [m, c, s, s]
+    x = _apply_ours(crops, without_erasing, unnormalised, changes, fused=fused)
+    x = x.flatten(0, 1)  # [m, c, s, s]
     flat = draws.flat()
     for step, seeds in zip(kornia_steps(config.kornia), flat.kornia, strict=True):
         rows = (seeds[:, 0] >= 0).nonzero()[:, 0]
@@ -65,14 +72,14 @@ def apply(
 
 
 def _apply_ours(
-    crops: Tensor, draws: Draws, config: ViewsConfig, changes: Sequence[Change]
+    crops: Tensor, draws: Draws, config: ViewsConfig, changes: Sequence[Change], *, fused: bool
 ) -> Tensor:
     """All of `apply` but kornia's classes, in the form that is fastest on the device."""
     if compiled.available() and _has_compiled_form(crops, config, changes):
         from selfsup.augment.compiled_apply import apply_compiled
 
         return apply_compiled(crops, draws, config)
-    return apply_in_torch(crops, draws, config, changes)
+    return apply_in_torch(crops, draws, config, changes, fused=fused)
 
 
 def _has_compiled_form(crops: Tensor, config: ViewsConfig, changes: Sequence[Change]) -> bool:
@@ -82,7 +89,12 @@ def _has_compiled_form(crops: Tensor, config: ViewsConfig, changes: Sequence[Cha
 
 
 def apply_in_torch(
-    crops: Tensor, draws: Draws, config: ViewsConfig, changes: Sequence[Change] = ()
+    crops: Tensor,
+    draws: Draws,
+    config: ViewsConfig,
+    changes: Sequence[Change] = (),
+    *,
+    fused: bool = False,
 ) -> Tensor:
     """`apply` without kornia's classes, on any device."""
     flat, draws = crops.flatten(0, 1), draws.flat()  # [m, c, s, s]
@@ -93,7 +105,7 @@ def apply_in_torch(
     if crops.device.type == "cpu":
         size = max(1, BLOCK_VALUES // flat[0, 0].numel())
     edges = torch.tensor([*range(0, m, size), m])
-    blocks = _Blocks(edges, crops.device)
+    blocks = _Blocks(edges, crops.device, forms.fused() if fused else forms.BY_OPERATION)
     erase = blocks.erase(draws, crops.shape[-1])
     flip = draws.flip[:, 0].tolist()
     steps = blocks.steps(draws, hue_at, crops.shape[-1], changes)
@@ -131,9 +143,12 @@ def _hue_positions(draws: Draws) -> Tensor:
 class _Blocks:
     """What is done in each block of views, prepared on the CPU and sent to the device."""
 
-    def __init__(self, edges: Tensor, device: torch.device) -> None:
+    def __init__(
+        self, edges: Tensor, device: torch.device, form: forms.Form = forms.BY_OPERATION
+    ) -> None:
         """Block i has the views from edges[i] to edges[i + 1]."""
         self.edges = edges
+        self.form = form
         self.device = device
 
     def steps(self, d: Draws, hue_at: Tensor, side: int, changes: Sequence[Change]) -> list[Step]:
@@ -204,9 +219,9 @@ class _Blocks:
             for position in range(4):
                 low, high = max(runs[position], start), min(runs[position + 1], stop)
                 if low < high and x.shape[1] == 3:
-                    colour.turn_hue(x[low - start : high - start], shift[low:high])
+                    self.form.turn_hue(x[low - start : high - start], shift[low:high])
                 if position < 3:
-                    colour.blend(x, *amounts[position, :, start:stop])
+                    self.form.blend(x, *amounts[position, :, start:stop])
 
         return step
 

@@ -1,8 +1,9 @@
 """Adapt weights that exist: freeze layers, train LoRA, lower rates towards the input.
 
-Checkpointing of activations is here too: it changes the same encoders, before the first step.
+Checkpointing of activations and compiling are here too: they change networks before the first step.
 """
 
+from collections.abc import Iterator
 from typing import TypeVar
 
 from timm.layers.norm_act import convert_sync_batchnorm
@@ -31,7 +32,7 @@ def synchronized(network: N) -> N:
 
 
 def adapt(method: Method, config: TrainConfig) -> None:
-    """Freeze, add LoRA and checkpoint activations as the settings say, in place.
+    """Freeze, add LoRA, checkpoint activations and compile heads as the settings say, in place.
 
     A teacher that averages the encoder's weights is changed with it.
 
@@ -60,8 +61,24 @@ def adapt(method: Method, config: TrainConfig) -> None:
         f"--freeze {config.freeze} leaves nothing to train: the encoder has no embedding head. "
         "Freeze fewer blocks, or give it a head with --method.dim",
     )
+    if config.encoder.compile:
+        for head in heads(method):
+            head.compile()
     if config.checkpoint_activations:
         _checkpoint_activations(method.encoder, name)
+
+
+def heads(network: nn.Module) -> Iterator[nn.Module]:
+    """Yield what a method has beside its encoders: projectors, predictors, decoders, a teacher's.
+
+    An encoder with `compile` is compiled where it is made.
+    """
+    for child in network.children():
+        inner = list(child.modules())[1:]
+        if isinstance(child, nn.ModuleList) or any(isinstance(m, Encoder) for m in inner):
+            yield from heads(child)
+        elif not isinstance(child, Encoder) and any(True for _ in child.parameters()):
+            yield child
 
 
 def _checkpoint_activations(encoder: Encoder, name: str) -> None:

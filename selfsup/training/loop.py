@@ -76,6 +76,7 @@ def train_steps(
         changes=changes,
         recomputes=config.checkpoint_activations,
         settle=settling_steps(config.optim, total),
+        fused=config.encoder.compile and run.accelerator.device.type != "cpu",
     )
     ranks = isinstance(config, FinetuneConfig)  # whose negatives a table of the batch has
     negatives = None if ranks else method.negatives(batch)

@@ -62,6 +62,7 @@ class Stepper:
         changes: Sequence[Change] = (),
         recomputes: bool = False,
         settle: int = 0,
+        fused: bool = False,
     ) -> None:
         """Prepare the steps of a run.
 
@@ -76,6 +77,7 @@ class Stepper:
             clip: shortens the gradients of parameters, in place.
             changes: custom augmentations, whose draws the batches have.
             recomputes: whether the backward pass runs parts of the encoder again.
+            fused: whether the changes of colour of the views are compiled.
             settle: first steps, in which running statistics of the encoder stay as they are.
         """
         self.accelerator = accelerator
@@ -93,6 +95,7 @@ class Stepper:
         self.changes = changes
         self.recomputes = recomputes
         self.settle = settle
+        self.fused = fused
         self.seed = seed
         self.total = total
         self.embeddings: Embeddings  # of the last batch, once there was one
@@ -274,7 +277,8 @@ class Stepper:
         views = []
         for crops, draws, config in zip(batch.crops, batch.draws, self.views, strict=True):
             pixels = send(crops[chunk], device)
-            views.append(apply(pixels, draws.rows(chunk), config, self.changes).to(dtype))
+            made = apply(pixels, draws.rows(chunk), config, self.changes, fused=self.fused)
+            views.append(made.to(dtype))
         return (*views, *(send(x[chunk], device) for x in self._method_draws(batch)))
 
     def _method_draws(self, batch: Batch) -> tuple[Tensor, ...]:

@@ -10,7 +10,7 @@ import torchvision.transforms.v2.functional as tv
 from torch import Tensor
 from views import RAW, YES, close, crops, each, tensors, untouched
 
-from selfsup.augment.apply import apply, standardize
+from selfsup.augment.apply import apply, apply_in_torch, standardize
 from selfsup.augment.draws import Draws, draw
 from selfsup.config import ViewsConfig
 from selfsup.core import compiled
@@ -180,6 +180,20 @@ def test_applying_twice_gives_the_same_and_leaves_crops_and_draws_as_they_were()
     for field, old in zip(draws, before[1], strict=True):
         for tensor, before_tensor in zip(tensors(field), tensors(old), strict=True):
             assert torch.equal(tensor, before_tensor)
+
+
+@pytest.mark.slow
+def test_colours_compiled_for_a_gpu_are_the_others_for_any_number_of_views() -> None:
+    config = ViewsConfig(size=12)
+    torch._dynamo.reset()
+    before, made = torch._dynamo.utils.counters["frames"]["ok"], []
+    for count in (4, 7, 12, 20, 33):
+        x, (draws,) = crops(count, 2), draw(config, count, seed=0, step=0)
+        fused = apply_in_torch(x, draws, config, fused=True)
+        close(fused, apply_in_torch(x, draws, config), 1e-5)
+        made.append(torch._dynamo.utils.counters["frames"]["ok"])
+    assert made[0] > before  # it was compiled
+    assert made[-1] <= before + 8  # but not for each number of views
 
 
 def test_results_are_finite_and_within_0_and_1_before_standardizing() -> None:

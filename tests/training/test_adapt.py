@@ -24,6 +24,7 @@ from workers.adapted import (
     simclr,
     triplet,
 )
+from workers.gradients import METHODS, NORMS
 
 from selfsup.config import EncoderConfig, OptimConfig, TrainConfig, TripletConfig
 from selfsup.core.errors import UserError
@@ -308,6 +309,40 @@ def test_checkpointing_runs_each_block_of_a_step_twice() -> None:
         step(batches[0])
         counts.append(len(calls))
     assert counts == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("case", "names"),
+    [
+        ("simclr/group", ["projector"]),
+        ("byol/group", ["projector", "predictor", "teacher.network.1"]),
+        ("dinov2/vit", ["heads.0", "heads.1", "teacher.network.1", "teacher.network.2"]),
+        ("mae/vit", ["decoder"]),
+        ("triplet/group", []),
+        ("proxies+distil/group", ["head"]),
+    ],
+)
+def test_heads_are_compiled_with_the_encoder(case: str, names: list[str]) -> None:
+    method = prepare(METHODS[case], NORMS[case.split("/")[1]])[0].method
+    compiled = {n for n, m in method.named_modules() if m._compiled_call_impl is not None}
+    assert not compiled
+    adapt(method, replace(settings(), encoder=EncoderConfig(name="a model", compile=True)))
+    compiled = {n for n, m in method.named_modules() if m._compiled_call_impl is not None}
+    assert compiled == set(names)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # the compiler looks at all attributes
+@pytest.mark.parametrize("case", ["byol/group", "mae/vit"])
+def test_compiled_heads_train_as_others_do(case: str) -> None:
+    losses = []
+    for compile in (False, True):
+        step, batches = prepare(METHODS[case], NORMS[case.split("/")[1]])
+        adapt(step.method, replace(settings(), encoder=EncoderConfig(name="x", compile=compile)))
+        frames = torch._dynamo.utils.counters["frames"]["ok"]
+        losses += [float(step(batches[i])) for i in range(3)]
+        assert (torch._dynamo.utils.counters["frames"]["ok"] > frames) == compile
+    assert losses[3:] == pytest.approx(losses[:3], rel=1e-4)
 
 
 @pytest.fixture(scope="module")
