@@ -1,4 +1,6 @@
-"""Copies from the host to a device that nobody waits for."""
+"""Copies between the host and a device that are waited for as little as can be."""
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -21,6 +23,26 @@ def wait_for(device: torch.device) -> None:
     """Wait until a device has done all that it was given; a CPU always has."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
+
+
+def fetch(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copy tensors of any device to memory of their own on the host, in plain layout.
+
+    A GPU copies all into pinned memory, several times faster than into other, and is waited for
+    once. torch keeps that memory for the next call.
+    """
+    copies = {
+        name: x.detach().to(
+            "cpu",
+            memory_format=torch.contiguous_format,
+            copy=True,
+            non_blocking=x.device.type == "cuda",
+        )
+        for name, x in tensors.items()
+    }
+    for device in {x.device for x in tensors.values()}:
+        wait_for(device)
+    return copies
 
 
 class Arriving:

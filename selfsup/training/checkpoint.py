@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from selfsup.core.disk import flush, same_permissions, write_to
 from selfsup.core.errors import UnusableError
 from selfsup.core.json_files import read_json
+from selfsup.core.transfers import fetch
 
 FILES = ("model.safetensors", "optimizer.safetensors")
 NAME = re.compile(r"step-(\d{8,})")
@@ -46,7 +47,7 @@ def snapshot(
     extra: Any,
     work: Mapping[str, Any] | None = None,
 ) -> Snapshot:
-    """Copy the state of a run to the host's memory.
+    """Copy the state of a run to the host's memory, in the plain layout that safetensors needs.
 
     Args:
         step: steps done.
@@ -56,7 +57,7 @@ def snapshot(
         work: what is trained on what, as JSON, for who goes on to compare.
     """
     tensors, settings = _flatten(optimizer)
-    weights, state = _copies(model.state_dict()), _copies(tensors)
+    weights, state = fetch(model.state_dict()), fetch(tensors)
     manifest = {"step": step, "optimizer": settings, "extra": extra, "work": work}
     return Snapshot(step, weights, state, manifest)
 
@@ -210,14 +211,6 @@ def _flatten(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], Any]:
         if isinstance(value, Tensor)
     }
     return tensors, state["param_groups"]
-
-
-def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copy each tensor to memory of its own in plain layout, as safetensors needs it."""
-    return {
-        k: v.detach().to("cpu", memory_format=torch.contiguous_format, copy=True)
-        for k, v in tensors.items()
-    }
 
 
 _read: dict[tuple[int, ...], str] = {}

@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from selfsup.core.transfers import Arriving, send
+from selfsup.core import transfers
+from selfsup.core.transfers import Arriving, fetch, send
 
 
 @pytest.mark.parametrize("kind", ["cuda", "cpu"])
@@ -32,6 +34,32 @@ def test_what_goes_to_a_gpu_is_pinned_first_and_not_waited_for(
 
 def test_a_type_is_changed_before_the_copy() -> None:
     assert send(torch.tensor([1.5]), torch.device("cpu"), torch.float64).dtype == torch.float64
+
+
+def test_a_gpu_is_waited_for_once_for_all_copies_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[Any] = []
+    real = Tensor.to
+
+    def to(x: Tensor, *args: Any, **settings: Any) -> Tensor:
+        done.append(settings["non_blocking"])
+        return real(x, *args, **settings)
+
+    with FakeTensorMode():  # whose tensors may say that they are a GPU's
+        tensors = {name: torch.empty(2, device="cuda") for name in "ab"}
+        monkeypatch.setattr(Tensor, "to", to)
+        monkeypatch.setattr(transfers, "wait_for", lambda device: done.append(device.type))
+        assert [x.device.type for x in fetch(tensors).values()] == ["cpu", "cpu"]
+    assert done == [True, True, "cuda"]
+
+
+def test_what_is_fetched_is_a_copy_in_plain_layout() -> None:
+    x = torch.arange(24.0).view(1, 2, 3, 4).to(memory_format=torch.channels_last).requires_grad_()
+    (copy,) = fetch({"x": x}).values()
+    assert copy.is_contiguous()
+    assert not copy.requires_grad
+    with torch.no_grad():
+        x += 1
+    assert torch.equal(copy.flatten(), torch.arange(24.0))
 
 
 def test_what_arrives_is_what_was_sent() -> None:
