@@ -78,6 +78,20 @@ def train_steps(
         settle=settling_steps(config.optim, total),
         fused=config.encoder.compile and run.accelerator.device.type != "cpu",
     )
+    _print_plan(run, method, optim, config=config, batch=batch, total=total)
+    yield from _take_steps(run, stepper, batches, optim, config=config, batch=batch, start=start)
+
+
+def _print_plan(
+    run: Run,
+    method: Method,
+    optim: torch.optim.Optimizer,
+    *,
+    config: TrainConfig,
+    batch: int,
+    total: int,
+) -> None:
+    """Say what the optimiser does to which weights, and what the run needs."""
     ranks = isinstance(config, FinetuneConfig)  # whose negatives a table of the batch has
     negatives = None if ranks else method.negatives(batch)
     run.print_line(plan(optim, config.optim, batch=batch, total=total, negatives=negatives))
@@ -85,6 +99,20 @@ def train_steps(
         run.print_line(line)
     for line in needs(run, method, optim):
         run.print_line(line)
+
+
+def _take_steps(
+    run: Run,
+    stepper: Stepper,
+    batches: Batches,
+    optim: torch.optim.Optimizer,
+    *,
+    config: TrainConfig,
+    batch: int,
+    start: int,
+) -> Iterator[int]:
+    """Take the steps from `start` to the end, and yield as `train_steps` does."""
+    method, total = stepper.method, stepper.total
     doing("starting to read ahead")
     reader = read_ahead(batches, range(start, total), workers=config.workers)
     vote, pulse = Vote(), Pulse(start)
