@@ -44,6 +44,8 @@ def asked_device() -> str:
 
     torch is not imported.
     """
+    if os.environ.get("ACCELERATE_USE_CPU", "false").lower() in ("1", "true", "yes"):
+        return "cpu"
     return os.environ.get(DEVICE, "").partition(":")[0]
 
 
@@ -104,8 +106,7 @@ def unused_gpu() -> str:
     import torch
 
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") == ""
-    unwanted = os.environ.get("ACCELERATE_USE_CPU", "false").lower() in ("1", "true", "yes")
-    if torch.cuda.is_available() or hidden or unwanted:
+    if torch.cuda.is_available() or hidden or asked_device() == "cpu":
         return ""
     try:
         text = DRIVER.read_text()

@@ -5,6 +5,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+import torch
 
 from selfsup.core import distributed, processors
 from selfsup.core.errors import UserError
@@ -43,6 +44,7 @@ def test_usual_launchers_pass() -> None:
         ({}, True),
         ({"CUDA_VISIBLE_DEVICES": ""}, False),
         ({"ACCELERATE_USE_CPU": "true"}, False),
+        ({"ACCELERATE_TORCH_DEVICE": "cpu"}, False),
         ({"CUDA_VISIBLE_DEVICES": "0"}, True),
     ],
 )
@@ -53,7 +55,7 @@ def test_a_driver_that_torch_cannot_use_is_told(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for name in ("CUDA_VISIBLE_DEVICES", "ACCELERATE_USE_CPU"):
+    for name in ("CUDA_VISIBLE_DEVICES", "ACCELERATE_USE_CPU", processors.DEVICE):
         monkeypatch.delenv(name, raising=False)
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
@@ -101,6 +103,20 @@ def test_a_device_that_is_not_here_is_refused(
     for ask in (distributed.start, distributed.local_device):
         with pytest.raises(UserError, match=answer):
             ask()
+
+
+@pytest.mark.parametrize("asked", [{"ACCELERATE_USE_CPU": "true"}, {processors.DEVICE: "cpu"}])
+def test_a_gpu_that_is_not_wanted_is_left_alone(
+    asked: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    for name in ("ACCELERATE_USE_CPU", processors.DEVICE):
+        monkeypatch.delenv(name, raising=False)
+    assert distributed.local_device() == torch.device("cuda", 0)
+    for name, value in asked.items():
+        monkeypatch.setenv(name, value)
+    assert distributed.local_device() == torch.device("cpu")
 
 
 def test_a_new_process_does_not_take_the_place_of_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
