@@ -185,9 +185,9 @@ def certificate(names: Iterable[str] = CASES, *, script: str = "") -> list[Line]
 
 def _device_of(processes: int) -> str:
     """Device of each of so many processes."""
-    if torch.cuda.device_count() >= processes:
-        return "cuda"
-    return kind_of_device() if processes == 1 else "cpu"
+    kind = kind_of_device()
+    most = torch.cuda.device_count() if kind == "cuda" else 1
+    return kind if processes <= most else "cpu"
 
 
 def _line(

@@ -135,3 +135,20 @@ def test_an_early_version_counts_and_an_extra_that_is_too_old_is_told(
     early, old = packages()
     assert early.problem == ""
     assert old.problem == "is not >=99"
+
+
+@pytest.mark.parametrize(
+    ("kind", "gpus", "devices"),
+    [
+        ("cuda", 2, ["cuda", "cuda"]),
+        ("cuda", 1, ["cuda", "cpu"]),
+        ("cpu", 2, ["cpu", "cpu"]),  # the launcher leaves the GPUs out
+        ("mps", 0, ["mps", "cpu"]),
+    ],
+)
+def test_processes_are_on_the_device_of_a_run_if_there_is_one_for_each(
+    kind: str, gpus: int, devices: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "kind_of_device", lambda: kind)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    assert [module._device_of(processes) for processes in (1, 2)] == devices
