@@ -24,7 +24,7 @@ from selfsup.core.help import short_help
 from selfsup.core.live import live
 from selfsup.core.memory import shortage_named
 from selfsup.core.paths import urls_in
-from selfsup.core.processors import asked_device
+from selfsup.core.processors import APPLE_FALLBACK, asked_device
 from selfsup.core.settings import checked, line_of, to_dict, with_values
 from selfsup.core.stopping import (
     INTERRUPTED,
@@ -80,8 +80,8 @@ def attempt(work: Callable[[], None]) -> int:
     """
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="surrogateescape")  # names of files may hold any bytes
-    if asked_device() == "mps":  # torch reads it once, when it is imported
-        os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
+    if asked_device() == "mps":
+        os.environ.setdefault(APPLE_FALLBACK, "1")
     watch_parent()
     try:
         with live(), handled(), announced(), shortage_named():

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from selfsup.core.errors import UserError, require
 from selfsup.core.notices import notice
-from selfsup.core.processors import DEVICE, kind_of_device, unused_gpu
+from selfsup.core.processors import APPLE_FALLBACK, DEVICE, kind_of_device, unused_gpu
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 LARGEST = 32 << 20  # bytes; glibc takes no more
@@ -118,7 +118,7 @@ def launch_environment(precision: str, device: str) -> dict[str, str]:
     if device == "cpu":
         more["CUDA_VISIBLE_DEVICES"] = ""
     if device == "mps":
-        more[DEVICE] = device
+        more |= {DEVICE: device, APPLE_FALLBACK: "1"}
     inherited = {name: value for name, value in os.environ.items() if name not in PLACE}
     return inherited | more
 

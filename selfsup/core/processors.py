@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 DRIVER = Path("/proc/driver/nvidia/version")
 DEVICE = "ACCELERATE_TORCH_DEVICE"
 """accelerate's variable for a device."""
+APPLE_FALLBACK = "PYTORCH_ENABLE_MPS_FALLBACK"
+"""torch's: what an Apple GPU lacks is computed on the CPU. It is read when torch is imported."""
 
 
 def cores() -> int:

@@ -1,11 +1,14 @@
 """What a launcher asks for and a run cannot do is refused before anything starts."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 import torch
+from launch import environment
 
 from selfsup.core import distributed, processors
 from selfsup.core.errors import UserError
@@ -80,7 +83,9 @@ def test_an_apple_gpu_is_used_where_it_is_asked_for(monkeypatch: pytest.MonkeyPa
     assert distributed.local_device().type == "mps"
     assert processors.unused_apple_gpu() == ""
     assert machine.devices()["gpus"] == "Apple's"
-    assert distributed.launch_environment("no", "mps")[processors.DEVICE] == "mps"
+    started = distributed.launch_environment("no", "mps")
+    assert started[processors.DEVICE] == "mps"
+    assert started["PYTORCH_ENABLE_MPS_FALLBACK"] == "1"
     assert processors.DEVICE not in distributed.launch_environment("no", "cpu")
     monkeypatch.setenv("LOCAL_RANK", "0")
     with pytest.raises(UserError, match="takes one process"):
@@ -132,3 +137,19 @@ def test_a_gpu_that_is_used_is_not_told(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "version").write_text("Kernel Module  570.1")
     monkeypatch.setattr(processors, "DRIVER", tmp_path / "version")
     assert processors.unused_gpu() == ""
+
+
+def test_what_an_apple_gpu_lacks_is_computed_on_the_cpu() -> None:
+    code = (
+        "import os, sys; from selfsup.core.cli import attempt;"
+        "attempt(lambda: print(os.environ.get('PYTORCH_ENABLE_MPS_FALLBACK'), 'torch' in sys.modules))"
+    )
+    for device, answer in (("mps", "1 False"), ("cpu", "None False")):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment(**{processors.DEVICE: device}),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.strip() == answer
