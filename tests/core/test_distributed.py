@@ -141,7 +141,8 @@ def test_a_gpu_that_is_used_is_not_told(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_what_an_apple_gpu_lacks_is_computed_on_the_cpu() -> None:
     code = (
-        "import os, sys; from selfsup.core.cli import attempt; name = 'PYTORCH_ENABLE_MPS_FALLBACK';"
+        "import os, sys; from selfsup.core.cli import attempt;"
+        "name = 'PYTORCH_ENABLE_MPS_FALLBACK';"
         "attempt(lambda: print(os.environ.get(name), 'torch' in sys.modules))"
     )
     for device, answer in (("mps", "1 False"), ("cpu", "None False")):
