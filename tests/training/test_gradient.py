@@ -105,9 +105,9 @@ def test_views_of_each_size_are_coloured_by_their_own_settings(
     step, batches = prepare(CASES["dino"])
     seen: list[tuple[int, int]] = []
 
-    def seeing(crops: Any, draws: Any, config: Any, changes: Any) -> Any:
+    def seeing(crops: Any, draws: Any, config: Any, changes: Any, **form: bool) -> Any:
         seen.append((crops.shape[-1], config.size))
-        return apply(crops, draws, config, changes)
+        return apply(crops, draws, config, changes, **form)
 
     monkeypatch.setattr("selfsup.training.step.apply", seeing)
     step.gradient(batches[FIRST])
