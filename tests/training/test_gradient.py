@@ -103,15 +103,17 @@ def test_views_of_each_size_are_coloured_by_their_own_settings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     step, batches = prepare(CASES["dino"])
-    seen: list[tuple[int, int]] = []
+    seen: list[tuple[int, int, bool]] = []
 
-    def seeing(crops: Any, draws: Any, config: Any, changes: Any, **form: bool) -> Any:
-        seen.append((crops.shape[-1], config.size))
-        return apply(crops, draws, config, changes, **form)
+    def seeing(crops: Any, draws: Any, config: Any, changes: Any, *, fused: bool) -> Any:
+        seen.append((crops.shape[-1], config.size, fused))
+        return apply(crops, draws, config, changes)
 
     monkeypatch.setattr("selfsup.training.step.apply", seeing)
     step.gradient(batches[FIRST])
-    assert seen == [(16, 16), (8, 8)]
+    step.fused = True
+    step.gradient(batches[FIRST])
+    assert seen == [(16, 16, False), (8, 8, False), (16, 16, True), (8, 8, True)]
 
 
 def test_the_moment_is_that_of_the_batch_in_the_run() -> None:
