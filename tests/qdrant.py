@@ -31,6 +31,8 @@ class QdrantServer(ThreadingHTTPServer):
         """Whether it knows no metadata, as before 1.16."""
         self.calls: list[str] = []
         """Method and path of all requests so far."""
+        self.bodies: list[Any] = []
+        """What was in them."""
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
 
@@ -49,6 +51,7 @@ class _Calls(BaseHTTPRequestHandler):
         if server.old and body:
             body.pop("metadata", None)
         server.calls.append(f"{self.command} {path}")
+        server.bodies.append(body)
         if server.key and self.headers.get("api-key") != server.key:
             return self._say(401, {"status": {"error": "Must provide an API key"}})
         if server.left is not None:

@@ -1,5 +1,6 @@
 """A table in a PostgreSQL server: the exact index's answers, upserts, deletes, kills, mistakes."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -20,6 +21,7 @@ from postgres import Server, postgres_server
 
 from selfsup.config import EmbedConfig, EncoderConfig, ViewsConfig
 from selfsup.core.errors import InUseError, UserError
+from selfsup.data.embedding_parts import read_manifest
 from selfsup.encoders.encoder import build, export
 from selfsup.evaluate.embedding_folder import embed_folder
 from selfsup.report.search import search_page
@@ -27,7 +29,7 @@ from selfsup.search import postgres as tables
 from selfsup.search.neighbours import nearest
 from selfsup.search.open_store import open_store
 from selfsup.search.query import search_index
-from selfsup.search.stored_rows import StoredRows
+from selfsup.search.stored_rows import StoredRows, facts_of, read_rows
 from selfsup.search.stored_search import search_store
 from selfsup.search.stores import StoredHit, parse_destination, parse_where
 from selfsup.search.storing import remove_rows, store_folder
@@ -62,6 +64,13 @@ def scans_of_the_graph(to: str) -> int:
         ).fetchone()
     assert row is not None
     return int(row[0])
+
+
+def graphs_of(to: str) -> int:
+    """How many indexes for approximate searches the table has."""
+    with psycopg.connect(to.partition("#")[0]) as connection:
+        statement = "SELECT indexdef FROM pg_indexes WHERE tablename = 'faces'"
+        return sum("USING hnsw" in made for (made,) in connection.execute(statement).fetchall())
 
 
 def parts_of(to: str) -> int:
@@ -170,6 +179,37 @@ def test_storing_again_changes_nothing_and_what_is_different_changes(
     assert store_folder(elsewhere, to).rows == 299 + 300
 
 
+def test_a_table_has_no_graph_until_one_is_asked_for_and_then_one(to: str, tmp_path: Path) -> None:
+    x = unit(50, 8)
+    folder = embedded_folder(tmp_path / "e", x)
+    store_folder(folder, to, ann=False)
+    assert graphs_of(to) == 0
+    assert names(search(to, x[7:8], 5)) == exact_names(x, x[7:8], 5)
+    for _ in range(2):
+        store_folder(folder, to)
+        assert graphs_of(to) == 1
+    store_folder(folder, to, ann=False)
+    assert graphs_of(to) == 1
+
+
+def test_an_embedding_of_zeros_is_like_nothing(to: str, tmp_path: Path) -> None:
+    x = unit(9, 4)
+    x[3] = 0
+    store_folder(embedded_folder(tmp_path / "e", x), to)
+    (hits,) = search(to, x[:1], 9)
+    cosines = {hit.columns["name"]: hit.similarity for hit in hits}
+    expected = {f"{i:06d}.jpg": float(x[i] @ x[0]) for i in range(9)}
+    assert cosines == pytest.approx(expected, abs=1e-6)
+
+
+def test_columns_of_an_older_folder_are_still_there(to: str, tmp_path: Path) -> None:
+    x = unit(6, 4)
+    store_folder(embedded_folder(tmp_path / "e", x, columns={"shop": ["here"] * 6}), to)
+    store_folder(embedded_folder(tmp_path / "f", x, data="/others"), to)
+    ((hit,),) = search(to, x[2:3], 1, "shop=here")
+    assert (hit.columns["name"], hit.columns["data"]) == ("000002.jpg", "/images")
+
+
 def test_of_two_rows_of_one_name_the_last_is_stored(to: str, tmp_path: Path) -> None:
     x = unit(3, 4)
     folder = embedded_folder(tmp_path / "e", x, names=["a", "b", "a"], labels=["x", "y", "z"])
@@ -244,6 +284,19 @@ def test_what_was_cut_off_is_named_and_goes_on_with_its_part(
     with open_store(parse_destination(to)) as store:
         assert store.facts is not None
         assert store.facts.missing == ""
+
+
+def test_after_a_part_of_one_folder_another_is_stored_from_its_beginning(
+    to: str, tmp_path: Path
+) -> None:
+    cut_off = embedded_folder(tmp_path / "e", unit(20, 4), part=8)
+    manifest = read_manifest(cut_off)
+    with open_store(parse_destination(to)) as store:
+        store.begin(facts_of(cut_off, manifest))
+        store.put(read_rows(cut_off, manifest, 0), 1)
+    other = embedded_folder(tmp_path / "f", unit(20, 4, seed=1), part=8, data="/others")
+    stored = store_folder(other, to)
+    assert (stored.first, stored.changed, stored.rows) == (0, 20, 28)
 
 
 def test_wide_embeddings_are_halves_and_wider_ones_are_refused(to: str, tmp_path: Path) -> None:
@@ -330,6 +383,39 @@ def test_a_search_with_images_has_the_hits_of_the_folder(
         assert "among 8 images" in done.stdout
         assert done.stdout.count("class3/") == 3
         assert done.stdout.count(".png") == 4
+
+
+def test_copies_of_a_query_are_left_out_and_the_threshold_is_that_of_the_gallery(
+    to: str, room: Path, tmp_path: Path
+) -> None:
+    run, images = tmp_path / "run", tmp_path / "images"
+    shutil.copytree(room / "run", run)
+    shutil.copytree(room / "images", images)
+    query = images / "class1" / "1.png"
+    for i in range(4):
+        shutil.copy(query, images / "class0" / f"copy{i}.png")
+    thresholds = {"1": 0.0, "20": 0.1, "50": 0.999, "100": 1.0}  # it has 36 images
+    (run / "verify.json").write_text(json.dumps({"details": {"thresholds": thresholds}}))
+    embed_folder(  # at another size than the model's own
+        EmbedConfig(model=str(run), data=str(images), out=str(tmp_path / "e"), size=32, workers=0)
+    )
+    of_folder = search_index(tmp_path / "e", [query], k=3)
+    for store in (to, f"qdrant:{tmp_path / 'db'}#x"):
+        store_folder(tmp_path / "e", store)
+        result = search_store(run, [query], store, k=3)
+        assert result.threshold == of_folder.threshold == 0.999
+        assert [sorted(names) for names in result.itself] == [
+            [*(f"class0/copy{i}.png" for i in range(4)), "class1/1.png"]
+        ]
+        ((*hits,),) = result.hits
+        assert [hit.name for hit in hits] == [hit.name for hit in of_folder.hits[0]]
+        np.testing.assert_allclose(
+            [hit.similarity for hit in hits],
+            [hit.similarity for hit in of_folder.hits[0]],
+            atol=1e-5,
+        )
+        exactly = search_store(run, [query], store, k=3, threshold=hits[1].similarity)
+        assert [hit.same for hit in exactly.hits[0]] == [True, False, False]
 
 
 def test_a_search_of_half_a_table_or_of_another_model_is_refused(

@@ -13,8 +13,10 @@ from qdrant import QdrantServer, qdrant_server
 from qdrant_client import QdrantClient, models
 
 from selfsup.core.errors import UserError
+from selfsup.data.embedding_parts import read_manifest
 from selfsup.search import qdrant as collections
 from selfsup.search.open_store import open_store
+from selfsup.search.stored_rows import OWN, facts_of, read_rows
 from selfsup.search.stores import StoredHit, parse_destination, parse_where
 from selfsup.search.storing import remove_rows, store_folder
 
@@ -100,6 +102,51 @@ def test_what_was_cut_off_is_named_and_goes_on_with_its_part(
     again = store_folder(folder, to)
     assert (again.first, again.changed, again.rows) == (2, 900 - 512, 900)
     assert missing(to) == ""
+
+
+def test_after_a_part_of_one_folder_another_is_stored_from_its_beginning(
+    to: str, tmp_path: Path
+) -> None:
+    cut_off = embedded_folder(tmp_path / "e", unit(20, 4), part=8)
+    manifest = read_manifest(cut_off)
+    with open_store(parse_destination(to)) as store:
+        store.begin(facts_of(cut_off, manifest))
+        store.put(read_rows(cut_off, manifest, 0), 1)
+    other = embedded_folder(tmp_path / "f", unit(20, 4, seed=1), part=8, data="/others")
+    stored = store_folder(other, to)
+    assert (stored.first, stored.changed, stored.rows) == (0, 20, 28)
+
+
+def test_columns_of_an_older_folder_are_still_there(to: str, tmp_path: Path) -> None:
+    x = unit(6, 4)
+    store_folder(embedded_folder(tmp_path / "e", x, columns={"shop": ["here"] * 6}), to)
+    store_folder(embedded_folder(tmp_path / "f", x, data="/others"), to)
+    ((hit,),) = search(to, x[2:3], 1, "shop=here")
+    assert (hit.columns["name"], hit.columns["data"]) == ("000002.jpg", "/images")
+
+
+def test_more_rows_are_removed_than_fit_into_a_request(to: str, tmp_path: Path) -> None:
+    folder = embedded_folder(tmp_path / "e", unit(collections.POINTS_A_REQUEST + 40, 4))
+    held = store_folder(folder, to).rows
+    everything = [f"{i:06d}.jpg" for i in range(held)]
+    with pytest.raises(UserError, match=r"no image 'zebra' of .*; nothing was removed"):
+        remove_rows(folder, to, [*everything, "zebra"])
+    assert remove_rows(folder, to, everything[1:]) == 1
+
+
+def test_a_server_indexes_the_columns_and_searches_exactly_where_it_is_asked_to(
+    server: QdrantServer, tmp_path: Path
+) -> None:
+    to, x = f"qdrant:{server.url}#faces", unit(5, 4)
+    store_folder(embedded_folder(tmp_path / "e", x, columns={"shop": ["here"] * 5}), to)
+    asked = list(zip(server.calls, server.bodies, strict=True))
+    indexed = [body for call, body in asked if call == "PUT /collections/faces/index"]
+    kinds = {body["field_name"]: body["field_schema"] for body in indexed}
+    assert kinds == dict.fromkeys([*OWN, "shop"], "keyword") | {"class": "integer"}
+    with open_store(parse_destination(to)) as store:
+        for exact in (True, False):
+            store.search(torch.from_numpy(x[:1]), 1, {}, exact=exact)
+            assert server.bodies[-1]["params"]["exact"] is exact
 
 
 def test_rows_of_another_width_and_collections_of_others_are_refused(

@@ -3,8 +3,10 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet
@@ -15,8 +17,15 @@ from launch import called, run
 from selfsup.core.errors import UserError
 from selfsup.data.embedding_parts import part_file, read_manifest
 from selfsup.search.open_store import open_store
-from selfsup.search.stored_rows import read_rows, row_id
-from selfsup.search.stores import parse_destination
+from selfsup.search.stored_rows import (
+    StoreFacts,
+    facts_from,
+    facts_of,
+    read_rows,
+    require_same,
+    row_id,
+)
+from selfsup.search.stores import parse_destination, parse_where
 from selfsup.search.storing import store_folder
 
 needs_lance = pytest.mark.skipif(find_spec("lance") is None, reason="pylance is not installed")
@@ -79,6 +88,78 @@ def test_ids_are_those_of_data_split_and_name(tmp_path: Path) -> None:
     assert ids == [[row_id(manifest, f"{i:06d}.jpg") for i in range(3)]]
     assert str(row_id(manifest, "a")) == "ff4ef0de-b0fb-5fcb-a1b8-05b951c5c0e3"  # never another
     assert row_id(manifest, "a") != row_id(other, "a")
+    assert row_id(manifest, "a") != row_id(replace(manifest, split="train"), "a")
+
+
+@pytest.fixture
+def facts(tmp_path: Path) -> StoreFacts:
+    folder = embedded_folder(tmp_path / "e", unit(3, 4))
+    return facts_of(folder, read_manifest(folder))
+
+
+def test_a_store_is_whole_only_when_it_was_finished(facts: StoreFacts) -> None:
+    assert "0 of 1 parts are there" in facts.missing
+    assert "1 of 1 parts are there, and no index perhaps" in replace(facts, parts=1).missing
+    assert replace(facts, parts=1, whole=True).missing == ""
+
+
+@pytest.mark.parametrize(
+    ("field", "other"), [("weights", "v" * 64), ("network", "X"), ("size", 64), ("view", ["x"])]
+)
+def test_what_rows_were_made_by_has_to_be_the_same(
+    facts: StoreFacts, field: str, other: Any
+) -> None:
+    moved: dict[str, Any] = {"model": "elsewhere", "folder": "f", "columns": ["name"]}
+    require_same("here", facts, replace(facts, **moved))
+    with pytest.raises(UserError, match=f"of elsewhere with another {field} .*: choose another"):
+        require_same("here", facts, replace(facts, **moved, **{field: other}))
+
+
+def test_facts_of_other_versions_are_refused(facts: StoreFacts) -> None:
+    record = json.loads(json.dumps(facts.to_json()))
+    assert facts_from(record | {"more": 1}, "here") == facts
+    less = {name: value for name, value in record.items() if name != "whole"}
+    for other in ({}, less, record | {"selfsup": 2}):
+        with pytest.raises(UserError, match="here is there and was not made by this version"):
+            facts_from(other, "here")
+
+
+def test_folders_that_differ_in_anything_have_other_digests(
+    facts: StoreFacts, tmp_path: Path
+) -> None:
+    manifest = read_manifest(tmp_path / "e")
+    assert facts_of(tmp_path / "e", manifest).folder == facts.folder
+    changed: dict[str, Any]
+    for changed in ({"weights": "v" * 64}, {"rows_a_part": 128}, {"images": {"n": 3}}):
+        assert facts_of(tmp_path / "e", replace(manifest, **changed)).folder != facts.folder
+
+
+def test_a_number_that_no_class_has_is_refused(facts: StoreFacts) -> None:
+    assert parse_where(["class=-1", "class=999999999"], facts) == {"class": [-1, 999_999_999]}
+    for value in ("4294967296", "1.5", "", "1 "):
+        with pytest.raises(UserError, match="the column class has whole numbers"):
+            parse_where([f"class={value}"], facts)
+
+
+@pytest.mark.parametrize(
+    ("to", "client", "extra"),
+    [
+        ("postgresql://db/x", "psycopg", "postgres"),
+        ("qdrant:db#x", "qdrant_client", "qdrant"),
+        ("faiss:out", "faiss", "faiss"),
+        ("lance:out", "lance", "lance"),
+    ],
+)
+def test_a_missing_client_is_told_with_its_extra(
+    to: str, client: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = embedded_folder(tmp_path / "e", unit(3, 4))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, client, None)
+    monkeypatch.delitem(sys.modules, "selfsup.search.postgres", raising=False)
+    with pytest.raises(UserError, match=rf"pip install 'selfsup\[{extra}\]'"):
+        store_folder(folder, to)
+    assert [p.name for p in tmp_path.iterdir()] == ["e"]
 
 
 def test_a_table_s_own_split_stands_for_the_folder_s(tmp_path: Path) -> None:
@@ -149,7 +230,11 @@ def test_files_are_whole_or_not_there_and_replace_nothing(tmp_path: Path, kind: 
     assert [p.name for p in tmp_path.iterdir()] == ["e"]
     part_file(folder, 2).write_bytes(whole)
     (tmp_path / "out").mkdir()
+    (tmp_path / ".out.part").mkdir()  # of one that was killed
+    (tmp_path / ".out.part" / "half").touch()
     assert "it holds 700" in stored(folder, to).stdout
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["e", "out"]
+    assert not (tmp_path / "out" / "half").exists()
     assert "is there already: remove it" in stored(folder, to).stderr
     with pytest.raises(UserError, match="only databases"), open_store(parse_destination(to)):
         pass
