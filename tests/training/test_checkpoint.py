@@ -1,5 +1,6 @@
 """Checkpoints: what is restored goes on bit for bit, and what is damaged is seen."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -7,8 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from selfsup.core.disk import flush
 from selfsup.core.errors import UserError
-from selfsup.training.checkpoint import load, newest, save, snapshot, steps_of
+from selfsup.training import checkpoint
+from selfsup.training.checkpoint import load, newest, save, snapshot, steps_of, work_of
 
 
 def network(seed: int) -> nn.Sequential:
@@ -228,3 +231,71 @@ def test_folders_of_others_beside_checkpoints_are_no_steps(tmp_path: Path) -> No
     for name in ("step-best", "step-00000007", "step-00000012.part", "notes"):
         (tmp_path / "checkpoints" / name).mkdir(parents=True)
     assert steps_of(tmp_path) == [7]
+
+
+def test_all_of_a_checkpoint_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[tuple[str, list[str]]] = []
+
+    def told(path: Path) -> None:
+        flushed.append((path.name, [p.name for p in tmp_path.iterdir()]))
+        flush(path)
+
+    monkeypatch.setattr(checkpoint, "flush", told)
+    checkpoints(tmp_path, [1])
+    partial = ".step-00000001.part"
+    before = [(name, [partial]) for name in (*checkpoint.FILES, "manifest.json", partial)]
+    assert flushed == [*before, (tmp_path.name, ["step-00000001"])]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="files have no permissions of a group here")
+def test_who_may_read_one_file_of_a_checkpoint_may_read_all(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        checkpoints(tmp_path, [1])
+    finally:
+        os.umask(before)
+    files = (tmp_path / "step-00000001").iterdir()
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o644}
+
+
+def test_groups_of_parameters_have_the_names_of_this_run_and_settings_of_the_checkpoint(
+    tmp_path: Path,
+) -> None:
+    model = nn.Linear(2, 2)
+
+    def named(name: str, lr: float) -> torch.optim.Optimizer:
+        return torch.optim.SGD([{"params": list(model.parameters()), "name": name}], lr=lr)
+
+    save(tmp_path, snapshot(1, model, named("of an older version", 0.5), extra=None), keep=1)
+    optimizer = named("weights", 0.1)
+    load(tmp_path / "step-00000001", model, optimizer)
+    (group,) = optimizer.param_groups
+    assert (group["name"], group["lr"]) == ("weights", 0.5)
+
+
+def test_damage_that_keeps_size_and_time_of_a_file_is_seen(tmp_path: Path) -> None:
+    checkpoints(tmp_path, [1, 2])
+    file = tmp_path / "step-00000002" / "model.safetensors"
+    status = file.stat()
+    flip_a_bit(file)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    told: list[str] = []
+    path = newest(tmp_path, told.append)
+    assert path is not None
+    assert path.name == "step-00000001"
+    assert told == ["skipped step-00000002: model.safetensors has changed since it was written"]
+
+
+def test_what_was_trained_on_what_is_that_of_the_newest_whole_checkpoint(tmp_path: Path) -> None:
+    model, folder = network(0), tmp_path / "checkpoints"
+    optimizer = optimizer_of("sgd", model)
+    for step in (1, 2):
+        taken = snapshot(step, model, optimizer, extra=None, work={"images": step})
+        save(folder, taken, keep=5)
+    assert work_of(tmp_path) == {"images": 2}
+    flip_a_bit(folder / "step-00000002" / "model.safetensors")
+    assert work_of(tmp_path) == {"images": 1}
+    (folder / "step-00000001" / "manifest.json").unlink()
+    assert work_of(tmp_path) is None
