@@ -49,6 +49,14 @@ def test_the_size_is_kept_and_what_was_unused_for_longest_goes_first(tmp_path: P
     assert kept == [7, *range(kept[1], 1000)]
 
 
+def test_an_entry_of_more_than_a_quarter_is_not_kept(tmp_path: Path) -> None:
+    cache = DiskCache(tmp_path, MOST)
+    cache.put("large", content(1, 100.5))
+    cache.put("quarter", content(2, 99.5))
+    assert cache.get("large") is None
+    assert cache.get("quarter") == content(2, 99.5)
+
+
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "longer"])
 def test_a_damaged_entry_is_no_entry_and_is_replaced(tmp_path: Path, damage: str) -> None:
     cache = DiskCache(tmp_path, MOST)

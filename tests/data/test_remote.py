@@ -373,6 +373,17 @@ def test_a_tar_is_listed_in_one_pass(server: FileServer, stored: Path) -> None:
     assert [r for r in server.faults.requests if "bytes=" in r] == ["/x.tar bytes=0-1023"]
 
 
+def test_only_without_a_cache_a_start_says_what_passes_through(
+    server: FileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    open_source(f"{server.url}/tars", cache=CacheConfig(dir=str(tmp_path), gb=0.05))
+    assert capsys.readouterr().err == ""
+    open_source(f"{server.url}/tars")
+    told = " ".join(capsys.readouterr().err.split())
+    assert "members of 2 shards 0.00 GB were passed through" in told
+    assert "--cache.dir FOLDER keeps the list" in told
+
+
 def test_of_a_tar_of_large_members_only_what_lies_around_headers_is_read(
     server: FileServer, stored: Path
 ) -> None:
@@ -400,3 +411,19 @@ def test_a_file_that_was_replaced_does_not_come_from_the_cache(
         source = open_source(f"{server.url}/replaced.pack", cache=cache)
         assert [int(source.pixels(i).max()) for i in range(4)] == [level] * 4
         assert [int(source.pixels(i).max()) for i in range(4)] == [level] * 4
+
+
+def test_a_shard_that_was_replaced_has_its_new_members(
+    server: FileServer, stored: Path, tmp_path: Path
+) -> None:
+    cache = CacheConfig(dir=str(tmp_path), gb=0.05)
+    for labels in (range(0, 2), range(2, 4)):
+        tar(stored / "replaced.tar", labels)
+        source = open_source(f"{server.url}/replaced.tar", cache=cache)
+        assert_same(source, open_source(str(stored / "replaced.tar")))
+
+
+@pytest.mark.parametrize("name", ["x.tar", "jpeg.pack"])
+def test_a_suffix_may_be_in_capitals(name: str, server: FileServer, stored: Path) -> None:
+    shutil.copy(stored / name, stored / name.upper())
+    assert_same(open_source(f"{server.url}/{name.upper()}"), open_source(str(stored / name)))

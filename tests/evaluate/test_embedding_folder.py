@@ -1,5 +1,6 @@
 """A folder of embeddings: the same bytes on any number of processes and after any kill."""
 
+import errno
 import json
 import os
 import signal
@@ -15,16 +16,24 @@ import numpy as np
 import pyarrow.parquet as parquet
 import pytest
 import torch
+from embedded import embedded_folder, unit
 from launch import ROOT, called, environment, run, torchrun
 from pictures import folder
 
 from selfsup.config import EmbedConfig, EncoderConfig, ViewsConfig
 from selfsup.core.errors import InUseError, UnusableError, UserError
 from selfsup.core.writer import born
-from selfsup.data.embedding_parts import MANIFEST, missing_parts, part_file, read_manifest
+from selfsup.data.embedding_parts import (
+    FORMAT,
+    MANIFEST,
+    has_images,
+    missing_parts,
+    part_file,
+    read_manifest,
+)
 from selfsup.data.open import open_source
 from selfsup.encoders.encoder import build, export
-from selfsup.evaluate.embedding_folder import embed_folder, parse_share
+from selfsup.evaluate.embedding_folder import _publish, embed_folder, parse_share
 from selfsup.evaluate.model import embed, open_images, open_model
 
 IMAGES = 40
@@ -107,6 +116,53 @@ def test_shares_in_any_order_make_the_same_bytes(
     assert contents(tmp_path / "out") == contents(whole)
     assert sum(done.made for done in made) == IMAGES  # nothing is made twice
     assert made[-1].missing == 0
+
+
+def test_processes_of_a_share_have_its_parts_alone(
+    room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    made: dict[tuple[str, int], list[int]] = {}
+    for share in ("2/2", "1/2"):
+        for rank in (0, 1):
+            monkeypatch.setenv("RANK", str(rank))
+            before = set(contents(tmp_path / "out")) if made else set()
+            embed_folder(config_of(room, tmp_path / "out", share=share, part=8, max_bad=0.2))
+            new = set(contents(tmp_path / "out")) - before
+            made[share, rank] = sorted(int(name[5:10]) for name in new if "part-" in name)
+    assert made == {("2/2", 0): [2], ("2/2", 1): [3], ("1/2", 0): [0, 4], ("1/2", 1): [1]}
+
+
+@pytest.mark.parametrize(("part", "rows"), [(3, 8), (8, 8), (20, 24)])
+def test_a_part_has_whole_batches_and_no_fewer_images_than_were_asked_for(
+    room: Path, tmp_path: Path, part: int, rows: int
+) -> None:
+    embed_folder(config_of(room, tmp_path / "out", part=part))
+    assert read_manifest(tmp_path / "out").rows_a_part == rows
+    assert parquet.read_metadata(part_file(tmp_path / "out", 0)).num_rows == rows
+
+
+def test_what_another_process_was_quicker_to_publish_stays(tmp_path: Path) -> None:
+    for text in ("first", "second"):
+        _publish(tmp_path / "out" / MANIFEST, text)
+    assert (tmp_path / "out" / MANIFEST).read_text() == "first"
+    assert [p.name for p in tmp_path.rglob("*")] == ["out", MANIFEST]
+
+
+@pytest.mark.parametrize("kind", ["a file system without", "a system without"])
+def test_a_manifest_is_published_without_hard_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.EPERM, "no hard links")
+
+    if kind == "a system without":
+        monkeypatch.delattr(os, "link")
+    else:
+        monkeypatch.setattr(os, "link", refused)
+    _publish(tmp_path / "out" / MANIFEST, "text")
+    assert (tmp_path / "out" / MANIFEST).read_text() == "text"
+    assert [p.name for p in tmp_path.rglob("*")] == ["out", MANIFEST]
 
 
 def test_a_part_that_is_there_is_not_made_again(room: Path, whole: Path, tmp_path: Path) -> None:
@@ -248,6 +304,18 @@ def test_too_many_unreadable_images_stop_and_are_named(room: Path, tmp_path: Pat
     with pytest.raises(UnusableError, match=r"1 of 40 .* \(2\.5%\), .*--max-bad 1\.0%: class1/2"):
         embed_folder(config_of(room, tmp_path / "out", max_bad=0.01))
     assert (tmp_path / "out" / MANIFEST).exists()  # a higher limit goes on
+    assert list(embed_folder(config_of(room, tmp_path / "out", max_bad=0.025)).bad) == [
+        "class1/2.png"
+    ]
+
+
+def test_an_unreadable_image_is_found_in_any_group_of_rows(
+    room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("selfsup.evaluate.embedding_part.ROWS_A_GROUP", 8)
+    done = embed_folder(config_of(room, tmp_path / "out"))
+    groups = parquet.read_metadata(part_file(tmp_path / "out", 0)).num_row_groups
+    assert (groups, list(done.bad)) == (2, ["class1/2.png"])
 
 
 @pytest.mark.parametrize(
@@ -265,6 +333,24 @@ def test_a_damaged_part_is_named(room: Path, tmp_path: Path, damage: Any, words:
     with pytest.raises(UserError, match=f"part-00001.parquet .*{words}.*remove it") as error:
         open_source(str(out))
     assert "\n" not in str(error.value)
+
+
+def test_a_folder_of_a_newer_version_is_told_so(tmp_path: Path) -> None:
+    file = embedded_folder(tmp_path / "e", unit(3, 4)) / MANIFEST
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"format": FORMAT + 1}))
+    with pytest.raises(UserError, match="was written by a newer selfsup: pip install -U selfsup"):
+        open_source(str(tmp_path / "e"))
+
+
+@pytest.mark.parametrize(
+    ("data", "there"),
+    [("/gone/images", False), (".", True), ("s3://bucket/a.pack", True), ("user/birds", True)],
+)
+def test_images_are_there_unless_their_folder_is_gone(
+    tmp_path: Path, data: str, there: bool
+) -> None:
+    where = str(tmp_path) if data == "." else data
+    assert has_images(str(embedded_folder(tmp_path / "e", unit(3, 4), data=where))) is there
 
 
 def test_a_missing_pyarrow_is_said_before_the_model_is_opened(
