@@ -154,3 +154,37 @@ def test_what_an_apple_gpu_lacks_is_computed_on_the_cpu() -> None:
             check=True,
         )
         assert done.stdout.strip() == answer
+
+
+@pytest.mark.parametrize(
+    ("number", "gpus", "device"),
+    [("0", 0, "cpu"), ("1", 2, "cuda:1"), ("3", 2, "cuda:1"), ("1", 1, "cuda:0")],
+)
+def test_processes_of_a_machine_take_its_gpus_in_turn(
+    number: str, gpus: int, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", number)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpus > 0)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    assert distributed.local_device() == torch.device(device)
+
+
+@pytest.mark.parametrize("number", ["0", "1"])
+def test_the_first_process_of_a_machine_is_waited_for_by_the_others(
+    number: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    monkeypatch.setenv("LOCAL_RANK", number)
+    monkeypatch.setattr(distributed, "wait", lambda: done.append("waited"))
+    with distributed.main_process_first():
+        done.append("worked")
+    assert done == (["worked", "waited"] if number == "0" else ["waited", "worked"])
+
+
+def test_new_processes_on_the_cpu_see_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    found = {
+        device: distributed.launch_environment("bf16", device)["CUDA_VISIBLE_DEVICES"]
+        for device in ("cpu", "cuda")
+    }
+    assert found == {"cpu": "", "cuda": "0,1"}

@@ -64,3 +64,23 @@ def test_what_is_fetched_is_a_copy_in_plain_layout() -> None:
 
 def test_what_arrives_is_what_was_sent() -> None:
     assert Arriving(torch.tensor([1.0, 2.0])).wait().tolist() == [1.0, 2.0]
+
+
+def test_what_comes_from_a_gpu_is_waited_for_before_it_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done: list[str] = []
+
+    class Event:
+        def record(self) -> None:
+            done.append("recorded")
+
+        def synchronize(self) -> None:
+            done.append("waited for")
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    with FakeTensorMode():  # of a GPU that need not be there
+        arriving = Arriving(torch.empty(2, device="cuda"))
+        assert done == ["recorded"]
+        assert arriving.wait().device.type == "cpu"
+    assert done == ["recorded", "waited for"]

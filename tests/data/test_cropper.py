@@ -8,7 +8,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 from torch import Tensor
 
-from selfsup.augment.boxes import CenterBoxes, CropSpec
+from selfsup.augment.boxes import CenterBoxes, CropSpec, RandomBoxes
 from selfsup.augment.draws import draw
 from selfsup.config import ViewsConfig
 from selfsup.data.cropper import Cropper
@@ -73,6 +73,13 @@ def test_a_crop_stays_twice_as_large_as_its_view(side: int, size: int, factor: i
     cropper = Cropper(CropSpec(CenterBoxes(1, 1.0), size, "bicubic", draft=True))
     assert cropper.shrink(0, side, side + 50) == factor
     assert Cropper(CropSpec(CenterBoxes(1, 1.0), size, "bicubic")).shrink(0, side, side) == 1
+
+
+def test_the_smallest_crop_of_an_image_decides() -> None:
+    whole, quarter = [[1.0, 1.0]] * 10, [[1 / 16, 1.0]] * 10  # fractions of the area
+    boxes = RandomBoxes(torch.tensor([[whole, quarter]]), torch.zeros(1, 2, 2), (1.0, 1.0))
+    cropper = Cropper(CropSpec(boxes, 48, "bicubic", draft=True))
+    assert cropper.shrink(0, 800, 800) == 2  # for the second, of 200 pixels
 
 
 def test_the_largest_view_decides() -> None:

@@ -29,10 +29,11 @@ def looks_drawn(counts: np.ndarray) -> bool:
     return bool(chisquare(counts).pvalue > 1e-4)
 
 
+@pytest.mark.parametrize("n", [1000, 100_000])
 @pytest.mark.parametrize("epoch", [0, 3])
-def test_an_order_that_is_kept_is_the_permutation_of_torch(epoch: int) -> None:
-    expected = torch.randperm(1000, generator=generator(7, epoch, "shuffle"))
-    assert torch.equal(Orders(1000, seed=7)(epoch, 0, 1000), expected)
+def test_an_order_that_is_kept_is_the_permutation_of_torch(n: int, epoch: int) -> None:
+    expected = torch.randperm(n, generator=generator(7, epoch, "shuffle"))
+    assert torch.equal(Orders(n, seed=7)(epoch, 0, n), expected)
 
 
 @settings(max_examples=60, deadline=None)
@@ -63,11 +64,12 @@ def test_a_hundred_million_images_are_spread_over_places_and_epochs_without_a_pa
     assert looks_drawn(np.bincount(first % 997, minlength=997))
 
 
-def test_a_computed_order_depends_on_seed_and_epoch_alone() -> None:
+def test_a_computed_order_depends_on_seed_epoch_and_stream_alone() -> None:
     torch.manual_seed(99)
     assert Orders(LARGE, seed=1)(2, 5, 9).tolist() == Orders(LARGE, seed=1)(2, 0, 9)[5:].tolist()
     batches = [Orders(LARGE, seed=s)(e, 0, 50).tolist() for s, e in ((1, 2), (1, 3), (2, 2))]
-    assert len({tuple(batch) for batch in batches}) == 3
+    batches.append(Orders(LARGE, seed=1, stream="other")(2, 0, 50).tolist())
+    assert len({tuple(batch) for batch in batches}) == 4
 
 
 def test_a_computed_order_is_that_of_older_versions() -> None:
@@ -79,6 +81,8 @@ def test_an_epoch_of_more_images_than_are_kept_shows_each_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kept = ShuffleSampler(40, batch=8, seed=0)(0)
+    monkeypatch.setattr(orders, "LARGE", 40)
+    assert torch.equal(ShuffleSampler(40, batch=8, seed=0)(0), kept)
     monkeypatch.setattr(orders, "LARGE", 39)
     sampler = ShuffleSampler(40, batch=8, seed=0)
     seen = torch.cat([sampler(step) for step in range(5)])

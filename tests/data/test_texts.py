@@ -16,6 +16,8 @@ def test_words_come_out_as_they_went_in(words: list[str]) -> None:
     stored = texts(words)
     assert list(stored) == [stored[i] for i in range(len(stored))] == stored[:] == words
     assert stored == words
+    assert stored[::-2] == words[::-2]
+    assert stored[-3:] == words[-3:]
     assert stored != [*words, ""]
     assert pickle.loads(pickle.dumps(stored)) == words
 
@@ -23,6 +25,14 @@ def test_words_come_out_as_they_went_in(words: list[str]) -> None:
 def test_more_words_than_a_block_come_in_order() -> None:
     words = [f"image {i}" for i in range(2 * BLOCK + 5)]
     assert list(texts(words)) == words
+
+
+def test_places_count_from_either_end_and_there_are_no_others() -> None:
+    stored = texts(["a", "b"])
+    assert [stored[i] for i in (-2, -1, 0, 1)] == ["a", "b", "a", "b"]
+    for i in (2, -3):
+        with pytest.raises(IndexError):
+            stored[i]
 
 
 def test_names_of_files_in_other_encodings_come_back() -> None:

@@ -61,6 +61,9 @@ def test_small_losses_are_not_shared_out_and_rows_fewer_than_processes_neither(
         assert share_of(1000, 10**6, CPU) == ALONE
         assert share_of(1000, 10**9, GPU) == ALONE
         assert share_of(3, 10**12, CPU) == ALONE
+        assert share_of(4, 10**12, CPU) == Share(1, 4)
+        assert share_of(1000, 23_000_000, CPU) == Share(1, 4)  # three quarters of it are saved
+        assert share_of(1000, 22_000_000, CPU) == ALONE
     assert share_of(1000, 10**12, CPU) == ALONE
 
 
