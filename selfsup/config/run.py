@@ -128,8 +128,7 @@ class TrainConfig(InitConfig):
     preset: Preset = ""
     """Choose the length of the run by the number of images, and encoder and size of views by the
     device, where they are left open. Flags that are given go before it. Empty: standard; quick
-    where a CPU pretrains and neither encoder nor length are given; or as the run in --out was
-    begun."""
+    where a CPU pretrains and no encoder is given; or as the run in --out was begun."""
     epochs: int | None = None
     """Number of times that training uses every image; by default by the preset and the number of
     images: 200 of pretraining, 50 of fine-tuning, more of few images and fewer of very many."""
@@ -159,8 +158,8 @@ class TrainConfig(InitConfig):
     """Largest fraction of unreadable images; the run stops if there are more."""
     log_every: int = 20
     """Steps between two lines of the log."""
-    save_every: int = 500
-    """Steps between two checkpoints."""
+    save_every: int = 0
+    """Steps between two checkpoints; 0: a tenth of the run, but 20 to 500."""
     keep: int = 2
     """Number of newest checkpoints to keep on disk."""
     other_images: bool = False

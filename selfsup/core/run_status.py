@@ -1,5 +1,7 @@
 """Read the status.json of a run, which `training/status.py` writes."""
 
+import os
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -7,13 +9,16 @@ from typing import Any
 from selfsup.core.errors import InUseError, UnusableError, UserError, require
 from selfsup.core.json_files import read_json
 from selfsup.core.paths import exists, run_in
+from selfsup.core.writer import is_running
 
 SILENT = 30.0
 """Seconds without a heartbeat after which a run counts as gone."""
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """Read a run's status; one that says it runs, without a heartbeat, has the state "gone".
+    """Read a run's status; one that says it runs, and does not any more, has the state "gone".
+
+    "checkpoint" is the step of the newest one; None if there is none.
 
     Raises:
         UserError: there is none, or it cannot be read.
@@ -30,11 +35,27 @@ def read(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} has no status.json: no run has begun there") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UnusableError(f"{file} cannot be read: {error}") from None
-    if status["state"] == "running" and not fresh:
+    status["checkpoint"] = _newest_checkpoint(folder)
+    if status["state"] == "running":
         silent = time.time() - status["heartbeat"]
-        reason = f"no heartbeat for {silent:.0f} s, although it did not end"
-        return status | {"state": "gone", "reason": reason}
+        if _has_died(status):
+            return status | {"state": "gone", "reason": "its process was killed, or crashed"}
+        if not fresh:
+            reason = f"no heartbeat for {silent:.0f} s, although it did not end"
+            return status | {"state": "gone", "reason": reason}
     return status
+
+
+def _has_died(status: dict[str, Any]) -> bool:
+    """Whether the process is known to be gone: of another machine that is not known."""
+    here = status.get("host") == socket.gethostname() and os.name == "posix"
+    return here and not is_running(status.get("pid"), status.get("born"))
+
+
+def _newest_checkpoint(folder: Path) -> int | None:
+    """Step of the newest checkpoint by its name; the run itself looks whether it is whole."""
+    names = (path.name.removeprefix("step-") for path in (folder / "checkpoints").glob("step-*"))
+    return max((int(name) for name in names if name.isdigit()), default=None)
 
 
 def describe(status: dict[str, Any]) -> str:
@@ -47,6 +68,8 @@ def describe(status: dict[str, Any]) -> str:
     if status["state"] == "running":
         lines.append(f"process    {status.get('pid')} on {status.get('host')}")
     elif status["state"] != "done":
+        step = status.get("checkpoint")
+        lines.append("checkpoint none yet" if step is None else f"checkpoint of step {step}")
         lines.append(f"go on with {status.get('command')}")
     return "\n".join(lines)
 

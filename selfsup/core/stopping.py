@@ -61,8 +61,21 @@ WAITS = b"\nstopping after this step, with a checkpoint; once more ends at once\
 """What a person reads who has to wait for a step."""
 
 
+def _leave_lost_terminal() -> None:
+    """Write to nowhere instead of a terminal that is gone, where every line would be an error."""
+    for descriptor in (1, 2):
+        try:
+            os.write(descriptor, b"")
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, descriptor)
+            os.close(nowhere)
+
+
 def _handle(signum: int, frame: FrameType | None) -> None:
     now = time.monotonic()
+    if signum == getattr(signal, "SIGHUP", None):
+        _leave_lost_terminal()
     if not _Requests.signum:
         _Requests.signum, _Requests.at = signum, now
         if not _Requests.depth:

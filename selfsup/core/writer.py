@@ -107,7 +107,7 @@ class Writer:
 
     def _alive(self, other: dict[str, Any]) -> bool:
         if other.get("host") == self.me["host"] and os.name == "posix":
-            return _is_running(other.get("pid"), other.get("born"))
+            return is_running(other.get("pid"), other.get("born"))
         began, until = self._time(), time.monotonic() + SILENT
         while time.monotonic() < until:
             time.sleep(0.5)
@@ -168,7 +168,7 @@ def only_writer(folder: Path, name: str = NAME) -> Iterator[None]:
         writer.release()
 
 
-def _is_running(pid: Any, since: Any) -> bool:
+def is_running(pid: Any, since: Any) -> bool:
     """Whether a process of this machine runs, and is the one that was born then."""
     if not isinstance(pid, int) or pid <= 0:
         return False

@@ -65,8 +65,8 @@ def fill_in(
 
     A run that goes on takes what it began with. Else:
 
-    preset: standard, or quick where a CPU would pretrain a network that nobody named for a time
-        that nobody named; it decides on encoder, size of views and epochs.
+    preset: standard, or quick where a CPU would pretrain a network that nobody named; it decides on
+        encoder, size of views and epochs, where these are left open.
     encoder: that of --init, or `encoder`; a resnet18 where the method can have any network.
     views: size, normalisation and evaluation crop of --init; else the size is the shorter side of
         the images, at most 96.
@@ -113,8 +113,8 @@ def fill_in(
 
 def _preset(config: TrainConfig, encoder: EncoderConfig | None, device: str) -> Preset:
     free = encoder is None and not config.encoder.name and not config.init
-    quick = device == "cpu" and free and _length_is_open(config)
-    return "quick" if quick and isinstance(config, PretrainConfig) else "standard"
+    quick = device == "cpu" and free and isinstance(config, PretrainConfig)
+    return "quick" if quick else "standard"
 
 
 def _of_start(config: C, start: Start) -> C:

@@ -113,6 +113,7 @@ def _take_steps(
 ) -> Iterator[int]:
     """Take the steps from `start` to the end, and yield as `train_steps` does."""
     method, total = stepper.method, stepper.total
+    save_every = config.save_every or min(500, max(20, total // 10))
     doing("starting to read ahead")
     reader = read_ahead(batches, range(start, total), workers=config.workers)
     vote, pulse = Vote(), Pulse(start)
@@ -150,7 +151,7 @@ def _take_steps(
             method.after_step(stepper.embeddings, stepper.labels, stepper.info(local))
             run.at(done, total)
             halt = vote(requested())
-            if done % config.save_every == 0 or done == total or halt:
+            if done % save_every == 0 or done == total or halt:
                 pulse.at(done, SAVING)
                 with explained(run, stepper, batches, local):
                     stepper.require_finite()
@@ -181,9 +182,10 @@ def _optimizer(method: Method, config: TrainConfig) -> torch.optim.Optimizer:
 
 
 def _check(run: Run, method: Method, config: TrainConfig, batch: int) -> None:
-    for name in ("log_every", "save_every", "keep"):
+    for name, least in (("log_every", 1), ("save_every", 0), ("keep", 1)):
         value = getattr(config, name)
-        require(value > 0, f"--{name.replace('_', '-')} must be above 0, not {value}")
+        flag = f"--{name.replace('_', '-')}"
+        require(value >= least, f"{flag} must be {least} or more, not {value}")
     workers, bad = config.workers, config.max_bad
     require(workers is None or workers >= 0, f"--workers must be 0 or more, not {workers}")
     require(0 <= bad <= 1, f"--max-bad is a fraction of the images from 0 to 1, not {bad}")

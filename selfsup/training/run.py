@@ -211,6 +211,8 @@ class Run:
         if isinstance(newest, UserError):
             raise newest
         if newest is None:
+            if self.main and (self.folder / "log.jsonl").exists():
+                self.print_line("no checkpoint was written yet: the run begins again")
             self._cut_log(0)
             return 0
         step, self._extra = checkpoint.load(newest, method, optimizer)

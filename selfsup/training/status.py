@@ -4,6 +4,7 @@ state        running, done, stopped (on request) or failed
 step, total  steps done, and steps of the run
 reason       why it ended, in words
 exit_status  see CONTRIBUTING.md; null while it runs
+pid, born    of the process, on `host`: when it began, in the system's ticks
 heartbeat    seconds since 1970; renewed every few seconds while the run lives
 command      what goes on with the run
 """
@@ -26,7 +27,7 @@ from selfsup.core.ending import at_end
 from selfsup.core.secrets import without_passwords
 from selfsup.core.stopping import INTERRUPTED, STOPPED
 from selfsup.core.version import __version__
-from selfsup.core.writer import BEAT, Writer
+from selfsup.core.writer import BEAT, Writer, born
 
 STATES = {0: "done", STOPPED: "stopped", INTERRUPTED: "stopped"}
 
@@ -47,6 +48,7 @@ class Status:
             "heartbeat": 0.0,
             "host": socket.gethostname(),
             "pid": os.getpid(),
+            "born": born(os.getpid()),
             "command": command(),
         }
         self.ended = threading.Event()

@@ -9,23 +9,23 @@ from pathlib import Path
 import pytest
 
 from selfsup.core.errors import InUseError
-from selfsup.core.writer import NAME, Writer, _is_running, born
+from selfsup.core.writer import NAME, Writer, born, is_running
 
 
 def quiet(line: str) -> None:
     pass
 
 
-def test_a_process_is_running_if_it_is_the_one_that_was_born_then() -> None:
+def test_a_processis_running_if_it_is_the_one_that_was_born_then() -> None:
     pid = os.getpid()
-    assert _is_running(pid, born(pid))
-    assert _is_running(pid, None)
-    assert not _is_running(pid, "1")
-    assert not _is_running(0, None)
-    assert not _is_running("7", None)
+    assert is_running(pid, born(pid))
+    assert is_running(pid, None)
+    assert not is_running(pid, "1")
+    assert not is_running(0, None)
+    assert not is_running("7", None)
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    assert not _is_running(ended.pid, None)
+    assert not is_running(ended.pid, None)
 
 
 def test_a_live_writer_is_refused_and_a_pid_that_is_anothers_now_is_taken_over(

@@ -126,3 +126,17 @@ def test_a_write_begins_only_when_the_one_before_is_over() -> None:
     with pytest.raises(AssertionError):
         saving.begin(lambda: None)
     saving.close()
+
+
+@pytest.mark.parametrize(
+    ("steps", "flags", "saved"),
+    [(45, (), [20, 40, 45]), (12, (), [12]), (12, ("--save-every", "5"), [5, 10, 12])],
+)
+def test_a_short_run_has_checkpoints_before_its_end_too(
+    tmp_path: Path, steps: int, flags: tuple[str, ...], saved: list[int]
+) -> None:
+    words = (*PRETRAIN[:-1], str(steps), "--workers", "0", "--keep", "9", "--no-report", *flags)
+    images = folder(tmp_path / "images")
+    command = "recipes/pretrain_simclr.py", "--data", str(images), "--out", str(tmp_path / "run")
+    assert called(*command, *words).returncode == 0
+    assert checkpoint.steps_of(tmp_path / "run") == saved

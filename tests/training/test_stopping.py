@@ -4,6 +4,8 @@ import contextlib
 import hashlib
 import json
 import os
+import pty
+import select
 import signal
 import subprocess
 import sys
@@ -213,6 +215,32 @@ def test_a_run_ends_when_its_launcher_is_killed(tmp_path: Path, processes: int) 
     assert saved(out) == [f"step-{last_step(out):08d}"]
 
 
+@pytest.mark.parametrize("dead", [True, False])
+def test_a_run_whose_terminal_is_closed_is_stopped_with_a_checkpoint(
+    tmp_path: Path, dead: bool
+) -> None:
+    out = tmp_path / "run"
+    pid, terminal = pty.fork()
+    if pid == 0:
+        words = command(arrays(tmp_path), out, *ENDLESS)
+        os.execvpe(words[0], words, environment(TERM="xterm"))
+    until = time.monotonic() + 120
+    while logged(out) < 3 and time.monotonic() < until:
+        if select.select([terminal], [], [], 0.02)[0]:
+            os.read(terminal, 65536)
+    if dead:
+        os.close(terminal)  # which sends SIGHUP, and makes every write an error
+    else:
+        os.kill(pid, signal.SIGHUP)
+        with contextlib.suppress(OSError):  # when the process has ended
+            while select.select([terminal], [], [], 60)[0] and os.read(terminal, 65536):
+                pass
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 75
+    status = status_of(out)
+    assert (status["state"], status["exit_status"], status["reason"]) == ("stopped", 75, "SIGHUP")
+    assert last_step(out) == status["step"]
+
+
 def test_a_run_under_nohup_outlives_its_shell(tmp_path: Path) -> None:
     data, out = arrays(tmp_path), tmp_path / "run"
     with started(command(data, out, *ENDLESS), SIGHUP="") as process:
@@ -240,8 +268,13 @@ def test_a_second_run_in_the_folder_of_a_live_one_is_refused_by_pid(tmp_path: Pa
         assert f"is in use by process {process.pid} on " in second.stderr
         assert process.poll() is None
         process.kill()
-    third = run(*command(data, out, "--steps", "4"))  # there is no checkpoint to go on from
+        process.wait()
+        status = run(sys.executable, str(ROOT / "tools" / "status.py"), str(out))
+    assert status.stdout.startswith("gone after")  # at once, without waiting for a heartbeat
+    assert "reason     its process was killed, or crashed\ncheckpoint none yet" in status.stdout
+    third = run(*command(data, out, "--steps", "4"))
     assert third.returncode == 0, third.stderr
+    assert "no checkpoint was written yet: the run begins again" in third.stdout
     assert f"process {process.pid} on " in third.stdout
     assert "is gone" in third.stdout
 
@@ -260,6 +293,7 @@ def test_the_status_command_says_how_a_run_is(tmp_path: Path) -> None:
     stopped = run(*status, "--exit-code")
     assert stopped.returncode == 75
     assert "reason     SIGUSR1" in stopped.stdout
+    assert f"checkpoint of step {last_step(out)}\n" in stopped.stdout
     assert "go on with python" in stopped.stdout
     assert run(*status).returncode == 0
     values = status_of(out) | {"state": "running", "exit_status": None, "heartbeat": 1.0}
