@@ -172,11 +172,13 @@ def _values(rest: list[str], flag: Flag) -> list[str]:
 
 
 def _similar(name: str, flags: dict[str, Flag]) -> str:
-    """Suggest a flag: of the same name in a section, or one that is spelled nearly so."""
+    """Suggest flags: of the same name in sections, or one that is spelled nearly so."""
     known = [flag.name for flag in flags.values() if not flag.positional]
     inner = [flag for flag in known if flag.endswith(f".{name.lstrip('-')}")]
     if inner:
-        return f" (did you mean {inner[0]!r}?)"
+        outermost = min(flag.count(".") for flag in inner)
+        likely = [repr(flag) for flag in inner if flag.count(".") == outermost]
+        return f" (did you mean {' or '.join(likely[:3])}?)"
     words = {flag.lstrip("-"): flag for flag in known}
     near = difflib.get_close_matches(name.lstrip("-"), words, n=1, cutoff=0.75)
     return f" (did you mean {words[near[0]]!r}?)" if near else ""

@@ -110,7 +110,7 @@ class Evaluation:
         lines = [facts, *self.notes]
         if self.margins:
             lines.insert(
-                1, "margin: over the best baseline; * where its 95 % interval, paired, is above 0"
+                1, "margin: over the best baseline; 95 % interval, paired: * above 0, ! below 0"
             )
             better = sum(margin.low > 0 for margin in self.margins.values())
             worse = sum(margin.high < 0 for margin in self.margins.values())
@@ -207,7 +207,10 @@ def _fact(value: Any) -> str:
 
 
 def _margin_cell(margin: Figure | None) -> str:
-    return "" if margin is None else f"{margin.value:+.3f}{'*' if margin.low > 0 else ' '}"
+    if margin is None:
+        return ""
+    mark = "*" if margin.low > 0 else "!" if margin.high < 0 else " "
+    return f"{margin.value:+.3f}{mark}"
 
 
 def write_record(path: Path, record: dict[str, Any]) -> Path:

@@ -15,7 +15,13 @@ from selfsup.evaluate import comparison, run
 from selfsup.evaluate.comparison import Measurement, compare
 from selfsup.evaluate.intervals import Figure
 from selfsup.evaluate.model import EvaluatedModel
-from selfsup.evaluate.results import NOT_IN_TRAIN, Evaluation, judgement, result_file
+from selfsup.evaluate.results import (
+    NOT_IN_TRAIN,
+    Evaluation,
+    _margin_cell,
+    judgement,
+    result_file,
+)
 
 FIGURE, LOWER = Figure(0.6, 0.5, 0.7), Figure(0.4, 0.3, 0.5)
 
@@ -47,6 +53,13 @@ def evaluation(tmp_path: Path) -> Evaluation:
 )
 def test_margins_are_judged_in_words(counts: tuple[int, int, int], words: str) -> None:
     assert judgement(*counts) == words
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "mark"), [(0.1, 0.3, "*"), (-0.1, 0.3, " "), (-0.3, -0.1, "!")]
+)
+def test_a_margin_that_is_proven_is_marked(low: float, high: float, mark: str) -> None:
+    assert _margin_cell(Figure((low + high) / 2, low, high)) == f"{(low + high) / 2:+.3f}{mark}"
 
 
 def test_text_has_figures_baselines_margins_facts_and_notes(tmp_path: Path) -> None:
