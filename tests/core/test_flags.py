@@ -28,7 +28,7 @@ def sentence(config: type, typed: list[str], monkeypatch: pytest.MonkeyPatch) ->
         (["--rainbow"], "there is no flag --rainbow; selfsup it --help-all lists them"),
         (["--worker", "3"], "there is no flag --worker (did you mean '--workers'?)"),
         (["--blur", "0"], "there is no flag --blur (did you mean '--views.blur'?)"),
-        (["--name", "x"], "(did you mean '--encoder.name' or '--optim.name'?)"),
+        (["--name", "x"], "(did you mean '--encoder.name' or '--optim.name' or '--method.name'?)"),
         (["--optim.nam", "sgd"], "(did you mean '--optim.name'?)"),
         (["--no-batch", "3"], "there is no flag --no-batch: --batch takes a value"),
         (["--gpu"], "--gpu: here it is CUDA_VISIBLE_DEVICES"),
