@@ -61,13 +61,15 @@ def _newest_checkpoint(folder: Path) -> int | None:
 def describe(status: dict[str, Any]) -> str:
     """Describe a status in a few lines."""
     lines = [f"{status['state']} after {status['step']} of {status.get('total')} steps"]
+    if status["state"] == "done":
+        return lines[0]
     if status["reason"]:
         lines.append(f"reason     {status['reason']}")
     if status.get("exit_status") is not None:
         lines.append(f"status     {status['exit_status']}")
     if status["state"] == "running":
         lines.append(f"process    {status.get('pid')} on {status.get('host')}")
-    elif status["state"] != "done":
+    else:
         step = status.get("checkpoint")
         lines.append("checkpoint none yet" if step is None else f"checkpoint of step {step}")
         lines.append(f"go on with {status.get('command')}")
