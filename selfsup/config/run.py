@@ -158,8 +158,8 @@ class TrainConfig(InitConfig):
     """Largest fraction of unreadable images; the run stops if there are more."""
     log_every: int = 20
     """Steps between two lines of the log."""
-    save_every: int = 0
-    """Steps between two checkpoints; 0: a tenth of the run, but 20 to 500."""
+    save_every: int | None = None
+    """Steps between two checkpoints; by default a tenth of the run, but 20 to 500."""
     keep: int = 2
     """Number of newest checkpoints to keep on disk."""
     other_images: bool = False

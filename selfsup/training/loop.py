@@ -182,10 +182,10 @@ def _optimizer(method: Method, config: TrainConfig) -> torch.optim.Optimizer:
 
 
 def _check(run: Run, method: Method, config: TrainConfig, batch: int) -> None:
-    for name, least in (("log_every", 1), ("save_every", 0), ("keep", 1)):
+    for name in ("log_every", "save_every", "keep"):
         value = getattr(config, name)
         flag = f"--{name.replace('_', '-')}"
-        require(value >= least, f"{flag} must be {least} or more, not {value}")
+        require(value is None or value > 0, f"{flag} must be above 0, not {value}")
     workers, bad = config.workers, config.max_bad
     require(workers is None or workers >= 0, f"--workers must be 0 or more, not {workers}")
     require(0 <= bad <= 1, f"--max-bad is a fraction of the images from 0 to 1, not {bad}")
