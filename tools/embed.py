@@ -7,6 +7,7 @@ accelerate launch -m selfsup embed --model runs/triplet --data images/ --out emb
 
 from selfsup.config import EmbedConfig
 from selfsup.core.cli import run as launch
+from selfsup.core.live import print_sentence
 
 
 def main(config: EmbedConfig) -> None:
@@ -20,12 +21,12 @@ def main(config: EmbedConfig) -> None:
     who = f"process {rank + 1} of {processes}: " if processes > 1 else ""
     if done.bad:
         name, why = next(iter(done.bad.items()))
-        print(f"{who}{len(done.bad)} images cannot be read, such as {name}: {why}")
+        print_sentence(f"{who}{len(done.bad)} images cannot be read, such as {name}: {why}")
     there = f"{manifest.parts - done.missing} of {manifest.parts} parts are there"
     images = f"{manifest.rows:,} images at {manifest.size} pixels"
-    print(f"{who}{done.folder}: {there}, of {images}; {done.made:,} were embedded now")
+    print_sentence(f"{who}{done.folder}: {there}, of {images}; {done.made:,} were embedded now")
     if done.missing:
-        print(f"{who}other shares make the {done.missing} others")
+        print_sentence(f"{who}other shares make the {done.missing} others")
 
 
 def command() -> None:
