@@ -14,6 +14,7 @@ from tyro.conf import Positional, arg
 from selfsup.core.cli import run as launch
 from selfsup.core.errors import require
 from selfsup.core.live import doing, print_sentence
+from selfsup.core.words import counted
 
 if TYPE_CHECKING:
     from selfsup.search.query import SearchResult
@@ -77,7 +78,7 @@ def print_hits(result: "SearchResult") -> None:
         if result.threshold is not None and hits:
             known = "known" if hits[0].same else "unknown"
             scores = f"nearest {hits[0].similarity:.3f}, same above {result.threshold:.3f}"
-            verdict = f"  {known}: {scores}, among {result.gallery} images"
+            verdict = f"  {known}: {scores}, among {counted(result.gallery, 'image')}"
         print_sentence(f"{query}{verdict}")
         if itself:
             print_sentence(f"      it is in the index itself and no hit: {', '.join(itself[:3])}")

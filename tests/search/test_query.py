@@ -141,7 +141,7 @@ def test_a_threshold_measured_after_indexing_counts(run: Path, tmp_path: Path) -
         ({"1": 0.1, "20": -1.0, "50": 0.9}, "good", "Among 12 images at most 1.0% of searches"),
         ({"1": 0.1, "20": 2.0, "50": 2.1}, "mixed", "Among 12 images at most 1.0% of searches"),
         ({"1": 0.1, "5": 0.5, "20": -1.0}, "mixed", "with pairs that suffice for 5 images"),
-        ({"1": -1.0}, "mixed", "with pairs that suffice for 1 images, and the index holds 12"),
+        ({"1": -1.0}, "mixed", "with pairs that suffice for 1 image, and the index holds 12"),
     ],
 )
 def test_a_search_says_what_its_threshold_stands_for_in_such_a_gallery(
