@@ -86,8 +86,9 @@ def audit_page(report: Audit, source: Source) -> str:
         if groups:
             sections.append(Section(title, [_pictures(groups, source)]))
     if report.classes:
-        counted = table(["class", "images"], report.classes.items())
-        sections.append(Section("Classes", [folded(f"{len(report.classes)} classes", counted)]))
+        in_each = table(["class", "images"], report.classes.items())
+        classes = counted(len(report.classes), "class", "classes")
+        sections.append(Section("Classes", [folded(classes, in_each)]))
     return page(report.data, *sections, kind="Audit", verdict=audit_verdict(report))
 
 
