@@ -152,8 +152,8 @@ def require_whole(folder: Path, manifest: Manifest) -> None:
     missing = missing_parts(folder, manifest)
     require(
         not missing,
-        f"{folder} has {manifest.parts - len(missing)} of {counted(manifest.parts, 'part')}: the same "
-        "selfsup embed again makes the others",
+        f"{folder} has {manifest.parts - len(missing)} of {counted(manifest.parts, 'part')}: the "
+        "same selfsup embed again makes the others",
     )
 
 
