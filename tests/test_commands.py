@@ -279,7 +279,7 @@ def test_an_audit_a_pack_and_views_from_the_command_line(data: Path, tmp_path: P
     packed.write_bytes(damaged)
     done = called("tools/pack.py", "--check", packed)
     assert done.returncode == 2
-    assert "1 images of" in done.stderr
+    assert "1 image of" in done.stderr
 
     flags = ("--data", mixed, "--audit", audit, "--mask-duplicates", *PRETRAIN)
     done = called("recipes/pretrain_simclr.py", *flags, "--out", tmp_path / "run")

@@ -112,7 +112,7 @@ def test_an_image_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     (data / "class0" / "0.png").write_bytes(b"broken")
     done = called("tools/neighbours.py", "pixels", "--data", data, "--out", tmp_path / "n.png")
     assert done.returncode == 2
-    assert "1 images of" in done.stderr
+    assert "1 image of" in done.stderr
     assert "selfsup audit names them" in done.stderr
 
 

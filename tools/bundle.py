@@ -9,6 +9,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from selfsup.core.cli import run as launch
+from selfsup.core.live import print_sentence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +32,10 @@ def main(config: Config) -> None:
     bundle = load_bundle(config.out)
     value = bundle.threshold
     threshold = "none (selfsup verify measures one)" if value is None else f"{value:.4f} of a pair"
-    print(f"{config.out}: {bundle.encoder.dim} dimensions, threshold {threshold}")
+    print_sentence(f"{config.out}: {bundle.encoder.dim} dimensions, threshold {threshold}")
     if differences:
         listed = ", ".join(f"{images}: {largest:.1e}" for images, largest in differences.items())
-        print(f"model.onnx differs from torch by at most, for batches of {listed}")
+        print_sentence(f"model.onnx differs from torch by at most, for batches of {listed}")
 
 
 def command() -> None:

@@ -7,6 +7,8 @@ accelerate launch -m selfsup embed --model runs/triplet --data images/ --out emb
 
 from selfsup.config import EmbedConfig
 from selfsup.core.cli import run as launch
+from selfsup.core.live import print_sentence
+from selfsup.core.words import counted
 
 
 def main(config: EmbedConfig) -> None:
@@ -20,12 +22,15 @@ def main(config: EmbedConfig) -> None:
     who = f"process {rank + 1} of {processes}: " if processes > 1 else ""
     if done.bad:
         name, why = next(iter(done.bad.items()))
-        print(f"{who}{len(done.bad)} images cannot be read, such as {name}: {why}")
-    there = f"{manifest.parts - done.missing} of {manifest.parts} parts are there"
-    images = f"{manifest.rows:,} images at {manifest.size} pixels"
-    print(f"{who}{done.folder}: {there}, of {images}; {done.made:,} were embedded now")
+        bad = counted(len(done.bad), "image")
+        print_sentence(f"{who}{bad} cannot be read, such as {name}: {why}")
+    parts = counted(manifest.parts, "part is", "parts are")
+    there = f"{manifest.parts - done.missing} of {parts} there"
+    images = f"{counted(manifest.rows, 'image')} at {manifest.size} pixels"
+    made = counted(done.made, "was", "were")
+    print_sentence(f"{who}{done.folder}: {there}, of {images}; {made} embedded now")
     if done.missing:
-        print(f"{who}other shares make the {done.missing} others")
+        print_sentence(f"{who}other shares make the {counted(done.missing, 'other')}")
 
 
 def command() -> None:

@@ -7,6 +7,8 @@ python tools/index.py --model runs/triplet --remove old.jpg other.jpg
 
 from selfsup.config import IndexConfig
 from selfsup.core.cli import run as launch
+from selfsup.core.live import print_sentence
+from selfsup.core.words import counted
 
 
 def main(config: IndexConfig) -> None:
@@ -19,10 +21,12 @@ def main(config: IndexConfig) -> None:
         return
     index = built.index
     if built.unreadable:
-        print(f"{built.unreadable} images cannot be read and were left out")
+        print_sentence(f"left out {counted(built.unreadable, 'image')} that cannot be read")
     threshold = "no threshold" if index.threshold is None else f"same above {index.threshold:.3f}"
     width = index.embeddings.shape[1]
-    print(f"{index.folder}: {len(index)} images, {width} wide, {index.engine}, {threshold}")
+    print_sentence(
+        f"{index.folder}: {counted(len(index), 'image')}, {width} wide, {index.engine}, {threshold}"
+    )
 
 
 def command() -> None:

@@ -16,6 +16,7 @@ from tyro.conf import Positional, arg
 
 from selfsup.core.cli import run as launch
 from selfsup.core.errors import UserError, require
+from selfsup.core.words import counted
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw
@@ -104,7 +105,10 @@ def _images(config: Config, channels: int = 3) -> "Source":
     from selfsup.data.subset import labelled_images
 
     source = open_source(config.data, split=config.split, labels=config.labels, channels=channels)
-    require(len(source) > 1, f"{config.data} holds {len(source)} images: there is no neighbour")
+    require(
+        len(source) > 1,
+        f"{config.data} holds {counted(len(source), 'image')}: there is no neighbour",
+    )
     return source if source.labels is None else labelled_images(source, config.data)
 
 
@@ -139,7 +143,8 @@ def _search(model: str, name: str, source: "Source", queries: list[int], config:
     features = embed(opened, _images(config, channels=opened.views.channels), settings)
     require(
         not features.bad,
-        f"{features.bad} images of {config.data} cannot be read: selfsup audit names them",
+        f"{counted(features.bad, 'image')} of {config.data} cannot be read: selfsup audit names "
+        "them",
     )
     x = normalize(features.x)
     with torch.inference_mode():

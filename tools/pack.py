@@ -44,6 +44,7 @@ def main(config: Config) -> None:
 
     from selfsup.core.errors import UserError, require
     from selfsup.core.progress import bar
+    from selfsup.core.words import counted
     from selfsup.data.encode import Style
     from selfsup.data.open import open_source
     from selfsup.data.pack import Pack
@@ -53,7 +54,7 @@ def main(config: Config) -> None:
         changed = check_pack(Path(config.check))
         if changed:
             names = ", ".join(changed[:5])
-            raise UserError(f"{len(changed)} images of {config.check} have changed: {names}")
+            raise UserError(f"{counted(len(changed), 'image')} of {config.check} changed: {names}")
         print(f"{config.check}: all {len(Pack(Path(config.check)))} images are unchanged")
         return
     require(bool(config.data), "--data names the images to pack")
@@ -69,7 +70,7 @@ def main(config: Config) -> None:
         bad = write_pack(source, Path(config.out), style, threads=config.workers, progress=advance)
     pack = Pack(Path(config.out))
     size = Path(config.out).stat().st_size
-    print(f"{config.out}: {len(pack)} images, {size / 2**20:.1f} MB, {bad} left out")
+    print(f"{config.out}: {counted(len(pack), 'image')}, {size / 2**20:.1f} MB, {bad} left out")
     for name, why in pack.contents["bad"][:5]:
         print(f"bad: {name!r}: {why}")
 

@@ -13,6 +13,8 @@ from tyro.conf import Positional, arg
 
 from selfsup.core.cli import run as launch
 from selfsup.core.errors import require
+from selfsup.core.live import doing, print_sentence
+from selfsup.core.words import counted
 
 if TYPE_CHECKING:
     from selfsup.search.query import SearchResult
@@ -46,7 +48,6 @@ class Config:
 
 def main(config: Config) -> None:
     """Search, print the neighbours, write the page."""
-    from selfsup.core.live import doing
     from selfsup.report.page import open_page, write_page
     from selfsup.report.search import search_page
     from selfsup.search.query import search_index
@@ -62,7 +63,7 @@ def main(config: Config) -> None:
     else:
         result = search_index(config.run, queries, k=k, threshold=threshold, qdrant=config.qdrant)
     print_hits(result)
-    print(" ".join(result.about_threshold))
+    print_sentence(" ".join(result.about_threshold))
     if config.page:
         write_page(Path(config.page), search_page(result))
         print(f"page: {config.page}")
@@ -73,14 +74,14 @@ def main(config: Config) -> None:
 def print_hits(result: "SearchResult") -> None:
     """Print a line for each neighbour, as wide as a terminal is at least."""
     for query, hits, itself in zip(result.queries, result.hits, result.itself, strict=True):
-        verdict = "there is no threshold yet: selfsup verify measures one"
+        verdict = ""
         if result.threshold is not None and hits:
             known = "known" if hits[0].same else "unknown"
             scores = f"nearest {hits[0].similarity:.3f}, same above {result.threshold:.3f}"
-            verdict = f"{known}: {scores}, among {result.gallery} images"
-        print(f"{query}  {verdict}")
+            verdict = f"  {known}: {scores}, among {counted(result.gallery, 'image')}"
+        print_sentence(f"{query}{verdict}")
         if itself:
-            print(f"      it is in the index itself and no hit: {', '.join(itself[:3])}")
+            print_sentence(f"      it is in the index itself and no hit: {', '.join(itself[:3])}")
         for rank, hit in enumerate(hits, start=1):
             same = "" if hit.same is None else "same   " if hit.same else "unknown"
             print(f"{rank:4d}  {hit.similarity:.3f}  {same:7s}  {hit.name}  {hit.label}")

@@ -13,6 +13,8 @@ from tyro.conf import Positional
 
 from selfsup.core.cli import run as launch
 from selfsup.core.errors import UserError, require
+from selfsup.core.live import print_sentence
+from selfsup.core.words import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,15 +45,18 @@ def main(config: Config) -> None:
             bool(names), f"--remove-list {config.remove_list} has no names; nothing was removed"
         )
         rows = remove_rows(folder, config.to, names)
-        print(f"{config.to}: {len(set(names)):,} images were removed; it holds {rows:,}")
+        removed = counted(len(set(names)), "image was", "images were")
+        print_sentence(f"{config.to}: {removed} removed; it holds {rows:,}")
         return
     stored = store_folder(folder, config.to, ann=config.ann)
     manifest = stored.manifest
     if stored.first:
-        print(f"{stored.first} of {manifest.parts} parts were there")
-    print(
-        f"{config.to}: {manifest.rows:,} images, {stored.width} wide; {stored.changed:,} rows are "
-        f"new or changed, it holds {stored.rows:,}"
+        print_sentence(
+            f"{stored.first} of {counted(manifest.parts, 'part was', 'parts were')} there"
+        )
+    print_sentence(
+        f"{config.to}: {counted(manifest.rows, 'image')}, {stored.width} wide; "
+        f"{counted(stored.changed, 'row is', 'rows are')} new or changed, it holds {stored.rows:,}"
     )
 
 

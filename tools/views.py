@@ -45,6 +45,7 @@ def main(config: Config, flags: list[str]) -> None:
 
     from selfsup.core.errors import require
     from selfsup.core.live import doing
+    from selfsup.core.words import counted
     from selfsup.report.page import write_page
     from selfsup.report.views import contact_sheet
     from selfsup.training.pretrain import local_batches
@@ -60,7 +61,7 @@ def main(config: Config, flags: list[str]) -> None:
     sheet = contact_sheet(source, batch, views, title=title, images=config.images)
     write_page(Path(config.page), sheet)
     images = len(batch.positions)
-    print(f"{config.page}: {min(config.images, images)} images of {images}")
+    print(f"{config.page}: {counted(min(config.images, images), 'image')} of {images:,}")
 
 
 def sampled_images(recipe: Any) -> tuple[Any, Any]:

@@ -105,7 +105,7 @@ def check_flags(args: Sequence[str], config: type, default: Any) -> None:
         f"{command_name()} needs {short[-1].name if short else ''}: {usage(config)}",
     )
     for flag in needed:
-        raise UserError(f"{command_name()} needs {usual(flag.name)}: {flag.about}")
+        raise UserError(f"{command_name()} needs {usual(flag.name)}. {flag.about}")
 
 
 def _check_flag(arg: str, rest: list[str], flags: dict[str, Flag], config: type) -> str:
@@ -125,7 +125,7 @@ def _check_flag(arg: str, rest: list[str], flags: dict[str, Flag], config: type)
         return flag.name
     require(flag.name == name, f"there is no flag {typed}: {flag.name} takes a value")
     values = [value] if equals else _values(rest, flag)
-    require(bool(values) or flag.several, f"{name} needs a value: {flag.about}")
+    require(bool(values) or flag.several, f"{name} needs a value. {flag.about}")
     for value in values:
         problem = flag.problem(value)
         require(not problem, f"{name} {problem}, not {value!r}")

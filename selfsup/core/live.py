@@ -208,6 +208,11 @@ def laid_out(sentence: str, stream: TextIO) -> str:
     )
 
 
+def print_sentence(sentence: str) -> None:
+    """Print a sentence on the standard output, broken between words on a terminal."""
+    print(laid_out(sentence, sys.stdout), flush=True)
+
+
 def columns_of(text: str) -> int:
     """Columns of a text on a terminal: East Asian characters and emoji take two."""
     if text.isascii():

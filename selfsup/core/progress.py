@@ -7,7 +7,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from selfsup.core.live import columns_of, display, duration, fit, laid_out, on_terminal
+from selfsup.core.live import (
+    columns_of,
+    display,
+    duration,
+    fit,
+    laid_out,
+    on_terminal,
+    print_sentence,
+)
 
 SHORT = {
     **{"images_per_s": "img/s", "waiting": "wait"},
@@ -102,7 +110,7 @@ class TrainProgress:
     def print_line(self, sentence: str) -> None:
         """Print a sentence above the bar."""
         if self.shown:
-            print(laid_out(sentence, sys.stdout), flush=True)
+            print_sentence(sentence)
 
     def close(self) -> None:
         """Leave the last line on the terminal."""

@@ -17,6 +17,7 @@ from PIL import Image
 from selfsup.core.disk import write_to, write_whole
 from selfsup.core.errors import UserError
 from selfsup.core.json_files import read_json
+from selfsup.core.words import counted
 from selfsup.data.alignment import Limits
 from selfsup.data.decode import FORMATS, ORIENTATION, BadImage
 from selfsup.data.duplicates import find_duplicates, maskable, too_large
@@ -284,8 +285,9 @@ def not_masked(report: Audit) -> str:
     if not groups:
         return ""
     largest = max(map(len, groups))
+    have = counted(len(groups), "group of near duplicates has", "groups of near duplicates have")
     return (
-        f"{len(groups)} groups of near duplicates have more than a hundredth of all images (the "
+        f"{have} more than a hundredth of all images (the "
         f"largest {largest} of {len(report.names)}): perhaps they are alike rather than copies; "
         "--mask-duplicates takes only equal files of them as one. The audit's page shows them"
     )

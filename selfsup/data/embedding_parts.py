@@ -23,6 +23,7 @@ import numpy as np
 from selfsup.core.errors import UnusableError, UserError, require
 from selfsup.core.json_files import read_json
 from selfsup.core.paths import exists
+from selfsup.core.words import counted
 
 MANIFEST = "embeddings.json"
 FORMAT = 1
@@ -151,8 +152,8 @@ def require_whole(folder: Path, manifest: Manifest) -> None:
     missing = missing_parts(folder, manifest)
     require(
         not missing,
-        f"{folder} has {manifest.parts - len(missing)} of {manifest.parts} parts: the same selfsup "
-        "embed again makes the others",
+        f"{folder} has {manifest.parts - len(missing)} of {counted(manifest.parts, 'part')}: the "
+        "same selfsup embed again makes the others",
     )
 
 

@@ -11,6 +11,7 @@ import torch
 
 from selfsup.core.errors import UnusableError, UserError
 from selfsup.core.notices import notice
+from selfsup.core.words import counted
 from selfsup.data.decode import SUFFIXES
 from selfsup.data.labels import Encoded, encode_labels
 from selfsup.data.sources import Source
@@ -105,7 +106,7 @@ def announce_passed_over(root: Path, listing: Listing) -> None:
     """Print what is no image: other files by their suffixes, and hidden folders."""
     if listing.others:
         notice(
-            f"{root}: passed over {len(listing.others)} other files "
+            f"{root}: passed over {counted(len(listing.others), 'other file')} "
             f"({count_suffixes(listing.others)})"
         )
     if listing.hidden:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from selfsup.core.errors import UserError
 from selfsup.core.seeds import generator
+from selfsup.core.words import counted
 from selfsup.data.orders import Orders
 
 
@@ -39,7 +40,8 @@ class ShuffleSampler:
             UserError: there are fewer images than the batch holds.
         """
         if n < batch:
-            raise UserError(f"{n} images are fewer than the batch of {batch}; lower --batch")
+            images = counted(n, "image is", "images are")
+            raise UserError(f"{images} fewer than the batch of {batch}; lower --batch")
         self.orders = Orders(n, seed=seed)
         self.batch = batch
         self.steps_per_epoch = n // batch

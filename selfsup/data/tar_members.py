@@ -2,11 +2,13 @@
 
 import posixpath
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, BinaryIO, TypedDict
 
 from selfsup.core.errors import UnusableError, UserError
 from selfsup.core.json_files import parse_json
+from selfsup.core.words import counted
 from selfsup.data.decode import SUFFIXES
 from selfsup.data.folders import count_suffixes, is_hidden
 from selfsup.data.labels import text_of
@@ -218,14 +220,14 @@ def _with_own_names(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _summed(notes: list[str]) -> list[str]:
     """Count what was left out."""
     others = [note.removeprefix("other ") for note in notes if note.startswith("other ")]
+    counts = Counter(notes)
     sentences = {
-        "hidden": "passed over {} hidden images",
-        "twice": "{} members have the name of an earlier one",
-        "further": "passed over {} further images of samples",
-        "no image": "{} samples have no image that is read",
+        "hidden": f"passed over {counted(counts['hidden'], 'hidden image')}",
+        "twice": f"{counted(counts['twice'], 'member has', 'members have')} the name of an earlier "
+        "one",
+        "further": f"passed over {counted(counts['further'], 'further image')} of samples",
+        "no image": f"{counted(counts['no image'], 'sample has', 'samples have')} no image that is "
+        "read",
     }
-    counted = [
-        sentence.format(notes.count(kind)) for kind, sentence in sentences.items() if kind in notes
-    ]
-    passed = f"passed over {len(others)} other files ({count_suffixes(others)})"
-    return counted + [passed] * bool(others)
+    passed = f"passed over {counted(len(others), 'other file')} ({count_suffixes(others)})"
+    return [words for kind, words in sentences.items() if counts[kind]] + [passed] * bool(others)

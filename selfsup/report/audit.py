@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from selfsup.core.words import counted
 from selfsup.data.audit import Audit
 from selfsup.data.decode import BadImage
 from selfsup.data.sources import Source
@@ -27,17 +28,18 @@ def summary(report: Audit) -> list[tuple[str, str]]:
         ("modes", _counts(report.modes)),
         ("turned by EXIF", str(report.turned)),
         ("16 bits and more", str(report.sixteen_bits)),
-        ("exact duplicates", f"{extra} in {len(report.exact)} groups"),
-        ("near duplicates", f"{near_extra} more; {len(report.near)} groups, {_largest(report)}"),
+        ("exact duplicates", f"{extra} in {counted(len(report.exact), 'group')}"),
+        ("near duplicates", f"{near_extra} more; {_groups(report.near)}"),
         ("--views.mean", " ".join(map(str, report.mean))),
         ("--views.std", " ".join(map(str, _usable(report.std)))),
     ]
     if report.too_large:
         lines.insert(
-            -2, ("not masked", f"{len(report.too_large)} groups: alike rather than copies?")
+            -2,
+            ("not masked", f"{counted(len(report.too_large), 'group')}: alike rather than copies?"),
         )
     if report.two_classes:
-        lines.insert(-2, ("one picture, two classes", f"{len(report.two_classes)} groups"))
+        lines.insert(-2, ("one picture, two classes", counted(len(report.two_classes), "group")))
     if report.sizes:
         smallest, median, largest = (
             f"{report.sizes[f'{word} height']} x {report.sizes[f'{word} width']}"
@@ -46,11 +48,14 @@ def summary(report: Audit) -> list[tuple[str, str]]:
         lines.insert(3, ("height x width", f"{smallest} to {largest}, median {median}"))
     if report.classes:
         counts = report.classes.values()
-        lines.insert(1, ("classes", f"{len(counts)} of {min(counts)} to {max(counts)} images"))
+        lines.insert(
+            1, ("classes", f"{len(counts)} of {min(counts)} to {counted(max(counts), 'image')}")
+        )
     if report.splits:
+        lie = counted(len(report.leaks), "group of duplicates lies", "groups of duplicates lie")
         lines += [
             ("splits", _counts(report.splits)),
-            ("leaks", f"{len(report.leaks)} groups of duplicates lie in more than one split"),
+            ("leaks", f"{lie} in more than one split"),
         ]
     return lines
 
@@ -60,8 +65,9 @@ def _usable(deviations: Sequence[float]) -> list[float]:
     return [std if std >= LEAST_STD else 1.0 for std in deviations]
 
 
-def _largest(report: Audit) -> str:
-    return f"the largest of {max(map(len, report.near), default=0)} images"
+def _groups(groups: Sequence[Sequence[int]]) -> str:
+    largest = f", the largest of {max(map(len, groups))} images" if groups else ""
+    return f"{counted(len(groups), 'group')}{largest}"
 
 
 def _counts(counts: dict[str, int]) -> str:
@@ -80,8 +86,9 @@ def audit_page(report: Audit, source: Source) -> str:
         if groups:
             sections.append(Section(title, [_pictures(groups, source)]))
     if report.classes:
-        counted = table(["class", "images"], report.classes.items())
-        sections.append(Section("Classes", [folded(f"{len(report.classes)} classes", counted)]))
+        in_each = table(["class", "images"], report.classes.items())
+        classes = counted(len(report.classes), "class", "classes")
+        sections.append(Section("Classes", [folded(classes, in_each)]))
     return page(report.data, *sections, kind="Audit", verdict=audit_verdict(report))
 
 
@@ -130,7 +137,7 @@ def _pictures(groups: Sequence[Sequence[int]], source: Source) -> str:
     """Show the first groups, a row for each."""
     rows = [grid(_group(source, group), "row") for group in groups[:SHOWN]]
     remaining = len(groups) - SHOWN
-    more = paragraph(f"and {remaining} more groups") if remaining > 0 else ""
+    more = paragraph(f"and {counted(remaining, 'more group')}") if remaining > 0 else ""
     return f'<div class="wide">{"".join(rows)}</div>{more}'
 
 

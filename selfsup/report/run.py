@@ -14,6 +14,7 @@ from selfsup.core.json_files import read_json
 from selfsup.core.json_lines import read_steps
 from selfsup.core.paths import run_in
 from selfsup.core.progress import SHORT
+from selfsup.core.words import counted
 from selfsup.core.yaml_files import read_yaml
 from selfsup.report.comparison import compared, side_by_side_figures
 from selfsup.report.curves import chart
@@ -244,7 +245,7 @@ def data(run: Files, name: str = "") -> list[str]:
     parts = [heading(name) if name else "", facts(rows)]
     if run.bad:
         listed = table(["image that cannot be read", "why"], run.bad[:200])
-        parts.append(folded(f"{len(run.bad)} images that cannot be read", listed))
+        parts.append(folded(f"{counted(len(run.bad), 'image')} that cannot be read", listed))
     return parts
 
 

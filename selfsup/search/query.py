@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from selfsup.core.errors import require
+from selfsup.core.words import counted
 from selfsup.data.embedding_parts import is_embedded
 from selfsup.encoders.bundle import load_bundle
 from selfsup.encoders.thresholds import GalleryThreshold, read_gallery_threshold
@@ -74,14 +75,14 @@ class SearchResult:
         if self.measured.told < size:
             return [
                 *sentences,
-                f"It was measured with pairs that suffice for {self.measured.told:,} images, and "
-                f"the index holds {size:,}: false ones may pass. Run selfsup verify on more "
-                "images, or give a higher --threshold.",
+                "It was measured with pairs that suffice for "
+                f"{counted(self.measured.told, 'image')}, and the index holds {size:,}: false ones "
+                "may pass. Run selfsup verify on more images, or give a higher --threshold.",
             ]
         if self.measured.false_alarms is not None:
             sentences.append(
-                f"Among {size:,} images at most {self.measured.false_alarms:.1%} of searches for "
-                "something else find one that passes, as selfsup verify measured."
+                f"Among {counted(size, 'image')} at most {self.measured.false_alarms:.1%} of "
+                "searches for something else find one that passes, as selfsup verify measured."
             )
         return sentences
 

@@ -16,6 +16,7 @@ import torch
 
 from selfsup.core.errors import require
 from selfsup.core.numerics import normalize
+from selfsup.core.words import counted
 from selfsup.data.embedding_parts import Manifest, read_part, vectors
 
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "selfsup embedding")
@@ -65,8 +66,8 @@ class StoreFacts:
         if self.whole:
             return ""
         return (
-            f"{self.parts} of {self.of} parts are there, and no index perhaps: the same selfsup "
-            "store again goes on"
+            f"{self.parts} of {counted(self.of, 'part is', 'parts are')} there, and no index "
+            "perhaps: the same selfsup store again goes on"
         )
 
 

@@ -59,11 +59,11 @@ def test_a_value_without_its_flag_is_told_where_it_goes(
 @pytest.mark.parametrize(
     ("config", "typed", "said"),
     [
-        (Pretrain, ["--data", "a"], "selfsup it needs --out runs/a: The run folder"),
-        (Pretrain, ["--out", "a"], "selfsup it needs --data images/: Images"),
-        (KNNConfig, ["--data", "a"], "selfsup it needs --model runs/a: "),
-        (Pretrain, [*NEEDED, "--batch"], "--batch needs a value: Number of images in one step"),
-        (Pretrain, ["--data", "--out", "b"], "--data needs a value: Images"),
+        (Pretrain, ["--data", "a"], "selfsup it needs --out runs/a. The run folder"),
+        (Pretrain, ["--out", "a"], "selfsup it needs --data images/. Images: a folder"),
+        (KNNConfig, ["--data", "a"], "selfsup it needs --model runs/a. The encoder: "),
+        (Pretrain, [*NEEDED, "--batch"], "--batch needs a value. Number of images in one step"),
+        (Pretrain, ["--data", "--out", "b"], "--data needs a value. Images: a folder"),
     ],
 )
 def test_what_is_missing_is_named_with_what_it_is(

@@ -190,10 +190,10 @@ def test_a_group_of_more_than_a_hundredth_is_told_and_only_its_equal_files_are_m
     assert [i for i in alike[:-2] if [i] not in units] == []
     assert [398, 399] in units
     message = not_masked(actual)
-    assert "1 groups of near duplicates have more than a hundredth of all images" in message
+    assert "1 group of near duplicates has more than a hundredth of all images" in message
     assert "--mask-duplicates takes only equal files of them as one" in message
     assert f"warning: {message}" not in str(summary(actual))
-    assert dict(summary(actual))["not masked"].startswith("1 groups")
+    assert dict(summary(actual))["not masked"].startswith("1 group:")
 
 
 def test_a_small_audit_has_no_group_that_is_too_large(messy: Source) -> None:
@@ -212,7 +212,7 @@ def test_one_picture_under_two_labels_is_told() -> None:
     images[3] = images[0]
     actual = audit(ArraySource(images, torch.tensor([0, 0, 1, 1]), ["cat", "dog"]), "x")
     assert actual.two_classes == [[0, 3]]
-    assert dict(summary(actual))["one picture, two classes"] == "1 groups"
+    assert dict(summary(actual))["one picture, two classes"] == "1 group"
     once = audit(ArraySource(images, torch.tensor([0, 0, 1, 0]), ["cat", "dog"]), "x")
     assert once.two_classes == []
     assert "one picture, two classes" not in dict(summary(once))

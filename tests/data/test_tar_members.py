@@ -92,7 +92,7 @@ def test_masks_and_further_views_of_a_sample_are_counted(
     assert pairs(source) == [("1.png", 5, "a"), ("2.left.png", 7, "b")]
     printed = capsys.readouterr().err
     assert "passed over 2 further images of samples" in printed
-    assert "1 samples have no image that is read" in printed
+    assert "1 sample has no image that is read" in printed
     assert "passed over 2 other files (.npy 1, .heic 1; convert images" in printed
 
 

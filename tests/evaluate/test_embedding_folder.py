@@ -394,9 +394,9 @@ def test_the_command_says_what_there_is(room: Path, tmp_path: Path) -> None:
     flags = flags_of(config_of(room, tmp_path / "out", share="1/2"))
     done = called("tools/embed.py", *flags)
     assert done.returncode == 0, done.stderr
-    assert "1 images cannot be read, such as class1/2.png: UnidentifiedImage" in done.stdout
+    assert "1 image cannot be read, such as class1/2.png: UnidentifiedImage" in done.stdout
     assert "2 of 3 parts are there, of 40 images at 24 pixels; 24 were embedded now" in done.stdout
-    assert "other shares make the 1 others" in done.stdout
+    assert "other shares make the 1 other" in done.stdout
     assert read_manifest(tmp_path / "out").data == str(room / "images")
     assert missing_parts(tmp_path / "out", read_manifest(tmp_path / "out")) == [1]
 

@@ -156,7 +156,7 @@ def test_overlap_is_intersection_over_union() -> None:
 def test_a_summary_counts_what_there_is(source: Source) -> None:
     lines = dict(summary(audit(source, "x")))
     assert lines["images"] == "8: 7 can be read, 1 cannot"
-    assert lines["exact duplicates"] == "1 in 1 groups"
+    assert lines["exact duplicates"] == "1 in 1 group"
     assert lines["height x width"] == "40 x 40 to 40 x 40, median 40 x 40"
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from launch import ROOT
 from PIL import Image
+from terminal import PYTHON, in_terminal
 
 from selfsup.config import EncoderConfig, IndexConfig, ViewsConfig
 from selfsup.encoders.encoder import build, export
@@ -41,6 +43,18 @@ def test_the_query_itself_is_no_hit(run: Path, k: int) -> None:
     assert "3.png" not in names
     assert len(set(names)) == len(names) == min(k, 11)
     assert result.itself == [["3.png"]]
+
+
+def test_the_command_breaks_no_word_and_tells_once_that_no_threshold_is_known(run: Path) -> None:
+    command: list[str | Path] = [PYTHON, ROOT / "tools" / "search.py", ".", "-k", "1", "--page", ""]
+    queries = [Path("images") / f"{i}.png" for i in range(2)]
+    plain = in_terminal([*command, *queries], run, columns=40)
+    assert plain.status == 0, plain.lines
+    assert [line for line in plain.lines if line.startswith("images/")] == [str(q) for q in queries]
+    assert plain.lines[-2:] == ["There is no threshold yet; selfsup", "  verify measures one."]
+    known = in_terminal([*command, *queries, "--threshold", "-1"], run, columns=40)
+    assert "images/0.png  known: nearest" in known.lines[0]
+    assert known.widest <= 40
 
 
 def test_a_copy_of_a_file_elsewhere_is_the_query_itself_too(run: Path, tmp_path: Path) -> None:
@@ -127,7 +141,7 @@ def test_a_threshold_measured_after_indexing_counts(run: Path, tmp_path: Path) -
         ({"1": 0.1, "20": -1.0, "50": 0.9}, "good", "Among 12 images at most 1.0% of searches"),
         ({"1": 0.1, "20": 2.0, "50": 2.1}, "mixed", "Among 12 images at most 1.0% of searches"),
         ({"1": 0.1, "5": 0.5, "20": -1.0}, "mixed", "with pairs that suffice for 5 images"),
-        ({"1": -1.0}, "mixed", "with pairs that suffice for 1 images, and the index holds 12"),
+        ({"1": -1.0}, "mixed", "with pairs that suffice for 1 image, and the index holds 12"),
     ],
 )
 def test_a_search_says_what_its_threshold_stands_for_in_such_a_gallery(

@@ -98,8 +98,8 @@ def facts(tmp_path: Path) -> StoreFacts:
 
 
 def test_a_store_is_whole_only_when_it_was_finished(facts: StoreFacts) -> None:
-    assert "0 of 1 parts are there" in facts.missing
-    assert "1 of 1 parts are there, and no index perhaps" in replace(facts, parts=1).missing
+    assert "0 of 1 part is there" in facts.missing
+    assert "1 of 1 part is there, and no index perhaps" in replace(facts, parts=1).missing
     assert replace(facts, parts=1, whole=True).missing == ""
 
 
