@@ -174,3 +174,17 @@ def test_no_result_is_written_where_something_else_is(
         assert f"{out} exists and is {what}" in sentence(place, tool, *flags, out)
     inside = sentence(place, tool, *flags, "text.txt/deeper/x")
     assert "--out text.txt/deeper/x cannot be made: text.txt is a file" in inside
+
+
+@pytest.mark.parametrize(
+    "tool", ["demo", "compare_losses", "compare_methods", "pictures", "cifar10", "gpu_check"]
+)
+def test_a_folder_that_cannot_be_made_is_told_before_the_work(place: Path, tool: str) -> None:
+    said = {
+        "text.txt": "text.txt exists and is no folder; choose another --out",
+        "text.txt/x": "--out text.txt/x cannot be made: text.txt is a file",
+        "/proc/z": "cannot write /proc/z: No such file or directory",
+    }
+    images = ("--data", "images", "--test", "images") if tool == "compare_methods" else ()
+    for out, why in said.items():
+        assert why in sentence(place, f"tools/{tool}.py", *images, "--out", out)
