@@ -240,6 +240,9 @@ def test_an_index_is_made_searched_added_to_and_taken_from(
     done = called("tools/index.py", *index, "--remove", "class1/2.png")
     assert done.returncode == 2
     assert "no image 'class1/2.png'; nothing was removed" in done.stderr
+    done = called("tools/index.py", *index, "--data", data, "--remove", "class0/0.png")
+    assert done.returncode == 2
+    assert "error: --remove and --data are two steps" in done.stderr
     done = called("tools/index.py", *index, "--data", data, "--add")
     assert "24 images" in done.stdout
     more: list[str | Path] = ["--out", tmp_path / "index", "--data", data, "--add"]
