@@ -188,6 +188,11 @@ WRONG = {
     "shots alone": (("knn", "--shots", "1"), "--shots takes labelled images from --data"),
     "memory": (("knn", "--memory", "much"), "--memory must read like 2GB or 500MB, not 'much'"),
     "share": (("linear", "--shares", "0"), "--shares must be above 0 and at most 1"),
+    "small share": (
+        ("linear", "--shares", "0.1", "1"),
+        "--shares 0.1 leaves no class 2 images, one of them to choose the probe's setting with: the "
+        "largest has 5 to train on, so give 0.4 or more",
+    ),
     "far": (("verify", "--far", "1"), "--far and --keep must be at least 0 and below 1"),
     "too many shots": (
         ("knn", "--test", "DATA", "--shots", "9"),
