@@ -190,8 +190,8 @@ WRONG = {
     "share": (("linear", "--shares", "0"), "--shares must be above 0 and at most 1"),
     "small share": (
         ("linear", "--shares", "0.1", "1"),
-        "--shares 0.1 leaves no class 2 images, one of them to choose the probe's setting with: the "
-        "largest has 5 to train on, so give 0.4 or more",
+        "--shares 0.1 leaves no class 2 images, one of them to choose the probe's setting with: "
+        "the largest has 5 to train on, so give 0.4 or more",
     ),
     "far": (("verify", "--far", "1"), "--far and --keep must be at least 0 and below 1"),
     "too many shots": (

@@ -43,8 +43,8 @@ WRONG = {
     "no image of a manifest": (
         PRE,
         ["--data", "gone.csv", *PRETRAIN, "--views.size", "0"],
-        "no image of a sample can be read; the first, never/1.png: FileNotFoundError: No such file or "
-        "directory. `selfsup audit --data gone.csv` lists why",
+        "no image of a sample can be read; the first, never/1.png: FileNotFoundError: No such file "
+        "or directory. `selfsup audit --data gone.csv` lists why",
     ),
     "small folder": (
         PRE,

@@ -177,6 +177,26 @@ def test_no_result_is_written_where_something_else_is(
 
 
 @pytest.mark.parametrize(
+    ("tool", "flags"),
+    [
+        *((tool, ("--model", "a", "--data", "missing")) for tool in ("knn", "verify", "health")),
+        ("report", ("missing",)),
+        ("neighbours", ("a", "--data", "missing")),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_told_before_the_work(
+    place: Path, tool: str, flags: tuple[str, ...]
+) -> None:
+    said = {
+        "images": "--out images is a folder; name a file in it",
+        "text.txt/x": "text.txt exists and is no folder; choose another --out",
+        "text.txt/deeper/x": "--out text.txt/deeper cannot be made: text.txt is a file",
+    }
+    for out, why in said.items():
+        assert why in sentence(place, f"tools/{tool}.py", *flags, "--out", out)
+
+
+@pytest.mark.parametrize(
     "tool", ["demo", "compare_losses", "compare_methods", "pictures", "cifar10", "gpu_check"]
 )
 def test_a_folder_that_cannot_be_made_is_told_before_the_work(place: Path, tool: str) -> None:

@@ -86,6 +86,18 @@ def check_no_file(folder: Path, *, otherwise: str) -> Path:
     return there
 
 
+def check_file(file: Path) -> None:
+    """Refuse a file of --out that cannot be written, before the work and not after.
+
+    Raises:
+        UserError: it is a folder, a file is where its folder would be, or nothing can be written
+            there.
+    """
+    require(not file.is_dir(), f"--out {file} is a folder; name a file in it")
+    check_no_file(file.parent, otherwise="no folder")
+    require_writable(file.parent)
+
+
 def make_folder(folder: Path) -> None:
     """Make the folder of --out, which may be there already and hold anything.
 
