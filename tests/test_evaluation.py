@@ -188,6 +188,11 @@ WRONG = {
     "shots alone": (("knn", "--shots", "1"), "--shots takes labelled images from --data"),
     "memory": (("knn", "--memory", "much"), "--memory must read like 2GB or 500MB, not 'much'"),
     "share": (("linear", "--shares", "0"), "--shares must be above 0 and at most 1"),
+    "small share": (
+        ("linear", "--shares", "0.1", "1"),
+        "--shares 0.1 leaves no class 2 images, one of them to choose the probe's setting with: "
+        "the largest has 5 to train on, so give 0.4 or more",
+    ),
     "far": (("verify", "--far", "1"), "--far and --keep must be at least 0 and below 1"),
     "too many shots": (
         ("knn", "--test", "DATA", "--shots", "9"),
@@ -240,6 +245,9 @@ def test_an_index_is_made_searched_added_to_and_taken_from(
     done = called("tools/index.py", *index, "--remove", "class1/2.png")
     assert done.returncode == 2
     assert "no image 'class1/2.png'; nothing was removed" in done.stderr
+    done = called("tools/index.py", *index, "--data", data, "--remove", "class0/0.png")
+    assert done.returncode == 2
+    assert "error: --remove and --data are two steps" in done.stderr
     done = called("tools/index.py", *index, "--data", data, "--add")
     assert "24 images" in done.stdout
     more: list[str | Path] = ["--out", tmp_path / "index", "--data", data, "--add"]

@@ -28,6 +28,7 @@ def prepare(root: Path) -> None:
     torch.save({"conv1.weight": Evil()}, root / "evil.pth")
     torch.save({"other.weight": torch.zeros(2)}, root / "other.pth")
     np.savez(root / "float.npz", images=np.zeros((4, 8, 8, 3), np.float32))
+    (root / "gone.csv").write_text("path\nnever/1.png\nnever/2.png\n")
     (root / "typo.yaml").write_text("seed: 1\noptim:\n  learning: 0.1\n")
     (root / "mistyped.yaml").write_text("seed: 1\n\nbatch: many\n")
 
@@ -39,6 +40,12 @@ SUPCON = ("--method.loss", "supcon", "--method.miner", "multi-similarity")
 WRONG = {
     "missing folder": (PRE, ["--data", "imagse", *PRETRAIN], "imagse does not exist (did you mean"),
     "no images": (PRE, ["--data", "empty", *PRETRAIN], "empty holds no images"),
+    "no image of a manifest": (
+        PRE,
+        ["--data", "gone.csv", *PRETRAIN, "--views.size", "0"],
+        "no image of a sample can be read; the first, never/1.png: FileNotFoundError: No such file "
+        "or directory. `selfsup audit --data gone.csv` lists why",
+    ),
     "small folder": (
         PRE,
         ["--data", "flat", *PRETRAIN, "--batch", "64"],

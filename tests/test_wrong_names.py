@@ -174,3 +174,37 @@ def test_no_result_is_written_where_something_else_is(
         assert f"{out} exists and is {what}" in sentence(place, tool, *flags, out)
     inside = sentence(place, tool, *flags, "text.txt/deeper/x")
     assert "--out text.txt/deeper/x cannot be made: text.txt is a file" in inside
+
+
+@pytest.mark.parametrize(
+    ("tool", "flags"),
+    [
+        *((tool, ("--model", "a", "--data", "missing")) for tool in ("knn", "verify", "health")),
+        ("report", ("missing",)),
+        ("neighbours", ("a", "--data", "missing")),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_told_before_the_work(
+    place: Path, tool: str, flags: tuple[str, ...]
+) -> None:
+    said = {
+        "images": "--out images is a folder; name a file in it",
+        "text.txt/x": "text.txt exists and is no folder; choose another --out",
+        "text.txt/deeper/x": "--out text.txt/deeper cannot be made: text.txt is a file",
+    }
+    for out, why in said.items():
+        assert why in sentence(place, f"tools/{tool}.py", *flags, "--out", out)
+
+
+@pytest.mark.parametrize(
+    "tool", ["demo", "compare_losses", "compare_methods", "pictures", "cifar10", "gpu_check"]
+)
+def test_a_folder_that_cannot_be_made_is_told_before_the_work(place: Path, tool: str) -> None:
+    said = {
+        "text.txt": "text.txt exists and is no folder; choose another --out",
+        "text.txt/x": "--out text.txt/x cannot be made: text.txt is a file",
+        "/proc/z": "cannot write /proc/z: No such file or directory",
+    }
+    images = ("--data", "images", "--test", "images") if tool == "compare_methods" else ()
+    for out, why in said.items():
+        assert why in sentence(place, f"tools/{tool}.py", *images, "--out", out)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selfsup.core.cli import run as launch
+from selfsup.core.paths import make_folder
 
 SPLITS = {"train": [f"data_batch_{i}.png" for i in range(1, 6)], "test": ["test_batch.png"]}
 
@@ -31,7 +32,7 @@ def main(config: Config) -> None:
     from selfsup.core.errors import UserError
 
     package, out = Path(config.package), Path(config.out)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     Image.MAX_IMAGE_PIXELS = 20_000_000  # a sheet has 10,000 rows of 1,024 pixels
     for split, sheets in SPLITS.items():
         try:

@@ -22,6 +22,7 @@ from selfsup.config import (
     TripletConfig,
 )
 from selfsup.core.cli import run as launch
+from selfsup.core.paths import make_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,10 +79,11 @@ def main(config: Config) -> None:
     from selfsup.data.demo_faces import write_demo_faces
 
     out = Path(config.out)
+    make_folder(out)
     results: dict[str, list[dict[str, Tensor]]] = {}
     for seed in range(config.seeds):
         folder = out / f"seed{seed}"
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)
         train, test = write_demo_faces(folder, side=demo.SIDE, seed=seed)
         pretrained = str(folder / "pretrained")
         pretrain_simclr.main(

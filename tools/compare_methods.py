@@ -31,6 +31,7 @@ from selfsup.config import (
 )
 from selfsup.core.cli import run as launch
 from selfsup.core.errors import UserError, did_you_mean, require
+from selfsup.core.paths import make_folder
 
 ENCODER = EncoderConfig(name="test_resnet", stem="standard")
 VIT = EncoderConfig(name="test_vit", args="{global_pool: avg, fc_norm: false}")
@@ -97,7 +98,7 @@ def main(config: Config) -> None:
     elif not config.teacher:
         names.remove("distil")
     out = Path(config.out)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     plan = _plan(config, names)
     figures: dict[str, Any] = {"random weights": _figures(ENCODER.name, "random", config)}
     for name in names:

@@ -23,6 +23,7 @@ from selfsup.config import (
     ViewsConfig,
 )
 from selfsup.core.cli import run as launch
+from selfsup.core.paths import make_folder
 
 if TYPE_CHECKING:
     from selfsup.recipes import pretrain_simclr
@@ -61,7 +62,7 @@ def main(config: Config) -> None:
     from selfsup.data.demo_faces import write_demo_faces
 
     out = Path(config.out)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     train, test = write_demo_faces(out, side=SIDE, seed=config.seed)
     pretrained, finetuned = str(out / "pretrained"), str(out / "finetuned")
     print("1 of 3: pretraining without names")

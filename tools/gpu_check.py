@@ -18,6 +18,7 @@ from typing import Any
 
 from selfsup.core.cli import run as launch
 from selfsup.core.errors import UserError, require
+from selfsup.core.paths import make_folder
 
 BENCH = Path(__file__).parent / "bench"
 PIECES: dict[str, tuple[str, float]] = {
@@ -58,7 +59,7 @@ def main(config: Config) -> None:
     """Run what is missing, print the table, exit with 1 where a figure misses its bound."""
     names = chosen(config)
     folder = Path(config.out)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     began = time.monotonic()
     for name in names:
         file = folder / f"{name}.json"

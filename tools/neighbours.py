@@ -16,6 +16,7 @@ from tyro.conf import Positional, arg
 
 from selfsup.core.cli import run as launch
 from selfsup.core.errors import UserError, require
+from selfsup.core.paths import check_file
 from selfsup.core.words import counted
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def main(config: Config) -> None:
         f"--queries {config.queries} and --k {config.k} must be above 0, --side {config.side} at "
         "least 16",
     )
+    check_file(Path(config.out))
     source = _images(config)
     queries = _draw_queries(source, config)
     columns = [

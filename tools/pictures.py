@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from selfsup.core.cli import run as launch
+from selfsup.core.paths import make_folder
 
 SIDE = 64  # pixels of a drawing
 DRAWN: dict[str, Any] = {
@@ -53,7 +54,7 @@ def main(config: Config) -> None:
     from selfsup.evaluate.run import retrieval
 
     out = Path(config.out)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     train, test = write_demo_drawings(out, side=SIDE, seed=config.seed)
     pretrained, finetuned = str(out / "pretrained"), str(out / "finetuned")
     first = demo.pretraining(train, pretrained, steps=config.steps, seed=config.seed)

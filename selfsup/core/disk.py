@@ -22,6 +22,8 @@ CANNOT_FLUSH = {
     getattr(errno, "EOPNOTSUPP", errno.EINVAL),
 }
 """Errors of systems that have no handles of folders, and of file systems without fsync."""
+IN_RUST = r"os error (\d+)"
+"""How libraries in Rust, safetensors and Lance, tell an errno, among places in their source."""
 WAITS = (0.5, 2.0)
 """Seconds between the three tries."""
 RACES = 20
@@ -51,7 +53,7 @@ def write_to(
         try:
             return work()
         except Exception as error:
-            code = _code(error)
+            code = code_of(error)
             if code is None:
                 raise
             clean()
@@ -64,7 +66,8 @@ def write_to(
 def cannot_write(place: Path, code: int, error: Exception, *, needed: int = 0) -> UserError:
     """Make the error that says why `place` cannot be written, and what to do."""
     if code not in FULL:
-        reason = getattr(error, "strerror", None) or str(error)
+        named = os.strerror(code) if re.search(IN_RUST, str(error)) else str(error)
+        reason = getattr(error, "strerror", None) or named
         return UserError(f"cannot write {place}: {reason}. Choose a place that can be written")
     size = f"it needs {needed / 1e6:.1f} MB, and " if needed else ""
     return NoRoomError(
@@ -127,12 +130,14 @@ def same_permissions(folder: Path, like: str) -> None:
             file.chmod(mode)
 
 
-def _code(error: Exception) -> int | None:
+def code_of(error: Exception) -> int | None:
     """Return the errno of an error of the system; None for any other error."""
-    if isinstance(error, OSError):
-        return error.errno or errno.EIO
-    match = re.search(r"os error (\d+)", str(error))  # safetensors writes in Rust
-    return int(match[1]) if match and type(error).__name__ == "SafetensorError" else None
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    match = re.search(IN_RUST, str(error))
+    if match and (isinstance(error, OSError) or type(error).__name__ == "SafetensorError"):
+        return int(match[1])
+    return errno.EIO if isinstance(error, OSError) else None
 
 
 def require_writable(folder: Path) -> None:

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from selfsup.core.disk import require_writable
 from selfsup.core.errors import require
 from selfsup.core.secrets import without_passwords
 
@@ -62,6 +63,19 @@ def check_output(folder: Path, *, mark: str, otherwise: str) -> None:
     Raises:
         UserError: it holds other files, or a file is where it or one of its parents would be.
     """
+    there = check_no_file(folder, otherwise=otherwise)
+    require(
+        there != folder or (folder / mark).exists() or not any(folder.iterdir()),
+        f"{folder} exists and is {otherwise}; choose another --out",
+    )
+
+
+def check_no_file(folder: Path, *, otherwise: str) -> Path:
+    """Refuse a folder where a file is in its way; return it, or its nearest parent that is there.
+
+    Raises:
+        UserError: a file is where it or one of its parents would be.
+    """
     there = next(path for path in (folder, *folder.parents, Path()) if path.exists())
     require(
         there.is_dir(),
@@ -69,7 +83,27 @@ def check_output(folder: Path, *, mark: str, otherwise: str) -> None:
         if there == folder
         else f"--out {folder} cannot be made: {there} is a file; choose another --out",
     )
-    require(
-        there != folder or (folder / mark).exists() or not any(folder.iterdir()),
-        f"{folder} exists and is {otherwise}; choose another --out",
-    )
+    return there
+
+
+def check_file(file: Path) -> None:
+    """Refuse a file of --out that cannot be written, before the work and not after.
+
+    Raises:
+        UserError: it is a folder, a file is where its folder would be, or nothing can be written
+            there.
+    """
+    require(not file.is_dir(), f"--out {file} is a folder; name a file in it")
+    check_no_file(file.parent, otherwise="no folder")
+    require_writable(file.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of --out, which may be there already and hold anything.
+
+    Raises:
+        UserError: a file is in its way, or it cannot be written.
+    """
+    check_no_file(folder, otherwise="no folder")
+    require_writable(folder)
+    folder.mkdir(parents=True, exist_ok=True)

@@ -95,6 +95,15 @@ def sample(source: Source, most: int) -> list[np.ndarray]:
     return images
 
 
+def why_unreadable(source: Source, position: int) -> str:
+    """Say why an image cannot be read; nothing of one that can."""
+    try:
+        source.pixels(position)
+    except BadImage as error:
+        return str(error)
+    return ""
+
+
 def check_sides(where: Any, images: np.ndarray) -> None:
     """Refuse images [n, h, w, c] without height or width: compiled loops would leave their memory.
 

@@ -3,10 +3,14 @@
 Each takes a config and returns an `Evaluation`, as those in `run.py` do.
 """
 
+import math
 from typing import Any
+
+from torch import Tensor
 
 from selfsup.config import KNNConfig, LinearConfig
 from selfsup.core.errors import UserError, require
+from selfsup.core.labels import class_labels
 from selfsup.core.live import activity
 from selfsup.core.progress import bar
 from selfsup.evaluate.comparison import Measurement, accuracy, compare
@@ -131,6 +135,7 @@ def _measure_linear(train: Features, test: Features | None, config: LinearConfig
         fitted, held_out = split_rows(train.labels, fraction=0.2, seed=config.seed)
         train, test = train.select(fitted.tolist()), train.select(held_out.tolist())
         test, protocol = test._replace(bad=0), "a fifth of each class held out"
+    _check_shares(train.labels, config.shares)
     values, facts = {}, {"protocol": protocol, "unreadable": unreadable + test.bad}
     for fraction in config.shares:
         few = train
@@ -144,6 +149,23 @@ def _measure_linear(train: Features, test: Features | None, config: LinearConfig
         facts[name] = f"{len(few.x)} images, {setting}"
         facts["converged"] = facts.get("converged", True) and probe.converged
     return Measurement(values, facts | {"test": len(test.x)})
+
+
+def _check_shares(labels: Tensor, fractions: tuple[float, ...]) -> None:
+    """Refuse a share that leaves no class a second image, which the probe's setting is chosen on.
+
+    Raises:
+        ValueError: with the share that would do.
+    """
+    largest = int(class_labels(labels).unique(return_counts=True)[1].max())
+    enough = math.ceil(200 / largest) / 100  # of its images: two or more
+    for fraction in fractions:
+        if fraction < 1 and largest > 2 and round(fraction * largest) < 2:
+            raise ValueError(
+                f"--shares {fraction:g} leaves no class 2 images, one of them to choose the "
+                f"probe's setting with: the largest has {largest} to train on, so give {enough:g} "
+                "or more"
+            )
 
 
 def _fit_probe(train: Features, test: Features, fraction: float, config: LinearConfig) -> Probe:

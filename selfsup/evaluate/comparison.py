@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from selfsup.config import EvaluateConfig
-from selfsup.core.distributed import from_main, is_main
+from selfsup.core.distributed import from_main, is_main, on_main
 from selfsup.core.errors import UserError, require
 from selfsup.core.live import doing
+from selfsup.core.paths import check_file
 from selfsup.core.settings import to_dict
 from selfsup.evaluate.intervals import Figure, figure
 from selfsup.evaluate.model import EvaluatedModel, open_baselines, open_model
@@ -72,6 +73,8 @@ def compare(
     """
     parse_bytes(config.memory)
     require(config.resamples >= 0, f"--resamples must be 0 or more, not {config.resamples}")
+    if config.out:
+        on_main(lambda: check_file(Path(config.out)))
     model = open_model(config)
     measured = _measure_all([model, *open_baselines(model, config)], config, embed, measure)
     runs = [open_model(replace(config, model=run)) for run in config.seeds]

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from selfsup.config import CompareDistilledConfig
-from selfsup.core.distributed import start
+from selfsup.core.distributed import on_main, start
 from selfsup.core.errors import flags_renamed, require
+from selfsup.core.paths import check_file
 from selfsup.core.settings import to_dict
 from selfsup.core.version import __version__
 from selfsup.data.subset import searchable_images
@@ -152,6 +153,8 @@ def compare_distilled(config: CompareDistilledConfig) -> CompareDistilled:
         UserError: a setting is wrong, a model cannot be opened, or the images have no two classes.
     """
     _check(config)
+    if config.out:
+        on_main(lambda: check_file(Path(config.out)))
     opened = {role: _open(role, name, config) for role, name in _names(config).items()}
     features = {role: _features(model, config) for role, model in opened.items()}
     measured = {role: _measure(each, config) for role, each in features.items()}

@@ -34,7 +34,7 @@ class BuiltIndex:
 
 
 def build_index(config: IndexConfig) -> BuiltIndex:
-    """Make an index of images, or add to one and take from one, and write it.
+    """Make an index of images, add to one or take from one, and write it.
 
     Every process embeds its slice; the main process writes.
 
@@ -43,6 +43,11 @@ def build_index(config: IndexConfig) -> BuiltIndex:
             else.
     """
     require(bool(config.data) or bool(config.remove), "give --data, or names to --remove")
+    require(
+        not (config.data and config.remove),
+        "--remove and --data are two steps, for --data may hold what is removed: take the images "
+        "out without --data, then --add others",
+    )
     require(not (config.ann and config.qdrant), "--ann and --qdrant are two engines: choose one")
     parquet("an index")  # before minutes of embedding
     model = open_model(config)

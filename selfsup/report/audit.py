@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from selfsup.config import TrainConfig
 from selfsup.core.words import counted
 from selfsup.data.audit import Audit
 from selfsup.data.decode import BadImage
@@ -11,6 +12,8 @@ from selfsup.report.pictures import grid, picture, small
 
 LEAST_STD = 0.01
 """Smallest deviation to advise: divided by a smaller one, changes of colour would be all."""
+MAX_BAD = TrainConfig.max_bad
+"""Fraction of images that cannot be read, above which training stops if it is not told a larger."""
 LISTED = 1000
 """Images that cannot be read, by name."""
 SHOWN, OF_GROUP = 12, 5
@@ -99,20 +102,29 @@ def _more(report: Audit) -> str:
 
 def audit_verdict(report: Audit) -> Verdict:
     """Say in order of weight what is wrong with the images, and what to do about it."""
+    images, unreadable = len(report.names), len(report.bad)
+    if unreadable == images:
+        return Verdict("bad", "No image can be read", ["Training and evaluations refuse them all."])
+    refused = unreadable > MAX_BAD * images
     serious = {
         "groups of copies lie in more than one split: figures on them are too good": report.leaks,
         "pictures are in two classes: a label is wrong, or the classes overlap": report.two_classes,
     }
     copies = sum(len(group) - 1 for group in report.near)
     minor = {
-        "images cannot be read; training takes the next good one": len(report.bad),
+        "images cannot be read; training takes the next good one": 0 if refused else unreadable,
         "images are copies of others: --audit with --mask-duplicates keeps them from being "
         "each other's negatives": copies,
     }
     sentences = [f"{len(groups):,} {words}." for words, groups in serious.items() if groups]
+    if refused:
+        sentences.append(
+            f"{unreadable:,} images cannot be read, {unreadable / images:.1%} of them; training "
+            f"stops above --max-bad, by default {MAX_BAD:.0%}."
+        )
     bad = bool(sentences)
     sentences += [f"{count:,} {words}." for words, count in minor.items() if count]
-    total = f"{len(report.names):,} images were read"
+    total = f"{images:,} images were read"
     if bad:
         return Verdict("bad", "Mend these images before you train or measure", sentences)
     if sentences:

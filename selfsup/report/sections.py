@@ -11,6 +11,7 @@ from selfsup.config import TrainConfig, ViewsConfig
 from selfsup.core.cli import from_file
 from selfsup.core.errors import UserError, require
 from selfsup.core.live import doing
+from selfsup.core.paths import check_file
 from selfsup.core.progress import bar
 from selfsup.data.held_out import hold_out
 from selfsup.data.open import is_local, open_source, require_named, training_source
@@ -194,6 +195,8 @@ def write_report(
     """
     require(len(folders) > 0, "give a run folder")
     require(most > 1, f"--most must be above 1, not {most}")
+    if out is not None:
+        check_file(out)
     runs = [read_run(folder) for folder in folders]
     if out is None:
         out = runs[0].folder / "report.html" if len(runs) == 1 else Path("report.html")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from selfsup.core.disk import cannot_write
+from selfsup.core.disk import cannot_write, code_of
 from selfsup.core.errors import UserError, require
 from selfsup.data.embedding_parts import Manifest, parquet
 from selfsup.search.stored_rows import NUMBERS, StoredRows, StoreFacts, read_rows
@@ -37,7 +37,7 @@ def export(destination: Destination, folder: Path, manifest: Manifest, facts: St
         count = write(partial, batches, facts)
         partial.replace(out)
     except (OSError, RuntimeError) as error:  # FAISS raises the latter
-        raise cannot_write(out, getattr(error, "errno", 0) or 0, error) from None
+        raise cannot_write(out, code_of(error) or 0, error) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return count

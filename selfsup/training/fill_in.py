@@ -1,5 +1,6 @@
 """Fill in the settings that a command leaves to its images and to the encoder it starts from."""
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,14 +19,14 @@ from selfsup.config.presets import Preset, largest_side, preset_encoder
 from selfsup.config.views import size_for
 from selfsup.core import distributed
 from selfsup.core.disk import require_writable
-from selfsup.core.errors import require
+from selfsup.core.errors import UserError, require
 from selfsup.core.live import doing
 from selfsup.core.progress import say
 from selfsup.core.settings import checked
 from selfsup.data.held_out import fraction_held_out, hold_out
 from selfsup.data.open import training_source
 from selfsup.data.samplers import PKSampler, Sampler, batch_shape
-from selfsup.data.sources import Source, sample
+from selfsup.data.sources import Source, sample, why_unreadable
 from selfsup.data.subset import only_labelled
 from selfsup.encoders.encoder import build_for
 from selfsup.encoders.start import Start
@@ -104,7 +105,7 @@ def fill_in(
     doing("opening the images")
     source = training_source(config)
     if not config.views.size:
-        size = size_for(shorter_sides(source), largest_side(config.preset, device))
+        size = size_for(shorter_sides(source, config), largest_side(config.preset, device))
         config = replace(config, views=replace(config.views, size=size))
     if isinstance(config, FinetuneConfig) and source.labels is not None:
         return _of_labelled(config, source, start)
@@ -303,14 +304,20 @@ def _rate(config: FinetuneConfig, source: Source, start: Start | None) -> float:
     return rate * own / given
 
 
-def shorter_sides(source: Source) -> list[int]:
+def shorter_sides(source: Source, config: TrainConfig) -> list[int]:
     """Measure the shorter sides of a sample of the images, in pixels.
 
     Raises:
         UserError: none of the sample can be read.
     """
     sides = [min(image.shape[:2]) for image in sample(source, SAMPLED)]
-    require(bool(sides), "no image of a sample can be read; selfsup audit --data lists why")
+    if not sides:
+        named = {"--data": config.data, "--split": config.split}
+        flags = [word for pair in named.items() if pair[1] for word in pair]
+        raise UserError(
+            f"no image of a sample can be read; the first, {source.name(0)}: "
+            f"{why_unreadable(source, 0)}. `{shlex.join(['selfsup', 'audit', *flags])}` lists why"
+        )
     return sides
 
 

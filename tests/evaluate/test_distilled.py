@@ -210,7 +210,7 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "no rounds": (("--rounds", "-1"), "--rounds must be above 0, not -1"),
     "no images to time": (("--timed", "0"), "--timed must be above 0, not 0"),
     "weights twice": (("--init", "x.pth"), "--teacher teacher brings its own weights"),
-    "no room": (("--out", "images"), "cannot write images"),
+    "no room": (("--out", "images"), "--out images is a folder; name a file in it"),
 }
 
 

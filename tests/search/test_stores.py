@@ -238,6 +238,10 @@ def test_files_are_whole_or_not_there_and_replace_nothing(tmp_path: Path, kind: 
     assert "is there already: remove it" in stored(folder, to).stderr
     with pytest.raises(UserError, match="only databases"), open_store(parse_destination(to)):
         pass
+    unmade = stored(folder, f"{kind}:/proc/z")
+    assert unmade.returncode == 2
+    sentence = "cannot write /proc/z: No such file or directory. Choose a place that can be written"
+    assert " ".join(unmade.stderr.split()).endswith(f"error: {sentence}")
     part_file(folder, 1).unlink()
     with pytest.raises(UserError, match="has 2 of 3 parts"):
         store_folder(folder, f"{to}2")
