@@ -190,6 +190,7 @@ def test_a_file_that_cannot_be_written_is_told_before_the_work(
     said = {
         "images": "--out images is a folder; name a file in it",
         "text.txt/x": "text.txt exists and is no folder; choose another --out",
+        LONG: "File name too long. Choose a place that can be written",
         "text.txt/deeper/x": "--out text.txt/deeper cannot be made: text.txt is a file",
     }
     for out, why in said.items():
@@ -203,6 +204,7 @@ def test_a_folder_that_cannot_be_made_is_told_before_the_work(place: Path, tool:
     said = {
         "text.txt": "text.txt exists and is no folder; choose another --out",
         "text.txt/x": "--out text.txt/x cannot be made: text.txt is a file",
+        LONG: "File name too long. Choose a place that can be written",
         "/proc/z": "cannot write /proc/z: No such file or directory",
     }
     images = ("--data", "images", "--test", "images") if tool == "compare_methods" else ()

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from selfsup.core.disk import require_writable
+from selfsup.core.disk import cannot_write, require_writable
 from selfsup.core.errors import require
 from selfsup.core.secrets import without_passwords
 
@@ -76,7 +76,10 @@ def check_no_file(folder: Path, *, otherwise: str) -> Path:
     Raises:
         UserError: a file is where it or one of its parents would be.
     """
-    there = next(path for path in (folder, *folder.parents, Path()) if path.exists())
+    try:
+        there = next(path for path in (folder, *folder.parents, Path()) if path.exists())
+    except OSError as error:  # too long a name, or a folder that is shut
+        raise cannot_write(folder, error.errno or 0, error) from None
     require(
         there.is_dir(),
         f"{folder} exists and is {otherwise}; choose another --out"
@@ -93,7 +96,10 @@ def check_file(file: Path) -> None:
         UserError: it is a folder, a file is where its folder would be, or nothing can be written
             there.
     """
-    require(not file.is_dir(), f"--out {file} is a folder; name a file in it")
+    try:
+        require(not file.is_dir(), f"--out {file} is a folder; name a file in it")
+    except OSError as error:
+        raise cannot_write(file, error.errno or 0, error) from None
     check_no_file(file.parent, otherwise="no folder")
     require_writable(file.parent)
 
