@@ -210,3 +210,16 @@ def test_a_folder_that_cannot_be_made_is_told_before_the_work(place: Path, tool:
     images = ("--data", "images", "--test", "images") if tool == "compare_methods" else ()
     for out, why in said.items():
         assert why in sentence(place, f"tools/{tool}.py", *images, "--out", out)
+
+
+@pytest.mark.parametrize(
+    ("tool", "flags"),
+    [
+        ("recipes/pretrain_simclr.py", ("--data", "images", "--out", LONG)),
+        ("tools/report.py", (LONG,)),
+    ],
+)
+def test_a_name_that_no_disk_takes_is_told(place: Path, tool: str, flags: tuple[str, ...]) -> None:
+    done = called(tool, *flags, cwd=place)
+    assert done.returncode == 2
+    assert done.stderr.endswith("xxx... is too long for the name of a file or folder\n")

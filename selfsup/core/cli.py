@@ -23,7 +23,7 @@ from selfsup.core.flags import check_flags
 from selfsup.core.help import short_help
 from selfsup.core.live import live
 from selfsup.core.memory import shortage_named
-from selfsup.core.paths import urls_in
+from selfsup.core.paths import long_names_told, urls_in
 from selfsup.core.processors import APPLE_FALLBACK, asked_device
 from selfsup.core.settings import checked, line_of, to_dict, with_values
 from selfsup.core.stopping import (
@@ -84,7 +84,7 @@ def attempt(work: Callable[[], None]) -> int:
         os.environ.setdefault(APPLE_FALLBACK, "1")
     watch_parent()
     try:
-        with live(), handled(), announced(), shortage_named():
+        with live(), handled(), announced(), shortage_named(), long_names_told():
             work()
             say_if_late()
     except UserError as error:

@@ -1,10 +1,13 @@
 """Names of files and folders, as a user gives them."""
 
+import contextlib
+import errno
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from selfsup.core.disk import cannot_write, require_writable
-from selfsup.core.errors import require
+from selfsup.core.errors import UserError, require
 from selfsup.core.secrets import without_passwords
 
 
@@ -14,6 +17,22 @@ def exists(text: str) -> bool:
         return Path(text).exists()
     except OSError:
         return False
+
+
+@contextlib.contextmanager
+def long_names_told() -> Iterator[None]:
+    """Turn the error of a name that no disk takes, wherever it is met, into a sentence.
+
+    Raises:
+        UserError: a name was too long.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        begin = str(error.filename)[:40]
+        raise UserError(f"{begin}... is too long for the name of a file or folder") from None
 
 
 def is_url(text: str) -> bool:
