@@ -4,12 +4,16 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
 from selfsup.core import compiled
 
 # One thread: tests are tiny, and threads of two workers would get in each other's way.
 torch.set_num_threads(1)
+# Without deadlines: others may use the machine meanwhile.
+settings.register_profile("untimed", settings(), deadline=None)
+settings.load_profile("untimed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
