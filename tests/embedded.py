@@ -7,7 +7,10 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
-from selfsup.data.embedding_parts import Manifest, part_file
+from selfsup.data.embedding_parts import Manifest, part_file, read_manifest
+from selfsup.search.open_store import open_store
+from selfsup.search.stored_rows import facts_of, read_rows
+from selfsup.search.stores import parse_destination
 
 
 def unit(n: int, d: int, seed: int = 0) -> np.ndarray:
@@ -60,3 +63,11 @@ def embedded_folder(
         pyarrow.parquet.write_table(pyarrow.table(table), part_file(folder, number))
     (folder / "embeddings.json").write_text(manifest.to_json())
     return folder
+
+
+def store_first_part(folder: Path, to: str) -> None:
+    """Store as much of a folder of embeddings as a load that ended after its first part."""
+    manifest = read_manifest(folder)
+    with open_store(parse_destination(to)) as store:
+        store.begin(facts_of(folder, manifest))
+        store.put(read_rows(folder, manifest, 0), 1)

@@ -14,14 +14,13 @@ import numpy as np
 import psycopg
 import pytest
 import torch
-from embedded import embedded_folder, unit
+from embedded import embedded_folder, store_first_part, unit
 from launch import called, environment
 from pictures import folder
 from postgres import Server, postgres_server
 
 from selfsup.config import EmbedConfig, EncoderConfig, ViewsConfig
 from selfsup.core.errors import InUseError, UserError
-from selfsup.data.embedding_parts import read_manifest
 from selfsup.encoders.encoder import build, export
 from selfsup.evaluate.embedding_folder import embed_folder
 from selfsup.report.search import search_page
@@ -29,7 +28,7 @@ from selfsup.search import postgres as tables
 from selfsup.search.neighbours import nearest
 from selfsup.search.open_store import open_store
 from selfsup.search.query import search_index
-from selfsup.search.stored_rows import StoredRows, facts_of, read_rows
+from selfsup.search.stored_rows import StoredRows
 from selfsup.search.stored_search import search_store
 from selfsup.search.stores import StoredHit, parse_destination, parse_where
 from selfsup.search.storing import remove_rows, store_folder
@@ -290,10 +289,7 @@ def test_after_a_part_of_one_folder_another_is_stored_from_its_beginning(
     to: str, tmp_path: Path
 ) -> None:
     cut_off = embedded_folder(tmp_path / "e", unit(20, 4), part=8)
-    manifest = read_manifest(cut_off)
-    with open_store(parse_destination(to)) as store:
-        store.begin(facts_of(cut_off, manifest))
-        store.put(read_rows(cut_off, manifest, 0), 1)
+    store_first_part(cut_off, to)
     other = embedded_folder(tmp_path / "f", unit(20, 4, seed=1), part=8, data="/others")
     stored = store_folder(other, to)
     assert (stored.first, stored.changed, stored.rows) == (0, 20, 28)

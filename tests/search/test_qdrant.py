@@ -7,16 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from embedded import embedded_folder, unit
+from embedded import embedded_folder, store_first_part, unit
 from launch import run
 from qdrant import QdrantServer, qdrant_server
 from qdrant_client import QdrantClient, models
 
 from selfsup.core.errors import UserError
-from selfsup.data.embedding_parts import read_manifest
 from selfsup.search import qdrant as collections
 from selfsup.search.open_store import open_store
-from selfsup.search.stored_rows import OWN, facts_of, read_rows
+from selfsup.search.stored_rows import OWN
 from selfsup.search.stores import StoredHit, parse_destination, parse_where
 from selfsup.search.storing import remove_rows, store_folder
 
@@ -108,10 +107,7 @@ def test_after_a_part_of_one_folder_another_is_stored_from_its_beginning(
     to: str, tmp_path: Path
 ) -> None:
     cut_off = embedded_folder(tmp_path / "e", unit(20, 4), part=8)
-    manifest = read_manifest(cut_off)
-    with open_store(parse_destination(to)) as store:
-        store.begin(facts_of(cut_off, manifest))
-        store.put(read_rows(cut_off, manifest, 0), 1)
+    store_first_part(cut_off, to)
     other = embedded_folder(tmp_path / "f", unit(20, 4, seed=1), part=8, data="/others")
     stored = store_folder(other, to)
     assert (stored.first, stored.changed, stored.rows) == (0, 20, 28)
