@@ -20,6 +20,7 @@ FLUSHES = 5
 """Of a save: three files, their folder, and the folder of checkpoints after the renaming."""
 nth, place = int(sys.argv.pop(1)), int(sys.argv.pop(1))
 out = Path(sys.argv[sys.argv.index("--out") + 1])
+saved = nth * int(sys.argv[sys.argv.index("--save-every") + 1])
 seen = 0
 
 
@@ -34,8 +35,7 @@ def killing(path: Path) -> None:
     flush(path)
     if seen == FLUSHES * (nth - 1) + place:
         assert threading.current_thread() is not threading.main_thread()
-        saved = logged()
-        while logged() == saved:
+        while logged() <= saved:  # on a slow disk training may wait for this save already
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGKILL)
 
