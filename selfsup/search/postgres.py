@@ -230,13 +230,8 @@ class PostgresTable:
     def finish(self, *, ann: bool) -> None:
         """Make a graph of the embeddings, if there is none, and count for the planner."""
         assert self.facts is not None
-        indexes = self._execute(
-            "SELECT 1 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON "
-            "a.oid = c.relam WHERE i.indrelid = to_regclass(%s) AND a.amname = 'hnsw'",
-            self.table.as_string(self.connection),
-        )
         with self.connection.transaction():
-            if ann and not indexes:
+            if ann and not self._has_graph():
                 self._execute(
                     sql.SQL("CREATE INDEX ON {} USING hnsw (embedding {})").format(
                         self.table, sql.SQL(f"{self.kind}_cosine_ops")
@@ -244,6 +239,14 @@ class PostgresTable:
                 )
             self._write_facts(replace(self.facts, whole=True))
         self._execute(sql.SQL("ANALYZE {}").format(self.table))
+
+    def _has_graph(self) -> bool:
+        indexes = self._execute(
+            "SELECT 1 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON "
+            "a.oid = c.relam WHERE i.indrelid = to_regclass(%s) AND a.amname = 'hnsw'",
+            self.table.as_string(self.connection),
+        )
+        return bool(indexes)
 
     def absent(self, ids: Sequence[UUID]) -> set[UUID]:
         """Which of these rows are not there."""
@@ -270,6 +273,7 @@ class PostgresTable:
         self, queries: Tensor, k: int, where: Where, *, exact: bool = False
     ) -> list[list[StoredHit]]:
         """Search by the graph, where the planner thinks it quicker; exactly if that has too few."""
+        exact = exact or not self._has_graph()
         hits = []
         for query in queries:
             nearest = self._nearest(query, k, where, exact=exact)
@@ -282,18 +286,19 @@ class PostgresTable:
         assert self.facts is not None
         condition, values = self._condition(where)
         names = self.facts.columns
+        # the distance to a row of zeros is nan, its cosine 0; a graph orders by the plain one alone
+        distance = "COALESCE(NULLIF({}, 'NaN'), 1)" if exact else "{}"
         statement = sql.SQL(
-            "SELECT embedding <=> %s::{kind} AS distance, {columns} FROM {table}{condition} "
+            "SELECT {distance} AS distance, {columns} FROM {table}{condition} "
             "ORDER BY distance LIMIT %s"
         ).format(
-            kind=sql.SQL(self.kind),
+            distance=sql.SQL(distance.format(f"embedding <=> %s::{self.kind}")),
             columns=sql.SQL(", ").join(map(_identifier, names)),
             table=self.table,
             condition=condition,
         )
         vector = "[" + ",".join(map(repr, query.tolist())) + "]"
-        settings = {"enable_indexscan": "off", "enable_seqscan": "on"} if exact else {}
-        settings |= {
+        settings = {
             "hnsw.ef_search": str(min(1000, max(100, 2 * k))),
             "hnsw.iterative_scan": "strict_order",
         }
@@ -303,7 +308,6 @@ class PostgresTable:
             rows = self._execute(statement, vector, *values, k)
         hits = []
         for distance, *values in rows:
-            # the distance to a row of zeros is nan, its product 0
             cosine = 0.0 if math.isnan(distance) else 1 - distance
             hits.append(StoredHit(cosine, dict(zip(names, values, strict=True))))
         return hits

@@ -191,14 +191,16 @@ def test_a_table_has_no_graph_until_one_is_asked_for_and_then_one(to: str, tmp_p
     assert graphs_of(to) == 1
 
 
-def test_an_embedding_of_zeros_is_like_nothing(to: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ann", [True, False])
+def test_an_embedding_of_zeros_is_like_nothing(to: str, tmp_path: Path, ann: bool) -> None:
     x = unit(9, 4)
     x[3] = 0
-    store_folder(embedded_folder(tmp_path / "e", x), to)
-    (hits,) = search(to, x[:1], 9)
+    store_folder(embedded_folder(tmp_path / "e", x), to, ann=ann)
+    (hits,) = search(to, x[:1], 9, exact=ann)
     cosines = {hit.columns["name"]: hit.similarity for hit in hits}
     expected = {f"{i:06d}.jpg": float(x[i] @ x[0]) for i in range(9)}
     assert cosines == pytest.approx(expected, abs=1e-6)
+    assert list(cosines) == sorted(cosines, key=lambda name: -cosines[name])
 
 
 def test_columns_of_an_older_folder_are_still_there(to: str, tmp_path: Path) -> None:
