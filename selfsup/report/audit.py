@@ -106,30 +106,29 @@ def audit_verdict(report: Audit) -> Verdict:
     if unreadable == images:
         return Verdict("bad", "No image can be read", ["Training and evaluations refuse them all."])
     refused = unreadable > MAX_BAD * images
+    leaks = counted(len(report.leaks), "group of copies lies", "groups of copies lie")
+    wrong = counted(len(report.two_classes), "picture is", "pictures are")
+    cannot = counted(unreadable, "image cannot", "images cannot")
+    number = sum(len(group) - 1 for group in report.near)
+    copies = counted(number, "image is a copy of another", "images are copies of others")
     serious = {
-        "groups of copies lie in more than one split: figures on them are too good": report.leaks,
-        "pictures are in two classes: a label is wrong, or the classes overlap": report.two_classes,
+        f"{leaks} in more than one split: figures on them are too good.": report.leaks,
+        f"{wrong} in two classes: a label is wrong, or the classes overlap.": report.two_classes,
+        f"{cannot} be read, {unreadable / images:.1%} of them; training stops above --max-bad, by "
+        f"default {MAX_BAD:.0%}.": refused,
     }
-    copies = sum(len(group) - 1 for group in report.near)
     minor = {
-        "images cannot be read; training takes the next good one": 0 if refused else unreadable,
-        "images are copies of others: --audit with --mask-duplicates keeps them from being "
-        "each other's negatives": copies,
+        f"{cannot} be read; training takes the next good one.": unreadable and not refused,
+        f"{copies}: --audit with --mask-duplicates keeps them from being each other's "
+        "negatives.": number,
     }
-    sentences = [f"{len(groups):,} {words}." for words, groups in serious.items() if groups]
-    if refused:
-        sentences.append(
-            f"{unreadable:,} images cannot be read, {unreadable / images:.1%} of them; training "
-            f"stops above --max-bad, by default {MAX_BAD:.0%}."
-        )
-    bad = bool(sentences)
-    sentences += [f"{count:,} {words}." for words, count in minor.items() if count]
-    total = f"{images:,} images were read"
-    if bad:
+    sentences = [words for words, holds in (serious | minor).items() if holds]
+    if any(serious.values()):
         return Verdict("bad", "Mend these images before you train or measure", sentences)
     if sentences:
         return Verdict("mixed", "Usable, with what is named here in mind", sentences)
-    return Verdict("good", "Nothing wrong", [f"{total}; no copies, and none is broken."])
+    read = counted(images, "image was", "images were")
+    return Verdict("good", "Nothing wrong", [f"{read} read; no copies, and none is broken."])
 
 
 def _kinds(report: Audit) -> list[tuple[str, list[list[int]]]]:

@@ -12,6 +12,7 @@ from selfsup.core.distributed import wait, world
 from selfsup.core.errors import DivergedError, UserError, require
 from selfsup.core.live import doing
 from selfsup.core.numerics import all_finite
+from selfsup.core.words import counted
 from selfsup.data.audit import not_masked, read_audit, training_units
 from selfsup.data.loader import Batches
 from selfsup.data.mixture import Mixture
@@ -172,9 +173,8 @@ def length(config: TrainConfig, sampler: Sampler) -> int:
 
 def announce(run: Run, source: Source, batch: int, total: int) -> None:
     """Print one line on what is about to happen, and what views do not fit the images."""
-    run.print_line(
-        f"{len(source)} images, {total} steps of {batch}, {describe(run)} -> {run.folder}"
-    )
+    steps = counted(total, "step")
+    run.print_line(f"{len(source):,} images, {steps} of {batch}, {describe(run)} -> {run.folder}")
     run.print_line(f"  preset     {describe_settings(run.config)}"[:80])
     if run.config.preset == "quick" and run.accelerator.device.type == "cpu":
         run.print_line(
@@ -189,8 +189,8 @@ def announce(run: Run, source: Source, batch: int, total: int) -> None:
 
 def describe_settings(config: TrainConfig) -> str:
     """Describe what a preset decides on, as it is in this run."""
-    length = f"{config.steps:,} steps" if config.steps is not None else f"{config.epochs:,} epochs"
-    views = config.views
+    number, unit = (config.epochs or 0, "epoch") if config.steps is None else (config.steps, "step")
+    length, views = counted(number, unit), config.views
     sizes = " and ".join(f"{group.views} of {group.size}" for group in views.by_size())
     return f"{config.preset or 'as begun'}: {length}, {config.encoder.name}, views {sizes} pixels"
 

@@ -275,11 +275,11 @@ def test_a_small_picture_has_at_most_twice_the_side(
 def test_the_lights_of_an_audit_are_those_of_its_worst_find(source: Source) -> None:
     found = audit(source, "x")  # a broken file and a copy
     assert audit_verdict(found).light == "bad"
-    stops = "1 images cannot be read, 12.5% of them; training stops above --max-bad, by default 1%."
+    stops = "1 image cannot be read, 12.5% of them; training stops above --max-bad, by default 1%."
     assert audit_verdict(found).sentences[0] == stops
     few = audit_verdict(replace(found, names=["a.png"] * 100))  # 1 %
     assert few.light == "mixed"
-    assert few.sentences[0] == "1 images cannot be read; training takes the next good one."
+    assert few.sentences[0] == "1 image cannot be read; training takes the next good one."
     none = audit_verdict(replace(found, bad=dict.fromkeys(range(8), "broken")))
     assert (none.light, none.words) == ("bad", "No image can be read")
     clean = replace(found, bad={}, near=[], exact=[])
