@@ -176,25 +176,30 @@ def test_no_result_is_written_where_something_else_is(
     assert "--out text.txt/deeper/x cannot be made: text.txt is a file" in inside
 
 
+JUDGES = ("knn", "verify", "health")
+
+
 @pytest.mark.parametrize(
-    ("tool", "flags"),
+    ("tool", "flags", "flag"),
     [
-        *((tool, ("--model", "a", "--data", "missing")) for tool in ("knn", "verify", "health")),
-        ("report", ("missing",)),
-        ("neighbours", ("a", "--data", "missing")),
+        *((tool, ("--model", "a", "--data", "missing"), "--out") for tool in JUDGES),
+        ("report", ("missing",), "--out"),
+        ("neighbours", ("a", "--data", "missing"), "--out"),
+        ("search", ("missing", "missing.png"), "--page"),
+        ("views", ("--method", "simclr", "--data", "missing"), "--page"),
     ],
 )
 def test_a_file_that_cannot_be_written_is_told_before_the_work(
-    place: Path, tool: str, flags: tuple[str, ...]
+    place: Path, tool: str, flags: tuple[str, ...], flag: str
 ) -> None:
     said = {
-        "images": "--out images is a folder; name a file in it",
-        "text.txt/x": "text.txt exists and is no folder; choose another --out",
+        "images": f"{flag} images is a folder; name a file in it",
+        "text.txt/x": f"text.txt exists and is no folder; choose another {flag}",
         LONG: "File name too long. Choose a place that can be written",
-        "text.txt/deeper/x": "--out text.txt/deeper cannot be made: text.txt is a file",
+        "text.txt/deeper/x": f"{flag} text.txt/deeper cannot be made: text.txt is a file",
     }
     for out, why in said.items():
-        assert why in sentence(place, f"tools/{tool}.py", *flags, "--out", out)
+        assert why in sentence(place, f"tools/{tool}.py", *flags, flag, out)
 
 
 @pytest.mark.parametrize(

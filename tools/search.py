@@ -14,6 +14,7 @@ from tyro.conf import Positional, arg
 from selfsup.core.cli import run as launch
 from selfsup.core.errors import require
 from selfsup.core.live import doing, print_sentence
+from selfsup.core.paths import check_file
 from selfsup.core.words import counted
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ def main(config: Config) -> None:
     from selfsup.search.query import search_index
     from selfsup.search.stored_search import search_store
 
+    if config.page:
+        check_file(Path(config.page), flag="--page")
     doing("searching")
     require(bool(config.store) or not config.where, "--where is for --store, a database")
     queries, k, threshold = config.queries, config.k, config.threshold

@@ -25,7 +25,8 @@ class Config:
     """The folder that selfsup embed wrote."""
     to: str
     """postgresql://HOST/DATABASE#TABLE, qdrant:PATH#COLLECTION, qdrant:URL#COLLECTION,
-    faiss:FOLDER or lance:FOLDER. Passwords are read from PGPASSWORD, ~/.pgpass, QDRANT_API_KEY."""
+    faiss:FOLDER or lance:FOLDER; TABLE and COLLECTION are "selfsup" where none is given. Passwords
+    are read from PGPASSWORD, ~/.pgpass, QDRANT_API_KEY."""
     ann: bool = True
     """Make an index of the table that is searched quickly and nearly exactly (HNSW)."""
     remove: tuple[str, ...] = ()

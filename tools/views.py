@@ -45,6 +45,7 @@ def main(config: Config, flags: list[str]) -> None:
 
     from selfsup.core.errors import require
     from selfsup.core.live import doing
+    from selfsup.core.paths import check_file
     from selfsup.core.words import counted
     from selfsup.report.page import write_page
     from selfsup.report.views import contact_sheet
@@ -52,6 +53,7 @@ def main(config: Config, flags: list[str]) -> None:
 
     require(config.step >= 0, f"--step must be 0 or more, not {config.step}")
     require(config.images > 0, f"--images must be above 0, not {config.images}")
+    check_file(Path(config.page), flag="--page")
     doing("drawing the views")
     method, recipe = recipe_config(config.method, flags)
     views = recipe.views

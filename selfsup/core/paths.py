@@ -89,7 +89,7 @@ def check_output(folder: Path, *, mark: str, otherwise: str) -> None:
     )
 
 
-def check_no_file(folder: Path, *, otherwise: str) -> Path:
+def check_no_file(folder: Path, *, otherwise: str, flag: str = "--out") -> Path:
     """Refuse a folder where a file is in its way; return it, or its nearest parent that is there.
 
     Raises:
@@ -101,25 +101,25 @@ def check_no_file(folder: Path, *, otherwise: str) -> Path:
         raise cannot_write(folder, error.errno or 0, error) from None
     require(
         there.is_dir(),
-        f"{folder} exists and is {otherwise}; choose another --out"
+        f"{folder} exists and is {otherwise}; choose another {flag}"
         if there == folder
-        else f"--out {folder} cannot be made: {there} is a file; choose another --out",
+        else f"{flag} {folder} cannot be made: {there} is a file; choose another {flag}",
     )
     return there
 
 
-def check_file(file: Path) -> None:
-    """Refuse a file of --out that cannot be written, before the work and not after.
+def check_file(file: Path, *, flag: str = "--out") -> None:
+    """Refuse a file of a flag that cannot be written, before the work and not after.
 
     Raises:
         UserError: it is a folder, a file is where its folder would be, or nothing can be written
             there.
     """
     try:
-        require(not file.is_dir(), f"--out {file} is a folder; name a file in it")
+        require(not file.is_dir(), f"{flag} {file} is a folder; name a file in it")
     except OSError as error:
         raise cannot_write(file, error.errno or 0, error) from None
-    check_no_file(file.parent, otherwise="no folder")
+    check_no_file(file.parent, otherwise="no folder", flag=flag)
     require_writable(file.parent)
 
 
