@@ -24,6 +24,9 @@ def main(config: EmbedConfig) -> None:
         name, why = next(iter(done.bad.items()))
         bad = counted(len(done.bad), "image")
         print_sentence(f"{who}{bad} cannot be read, such as {name}: {why}")
+    if manifest.rows_a_part != config.part:
+        passes = f"whole passes of {counted(manifest.batch, 'image')}"
+        print_sentence(f"{who}--part {config.part} -> {manifest.rows_a_part:,}: {passes}")
     parts = counted(manifest.parts, "part is", "parts are")
     there = f"{manifest.parts - done.missing} of {parts} there"
     images = f"{counted(manifest.rows, 'image')} at {manifest.size} pixels"

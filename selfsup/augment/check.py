@@ -30,7 +30,8 @@ def check(views: ViewsConfig) -> None:
         _range(name, getattr(views, name))
     require(all(c > 0 for c in views.std), f"--views.std must be above 0: {views.std}")
     require(0 <= views.crop <= 1, f"--views.crop must be from 0 to 1, not {views.crop}")
-    require(min(views.sizes) > 1, f"views must have a size of 2 pixels or more: {views.sizes}")
+    least = min(views.sizes)
+    require(least > 1, f"views must have a size of 2 pixels or more: --views.size, not {least}")
     check_shapes(views.kornia, views.channels, views.sizes)
 
 

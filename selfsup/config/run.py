@@ -11,6 +11,7 @@ from selfsup.config.encoder import EncoderConfig, InitConfig
 from selfsup.config.pipelines import FINETUNE
 from selfsup.config.presets import Length, Preset
 from selfsup.config.views import ViewsConfig
+from selfsup.core.errors import require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,7 @@ class OptimConfig:
     not adapt the rate of biases and norms."""
     lr: float = 0.12
     """Peak learning rate for a batch of 256 images; 0, for fine-tuning with AdamW: 0.006 from
-    random weights, 0.003 to 0.001 from --init, less the better it tells the classes apart; without
+    random weights, 0.006 to 0.001 from --init, less the better it tells the classes apart; without
     batch norms (ViT, ConvNeXt...) 0.001, and 0.0002 to 0.00007. For other batches by the square
     root, whatever the rule. 0 for LeJEPA with AdamW: 0.005, without batch norms 0.002."""
     rule: Literal["auto", "linear", "sqrt", "none"] = "auto"
@@ -216,3 +217,16 @@ class FinetuneConfig(TrainConfig):
     patience: int = 0
     """Number of probes in a row without a higher MAP@R after which the run stops; 0: it never stops
     early."""
+
+
+def check_counts(config: TrainConfig) -> None:
+    """Refuse a batch of fewer than no images; 0 leaves its numbers open.
+
+    Raises:
+        UserError: a number is below 0, with its flag.
+    """
+    for name in ("batch", "classes", "images"):
+        value = getattr(config, name, 0)
+        require(value >= 0, f"--{name} must be 0 or more, not {value}")
+    size = config.micro_batch
+    require(size is None or size > 0, f"--micro-batch must be above 0, not {size}")

@@ -6,7 +6,7 @@ import inspect
 import sys
 import textwrap
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ def short_help(config: Any, first: Sequence[tuple[str, str]] = (), about: str = 
     `first` are more flags, each with what it does; `about` is said instead of the Config's own
     sentence. At most 80 columns wide, without torch.
     """
-    flags = getattr(config, "FIRST", None) or [f.name for f in dataclasses.fields(config)]
+    flags = getattr(config, "FIRST", None) or [*_every_flag(config)]
     rows = [*first, *(_row(config, flag) for flag in flags)]
     lines = [*textwrap.wrap(about or str(config.__doc__).split("\n\n")[0], WIDTH), ""]
     lines += [usage(config), ""]
@@ -41,6 +41,15 @@ def short_help(config: Any, first: Sequence[tuple[str, str]] = (), about: str = 
             "  --help-all lists every flag.",
         ]
     )
+
+
+def _every_flag(config: Any) -> Iterator[str]:
+    """All flags of a Config, and after a dot those of the Configs in it."""
+    for field in dataclasses.fields(config):
+        if dataclasses.is_dataclass(field.default):
+            yield from (f"{field.name}.{name}" for name in _every_flag(field.default))
+        else:
+            yield field.name
 
 
 def usage(config: Any) -> str:

@@ -20,6 +20,8 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
+from selfsup.core.stopping import output_is_closed
+
 EVERY = 0.2
 """Seconds between two drawings."""
 LONG = 0.6
@@ -208,9 +210,18 @@ def laid_out(sentence: str, stream: TextIO) -> str:
     )
 
 
+def print_line(line: str) -> None:
+    """Print a line on the standard output; a run whose reader has gone away is asked to stop."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        if not output_is_closed():
+            raise
+
+
 def print_sentence(sentence: str) -> None:
     """Print a sentence on the standard output, broken between words on a terminal."""
-    print(laid_out(sentence, sys.stdout), flush=True)
+    print_line(laid_out(sentence, sys.stdout))
 
 
 def columns_of(text: str) -> int:

@@ -14,6 +14,7 @@ from selfsup.core.live import (
     fit,
     laid_out,
     on_terminal,
+    print_line,
     print_sentence,
 )
 
@@ -105,7 +106,7 @@ class TrainProgress:
             left = f"  {duration(seconds)} left" if seconds is not None else ""
             head = f"step {done}/{self.total}"
             words = _fitting(_words(values), COLUMNS - len(head) - len(left))
-            print(f"{head}{words}{left}", flush=True)
+            print_line(f"{head}{words}{left}")
 
     def print_line(self, sentence: str) -> None:
         """Print a sentence above the bar."""
@@ -118,7 +119,7 @@ class TrainProgress:
             self.activity = lambda: ""
             took = f"in {duration(time.monotonic() - self.began)}"
             self.closing.close()
-            print(self._line(COLUMNS - 1, took), flush=True)
+            print_line(self._line(COLUMNS - 1, took))
         self.closing.close()
 
     def _line(self, width: int, time_left: str = "") -> str:

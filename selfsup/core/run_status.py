@@ -60,7 +60,11 @@ def _newest_checkpoint(folder: Path) -> int | None:
 
 def describe(status: dict[str, Any]) -> str:
     """Describe a status in a few lines."""
-    lines = [f"{status['state']} after {status['step']} of {status.get('total')} steps"]
+    steps = str(status["step"])
+    if status["state"] == "gone":  # it may have been further than its last heartbeat
+        steps = f"{max(status['step'], status.get('checkpoint') or 0)} or more"
+    total = f" of {status['total']}" if status.get("total") else ""
+    lines = [f"{status['state']} after {steps}{total} steps"]
     if status["state"] == "done":
         return lines[0]
     if status["reason"]:

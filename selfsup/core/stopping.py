@@ -7,6 +7,7 @@ that a signal within DOUBLED seconds of the first is the same request.
 
 import contextlib
 import os
+import select
 import signal
 import sys
 import threading
@@ -62,14 +63,38 @@ WAITS = b"\nstopping after this step, with a checkpoint; once more ends at once\
 
 
 def _leave_lost_terminal() -> None:
-    """Write to nowhere instead of a terminal that is gone, where every line would be an error."""
+    """Write to nowhere instead of what is gone, where every line would be an error."""
     for descriptor in (1, 2):
-        try:
-            os.write(descriptor, b"")
-        except OSError:
+        if _is_lost(descriptor):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, descriptor)
             os.close(nowhere)
+
+
+def _is_lost(descriptor: int) -> bool:
+    """Whether this is a terminal that was closed, or a pipe that nobody reads any more."""
+    try:
+        os.write(descriptor, b"")
+    except OSError:
+        return True
+    if not hasattr(select, "poll"):
+        return False
+    poll = select.poll()  # to write nothing into a pipe is no error
+    poll.register(descriptor, select.POLLOUT)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+
+
+def output_is_closed() -> bool:
+    """Take a pipe that nobody reads any more for a closed terminal, where requests are waited for.
+
+    Under nohup, which ignores closed terminals, the work goes on. Outside of `deferred` nothing is
+    done, and the error of the pipe is left to who writes.
+    """
+    if not _Requests.depth:
+        return False
+    _leave_lost_terminal()
+    signal.raise_signal(getattr(signal, "SIGHUP", signal.SIGTERM))
+    return True
 
 
 def _handle(signum: int, frame: FrameType | None) -> None:

@@ -153,7 +153,7 @@ def require_whole(folder: Path, manifest: Manifest) -> None:
     require(
         not missing,
         f"{folder} has {manifest.parts - len(missing)} of {counted(manifest.parts, 'part')}: the "
-        "same selfsup embed again makes the others",
+        "same selfsup embed again, or with its other --share, makes the others",
     )
 
 

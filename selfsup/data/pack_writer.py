@@ -14,12 +14,12 @@ import numpy as np
 import torch
 
 from selfsup.core.disk import cannot_write, flush
-from selfsup.core.errors import UserError
+from selfsup.core.errors import UserError, require
 from selfsup.core.writer import only_writer
 from selfsup.data.decode import BadImage
 from selfsup.data.encode import Stored, Style, encode
 from selfsup.data.pack import MAGIC, PAGE, Pack
-from selfsup.data.sources import Source, hash_names
+from selfsup.data.sources import Source, all_unreadable, hash_names
 
 
 def write_pack(
@@ -36,8 +36,8 @@ def write_pack(
     command resumes. The pack appears under its name when it is whole.
 
     Raises:
-        UserError: no image can be read, the earlier attempt was of other images or another style,
-            the disk is full, or another process writes the same pack.
+        UserError: no image can be read, the file or an earlier attempt is of other images or
+            another style, the disk is full, or another process writes the same pack.
     """
     with only_writer(file.parent, f".{file.name}.writer.json"):
         try:
@@ -52,6 +52,11 @@ def _write(
     """Write a pack, or go on with one that was not finished."""
     partial, journal = (file.with_name(file.name + end) for end in (".partial", ".journal"))
     request = {"images": len(source), "sha256": _fingerprint(source), "style": list(style)}
+    require(
+        not file.exists() or _request_of(file) == request,
+        f"{file} is there already, of other images or in another style: remove it, or choose "
+        "another --out",
+    )
     done = _resume(partial, journal, request)
     progress(len(done))
     with partial.open("r+b" if done else "wb") as out, journal.open("a") as lines:
@@ -67,8 +72,8 @@ def _write(
             progress(1)
         good = [line for line in done if "bad" not in line]
         if not good:
-            raise UserError(f"none of the {len(source)} images can be read")
-        _finish(out, source, style, good, done)
+            raise UserError(all_unreadable(source))
+        _finish(out, source, style, good, done=done, request=request)
     flush(partial)
     partial.replace(file)
     journal.unlink()
@@ -95,6 +100,13 @@ def _line(out: BinaryIO, i: int, stored: Stored | str) -> dict[str, Any]:
     else:
         line["bad"] = stored
     return line | {"end": out.tell()}
+
+
+def _request_of(file: Path) -> Any:
+    """What a pack was asked to hold; None of a file that is no pack."""
+    with contextlib.suppress(UserError):
+        return Pack(file).contents.get("request")
+    return None
 
 
 def _resume(partial: Path, journal: Path, request: dict[str, Any]) -> list[dict[str, Any]]:
@@ -169,7 +181,9 @@ def _finish(
     source: Source,
     style: Style,
     good: list[dict[str, Any]],
+    *,
     done: list[dict[str, Any]],
+    request: dict[str, Any],
 ) -> None:
     """Write the index, the contents and, last, the first page."""
     shapes = {tuple(line["shape"]) for line in good}
@@ -179,6 +193,7 @@ def _finish(
     if uniform:
         index.arrays["images"] = ["|u1", [len(good), *good[0]["shape"]], PAGE]
     contents = {
+        "request": request,
         "images": len(good),
         "format": style.format,
         "side": style.side,

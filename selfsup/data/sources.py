@@ -104,6 +104,12 @@ def why_unreadable(source: Source, position: int) -> str:
     return ""
 
 
+def all_unreadable(source: Source) -> str:
+    """Say of images of which none can be read why the first cannot."""
+    first = f"{source.name(0)}: {why_unreadable(source, 0)}" if len(source) else "there is none"
+    return f"none of the {len(source)} images can be read; the first, {first}"
+
+
 def check_sides(where: Any, images: np.ndarray) -> None:
     """Refuse images [n, h, w, c] without height or width: compiled loops would leave their memory.
 

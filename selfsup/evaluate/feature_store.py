@@ -37,7 +37,7 @@ from selfsup.core.errors import require
 from selfsup.core.json_files import read_json
 from selfsup.core.live import doing
 from selfsup.core.writer import only_writer
-from selfsup.data.sources import Source
+from selfsup.data.sources import Source, all_unreadable
 from selfsup.encoders.encoder import Encoder
 from selfsup.evaluate.features import chunks_of, embed_chunks, rounds_badly
 from selfsup.training.checkpoint import fingerprint
@@ -148,7 +148,7 @@ def _compute(
     problems = [sentence for sentence in gather_objects(problem) if sentence]
     bad = sum(gather_objects(bad))  # every process is here once all rows are written
     if bad == len(source):
-        problems.append(f"none of the {len(source)} images can be read")
+        problems.append(all_unreadable(source))
     if run.main and not problems:
         np.save(partial / MEAN, _mean_of_rows(rows, len(source) - bad))
         files = {name: fingerprint(partial / name) for name in (FEATURES, MEAN)}

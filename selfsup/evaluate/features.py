@@ -33,7 +33,7 @@ from selfsup.core.transfers import send
 from selfsup.data.audit import image_digest
 from selfsup.data.loader import default_workers
 from selfsup.data.readers import begin
-from selfsup.data.sources import Source
+from selfsup.data.sources import Source, all_unreadable
 from selfsup.encoders.evaluation_view import center_boxes
 
 AHEAD = {"cuda": 1}  # chunks that a device has begun when the features of one are fetched; else 0
@@ -236,7 +236,7 @@ def _labelled(x: Tensor, source: Source, bad: set[int]) -> Features:
     """
     good = torch.tensor([i for i in range(len(source)) if i not in bad], dtype=torch.int64)
     if len(good) == 0:
-        raise UserError(f"none of the {len(source)} images can be read")
+        raise UserError(all_unreadable(source))
     check_finite(x[good])
     labels = torch.full((len(source),), -1) if source.labels is None else source.labels
     return Features(x[good], labels[good], good, source.classes, len(bad))

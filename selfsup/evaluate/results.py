@@ -114,7 +114,9 @@ class Evaluation:
             )
             better = sum(margin.low > 0 for margin in self.margins.values())
             worse = sum(margin.high < 0 for margin in self.margins.values())
-            lines.append(f"verdict: {judgement(better, worse, len(self.margins))}")
+            alone = len(self.margins) == 1 < len(self.figures)
+            of = f" in {next(iter(self.margins))}" if alone else ""
+            lines.append(f"verdict: {judgement(better, worse, len(self.margins))}{of}")
         for line in lines:
             console.print(line, highlight=False, markup=False)
 

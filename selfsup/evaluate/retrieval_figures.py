@@ -49,7 +49,7 @@ def retrieval(
         ValueError: no query has a match, the gallery is empty, or a feature is not finite.
     """
     rankings = rank_matches(queries, gallery, metric=metric, memory=memory)
-    return _collect(rankings, len(queries.x), cuts)
+    return _collect(rankings, queries, cuts)
 
 
 def retrieval_after_reranking(
@@ -75,10 +75,10 @@ def retrieval_after_reranking(
         Ranking(rows, rules.ranks(similarity[rows], rows))
         for rows in row_blocks(len(queries.x), 64)
     )
-    return _collect(rankings, len(queries.x), cuts)
+    return _collect(rankings, queries, cuts)
 
 
-def _collect(rankings: Iterable[Ranking], total: int, cuts: Sequence[int]) -> Retrieval:
+def _collect(rankings: Iterable[Ranking], queries: Queries, cuts: Sequence[int]) -> Retrieval:
     """Figures of all queries that have a match."""
     blocks: dict[str, list[Tensor]] = {}
     which = []
@@ -89,9 +89,13 @@ def _collect(rankings: Iterable[Ranking], total: int, cuts: Sequence[int]) -> Re
             blocks.setdefault(name, []).append(values)
     with_match = torch.cat(which) if which else torch.zeros(0, dtype=torch.int64)
     if len(with_match) == 0:
-        raise ValueError(f"none of the {total} queries has a match: no other image of its label")
+        other = "" if queries.cameras is None else " by another camera"
+        other += "" if queries.sequences is None else " in another sequence"
+        raise ValueError(
+            f"none of the {len(queries.x)} queries has a match: no other image of its label{other}"
+        )
     figures = {name: torch.cat(values) for name, values in blocks.items()}
-    return Retrieval(figures, with_match, total - len(with_match))
+    return Retrieval(figures, with_match, len(queries.x) - len(with_match))
 
 
 def figures_from_ranks(ranks: Tensor, cuts: Sequence[int]) -> dict[str, Tensor]:

@@ -87,12 +87,14 @@ class SearchResult:
         return sentences
 
 
-def check_request(queries: Sequence[str | Path], k: int) -> None:
+def check_request(queries: Sequence[str | Path], k: int, threshold: float | None) -> None:
     """Refuse a search for nothing.
 
     Raises:
-        UserError: k is not above 0, or there is no query.
+        UserError: k is not above 0, the threshold is no cosine, or there is no query.
     """
+    fits = threshold is None or -1 <= threshold <= 1
+    require(fits, f"--threshold is a cosine, from -1 to 1, not {threshold}")
     require(k > 0, f"-k must be above 0, not {k}")
     require(len(queries) > 0, "give an image to search with")
 
@@ -118,7 +120,7 @@ def search_index(
     Raises:
         UserError: there is no index, its model has other weights by now, or a query cannot be read.
     """
-    check_request(queries, k)
+    check_request(queries, k, threshold)
     folder = Path(run)
     again = "selfsup index again"
     if is_embedded(folder):

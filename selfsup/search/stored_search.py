@@ -42,7 +42,7 @@ def search_store(
         UserError: the database does not answer or is half filled, its embeddings are of another
             model, or a query cannot be read.
     """
-    check_request(queries, k)
+    check_request(queries, k, threshold)
     destination, folder = parse_destination(store), Path(run)
     model = read_manifest(folder).model if is_embedded(folder) else str(folder)
     embedder = load_bundle(model)

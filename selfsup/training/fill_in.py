@@ -16,6 +16,7 @@ from selfsup.config import (
     TrainConfig,
 )
 from selfsup.config.presets import Preset, largest_side, preset_encoder
+from selfsup.config.run import check_counts
 from selfsup.config.views import size_for
 from selfsup.core import distributed
 from selfsup.core.disk import require_writable
@@ -84,6 +85,7 @@ def fill_in(
         UserError: the optimiser's settings make no sense, the images cannot be opened, or a setting
             contradicts the encoder of --init.
     """
+    check_counts(config)
     distributed.start()
     if config.out:
         distributed.on_main(lambda: _check_output(Path(config.out)))

@@ -15,7 +15,6 @@ import contextlib
 import csv
 import json
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -32,7 +31,7 @@ from selfsup.core.disk import cannot_write, write_whole, written_whole
 from selfsup.core.ending import at_end
 from selfsup.core.errors import DivergedError, UnusableError, UserError
 from selfsup.core.json_lines import read_steps
-from selfsup.core.live import doing, laid_out
+from selfsup.core.live import doing, print_sentence
 from selfsup.core.notices import notice
 from selfsup.core.numerics import all_finite
 from selfsup.core.paths import refuse_passwords
@@ -194,7 +193,7 @@ class Run:
         if self.progress is not None:
             self.progress.print_line(sentence)
         elif self.main:
-            print(laid_out(sentence, sys.stdout), flush=True)
+            print_sentence(sentence)
 
     def resume(self, method: nn.Module, optimizer: torch.optim.Optimizer) -> int:
         """Load the newest undamaged checkpoint, if there is one, and return its step."""

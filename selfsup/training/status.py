@@ -59,8 +59,12 @@ class Status:
         atexit.register(self._leave)  # of a script that has no `core.ending`
 
     def at(self, step: int, total: int) -> None:
-        """Note how far the run is; the next heartbeat writes it."""
+        """Note how far the run is; the next heartbeat writes it, and the first call does."""
+        first = self.values["total"] is None
         self.values |= {"step": step, "total": total}
+        if first:
+            with self.mutex:
+                self._write()
 
     def end(self, status: int, reason: str) -> None:
         """Write how the run ended and give the folder back."""

@@ -114,6 +114,14 @@ def test_help_names_what_is_typed_without_a_flag(
     assert "--run" not in text
 
 
+@pytest.mark.parametrize("command", ["audit", "index"])
+def test_help_of_every_flag_names_those_of_groups(command: str) -> None:
+    text = called(f"tools/{command}.py", "--help").stdout
+    assert "  --cache.dir " in text
+    assert "  --cache.gb " in text
+    assert "Config(" not in text
+
+
 @pytest.mark.parametrize("name", ["triplet", "pairs", "proxies", "circle", "arcface"])
 def test_a_family_or_a_loss_chooses_its_recipe(name: str) -> None:
     recipe, _ = finetuning_recipe(name)

@@ -44,7 +44,16 @@ def test_a_run_without_its_process_is_gone(
     found = status(tmp_path, **values)
     assert found["state"] == "gone"
     assert found["reason"].startswith(reason)
+    assert describe(found).startswith("gone after 7 or more of 9 steps\n")
     assert describe(found).endswith("checkpoint none yet\ngo on with selfsup pretrain")
+
+
+def test_a_run_that_was_killed_before_its_heartbeat_went_as_far_as_its_checkpoint(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "checkpoints" / "step-00000020").mkdir(parents=True)
+    found = status(tmp_path, step=0, total=None, born="1")
+    assert describe(found).startswith("gone after 20 or more steps\n")
 
 
 def test_of_another_machine_only_the_heartbeat_is_known(tmp_path: Path) -> None:

@@ -213,9 +213,26 @@ def test_a_folder_of_packs_is_one_source(tmp_path: Path) -> None:
     assert [actual.pixels(i).shape[0] for i in range(2)] == [7, 9]
 
 
+def test_a_pack_of_other_images_is_not_written_over(tmp_path: Path) -> None:
+    sources = [pictures(tmp_path / name, [(9, side)]) for name, side in (("a", 8), ("b", 7))]
+    file = tmp_path / "x.pack"
+    write_pack(sources[0], file, RAW)
+    before = file.read_bytes()
+    for source, style in ((sources[1], RAW), (sources[0], JPEG)):
+        with pytest.raises(UserError, match="is there already, of other images or in another"):
+            write_pack(source, file, style)
+    assert file.read_bytes() == before
+    write_pack(sources[0], file, RAW)  # the same command again
+    assert file.read_bytes() == before
+    file.write_bytes(b"something else")
+    with pytest.raises(UserError, match="is there already"):
+        write_pack(sources[0], file, RAW)
+
+
 def test_nothing_that_can_be_read_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"broken")
-    with pytest.raises(UserError, match="none of the 1 images can be read"):
+    why = r"none of the 1 images can be read; the first, a\.png: UnidentifiedImageError"
+    with pytest.raises(UserError, match=why):
         write_pack(open_source(str(tmp_path)), tmp_path / "x.pack", RAW)
 
 

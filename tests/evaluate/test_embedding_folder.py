@@ -391,12 +391,15 @@ def test_columns_of_a_table_are_columns_of_the_parts(room: Path, tmp_path: Path)
 
 
 def test_the_command_says_what_there_is(room: Path, tmp_path: Path) -> None:
-    flags = flags_of(config_of(room, tmp_path / "out", share="1/2"))
+    flags = flags_of(config_of(room, tmp_path / "out", share="1/2", part=10))
     done = called("tools/embed.py", *flags)
     assert done.returncode == 0, done.stderr
     assert "1 image cannot be read, such as class1/2.png: UnidentifiedImage" in done.stdout
     assert "2 of 3 parts are there, of 40 images at 24 pixels; 24 were embedded now" in done.stdout
     assert "other shares make the 1 other" in done.stdout
+    assert "--part 10 -> 16: whole passes of 8 images" in done.stdout
+    with pytest.raises(UserError, match="again, or with its other --share, makes the others"):
+        open_source(str(tmp_path / "out"))
     assert read_manifest(tmp_path / "out").data == str(room / "images")
     assert missing_parts(tmp_path / "out", read_manifest(tmp_path / "out")) == [1]
 

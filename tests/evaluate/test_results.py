@@ -71,7 +71,7 @@ def test_text_has_figures_baselines_margins_facts_and_notes(tmp_path: Path) -> N
     assert ["accuracy", "0.400", "[0.300,", "0.500]", "0.600"] in rows  # without leaks
     assert "queries 9, test [b]" in lines
     assert any("margin: over the best baseline" in line for line in lines)
-    assert lines[-2:] == ["a note", "verdict: better than every baseline"]
+    assert lines[-2:] == ["a note", "verdict: better than every baseline in accuracy"]
 
 
 def test_what_is_printed_is_the_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

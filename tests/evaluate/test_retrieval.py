@@ -283,3 +283,15 @@ def test_re_ranking_among_queries_leaves_each_out_of_its_own_gallery() -> None:
 def test_re_ranking_that_does_not_fit_says_how_much_it_holds() -> None:
     with pytest.raises(ValueError, match="give more --memory"):
         retrieval_after_reranking(Queries(torch.eye(800), torch.arange(800) // 2), memory=1 << 20)
+
+
+def test_where_every_match_is_of_the_camera_or_sequence_that_is_said() -> None:
+    x, labels, one = torch.eye(4), torch.tensor([0, 0, 1, 1]), torch.zeros(4, dtype=torch.int64)
+    assert retrieval(Queries(x, labels)).left_out == 0
+    for queries, words in (
+        (Queries(x, labels, cameras=one), "of its label by another camera$"),
+        (Queries(x, labels, sequences=one), "of its label in another sequence$"),
+        (Queries(x, torch.arange(4)), "of its label$"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            retrieval(queries)

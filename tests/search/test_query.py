@@ -12,6 +12,7 @@ from PIL import Image
 from terminal import PYTHON, in_terminal
 
 from selfsup.config import EncoderConfig, IndexConfig, ViewsConfig
+from selfsup.core.errors import UserError
 from selfsup.encoders.encoder import build, export
 from selfsup.encoders.thresholds import read_threshold
 from selfsup.evaluate.indexing import build_index
@@ -43,6 +44,12 @@ def test_the_query_itself_is_no_hit(run: Path, k: int) -> None:
     assert "3.png" not in names
     assert len(set(names)) == len(names) == min(k, 11)
     assert result.itself == [["3.png"]]
+
+
+@pytest.mark.parametrize("threshold", [-1.01, 7.0, float("nan")])
+def test_a_threshold_that_is_no_cosine_is_refused(run: Path, threshold: float) -> None:
+    with pytest.raises(UserError, match=f"from -1 to 1, not {threshold}"):
+        search_index(run, [run / "images" / "3.png"], k=1, threshold=threshold)
 
 
 def test_the_command_breaks_no_word_and_tells_once_that_no_threshold_is_known(run: Path) -> None:

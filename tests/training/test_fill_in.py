@@ -396,3 +396,12 @@ def test_squashing_follows_the_weights_unless_it_is_given(
     views = ViewsConfig(views=1, squash=given)
     config = fill_in(Finetune(data=saved(tmp_path, 20, 28, 28), out="x", init=init, views=views))
     assert config.views.squash is used
+
+
+@pytest.mark.parametrize("numbers", [{"classes": -3}, {"images": -3}])
+def test_a_batch_of_fewer_than_no_images_is_refused(
+    tmp_path: Path, numbers: dict[str, Any]
+) -> None:
+    ((name, value),) = numbers.items()
+    with pytest.raises(UserError, match=f"--{name} must be 0 or more, not {value}"):
+        fill_in(Finetune(data=saved(tmp_path, 20, 28, 28), out="x", **numbers))

@@ -241,6 +241,26 @@ def test_a_run_whose_terminal_is_closed_is_stopped_with_a_checkpoint(
     assert last_step(out) == status["step"]
 
 
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_run_whose_output_nobody_reads_is_as_one_without_its_terminal(
+    tmp_path: Path, ignored: bool
+) -> None:
+    data, out = arrays(tmp_path), tmp_path / "run"
+    words = [*(["nohup"] if ignored else []), *command(data, out, "--steps", "200")]
+    with started(words) as process:
+        wait_for(out, 2, process)
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(timeout=100) == (0 if ignored else 75)
+    status = status_of(out)
+    if ignored:
+        assert (status["state"], status["step"]) == ("done", 200)
+    else:
+        assert (status["state"], status["reason"]) == ("stopped", "SIGHUP")
+    assert last_step(out) == status["step"]
+    assert f"step-{last_step(out):08d}" in saved(out)
+
+
 def test_a_run_under_nohup_outlives_its_shell(tmp_path: Path) -> None:
     data, out = arrays(tmp_path), tmp_path / "run"
     with started(command(data, out, *ENDLESS), SIGHUP="") as process:
