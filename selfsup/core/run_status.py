@@ -24,6 +24,7 @@ def read(folder: Path) -> dict[str, Any]:
         UserError: there is none, or it cannot be read.
     """
     require(exists(str(folder)), f"{folder} does not exist")
+    require(folder.is_dir(), f"{folder} is a file, and no run folder")
     folder = run_in(folder)
     file = folder / "status.json"
     try:

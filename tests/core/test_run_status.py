@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from selfsup.core.errors import UserError
 from selfsup.core.run_status import describe, read
 from selfsup.core.writer import born
 
@@ -54,6 +55,12 @@ def test_a_run_that_was_killed_before_its_heartbeat_went_as_far_as_its_checkpoin
     (tmp_path / "checkpoints" / "step-00000020").mkdir(parents=True)
     found = status(tmp_path, step=0, total=None, born="1")
     assert describe(found).startswith("gone after 20 or more steps\n")
+
+
+def test_a_file_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").touch()
+    with pytest.raises(UserError, match=r"list\.csv is a file, and no run folder"):
+        read(tmp_path / "list.csv")
 
 
 def test_of_another_machine_only_the_heartbeat_is_known(tmp_path: Path) -> None:
