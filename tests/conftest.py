@@ -1,5 +1,6 @@
 """Settings of the whole test run."""
 
+import signal
 from typing import Any
 
 import pytest
@@ -14,6 +15,9 @@ torch.set_num_threads(1)
 # Without deadlines: others may use the machine meanwhile.
 settings.register_profile("untimed", settings(), deadline=None)
 settings.load_profile("untimed")
+# A shell's script in the background ignores Ctrl-C, and so would every process that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
