@@ -8,7 +8,7 @@ python tools/index.py --model runs/triplet --remove old.jpg other.jpg
 from selfsup.config import IndexConfig
 from selfsup.core.cli import run as launch
 from selfsup.core.live import print_sentence
-from selfsup.core.words import counted
+from selfsup.core.words import cosine, counted
 
 
 def main(config: IndexConfig) -> None:
@@ -22,10 +22,10 @@ def main(config: IndexConfig) -> None:
     index = built.index
     if built.unreadable:
         print_sentence(f"left out {counted(built.unreadable, 'image')} that cannot be read")
-    threshold = "no threshold" if index.threshold is None else f"same above {index.threshold:.3f}"
+    same = "no threshold" if index.threshold is None else f"same above {cosine(index.threshold)}"
     width = index.embeddings.shape[1]
     print_sentence(
-        f"{index.folder}: {counted(len(index), 'image')}, {width} wide, {index.engine}, {threshold}"
+        f"{index.folder}: {counted(len(index), 'image')}, {width} wide, {index.engine}, {same}"
     )
 
 

@@ -15,7 +15,7 @@ from selfsup.core.cli import run as launch
 from selfsup.core.errors import require
 from selfsup.core.live import doing, print_sentence
 from selfsup.core.paths import check_file
-from selfsup.core.words import counted
+from selfsup.core.words import cosine, counted
 
 if TYPE_CHECKING:
     from selfsup.search.query import SearchResult
@@ -80,7 +80,7 @@ def print_hits(result: "SearchResult") -> None:
         verdict = ""
         if result.threshold is not None and hits:
             known = "known" if hits[0].same else "unknown"
-            scores = f"nearest {hits[0].similarity:.3f}, same above {result.threshold:.3f}"
+            scores = f"nearest {cosine(hits[0].similarity)}, same above {cosine(result.threshold)}"
             verdict = f"  {known}: {scores}, among {counted(result.gallery, 'image')}"
         print_sentence(f"{query}{verdict}")
         if itself:

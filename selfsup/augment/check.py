@@ -31,7 +31,8 @@ def check(views: ViewsConfig) -> None:
     require(all(c > 0 for c in views.std), f"--views.std must be above 0: {views.std}")
     require(0 <= views.crop <= 1, f"--views.crop must be from 0 to 1, not {views.crop}")
     least = min(views.sizes)
-    require(least > 1, f"views must have a size of 2 pixels or more: --views.size, not {least}")
+    sizes = "--views.size and --views.local.size"
+    require(least > 1, f"{sizes} must be 2 pixels or more, not {least}")
     check_shapes(views.kornia, views.channels, views.sizes)
 
 

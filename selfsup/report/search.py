@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from selfsup.core.errors import UserError
+from selfsup.core.words import cosine
 from selfsup.data.decode import BadImage, decode
 from selfsup.data.open import is_local, open_source
 from selfsup.data.sources import Source
@@ -90,8 +91,8 @@ def _verdict(hits: list[Hit], threshold: float | None) -> str:
     if threshold is None:
         return "There is no threshold yet, so same and different are not marked: selfsup verify."
     return (
-        f"{'Known' if nearest.same else 'Unknown'}: the nearest is at {nearest.similarity:.3f}, "
-        f"the same is above {threshold:.3f}."
+        f"{'Known' if nearest.same else 'Unknown'}: "
+        f"the nearest is at {cosine(nearest.similarity)}, the same is above {cosine(threshold)}."
     )
 
 

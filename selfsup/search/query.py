@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from selfsup.core.errors import require
-from selfsup.core.words import counted
+from selfsup.core.words import cosine, counted
 from selfsup.data.embedding_parts import is_embedded
 from selfsup.encoders.bundle import load_bundle
 from selfsup.encoders.thresholds import GalleryThreshold, read_gallery_threshold
@@ -62,14 +62,16 @@ class SearchResult:
         size = self.gallery
         if self.threshold is None:
             return ["There is no threshold yet; selfsup verify measures one."]
-        sentences = [f"Images above a cosine of {self.threshold:.3f} are taken for the same thing."]
+        sentences = [
+            f"Images above a cosine of {cosine(self.threshold)} are taken for the same thing."
+        ]
         if self.measured is None and self.threshold == self.index.threshold:
             return [*sentences, "The index has it from when it was made."]
         if self.measured is None:
             return sentences
         if self.measured.of_a_pair < self.threshold:
             sentences.append(
-                f"For one pair it would be {self.measured.of_a_pair:.3f}: the more images are "
+                f"For one pair it would be {cosine(self.measured.of_a_pair)}: the more images are "
                 "searched, the more pass by chance."
             )
         if self.measured.told < size:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from selfsup.core.words import counted
+from selfsup.core.words import cosine, counted
 
 
 @pytest.mark.parametrize(
@@ -17,3 +17,14 @@ from selfsup.core.words import counted
 )
 def test_one_of_a_thing_is_told_in_the_singular(count: int, words: list[str], said: str) -> None:
     assert counted(count, *words) == said
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        *((0.98765, "0.988"), (-0.5, "-0.500"), (1.0, "1.000"), (1.0000001, "1.000")),
+        *((0.9994, "0.999"), (0.9996, "0.9996"), (0.99996, "0.99996"), (0.99999999, "1.000000")),
+    ],
+)
+def test_a_cosine_near_1_has_digits_that_tell_it_from_1(value: float, said: str) -> None:
+    assert cosine(value) == said

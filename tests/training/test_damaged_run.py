@@ -207,7 +207,10 @@ def test_images_that_vanish_stop_the_run_before_a_checkpoint_counts(tmp_path: Pa
         (("--steps", "-5"), "--steps must be above 0"),
         (("--batch", "-8"), "--batch must be 0 or more, not -8"),
         (("--micro-batch", "0"), "--micro-batch must be above 0, not 0"),
-        (("--views.size", "-5"), "2 pixels or more: --views.size, not -5"),
+        (
+            ("--views.size", "-5"),
+            "--views.size and --views.local.size must be 2 pixels or more, not -5",
+        ),
         (("--save-every", "0"), "--save-every must be above 0"),
         (("--workers", "-1"), "--workers must be 0 or more"),
         (("--max-bad", "-0.1"), "--max-bad is a fraction"),
