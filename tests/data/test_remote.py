@@ -407,6 +407,7 @@ def test_a_file_that_was_replaced_does_not_come_from_the_cache(
     file, cache = stored / "replaced.pack", CacheConfig(dir=str(tmp_path), gb=0.05)
     for level in (10, 200):
         images = np.full((4, 8, 8, 3), level, np.uint8)
+        file.unlink(missing_ok=True)
         write_pack(ArraySource(images, None, []), file, Style("raw", None, 90))
         source = open_source(f"{server.url}/replaced.pack", cache=cache)
         assert [int(source.pixels(i).max()) for i in range(4)] == [level] * 4

@@ -114,6 +114,7 @@ def test_a_run_on_other_images_at_the_same_url_is_not_gone_on_with(
     done = called("recipes/pretrain_simclr.py", *flags)
     assert done.returncode == 0, done.stderr
     other = open_source(str(folder(tmp_path / "other", each=7)))
+    (pack.parent / "y.pack").unlink()
     write_pack(other, pack.parent / "y.pack", Style("raw", None, 90))
     done = called("recipes/pretrain_simclr.py", *flags)
     assert done.returncode == 3

@@ -376,7 +376,7 @@ def test_a_search_with_images_has_the_hits_of_the_folder(
                 )
             assert search_page(result).count("<img") == search_page(of_folder).count("<img")
         flags = ("--store", store, "--where", "label=class3", "-k", "3", "--page", "")
-        done = called("tools/search.py", room / "e", *queries[:1], *flags, "--threshold", "2")
+        done = called("tools/search.py", room / "e", *queries[:1], *flags, "--threshold", "1")
         assert done.returncode == 0, done.stderr
         assert "among 8 images" in done.stdout
         assert done.stdout.count("class3/") == 3
