@@ -14,7 +14,7 @@ from typing import Any
 import tyro
 
 from selfsup.core.errors import UserError, did_you_mean, require
-from selfsup.core.help import command_name, first_sentence, positional, usage, usual
+from selfsup.core.help import command_name, every_setting, first_sentence, positional, usage, usual
 
 NUMBERS = {int: "a whole number", float: "a number"}
 
@@ -137,29 +137,26 @@ def is_flag(arg: str) -> bool:
     return re.match(r"--?[A-Za-z]", arg) is not None
 
 
-def flags_with_types(config: Any, default: Any, prefix: str = "") -> Iterator[Flag]:
+def flags_with_types(config: Any, default: Any) -> Iterator[Flag]:
     """List every flag of a Config, those of its sections too."""
-    plain = typing.get_type_hints(config)
-    full = typing.get_type_hints(config, include_extras=True)
-    for field in dataclasses.fields(config):
-        hint, value = plain[field.name], getattr(default, field.name, tyro.MISSING)
-        name = prefix + field.name.replace("_", "-")
-        if dataclasses.is_dataclass(hint):
-            yield from flags_with_types(hint, value, f"{name}.")
-            continue
-        place = bool(positional(config, field.name))
+    for path, owner, field in every_setting(config):
+        value = default
+        for word in path.split("."):
+            value = getattr(value, word, tyro.MISSING)
+        full = typing.get_type_hints(owner, include_extras=True)[field]
+        name, place = path.replace("_", "-"), bool(positional(owner, field))
         yield Flag(
             name=name.upper() if place else f"--{name}",
-            hint=hint,
+            hint=typing.get_type_hints(owner)[field],
             positional=place,
             aliases=tuple(
                 alias
-                for mark in typing.get_args(full[field.name])[1:]
+                for mark in typing.get_args(full)[1:]
                 for alias in getattr(mark, "aliases", None) or ()
             ),
             missing=value is tyro.MISSING,
-            owner=config,
-            field=field.name,
+            owner=owner,
+            field=field,
         )
 
 

@@ -27,7 +27,7 @@ def short_help(config: Any, first: Sequence[tuple[str, str]] = (), about: str = 
     `first` are more flags, each with what it does; `about` is said instead of the Config's own
     sentence. At most 80 columns wide, without torch.
     """
-    flags = getattr(config, "FIRST", None) or [*_every_flag(config)]
+    flags = getattr(config, "FIRST", None) or [path for path, _, _ in every_setting(config)]
     rows = [*first, *(_row(config, flag) for flag in flags)]
     lines = [*textwrap.wrap(about or str(config.__doc__).split("\n\n")[0], WIDTH), ""]
     lines += [usage(config), ""]
@@ -43,13 +43,15 @@ def short_help(config: Any, first: Sequence[tuple[str, str]] = (), about: str = 
     )
 
 
-def _every_flag(config: Any) -> Iterator[str]:
-    """All flags of a Config, and after a dot those of the Configs in it."""
+def every_setting(config: Any, section: str = "") -> Iterator[tuple[str, Any, str]]:
+    """List the settings of a Config and of its sections: its path, whose field it is, and which."""
+    hints = typing.get_type_hints(config)
     for field in dataclasses.fields(config):
-        if dataclasses.is_dataclass(field.default):
-            yield from (f"{field.name}.{name}" for name in _every_flag(field.default))
+        path, hint = section + field.name, hints[field.name]
+        if dataclasses.is_dataclass(hint):
+            yield from every_setting(hint, f"{path}.")
         else:
-            yield field.name
+            yield path, config, field.name
 
 
 def usage(config: Any) -> str:

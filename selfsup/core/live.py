@@ -20,7 +20,7 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
-from selfsup.core.stopping import output_is_closed
+from selfsup.core.stopping import stop_unread
 
 EVERY = 0.2
 """Seconds between two drawings."""
@@ -215,7 +215,7 @@ def print_line(line: str) -> None:
     try:
         print(line, flush=True)
     except BrokenPipeError:
-        if not output_is_closed():
+        if not stop_unread():
             raise
 
 

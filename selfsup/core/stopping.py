@@ -62,7 +62,7 @@ WAITS = b"\nstopping after this step, with a checkpoint; once more ends at once\
 """What a person reads who has to wait for a step."""
 
 
-def _leave_lost_terminal() -> None:
+def _leave_lost_output() -> None:
     """Write to nowhere instead of what is gone, where every line would be an error."""
     for descriptor in (1, 2):
         if _is_lost(descriptor):
@@ -84,15 +84,15 @@ def _is_lost(descriptor: int) -> bool:
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
-def output_is_closed() -> bool:
-    """Take a pipe that nobody reads any more for a closed terminal, where requests are waited for.
+def stop_unread() -> bool:
+    """Ask work whose output nobody reads any more to stop, as if its terminal had been closed.
 
-    Under nohup, which ignores closed terminals, the work goes on. Outside of `deferred` nothing is
-    done, and the error of the pipe is left to who writes.
+    Under nohup, which ignores closed terminals, it goes on. Outside of `deferred`, where nobody
+    waits for requests, nothing is done: False, and the error of the pipe is left to who writes.
     """
     if not _Requests.depth:
         return False
-    _leave_lost_terminal()
+    _leave_lost_output()
     signal.raise_signal(getattr(signal, "SIGHUP", signal.SIGTERM))
     return True
 
@@ -100,7 +100,7 @@ def output_is_closed() -> bool:
 def _handle(signum: int, frame: FrameType | None) -> None:
     now = time.monotonic()
     if signum == getattr(signal, "SIGHUP", None):
-        _leave_lost_terminal()
+        _leave_lost_output()
     if not _Requests.signum:
         _Requests.signum, _Requests.at = signum, now
         if not _Requests.depth:

@@ -104,10 +104,15 @@ def why_unreadable(source: Source, position: int) -> str:
     return ""
 
 
+def why_first(source: Source) -> str:
+    """Say why the first image cannot be read: "the first, a.jpg: ..."."""
+    why = f"{source.name(0)}: {why_unreadable(source, 0)}" if len(source) else "there is none"
+    return f"the first, {why}"
+
+
 def all_unreadable(source: Source) -> str:
     """Say of images of which none can be read why the first cannot."""
-    first = f"{source.name(0)}: {why_unreadable(source, 0)}" if len(source) else "there is none"
-    return f"none of the {len(source)} images can be read; the first, {first}"
+    return f"none of the {len(source)} images can be read; {why_first(source)}"
 
 
 def check_sides(where: Any, images: np.ndarray) -> None:

@@ -27,7 +27,7 @@ from selfsup.core.settings import checked
 from selfsup.data.held_out import fraction_held_out, hold_out
 from selfsup.data.open import training_source
 from selfsup.data.samplers import PKSampler, Sampler, batch_shape
-from selfsup.data.sources import Source, sample, why_unreadable
+from selfsup.data.sources import Source, sample, why_first
 from selfsup.data.subset import only_labelled
 from selfsup.encoders.encoder import build_for
 from selfsup.encoders.start import Start
@@ -317,8 +317,8 @@ def shorter_sides(source: Source, config: TrainConfig) -> list[int]:
         named = {"--data": config.data, "--split": config.split}
         flags = [word for pair in named.items() if pair[1] for word in pair]
         raise UserError(
-            f"no image of a sample can be read; the first, {source.name(0)}: "
-            f"{why_unreadable(source, 0)}. `{shlex.join(['selfsup', 'audit', *flags])}` lists why"
+            f"no image of a sample can be read; {why_first(source)}. "
+            f"`{shlex.join(['selfsup', 'audit', *flags])}` lists why"
         )
     return sides
 
